@@ -1,0 +1,193 @@
+"""Recorded expert loads: a checked int64 array, where it comes from, and how skewed and how stable it is."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from problem.errors import InputError
+
+TRACE_FORMAT = "eplb-gap load trace"
+TRACE_VERSION = 1
+MAX_TRACE_BYTES = 4 << 30  # decompressed; a file that claims more is refused before anything is read
+
+
+def as_loads(value: Any, name: str, ndim: int) -> np.ndarray:
+    """Check loads and return them as a C-contiguous int64 array.
+
+    Parameters
+    ----------
+    value : array_like
+        Integers; floating-point numbers are taken only where every one is integral.
+    name : str
+        Name of the argument, for messages.
+    ndim : int
+        Number of axes it must have.
+
+    Raises
+    ------
+    InputError
+        If the shape is wrong or an entry is negative, not finite, not integral or beyond int64.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InputError(f"{name} is ragged; a rectangular array is needed") from None
+    if array.ndim != ndim or not array.size:
+        raise InputError(f"{name} has shape {array.shape}; {ndim} non-empty axes are needed")
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} has dtype {array.dtype}; integers are needed")
+    if array.dtype.kind == "f":
+        _refuse(name, array, ~np.isfinite(array), "finite")
+        _refuse(name, array, array != np.floor(array), "integral")
+    _refuse(name, array, array < 0, "non-negative")
+    _refuse(name, array, array > np.iinfo(np.int64).max // max(1, array.shape[-1]), "small enough for a layer's sum to fit int64")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _refuse(name: str, array: np.ndarray, bad: np.ndarray, needed: str) -> None:
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(f"{name}{list(where)} is {array[where]}; loads must be {needed}")
+
+
+@dataclass(frozen=True)
+class LoadTrace:
+    """Expert loads of consecutive windows of a served model.
+
+    Parameters
+    ----------
+    loads : array_like of int [windows, layers, experts]
+        Tokens routed to each logical expert.
+    provenance : dict
+        Where the loads come from, JSON-serialisable; ``provenance["window_steps"]`` says how many steps a window sums.
+
+    Raises
+    ------
+    InputError
+        As :func:`as_loads`.
+    """
+
+    loads: np.ndarray
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked = as_loads(self.loads, "loads", 3)
+        checked.flags.writeable = False
+        object.__setattr__(self, "loads", checked)
+
+    def window(self, index: int) -> np.ndarray:
+        """Return the loads of one window, int64 [layers, experts]; negative indices count from the end."""
+        count = self.loads.shape[0]
+        if not -count <= index < count:
+            raise InputError(f"window is {index}; the trace has windows 0 to {count - 1}")
+        return self.loads[index]
+
+    def windowed(self, steps: int) -> LoadTrace:
+        """Return the trace summed over ``steps`` consecutive windows; they must divide the number of windows."""
+        count = self.loads.shape[0]
+        if steps < 1 or count % steps:
+            raise InputError(f"steps is {steps}; a divisor of the trace's {count} windows is needed")
+        summed = self.loads.reshape(count // steps, steps, *self.loads.shape[1:]).sum(axis=1)
+        return LoadTrace(summed, {**self.provenance, "window_steps": steps * int(self.provenance.get("window_steps", 1))})
+
+    def skew(self, num_groups: int = 1, top: int = 8) -> dict[str, np.ndarray]:
+        """Return how uneven each window is, averaged over its layers.
+
+        Returns
+        -------
+        dict
+            float64 [windows] each: ``max_over_mean``, ``cv`` (standard deviation / mean), ``top_share`` (share of the
+            ``top`` hottest experts), ``group_max_over_mean`` (of the groups' summed loads). A layer without load counts as flat.
+        """
+        loads = self.loads.astype(np.float64)
+        windows, layers, experts = loads.shape
+        if num_groups < 1 or experts % num_groups:
+            raise InputError(f"num_groups is {num_groups}; a divisor of the {experts} experts is needed")
+        loads[loads.sum(axis=2) == 0] = 1.0
+        mean = loads.mean(axis=2)
+        groups = loads.reshape(windows, layers, num_groups, -1).sum(axis=3)
+        shares = np.sort(loads, axis=2)[:, :, -top:].sum(axis=2) / loads.sum(axis=2)
+        return {
+            "max_over_mean": (loads.max(axis=2) / mean).mean(axis=1),
+            "cv": (loads.std(axis=2) / mean).mean(axis=1),
+            "top_share": shares.mean(axis=1),
+            "group_max_over_mean": (groups.max(axis=2) / groups.mean(axis=2)).mean(axis=1),
+        }
+
+    def drift(self) -> np.ndarray:
+        """Return the total-variation distance of consecutive windows, averaged over layers; float64 [windows - 1]."""
+        loads = self.loads.astype(np.float64)
+        loads[loads.sum(axis=2) == 0] = 1.0
+        shares = loads / loads.sum(axis=2, keepdims=True)
+        return 0.5 * np.abs(np.diff(shares, axis=0)).sum(axis=2).mean(axis=1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as a compressed npz without pickle, in the narrowest unsigned integer type; atomic."""
+        path = Path(path)
+        narrow = self.loads.astype(np.min_scalar_type(int(self.loads.max())))
+        head = {"format": TRACE_FORMAT, "version": TRACE_VERSION, "provenance": self.provenance}
+        text = np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, head=text, loads=narrow)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LoadTrace:
+        """Read a trace that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file does not exist, is truncated, is no trace, is of another version, is too large, or holds pickled objects.
+        """
+        path = Path(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                head = _read_member(archive, "head", path)
+                loads = _read_member(archive, "loads", path)
+        except FileNotFoundError:
+            raise InputError(f"trace file {path} does not exist") from None
+        except (OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+            raise InputError(f"trace file {path} is truncated or no npz file ({error})") from None
+        try:
+            meta = json.loads(head.tobytes().decode())
+            found = meta["format"], meta["version"]
+            provenance = dict(meta["provenance"])
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"trace file {path} has an unreadable head; a trace written by LoadTrace.save is needed") from None
+        if found != (TRACE_FORMAT, TRACE_VERSION):
+            raise InputError(f"trace file {path} is {found[0]!r} version {found[1]!r}; {TRACE_FORMAT!r} version {TRACE_VERSION} is needed")
+        return cls(loads, provenance)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise InputError(f"trace file {path} has no entry {name!r}; a trace written by LoadTrace.save is needed") from None
+    if info.file_size > MAX_TRACE_BYTES:
+        raise InputError(f"trace file {path}: entry {name!r} claims {info.file_size} bytes; at most {MAX_TRACE_BYTES} are read")
+    with archive.open(info) as member:
+        try:
+            npy_format.read_magic(member)
+            shape, fortran, dtype = npy_format.read_array_header_1_0(member)
+        except ValueError as error:
+            raise InputError(f"trace file {path}: entry {name!r} is no plain array ({error})") from None
+        if dtype.hasobject:
+            raise InputError(f"trace file {path}: entry {name!r} holds pickled objects; plain integers are needed")
+        data = member.read()
+    # The shape is a claim of the file: it is compared with the bytes that are there, so it can't make numpy allocate more.
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise InputError(f"trace file {path}: entry {name!r} claims shape {shape} of {dtype}, which its {len(data)} bytes do not hold")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

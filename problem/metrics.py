@@ -1,0 +1,63 @@
+"""Float metrics of a placement: loads per slot and per GPU, balancedness, imbalance, duplicates.
+
+For exact makespans use :func:`problem.verify`; these are for tables, figures and protocols.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from problem.loads import as_loads
+from problem.placement import Placement
+
+
+def slot_loads(placement: Placement, loads: Any) -> np.ndarray:
+    """Return ``w_e / c_e`` of the expert on every slot, float64 [layers, slots] in tokens."""
+    sizes = as_loads(loads, "loads", 2) / np.maximum(placement.counts(), 1)
+    return np.asarray(np.take_along_axis(sizes, placement.phy2log, axis=1))
+
+
+def gpu_loads(placement: Placement, loads: Any, num_gpus: int) -> np.ndarray:
+    """Return the load of every GPU, float64 [layers, gpus] in tokens."""
+    return np.asarray(slot_loads(placement, loads).reshape(placement.num_layers, num_gpus, -1).sum(axis=2))
+
+
+def balancedness_expert(placement: Placement, loads: Any) -> float:
+    """Return the sum over layers of the mean slot load over the sum of the maximum slot load (1 is perfect).
+
+    This is the metric of the published searches. It depends on the replica counts alone: the slots' mean is ``W / S`` and
+    their maximum ``max w_e / c_e``, so no packing on GPUs can change it.
+    """
+    checked = as_loads(loads, "loads", 2)
+    return _ratio_of_sums(checked.sum(axis=1) / placement.num_slots, slot_loads(placement, checked).max(axis=1))
+
+
+def balancedness_gpu(placement: Placement, loads: Any, num_gpus: int) -> float:
+    """Return the sum over layers of the mean GPU load over the sum of the maximum GPU load (1 is perfect)."""
+    checked = as_loads(loads, "loads", 2)
+    return _ratio_of_sums(checked.sum(axis=1) / num_gpus, gpu_loads(placement, checked, num_gpus).max(axis=1))
+
+
+def _ratio_of_sums(means: np.ndarray, maxima: np.ndarray) -> float:
+    return float(means.sum() / maxima.sum()) if maxima.any() else 1.0
+
+
+def imbalance(placement: Placement, loads: Any, num_gpus: int) -> np.ndarray:
+    """Return the largest over the mean GPU load, float64 [layers]; 1 for a layer without load."""
+    per_gpu = gpu_loads(placement, loads, num_gpus)
+    means = per_gpu.mean(axis=1)
+    return np.divide(per_gpu.max(axis=1), means, out=np.ones_like(means), where=means > 0)
+
+
+def duplicates(placement: Placement, num_gpus: int) -> np.ndarray:
+    """Return the replicas that share a GPU with an earlier replica of their expert, int64 [layers]."""
+    on_gpu = np.sort(placement.by_gpu(num_gpus), axis=2)
+    return np.asarray((on_gpu[:, :, 1:] == on_gpu[:, :, :-1]).sum(axis=(1, 2)))
+
+
+def optimality_gap(upper: Fraction, lower: Fraction) -> float:
+    """Return ``upper / lower - 1`` from exact fractions; 0 for a layer without load."""
+    return float(upper / lower - 1) if lower else 0.0

@@ -1,0 +1,121 @@
+"""The only judge: exact verification of a placement. Imports no heuristic and no solver."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from problem.deployment import Deployment
+from problem.errors import InputError, PlacementError
+from problem.loads import as_loads
+from problem.placement import Placement
+
+SAFE_INT64 = 2**62
+
+
+def verify(placement: Placement, loads: Any, deployment: Deployment) -> list[Fraction]:
+    """Check that a placement is legal and return its exact makespans.
+
+    Parameters
+    ----------
+    placement : Placement
+    loads : array_like of int [layers, experts]
+    deployment : Deployment
+        Shape, policy and whether a GPU may hold two replicas of one expert.
+
+    Returns
+    -------
+    list of Fraction
+        Largest GPU load of every layer.
+
+    Raises
+    ------
+    InputError
+        If loads, placement and deployment do not belong together.
+    PlacementError
+        Naming layer, slot or expert and the first rule broken: expert out of range, expert without replica, ranks not
+        dense, duplicate on a GPU where forbidden, replicas of one expert on two nodes, a group split over nodes, nodes
+        with unequal numbers of groups.
+    """
+    checked = as_loads(loads, "loads", 2)
+    if checked.shape[1] != deployment.num_experts:
+        raise InputError(f"loads has {checked.shape[1]} experts; the deployment has {deployment.num_experts}")
+    expected = (checked.shape[0], deployment.num_slots)
+    if placement.phy2log.shape != expected or placement.num_experts != deployment.num_experts:
+        raise InputError(
+            f"placement has shape {placement.phy2log.shape} for {placement.num_experts} experts; "
+            f"{expected} for {deployment.num_experts} experts is needed"
+        )
+    return [_verify_layer(layer, placement, checked[layer], deployment) for layer in range(checked.shape[0])]
+
+
+def _verify_layer(layer: int, placement: Placement, loads: np.ndarray, deployment: Deployment) -> Fraction:
+    slots = placement.phy2log[layer]
+    outside = np.flatnonzero((slots < 0) | (slots >= deployment.num_experts))
+    if outside.size:
+        slot = int(outside[0])
+        raise PlacementError(f"layer {layer}, slot {slot}: expert {slots[slot]} does not exist; experts are 0 to {deployment.num_experts - 1}")
+    counts = np.bincount(slots, minlength=deployment.num_experts)
+    missing = np.flatnonzero(counts == 0)
+    if missing.size:
+        raise PlacementError(f"layer {layer}: expert {missing[0]} has no replica; every expert needs at least one")
+    _check_ranks(layer, slots, placement.ranks[layer], counts)
+    if deployment.duplicates == "forbidden":
+        _check_duplicates(layer, slots, deployment)
+    if deployment.policy == "hierarchical":
+        _check_nodes(layer, slots, deployment)
+    return _makespan(loads, slots, counts, deployment.num_gpus)
+
+
+def _check_ranks(layer: int, slots: np.ndarray, ranks: np.ndarray, counts: np.ndarray) -> None:
+    order = np.lexsort((ranks, slots))
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    wrong = np.flatnonzero(ranks[order] != np.arange(slots.size) - starts)
+    if wrong.size:
+        slot = int(order[wrong[0]])
+        expert = int(slots[slot])
+        raise PlacementError(
+            f"layer {layer}, slot {slot}: replica rank {ranks[slot]} of expert {expert} is missing another or given twice; "
+            f"its {counts[expert]} replicas need the ranks 0 to {counts[expert] - 1}, once each"
+        )
+
+
+def _check_duplicates(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
+    on_gpu = np.sort(slots.reshape(deployment.num_gpus, -1), axis=1)
+    repeated = np.argwhere(on_gpu[:, 1:] == on_gpu[:, :-1])
+    if repeated.size:
+        gpu, position = (int(i) for i in repeated[0])
+        expert = int(on_gpu[gpu, position])
+        slot = gpu * deployment.slots_per_gpu + int(np.flatnonzero(slots.reshape(deployment.num_gpus, -1)[gpu] == expert)[1])
+        raise PlacementError(f"layer {layer}, slot {slot}: GPU {gpu} holds expert {expert} twice; duplicates are forbidden")
+
+
+def _check_nodes(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
+    nodes = np.arange(slots.size) // deployment.slots_per_node
+    groups = slots // deployment.experts_per_group
+    home = np.full(deployment.num_groups, -1)
+    home[groups[::-1]] = nodes[::-1]  # the first slot of a group decides where it lives
+    away = np.flatnonzero(nodes != home[groups])
+    if away.size:
+        slot = int(away[0])
+        raise PlacementError(
+            f"layer {layer}, slot {slot}: expert {slots[slot]} of group {groups[slot]} is on node {nodes[slot]}, its group on node "
+            f"{home[groups[slot]]}; the hierarchical policy keeps a group on one node"
+        )
+    hosted = np.bincount(home, minlength=deployment.num_nodes)
+    uneven = np.flatnonzero(hosted != deployment.groups_per_node)
+    if uneven.size:
+        raise PlacementError(
+            f"layer {layer}: node {uneven[0]} hosts {hosted[uneven[0]]} groups; the hierarchical policy puts {deployment.groups_per_node} on each"
+        )
+
+
+def _makespan(loads: np.ndarray, slots: np.ndarray, counts: np.ndarray, num_gpus: int) -> Fraction:
+    scale = math.lcm(*{int(c) for c in counts})
+    # All loads as multiples of 1/scale: int64 where the sum is safe, Python's unbounded integers otherwise.
+    exact = loads if int(loads.sum()) * scale < SAFE_INT64 else loads.astype(object)
+    sizes = exact * scale // counts
+    return Fraction(int(sizes[slots].reshape(num_gpus, -1).sum(axis=1).max()), scale)

@@ -1,0 +1,134 @@
+"""What an engine is, and the one incumbent, clock and interrupt that all of them share.
+
+An engine works on one flat :class:`problem.Instance`. It is not trusted: it hands over maps and bounds, the incumbent
+recomputes every map exactly and keeps the best of both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from problem.bounds import Bound
+from problem.errors import PlacementError
+from problem.instance import Instance
+from problem.metrics import optimality_gap
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop, and with what means.
+
+    Parameters
+    ----------
+    deadline : float
+        On the clock of :func:`time.monotonic`, seconds.
+    target_gap : float
+        Stop once ``upper / lower - 1`` is at most this.
+    workers : int
+        Threads a solver may use.
+    seed : int
+    """
+
+    deadline: float
+    target_gap: float = 0.0
+    workers: int = 1
+    seed: int = 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the deadline, never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+@dataclass
+class Incumbent:
+    """Best map and best bound known for one instance.
+
+    A certified bound (one that the kernel can recompute) is preferred to a solver's claim of the same value.
+    """
+
+    instance: Instance
+    slots: tuple[int, ...] | None = None
+    upper: Fraction | None = None
+    bound: Bound = field(default_factory=lambda: Bound(Fraction(0), "mean"))
+
+    def offer_map(self, slots: Sequence[int]) -> bool:
+        """Take a map if it is legal and better; return whether it was. An illegal one raises PlacementError."""
+        self._check(slots)
+        value = self.instance.makespan(slots)
+        if self.upper is not None and value >= self.upper:
+            return False
+        self.slots, self.upper = tuple(int(e) for e in slots), value
+        self._check_order()
+        return True
+
+    def offer_bound(self, bound: Bound) -> bool:
+        """Take a bound if it is stronger, or as strong and no claim; return whether it was taken."""
+        better = bound.value > self.bound.value
+        firmer = bound.value == self.bound.value and self.bound.is_claim and not bound.is_claim
+        if better or firmer:
+            self.bound = bound
+            self._check_order()
+        return better or firmer
+
+    @property
+    def gap(self) -> float:
+        """Optimality gap ``upper / lower - 1``; infinite without a map or a positive bound."""
+        if self.upper is None or (self.upper > 0 and self.bound.value == 0):
+            return float("inf")
+        return optimality_gap(self.upper, self.bound.value)
+
+    @property
+    def proven(self) -> bool:
+        """Whether upper equals lower as fractions."""
+        return self.upper is not None and self.upper == self.bound.value
+
+    def done(self, limits: Limits) -> bool:
+        """Whether the target gap is reached or the time is over."""
+        return self.proven or self.gap <= limits.target_gap or limits.seconds_left <= 0
+
+    def _check_order(self) -> None:
+        if self.upper is not None and self.bound.value > self.upper:
+            raise ContradictionError(
+                f"instance {self.instance.digest}: lower bound {self.bound.value} ({self.bound.kind} {self.bound.witness}) "
+                f"exceeds the makespan {self.upper} of a legal map; the bound is false"
+            )
+
+    def _check(self, slots: Sequence[int]) -> None:
+        instance, k = self.instance, self.instance.slots_per_gpu
+        if len(slots) != instance.num_slots or set(slots) != set(range(instance.num_experts)):
+            raise PlacementError(f"an engine returned a map of {len(slots)} slots over {len(set(slots))} experts; every expert is needed")
+        if instance.duplicates == "forbidden":
+            for gpu in range(instance.num_gpus):
+                if len(set(slots[gpu * k : gpu * k + k])) < k:
+                    raise PlacementError(f"an engine returned a map with a duplicate on GPU {gpu}, where they are forbidden")
+
+
+class ContradictionError(RuntimeError):
+    """A lower bound exceeds an upper bound: a solver or a bound is wrong, and the result must not be used."""
+
+
+Map = tuple[int, ...]
+Finding = Map | Bound
+Engine = Callable[[Instance, Incumbent, Limits], Iterator[Finding]]
+"""An engine yields better maps and stronger bounds until it is done or the limits are reached; it never mutates the incumbent."""
+
+
+def drive(engine: Engine, incumbent: Incumbent, limits: Limits, on_progress: Callable[[], None]) -> None:
+    """Run an engine and feed what it finds to the incumbent until the limits are reached."""
+    findings = engine(incumbent.instance, incumbent, limits)
+    try:
+        while not incumbent.done(limits):
+            finding = next(findings, None)
+            if finding is None:
+                return
+            taken = incumbent.offer_bound(finding) if isinstance(finding, Bound) else incumbent.offer_map(finding)
+            if taken:
+                on_progress()
+    finally:
+        close = getattr(findings, "close", None)
+        if close is not None:
+            close()
