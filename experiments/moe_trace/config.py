@@ -53,8 +53,8 @@ class ServeConfig:
     """Traffic: every step is a batch of ``sequences`` held-out text pieces of ``sequence_length`` tokens."""
 
     phases: tuple[Phase, ...]
-    sequences: int = 16
-    sequence_length: int = 128
+    sequences: int = 32
+    sequence_length: int = 64
     window_steps: int = 100
 
 
@@ -71,8 +71,8 @@ class RecordConfig:
 
 
 _MANUALS = {"english": 0.40, "german": 0.30, "c_headers": 0.30}
-_BOOKS = {"dictionary": 0.45, "french": 0.30, "python": 0.25}
-_UNSEEN = {"russian": 0.50, "perl": 0.35, "computing_dictionary": 0.15}
+_BOOKS = {"dictionary": 0.45, "german": 0.30, "french": 0.25}
+_UNSEEN = {"perl": 0.55, "russian": 0.20, "computing_dictionary": 0.25}
 _CODE = {"python": 0.45, "c_headers": 0.25, "spanish": 0.30}
 
 DEBIAN_PHASES = (

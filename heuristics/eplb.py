@@ -1,0 +1,54 @@
+"""Drop-in replacement of DeepSeek's ``eplb.rebalance_experts``: same arguments, same three tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from heuristics.registry import get_method
+from problem.deployment import Deployment
+from problem.errors import InputError
+
+
+def rebalance_experts(
+    weight: Any, num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int, *, method: str = "initial_program"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Plan replicas and their slots for every layer.
+
+    Parameters
+    ----------
+    weight : Tensor or array_like [layers, experts]
+        Load statistics: finite, non-negative, integer or floating point, on any device.
+    num_replicas : int
+        Physical experts S; a multiple of ``num_gpus``.
+    num_groups, num_nodes, num_gpus : int
+        Hierarchical where the groups divide over the nodes, otherwise global.
+    method : str, default "initial_program"
+        Key of :data:`heuristics.METHODS`; the default is DeepSeek's own algorithm.
+
+    Returns
+    -------
+    phy2log : Tensor
+        Logical expert of every slot, int64 [layers, num_replicas].
+    log2phy : Tensor
+        Slots of every expert by replica rank, int64 [layers, experts, max count], padded with -1.
+    logcnt : Tensor
+        Replicas of every expert, int64 [layers, experts].
+
+    Raises
+    ------
+    InputError
+        If the weights are not finite, negative or not two-dimensional, or the numbers do not divide.
+    """
+    array = torch.as_tensor(weight).detach().to("cpu")
+    if array.ndim != 2 or not array.numel() or array.is_complex():
+        raise InputError(f"weight is {array.dtype} of shape {tuple(array.shape)}; real numbers [layers, experts] are needed")
+    array = array.to(torch.float64 if array.is_floating_point() else torch.int64)
+    for bad, needed in ((~torch.isfinite(array), "finite"), (array < 0, "non-negative")):
+        if bad.any():
+            where = bad.nonzero()[0].tolist()
+            raise InputError(f"weight{where} is {array[tuple(where)].item()}; loads must be {needed}")
+    deployment = Deployment(array.shape[1], num_replicas, num_gpus, num_nodes=num_nodes, num_groups=num_groups)
+    placement = get_method(method)(array.numpy(), deployment)
+    return tuple(torch.from_numpy(a) for a in (placement.phy2log, placement.log2phy(), placement.counts()))  # type: ignore[return-value]

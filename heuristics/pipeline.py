@@ -1,0 +1,63 @@
+"""The pipeline all seed programs share: groups to nodes, replication per node, replicas to GPUs (DeepSeek's EPLB)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from heuristics.config import PipelineConfig, Stage
+from heuristics.packing import PACKERS, Packing
+from heuristics.replication import REPLICATORS
+from heuristics.swaps import RULES, rank_by_item, refine
+from problem.deployment import Deployment
+from problem.placement import Placement
+
+
+def run(config: PipelineConfig, weight: Tensor, deployment: Deployment) -> Placement:
+    """Plan all layers with one heuristic.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+    weight : Tensor
+        Loads, any real dtype [layers, experts]; taken as float32 on the CPU, as the published programs do.
+    deployment : Deployment
+        Where its groups do not divide over its nodes, one node with one group is planned instead (global policy).
+
+    Returns
+    -------
+    Placement
+        Replica ranks are numbered in the order in which replication handed the replicas out.
+    """
+    shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
+    weight = weight.to(device="cpu", dtype=torch.float32)
+    layers, experts = weight.shape
+    nodes = shape.num_nodes
+
+    # Experts of every node, by ascending logical id so that replication ties go to the lower one; [layers * nodes, experts per node].
+    node_of_group = _pack(config.groups, weight.view(layers, shape.num_groups, -1).sum(dim=2), None, nodes).pack
+    node_of_expert = node_of_group.repeat_interleave(shape.experts_per_group, dim=1)
+    on_node = node_of_expert.sort(dim=1, stable=True).indices.view(layers * nodes, experts // nodes)
+    node_weight = weight.repeat_interleave(nodes, dim=0).gather(1, on_node)
+
+    replication = REPLICATORS[config.replication](node_weight, shape.slots_per_node)
+    size = (node_weight / replication.count).gather(1, replication.expert)
+    packing = _pack(config.replicas, size, replication.expert, shape.gpus_per_node)
+
+    slot = packing.pack * shape.slots_per_gpu + packing.rank
+    logical = on_node.gather(1, replication.expert)
+    phy2log = torch.empty_like(logical).scatter_(1, slot, logical)
+    ranks = torch.empty_like(logical).scatter_(1, slot, replication.rank)
+    return Placement(phy2log.view(layers, -1).numpy(), experts, ranks.view(layers, -1).numpy())
+
+
+def _pack(stage: Stage, weight: Tensor, label: Tensor | None, packs: int) -> Packing:
+    """Pack the rows by the rules of a stage; without labels every item is of its own kind."""
+    if label is None:
+        label = torch.arange(weight.shape[1]).expand_as(weight)
+    packing = PACKERS[stage.packer](weight, label, packs)
+    if stage.swap_rule is not None:
+        refine(weight, packing, packs, RULES[stage.swap_rule], min(stage.swap_steps, weight.shape[1] // packs))
+    if stage.rank_by_item:
+        rank_by_item(packing, packs)
+    return packing
