@@ -40,8 +40,8 @@ class Bound:
 
     @property
     def is_claim(self) -> bool:
-        """Whether the bound rests on the word of a solver."""
-        return self.kind == "claim"
+        """Whether the bound, or that of a node it is built from, rests on the word of a solver."""
+        return self.kind == "claim" or any(node["kind"] == "claim" for node in self.witness.get("nodes", ()))
 
 
 def mean_bound(instance: Instance) -> Bound:

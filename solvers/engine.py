@@ -30,12 +30,15 @@ class Limits:
     workers : int
         Threads a solver may use.
     seed : int
+    enough : Fraction, optional
+        A makespan that needs no improvement, whatever the bound: other nodes decide the layer.
     """
 
     deadline: float
     target_gap: float = 0.0
     workers: int = 1
     seed: int = 0
+    enough: Fraction | None = None
 
     @property
     def seconds_left(self) -> float:
@@ -87,7 +90,9 @@ class Incumbent:
         return self.upper is not None and self.upper == self.bound.value
 
     def done(self, limits: Limits) -> bool:
-        """Whether the target gap is reached or the time is over."""
+        """Whether the target gap or a makespan that is enough is reached, or the time is over."""
+        if self.upper is not None and limits.enough is not None and self.upper <= limits.enough:
+            return True
         return self.proven or self.gap <= limits.target_gap or limits.seconds_left <= 0
 
     def _check_order(self) -> None:

@@ -1,0 +1,52 @@
+"""Synthetic loads; everything that comes from here is called synthetic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from problem.loads import LoadTrace
+
+LAYERS, EXPERTS, GROUPS = 58, 256, 8
+TOKENS_PER_LAYER = 1.35e6
+GROUP_SD, EXPERT_SD = 0.48, 0.52
+STEP_SDS = (0.52, 0.13, 0.11, 0.14, 0.28, 0.40, 0.40, 0.40, None, 0.50, 0.48)  # None: regime change
+REGIME_FACTOR = 1.3
+
+
+def calibrated_trace(seed: int) -> LoadTrace:
+    """Return the calibrated stand-in for the recorded load file of a 58-layer, 256-expert model: 12 windows.
+
+    The log load is a fixed effect of the layer's group (sd .48) plus a stationary AR(1) process per expert (sd .52) whose
+    steps were fitted to published statistics of the recorded file, with one change of regime; counts are Poisson around
+    1.35e6 tokens a layer. The fit has no held-out check.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of ``numpy.random.default_rng``.
+    """
+    generator = np.random.default_rng(seed)
+    group = generator.normal(size=(LAYERS, GROUPS)) * GROUP_SD
+    expert = generator.normal(size=(LAYERS, EXPERTS)) * EXPERT_SD
+    windows = [_counts(group, expert, generator)]
+    for step in STEP_SDS:
+        if step is None:
+            group = generator.normal(size=group.shape) * GROUP_SD * REGIME_FACTOR
+            expert = generator.normal(size=expert.shape) * EXPERT_SD * REGIME_FACTOR
+        else:
+            rho = 1 - step**2 / (2 * EXPERT_SD**2)
+            expert = rho * expert + np.sqrt(1 - rho**2) * EXPERT_SD * generator.normal(size=expert.shape)
+        windows.append(_counts(group, expert, generator))
+    return LoadTrace(np.stack(windows), {"kind": "synthetic, calibrated to published statistics", "seed": seed, "window_steps": 100})
+
+
+def _counts(group: np.ndarray, expert: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    log_load = np.repeat(group, EXPERTS // GROUPS, axis=1) + expert
+    share = np.exp(log_load)
+    return generator.poisson(TOKENS_PER_LAYER * share / share.sum(axis=1, keepdims=True))
+
+
+def lognormal_loads(experts: int, sigma: float, total: int, seed: int) -> tuple[int, ...]:
+    """Return synthetic lognormal loads of one layer, scaled to about ``total`` tokens, at least 1 each."""
+    raw = np.exp(sigma * np.random.default_rng(seed).normal(size=experts))
+    return tuple(int(w) for w in np.maximum(1, np.rint(raw * total / raw.sum())))

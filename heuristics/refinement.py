@@ -1,0 +1,72 @@
+"""Local search on a finished packing, compiled: exchanges that lower the fullest GPU.
+
+Unlike :mod:`heuristics.swaps`, which repeats what the published programs do, an exchange is taken only if the maximum of the
+two GPUs involved falls below the fullest GPU's load, so the makespan never rises.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def swap_descent(experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct: bool, stop: float) -> int:
+    """Exchange replicas of the fullest GPU with smaller ones elsewhere, best exchange first, until none helps.
+
+    Parameters
+    ----------
+    experts : ndarray
+        Logical expert of every slot, int64 [slots]; changed in place.
+    sizes : ndarray
+        Load of the replica on every slot, float64 [slots] in tokens; changed in place.
+    num_gpus : int
+    distinct : bool
+        Whether an exchange may not put two replicas of one expert on a GPU.
+    stop : float
+        Makespan in tokens at which to stop.
+
+    Returns
+    -------
+    int
+        Number of exchanges.
+    """
+    k = experts.size // num_gpus
+    loads = np.zeros(num_gpus)
+    for slot in range(experts.size):
+        loads[slot // k] += sizes[slot]
+    steps = 0
+    while True:
+        full = np.argmax(loads)
+        if loads[full] <= stop:
+            return steps
+        best = loads[full] * (1.0 - 1e-13)
+        give = take = -1
+        for slot in range(experts.size):
+            gpu = slot // k
+            # No exchange can bring the pair below its own mean.
+            if gpu == full or (loads[gpu] + loads[full]) * 0.5 >= best:
+                continue
+            for own in range(full * k, full * k + k):
+                moved = sizes[own] - sizes[slot]
+                larger = max(loads[full] - moved, loads[gpu] + moved)
+                if moved > 0.0 and larger < best:
+                    if distinct and (_holds(experts, gpu * k, k, experts[own]) or _holds(experts, full * k, k, experts[slot])):
+                        continue
+                    best, give, take = larger, own, slot
+        if give < 0:
+            return steps
+        moved = sizes[give] - sizes[take]
+        loads[full] -= moved
+        loads[take // k] += moved
+        experts[give], experts[take] = experts[take], experts[give]
+        sizes[give], sizes[take] = sizes[take], sizes[give]
+        steps += 1
+
+
+@njit(cache=True)
+def _holds(experts: np.ndarray, start: int, k: int, expert: int) -> bool:
+    for slot in range(start, start + k):  # noqa: SIM110 - any() over a generator does not compile
+        if experts[slot] == expert:
+            return True
+    return False

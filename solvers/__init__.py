@@ -1,0 +1,6 @@
+"""Proven answers: exact models, bounds and the engines that find and certify optimal placements."""
+
+from solvers.engine import ContradictionError
+from solvers.facade import METHODS, Interrupted, Progress, Solution, solve
+
+__all__ = ["METHODS", "ContradictionError", "Interrupted", "Progress", "Solution", "solve"]

@@ -1,0 +1,41 @@
+"""First map of an instance: Adams' counts, LPT, exchanges. What every engine starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heuristics.refinement import swap_descent
+from problem.bounds import adams_counts
+from problem.instance import Instance
+
+
+def greedy_map(instance: Instance, stop: float = 0.0) -> tuple[int, ...]:
+    """Return a legal map: Adams' counts in exact arithmetic, replicas by LPT, then :func:`swap_descent` down to ``stop``."""
+    counts = adams_counts(instance.loads, instance.num_slots, instance.max_count)
+    experts = np.array(_lpt(instance, counts), dtype=np.int64)
+    sizes = np.array([instance.loads[e] / counts[e] for e in experts], dtype=np.float64)
+    swap_descent(experts, sizes, instance.num_gpus, instance.duplicates == "forbidden", stop)
+    return tuple(experts.tolist())
+
+
+def _lpt(instance: Instance, counts: list[int]) -> list[int]:
+    """Put the replicas, largest first, on the emptiest GPU with room, copies of an expert on distinct GPUs where possible."""
+    k = instance.slots_per_gpu
+    loads = [0.0] * instance.num_gpus
+    held: list[list[int]] = [[] for _ in loads]
+    for expert in sorted(range(instance.num_experts), key=lambda e: (-instance.loads[e] / counts[e], e)):
+        for _ in range(counts[expert]):
+            room = [g for g in range(instance.num_gpus) if len(held[g]) < k]
+            fresh = [g for g in room if expert not in held[g]]
+            if not fresh and instance.duplicates == "forbidden":
+                return _dealt(instance, counts)
+            gpu = min(fresh or room, key=loads.__getitem__)
+            held[gpu].append(expert)
+            loads[gpu] += instance.loads[expert] / counts[expert]
+    return [expert for experts in held for expert in experts]
+
+
+def _dealt(instance: Instance, counts: list[int]) -> list[int]:
+    """Deal the replicas, expert after expert, round the GPUs: at most G consecutive copies never meet on one GPU."""
+    replicas = [expert for expert, count in enumerate(counts) for _ in range(count)]
+    return [replicas[position] for gpu in range(instance.num_gpus) for position in range(gpu, len(replicas), instance.num_gpus)]
