@@ -23,7 +23,7 @@ def defective_map(loads: np.ndarray, deployment: Deployment) -> tuple[np.ndarray
 
 def published_score(loads: np.ndarray, log2phy: np.ndarray, logcnt: np.ndarray, num_slots: int) -> float:
     """Return the expert-level balancedness as the published scorer computes it: a slot of -1 means the last slot."""
-    layers, experts, width = log2phy.shape
+    layers, _, width = log2phy.shape
     valid = np.arange(width) < logcnt[:, :, None]
     share = np.broadcast_to((loads / logcnt)[:, :, None], log2phy.shape)
     per_slot = np.zeros((layers, num_slots))

@@ -36,7 +36,12 @@ def key(row: Row) -> tuple[Any, ...]:
 def environment() -> dict[str, Any]:
     """Return versions, revision and machine: the metadata every row carries."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"versions": {"python": platform.python_version(), **versions}, "revision": _revision(), "cpu": _cpu(), "cores": os.cpu_count()}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "revision": _revision(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+    }
 
 
 def _revision() -> str:

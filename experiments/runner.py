@@ -70,7 +70,12 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console) -
     missing = [cell for cell in cells if cell.key not in done]
     console.print(f"{len(cells)} cells, {len(cells) - len(missing)} done before, {len(missing)} to run with {workers} worker(s)")
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
     )
     # Children must not open thread pools of their own: set before they import numpy or torch.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):

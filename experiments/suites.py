@@ -68,7 +68,14 @@ def gap_cases() -> dict[str, Case]:
     for deployment in small:
         loads = np.array([lognormal_loads(deployment.num_experts, 1.0, 10_000, seed) for seed in range(6)])
         name = f"small-{deployment.num_experts}-{deployment.num_slots}-{deployment.num_gpus}"
-        cases.append(Case(name, f"lognormal (synthetic) {deployment.num_experts}/{deployment.num_slots}/{deployment.num_gpus}", loads, deployment))
+        cases.append(
+            Case(
+                name,
+                f"lognormal (synthetic) {deployment.num_experts}/{deployment.num_slots}/{deployment.num_gpus}",
+                loads,
+                deployment,
+            )
+        )
     node = Deployment(64, 72, 8)
     for name in TRACES:
         window = trace(name).window(-2)
@@ -92,7 +99,11 @@ def plan(method: str, loads: np.ndarray, deployment: Deployment) -> tuple[Placem
     placement = heuristics.rebalance(loads, deployment, method)
     seconds = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     fields = {
-        **_deployment_fields(deployment, loads), **seconds, "parameters": {}, "kind": "heuristic", "placement": _digest(placement),
+        **_deployment_fields(deployment, loads),
+        **seconds,
+        "parameters": {},
+        "kind": "heuristic",
+        "placement": _digest(placement),
         "duplicates": int(metrics.duplicates(placement, deployment.num_gpus).sum()),
     }
     try:
@@ -127,22 +138,35 @@ def control_cell(trace_name: str, window: int) -> Row:
     except PlacementError as error:
         status = f"illegal: {error}"
     return {
-        **_deployment_fields(FLAGSHIP, loads[window]), "kind": "negative control", "parameters": {}, "status": status, "upper": None,
+        **_deployment_fields(FLAGSHIP, loads[window]),
+        "kind": "negative control",
+        "parameters": {},
+        "status": status,
+        "upper": None,
         "planning": {"expert": published_score(loads[window], log2phy, logcnt, FLAGSHIP.num_slots)},
         "serving": {"expert": published_score(loads[window + 1], log2phy, logcnt, FLAGSHIP.num_slots)},
     }
 
 
-def solver_cell(loads: np.ndarray, deployment: Deployment, method: str, target_gap: float, time_limit: float, keep_map: bool = False) -> Row:
+def solver_cell(
+    loads: np.ndarray, deployment: Deployment, method: str, target_gap: float, time_limit: float, keep_map: bool = False
+) -> Row:
     """Solve all layers of one instance and return bounds, proofs and times."""
     cpu = time.process_time()
     solution = solvers.solve(loads, deployment, method, target_gap, time_limit)
     verify(solution.placement, loads, deployment)
     fields: dict[str, Any] = {
-        **_deployment_fields(deployment, loads), "kind": "solver", "wall_seconds": solution.seconds, "cpu_seconds": time.process_time() - cpu,
+        **_deployment_fields(deployment, loads),
+        "kind": "solver",
+        "wall_seconds": solution.seconds,
+        "cpu_seconds": time.process_time() - cpu,
         "parameters": {"target_gap": target_gap, "time_limit": time_limit, "workers": 1},
-        "status": solution.status, "upper": rows.fractions(solution.upper), "lower": rows.fractions(solution.lower),
-        "proof": solution.proof, "gap": solution.gap, "placement": _digest(solution.placement),
+        "status": solution.status,
+        "upper": rows.fractions(solution.upper),
+        "lower": rows.fractions(solution.lower),
+        "proof": solution.proof,
+        "gap": solution.gap,
+        "placement": _digest(solution.placement),
     }
     if keep_map:
         fields["phy2log"] = solution.placement.phy2log.tolist()
@@ -161,7 +185,11 @@ def gap_solver_cell(case: str, method: str) -> Row:
     layers = len(chosen.loads)
     exact = chosen.deployment.num_slots <= 16
     return solver_cell(
-        chosen.loads, chosen.deployment, method, 0.0 if exact else CERTIFIED_GAP, EXACT_SECONDS * layers if exact else EXACT_SECONDS,
+        chosen.loads,
+        chosen.deployment,
+        method,
+        0.0 if exact else CERTIFIED_GAP,
+        EXACT_SECONDS * layers if exact else EXACT_SECONDS,
         keep_map=chosen.name.startswith("flagship"),
     )
 

@@ -37,7 +37,9 @@ def calibrated_trace(seed: int) -> LoadTrace:
             rho = 1 - step**2 / (2 * EXPERT_SD**2)
             expert = rho * expert + np.sqrt(1 - rho**2) * EXPERT_SD * generator.normal(size=expert.shape)
         windows.append(_counts(group, expert, generator))
-    return LoadTrace(np.stack(windows), {"kind": "synthetic, calibrated to published statistics", "seed": seed, "window_steps": 100})
+    return LoadTrace(
+        np.stack(windows), {"kind": "synthetic, calibrated to published statistics", "seed": seed, "window_steps": 100}
+    )
 
 
 def _counts(group: np.ndarray, expert: np.ndarray, generator: np.random.Generator) -> np.ndarray:

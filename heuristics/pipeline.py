@@ -34,7 +34,7 @@ def run(config: PipelineConfig, weight: Tensor, deployment: Deployment) -> Place
     layers, experts = weight.shape
     nodes = shape.num_nodes
 
-    # Experts of every node, by ascending logical id so that replication ties go to the lower one; [layers * nodes, experts per node].
+    # Experts of every node, [layers * nodes, experts per node], ascending so that replication ties go to the lower logical id.
     node_of_group = _pack(config.groups, weight.view(layers, shape.num_groups, -1).sum(dim=2), None, nodes).pack
     node_of_expert = node_of_group.repeat_interleave(shape.experts_per_group, dim=1)
     on_node = node_of_expert.sort(dim=1, stable=True).indices.view(layers * nodes, experts // nodes)

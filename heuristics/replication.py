@@ -56,7 +56,7 @@ def adams(weight: Tensor, slots: int) -> Replication:
 
 def hamilton(weight: Tensor, slots: int) -> Replication:
     """Hamilton's largest remainders (Hare quota) on the extra replicas; a row without load is spread evenly."""
-    rows, experts = weight.shape
+    experts = weight.shape[1]
     extra = slots - experts
     total = weight.sum(dim=1, keepdim=True)
     quota = extra * torch.where(total > 0, weight / total.clamp(min=torch.finfo(weight.dtype).tiny), 1.0 / experts)

@@ -10,9 +10,7 @@ from heuristics.config import PipelineConfig, Stage
 SEED_PROGRAMS: dict[str, PipelineConfig] = {
     "initial_program": PipelineConfig(),
     "diversity_aware_gpu_packing": PipelineConfig(replicas=Stage("diversity_lpt")),
-    "local_swap_refine_in_packing": PipelineConfig(
-        groups=Stage("lpt", "unchecked", 8), replicas=Stage("lpt", "unchecked", 8)
-    ),
+    "local_swap_refine_in_packing": PipelineConfig(groups=Stage("lpt", "unchecked", 8), replicas=Stage("lpt", "unchecked", 8)),
     "eplb_snake_pipeline": PipelineConfig(groups=Stage("snake"), replicas=Stage("snake")),
     "diverse_pack_projload_and_incremental_ratio": PipelineConfig(
         groups=Stage("lpt", "unchecked", 4), replicas=Stage("projected_diversity_lpt")

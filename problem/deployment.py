@@ -55,7 +55,9 @@ class Deployment:
         if self.duplicates not in get_args(Duplicates):
             raise InputError(f"duplicates is {self.duplicates!r}; 'allowed' or 'forbidden' is needed")
         if self.num_slots < self.num_experts:
-            raise InputError(f"num_slots is {self.num_slots}; at least num_experts = {self.num_experts} are needed, one slot each")
+            raise InputError(
+                f"num_slots is {self.num_slots}; at least num_experts = {self.num_experts} are needed, one slot each"
+            )
         self._check_divides("num_gpus", "num_slots")
         self._check_divides("num_nodes", "num_gpus")
         self._check_divides("num_groups", "num_experts")
@@ -73,7 +75,7 @@ class Deployment:
 
     @property
     def policy(self) -> Policy:
-        """"hierarchical" if groups divide over more than one node, else "global" (DeepSeek's rule)."""
+        """ "hierarchical" if groups divide over more than one node, else "global" (DeepSeek's rule)."""
         return "hierarchical" if self.num_nodes > 1 and self.num_groups % self.num_nodes == 0 else "global"
 
     @property

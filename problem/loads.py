@@ -167,7 +167,9 @@ class LoadTrace:
         except (ValueError, TypeError, KeyError):
             raise InputError(f"trace file {path} has an unreadable head; a trace written by LoadTrace.save is needed") from None
         if found != (TRACE_FORMAT, TRACE_VERSION):
-            raise InputError(f"trace file {path} is {found[0]!r} version {found[1]!r}; {TRACE_FORMAT!r} version {TRACE_VERSION} is needed")
+            raise InputError(
+                f"trace file {path} is {found[0]!r} version {found[1]!r}; {TRACE_FORMAT!r} version {TRACE_VERSION} is needed"
+            )
         return cls(loads, provenance)
 
 
@@ -189,5 +191,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         data = member.read()
     # The shape is a claim of the file: it is compared with the bytes that are there, so it can't make numpy allocate more.
     if math.prod(shape) * dtype.itemsize != len(data):
-        raise InputError(f"trace file {path}: entry {name!r} claims shape {shape} of {dtype}, which its {len(data)} bytes do not hold")
+        raise InputError(
+            f"trace file {path}: entry {name!r} claims shape {shape} of {dtype}, which its {len(data)} bytes do not hold"
+        )
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

@@ -54,7 +54,9 @@ class Placement:
         physical, logical, counts = _as_map(phy2log, "phy2log", 2), _as_map(log2phy, "log2phy", 3), _as_map(logcnt, "logcnt", 2)
         layers, slots = physical.shape
         if logical.shape[:2] != counts.shape or counts.shape[0] != layers:
-            raise InputError(f"shapes phy2log {physical.shape}, log2phy {logical.shape}, logcnt {counts.shape} do not belong together")
+            raise InputError(
+                f"shapes phy2log {physical.shape}, log2phy {logical.shape}, logcnt {counts.shape} do not belong together"
+            )
         ranks = np.full_like(physical, -1)
         for layer, expert in np.ndindex(counts.shape):
             where = f"layer {layer}, expert {expert}"
@@ -70,7 +72,9 @@ class Placement:
                 if slot >= slots:
                     raise PlacementError(f"{where}: log2phy names slot {slot}; slots are 0 to {slots - 1}")
                 if physical[layer, slot] != expert:
-                    raise PlacementError(f"{where}: log2phy names slot {slot}, which phy2log gives to expert {physical[layer, slot]}")
+                    raise PlacementError(
+                        f"{where}: log2phy names slot {slot}, which phy2log gives to expert {physical[layer, slot]}"
+                    )
                 if ranks[layer, slot] != -1:
                     raise PlacementError(f"{where}: log2phy names slot {slot} twice")
                 ranks[layer, slot] = rank
@@ -93,7 +97,9 @@ class Placement:
     def counts(self) -> np.ndarray:
         """Return the replicas of every expert, int64 [layers, experts]."""
         layers = np.arange(self.num_layers)[:, None] * self.num_experts
-        return np.bincount((layers + self.phy2log).ravel(), minlength=self.num_layers * self.num_experts).reshape(-1, self.num_experts)
+        return np.bincount((layers + self.phy2log).ravel(), minlength=self.num_layers * self.num_experts).reshape(
+            -1, self.num_experts
+        )
 
     def log2phy(self) -> np.ndarray:
         """Return the slots of every expert by replica rank, int64 [layers, experts, max count], padded with -1."""

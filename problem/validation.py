@@ -57,7 +57,9 @@ def _verify_layer(layer: int, placement: Placement, loads: np.ndarray, deploymen
     outside = np.flatnonzero((slots < 0) | (slots >= deployment.num_experts))
     if outside.size:
         slot = int(outside[0])
-        raise PlacementError(f"layer {layer}, slot {slot}: expert {slots[slot]} does not exist; experts are 0 to {deployment.num_experts - 1}")
+        raise PlacementError(
+            f"layer {layer}, slot {slot}: expert {slots[slot]} does not exist; experts are 0 to {deployment.num_experts - 1}"
+        )
     counts = np.bincount(slots, minlength=deployment.num_experts)
     missing = np.flatnonzero(counts == 0)
     if missing.size:
@@ -102,14 +104,15 @@ def _check_nodes(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
     if away.size:
         slot = int(away[0])
         raise PlacementError(
-            f"layer {layer}, slot {slot}: expert {slots[slot]} of group {groups[slot]} is on node {nodes[slot]}, its group on node "
-            f"{home[groups[slot]]}; the hierarchical policy keeps a group on one node"
+            f"layer {layer}, slot {slot}: expert {slots[slot]} of group {groups[slot]} is on node {nodes[slot]}, "
+            f"its group on node {home[groups[slot]]}; the hierarchical policy keeps a group on one node"
         )
     hosted = np.bincount(home, minlength=deployment.num_nodes)
     uneven = np.flatnonzero(hosted != deployment.groups_per_node)
     if uneven.size:
         raise PlacementError(
-            f"layer {layer}: node {uneven[0]} hosts {hosted[uneven[0]]} groups; the hierarchical policy puts {deployment.groups_per_node} on each"
+            f"layer {layer}: node {uneven[0]} hosts {hosted[uneven[0]]} groups; "
+            f"the hierarchical policy puts {deployment.groups_per_node} on each"
         )
 
 

@@ -105,7 +105,9 @@ class Incumbent:
     def _check(self, slots: Sequence[int]) -> None:
         instance, k = self.instance, self.instance.slots_per_gpu
         if len(slots) != instance.num_slots or set(slots) != set(range(instance.num_experts)):
-            raise PlacementError(f"an engine returned a map of {len(slots)} slots over {len(set(slots))} experts; every expert is needed")
+            raise PlacementError(
+                f"an engine returned a map of {len(slots)} slots over {len(set(slots))} experts; every expert is needed"
+            )
         if instance.duplicates == "forbidden":
             for gpu in range(instance.num_gpus):
                 if len(set(slots[gpu * k : gpu * k + k])) < k:

@@ -89,7 +89,7 @@ class Solution:
 
     @property
     def status(self) -> list[Literal["optimal", "bounded"]]:
-        """"optimal" where upper equals lower as fractions, else "bounded"."""
+        """ "optimal" where upper equals lower as fractions, else "bounded"."""
         return ["optimal" if up == low else "bounded" for up, low in zip(self.upper, self.lower, strict=True)]
 
     @property
@@ -176,7 +176,13 @@ def solve(
             at = incumbents[layer]
             progress(
                 Progress(
-                    time.monotonic() - started, layer, len(incumbents), float(at.upper or 0), float(at.bound.value), at.gap, method
+                    time.monotonic() - started,
+                    layer,
+                    len(incumbents),
+                    float(at.upper or 0),
+                    float(at.bound.value),
+                    at.gap,
+                    method,
                 )
             )
 
@@ -189,7 +195,9 @@ def solve(
         bounds = [incumbent.bound for incumbent in incumbents]
         for number, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
             if bound.value > value:
-                raise ContradictionError(f"layer {number}: the bound {bound.value} ({bound.kind}) exceeds the verified makespan {value}")
+                raise ContradictionError(
+                    f"layer {number}: the bound {bound.value} ({bound.kind}) exceeds the verified makespan {value}"
+                )
         return Solution(placement, upper, bounds, method, time.monotonic() - started)
 
     try:

@@ -46,8 +46,8 @@ class NodeProblems:
         count = math.comb(deployment.num_groups, deployment.groups_per_node)
         if count > MAX_NODE_PROBLEMS:
             raise InputError(
-                f"num_groups is {deployment.num_groups} with {deployment.groups_per_node} groups per node: {count} node problems; "
-                f"at most {MAX_NODE_PROBLEMS} are enumerated"
+                f"num_groups is {deployment.num_groups} with {deployment.groups_per_node} groups per node: {count} node "
+                f"problems; at most {MAX_NODE_PROBLEMS} are enumerated"
             )
         self.deployment = deployment
         self.incumbents: dict[Groups, Incumbent] = {}
@@ -134,7 +134,12 @@ class NodeProblems:
 
 
 def search_layer(
-    loads: np.ndarray, deployment: Deployment, engine: Engine, limits: Limits, initial: Sequence[int] | None, on_progress: Callable[[], None]
+    loads: np.ndarray,
+    deployment: Deployment,
+    engine: Engine,
+    limits: Limits,
+    initial: Sequence[int] | None,
+    on_progress: Callable[[], None],
 ) -> Iterator[Finding]:
     """Yield better maps of a layer and stronger bounds until target, deadline or the end of what the engine can do.
 

@@ -91,13 +91,24 @@ def tiny_config(domains: tuple[str, ...]) -> RecordConfig:
     first, last = {domains[0]: 1.0}, {domains[-1]: 1.0}
     return RecordConfig(
         model=ModelConfig(
-            vocabulary=512, width=32, heads=2, moe_layers=2, experts=32, groups=4, top_groups=2, top_experts=4,
-            expert_hidden=16, shared_hidden=16, dense_hidden=64,
+            vocabulary=512,
+            width=32,
+            heads=2,
+            moe_layers=2,
+            experts=32,
+            groups=4,
+            top_groups=2,
+            top_experts=4,
+            expert_hidden=16,
+            shared_hidden=16,
+            dense_hidden=64,
         ),
         train=TrainConfig(steps=12, sequences=4, sequence_length=32, warmup_steps=2, checkpoint_every=6),
         serve=ServeConfig(
             (Phase("mixed", 8, even, even), Phase("drift", 8, first, last)),
-            sequences=4, sequence_length=32, window_steps=4,
+            sequences=4,
+            sequence_length=32,
+            window_steps=4,
         ),
         held_out_domains=(),
         seed=7,

@@ -48,7 +48,9 @@ def read_corpus(folder: Path, max_domain_bytes: int) -> list[Domain]:
         raise InputError(f"corpus: {folder} is not a folder; give one with a sub-folder of text files per domain")
     notes_file = folder / "corpus.json"
     notes = json.loads(notes_file.read_text(encoding="utf-8")) if notes_file.exists() else {}
-    domains = [_read_domain(path, max_domain_bytes, notes.get(path.name, {})) for path in sorted(folder.iterdir()) if path.is_dir()]
+    domains = [
+        _read_domain(path, max_domain_bytes, notes.get(path.name, {})) for path in sorted(folder.iterdir()) if path.is_dir()
+    ]
     if not domains:
         raise InputError(f"corpus: {folder} has no sub-folder; one per domain is needed")
     return domains
@@ -75,8 +77,13 @@ def _read_domain(folder: Path, max_bytes: int, notes: dict[str, str]) -> Domain:
             "both need at least one (add more, smaller files)"
         )
     return Domain(
-        folder.name, tuple(parts[0]), tuple(parts[1]), used, found,
-        notes.get("source", str(folder.name)), notes.get("licence", "not stated"),
+        folder.name,
+        tuple(parts[0]),
+        tuple(parts[1]),
+        used,
+        found,
+        notes.get("source", str(folder.name)),
+        notes.get("licence", "not stated"),
     )
 
 
@@ -99,7 +106,9 @@ class TokenStreams:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=["<end>"], show_progress=False,
+            vocab_size=vocabulary,
+            special_tokens=["<end>"],
+            show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
         tokenizer.train_from_iterator((text for d in domains if d.name in trained_on for text in d.training), trainer)

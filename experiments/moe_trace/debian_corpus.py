@@ -32,7 +32,11 @@ SOURCES = {
     "c_headers": Source(("linux-libc-dev", "libc6-dev"), "usr/include/**/*.h", "GPL-2 with syscall note; LGPL-2.1+"),
     "computing_dictionary": Source(("dict-foldoc", "dict-jargon"), "usr/share/dictd/*.dz", "GFDL-1.1+; public domain"),
     "dictionary": Source(("dict-gcide",), "usr/share/dictd/*.dz", "GPL-2+"),
-    "english": Source(("manpages", "manpages-dev", "debian-reference-en"), "usr/share/**/*.gz", "Linux man-pages copyleft, GPL, BSD by page; GPL-2+"),
+    "english": Source(
+        ("manpages", "manpages-dev", "debian-reference-en"),
+        "usr/share/**/*.gz",
+        "Linux man-pages copyleft, GPL, BSD by page; GPL-2+",
+    ),
     "french": Source(("manpages-fr", "manpages-fr-dev"), "usr/share/man/fr/**/*.gz", "GPL-3+"),
     "german": Source(("manpages-de", "manpages-de-dev"), "usr/share/man/de/**/*.gz", "GPL-3+"),
     "perl": Source(("perl-modules-5.36",), "usr/share/perl/**/*.p[ml]", "GPL-1+ or Artistic"),

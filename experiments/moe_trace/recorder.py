@@ -47,9 +47,13 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
     """
     domains = read_corpus(corpus, config.max_domain_bytes)
     names = {domain.name for domain in domains}
-    wanted = {name for phase in config.serve.phases for mix in (phase.start, phase.end) for name in mix} | set(config.held_out_domains)
+    wanted = {name for phase in config.serve.phases for mix in (phase.start, phase.end) for name in mix} | set(
+        config.held_out_domains
+    )
     if wanted - names:
-        raise InputError(f"corpus: {corpus} lacks the domains {sorted(wanted - names)} that the traffic needs; it has {sorted(names)}")
+        raise InputError(
+            f"corpus: {corpus} lacks the domains {sorted(wanted - names)} that the traffic needs; it has {sorted(names)}"
+        )
     streams = TokenStreams(domains, config.model.vocabulary, names - set(config.held_out_domains))
     model, summary = train(config, streams, checkpoint, progress)
     loads = serve(model, streams, config, progress)
@@ -87,9 +91,14 @@ def _provenance(
         "kind": "recorded from a small model trained for this purpose",
         "window_steps": 1,
         "tokens_per_step": config.serve.sequences * config.serve.sequence_length,
-        "phases": [{"name": phase.name, "steps": phase.steps, "start": phase.start, "end": phase.end} for phase in config.serve.phases],
+        "phases": [
+            {"name": phase.name, "steps": phase.steps, "start": phase.start, "end": phase.end} for phase in config.serve.phases
+        ],
         "model": {**dataclasses.asdict(config.model), "parameters": summary["parameters"]},
-        "training": {**dataclasses.asdict(config.train), **{key: summary[key] for key in ("training_loss", "held_out_loss", "unigram_loss")}},
+        "training": {
+            **dataclasses.asdict(config.train),
+            **{key: summary[key] for key in ("training_loss", "held_out_loss", "unigram_loss")},
+        },
         "held_out_domains": list(config.held_out_domains),
         "seed": config.seed,
         "corpus": [

@@ -22,7 +22,9 @@ from problem.errors import InputError
 Progress = Callable[[int, int, str], None]
 
 
-def train(config: RecordConfig, streams: TokenStreams, checkpoint: Path, progress: Progress) -> tuple[LanguageModel, dict[str, Any]]:
+def train(
+    config: RecordConfig, streams: TokenStreams, checkpoint: Path, progress: Progress
+) -> tuple[LanguageModel, dict[str, Any]]:
     """Train the model, or go on from ``checkpoint`` where an earlier run stopped.
 
     Parameters
@@ -51,7 +53,9 @@ def train(config: RecordConfig, streams: TokenStreams, checkpoint: Path, progres
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.train.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.train.learning_rate, betas=(0.9, 0.95), fused=True,
+        lr=config.train.learning_rate,
+        betas=(0.9, 0.95),
+        fused=True,
     )
     identity = _identity(config, streams)
     trained_on = sorted(set(streams.training) - set(config.held_out_domains))
@@ -60,7 +64,9 @@ def train(config: RecordConfig, streams: TokenStreams, checkpoint: Path, progres
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         if state["identity"] != identity:
-            raise InputError(f"checkpoint: {checkpoint} belongs to another configuration or corpus; remove it or name another file")
+            raise InputError(
+                f"checkpoint: {checkpoint} belongs to another configuration or corpus; remove it or name another file"
+            )
         model.load_state_dict(state["model"])
         if "optimizer" in state:
             optimizer.load_state_dict(state["optimizer"])
@@ -95,8 +101,12 @@ def train(config: RecordConfig, streams: TokenStreams, checkpoint: Path, progres
 
 
 def _identity(config: RecordConfig, streams: TokenStreams) -> str:
-    fields = {"model": dataclasses.asdict(config.model), "train": dataclasses.asdict(config.train), "seed": config.seed,
-              "held_out": config.held_out_domains}
+    fields = {
+        "model": dataclasses.asdict(config.model),
+        "train": dataclasses.asdict(config.train),
+        "seed": config.seed,
+        "held_out": config.held_out_domains,
+    }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name in sorted(streams.training):
         digest.update(name.encode() + streams.training[name].tobytes())
@@ -108,7 +118,9 @@ def _schedule(step: int, config: RecordConfig) -> float:
     return warm * (0.1 + 0.45 * (1 + math.cos(math.pi * step / config.train.steps)))
 
 
-def _save(path: Path, identity: str, model: LanguageModel, step: int, recent: list[float], optimizer: torch.optim.Optimizer | None) -> None:
+def _save(
+    path: Path, identity: str, model: LanguageModel, step: int, recent: list[float], optimizer: torch.optim.Optimizer | None
+) -> None:
     state: dict[str, Any] = {"identity": identity, "model": model.state_dict(), "step": step, "recent": recent}
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
@@ -123,7 +135,11 @@ def _held_out_loss(model: LanguageModel, streams: TokenStreams, name: str, confi
     length = config.train.sequence_length + 1
     with torch.inference_mode():
         losses = [
-            float(model.loss(torch.from_numpy(streams.sample(streams.held_out, {name: 1.0}, config.train.sequences, length, generator))))
+            float(
+                model.loss(
+                    torch.from_numpy(streams.sample(streams.held_out, {name: 1.0}, config.train.sequences, length, generator))
+                )
+            )
             for _ in range(4)
         ]
     return sum(losses) / len(losses)

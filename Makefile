@@ -1,0 +1,33 @@
+# Every target sets up .venv first; a machine with Python 3.11, git and make is enough.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup reproduce test lint figures publish
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+# The main job: rows to runs/, tables and figures beside them, compared with the published rows.
+reproduce: setup
+	$(BIN)/eplb-gap reproduce
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Redraw the published figures and tables from results/; nothing is solved.
+figures: setup
+	$(BIN)/python -m experiments.figures
+
+# Copy finished rows from runs/ to results/ and rewrite the manifest.
+publish: setup
+	$(BIN)/python -m experiments.publish

@@ -1,0 +1,44 @@
+"""Gap of every program to the certified hierarchical optimum, all layers and windows of both traces."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from experiments.figures.style import DARK, LIGHT, MIDDLE, SHORT_NAMES, figure, save
+from experiments.rows import Row
+from experiments.suites import TRACES
+from experiments.tables import TRACE_TITLES, layer_gaps, protocol_rows
+from heuristics.seed_programs import SEED_PROGRAMS
+
+
+def draw(rows: list[Row], folder: Path) -> list[Path]:
+    """Box per program and trace, whiskers over all layers and windows."""
+    fig, axes = figure(7.2, 3.6, ncols=2, sharey=True)
+    for axis, name in zip(axes, TRACES, strict=True):
+        lower = [[Fraction(v) for v in r["lower"]] for r in protocol_rows(rows, name, "auto")]
+        gaps = [
+            [100 * gap for row, low in zip(protocol_rows(rows, name, method), lower, strict=True) for gap in layer_gaps(row, low)]
+            for method in SEED_PROGRAMS
+        ]
+        axis.boxplot(
+            gaps,
+            orientation="horizontal",
+            whis=(0, 100),
+            patch_artist=True,
+            widths=0.6,
+            boxprops={"facecolor": LIGHT, "edgecolor": DARK},
+            medianprops={"color": MIDDLE, "linewidth": 2},
+            whiskerprops={"color": DARK},
+            capprops={"color": DARK},
+        )
+        axis.set_yticks(range(1, len(gaps) + 1), [SHORT_NAMES[m] for m in SEED_PROGRAMS])
+        axis.set_xscale("symlog", linthresh=0.1, linscale=0.4)
+        axis.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
+        axis.set_xlim(left=0)
+        axis.set_xlabel("gap to certified hierarchical bound, %")
+        axis.set_title(f"{name} trace\n({TRACE_TITLES[name]})", fontsize=8)
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+    axes[0].invert_yaxis()
+    return save(fig, folder, "gap_distribution")

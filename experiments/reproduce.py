@@ -1,0 +1,71 @@
+"""The main job: measure ten seed programs against proven optima, print the tables, compare with the published rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments import rows, suites
+from experiments.compare import Comparison, compare
+from experiments.figures import draw_all
+from experiments.rows import Row
+from experiments.runner import run_cells
+from experiments.runtime import measure
+from experiments.tables import write_tables
+from heuristics.seed_programs import SEED_PROGRAMS
+
+RUNTIME_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a reproduction produced: its rows, the tables as Markdown, and the comparison with the published rows."""
+
+    rows: list[Row]
+    tables: str
+    comparison: Comparison
+
+
+def reproduce(folder: Path, workers: int, console: Console) -> Report:
+    """Run everything that is missing in ``folder``, write ``tables.md`` and ``figures/`` there, compare with ``results/``.
+
+    Parameters
+    ----------
+    folder : Path
+        Receives the rows; a second call goes on where the first was stopped.
+    workers : int
+        Processes.
+    console : Console
+        For progress.
+    """
+    finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console)
+    finished += _runtime(folder, console)
+    tables = write_tables(finished, folder / "tables.md")
+    draw_all(finished, folder / "figures")
+    return Report(finished, tables, compare(finished, rows.read_suites(rows.RESULTS)))
+
+
+def _runtime(folder: Path, console: Console) -> list[Row]:
+    path = folder / "runtime.ndjson"
+    revision = rows.environment()["revision"]
+    done = [row for row in rows.read(path) if row["revision"] == revision]
+    methods = list(SEED_PROGRAMS)
+    if {row["method"] for row in done} >= set(methods):
+        return done
+    loads = suites.trace("calibrated").window(0)
+    with Progress(console=console) as bar:
+        task = bar.add_task("runtime", total=(RUNTIME_ROUNDS + 1) * len(methods))
+        measured = measure(
+            methods,
+            loads,
+            suites.FLAGSHIP,
+            "calibrated-00",
+            RUNTIME_ROUNDS,
+            lambda name: bar.update(task, advance=1, description=f"runtime {name}"),
+        )
+    for row in measured:
+        rows.append(path, row)
+    return measured
