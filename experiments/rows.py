@@ -80,9 +80,15 @@ def fractions(values: Iterable[Fraction]) -> list[str]:
 
 
 def append(path: Path, row: Row) -> None:
-    """Append one row and flush it to the disk; a row is on the disk whole or not at all."""
+    """Append one row and flush it to the disk; a torn last line that a kill left is removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(row, sort_keys=True).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

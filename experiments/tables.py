@@ -155,7 +155,7 @@ def class_note(rows: list[Row]) -> str:
         + "\n".join(lines)
         + "\n\nA slot carries `w_e / c_e`, so the slots' mean is `W / S` and their maximum "
         "`max w_e / c_e`: the expert-level metric sees the replica counts and nothing of the packing on GPUs. "
-        "Programs 0, 1, 6, 7, 8 put the same groups on the same nodes (with two groups per node LPT pairs heaviest with lightest, "
+        "Programs 0, 1, 6, 7, 8 put the same groups on the same nodes (two to a node: LPT pairs heaviest with lightest, "
         "and no checked swap improves that) and then use Adams' method; 5 and 9 do the same with Hamilton's. "
         "Programs 2 and 4 differ only because their unchecked swaps move groups to worse nodes."
     )
@@ -229,9 +229,10 @@ def loss_table(rows: list[Row]) -> str:
         "forecasting's share",
     ]
     return (
-        "## Where `initial_program` loses serving balance\n\nPoints of GPU-level balancedness, means over 11 window pairs, from 1 down to "
-        "the best hierarchical placement found for the serving window, to the program replanned on the serving window, to the program "
-        "planned on the window before.\n\n" + markdown(header, body)
+        "## Where `initial_program` loses serving balance\n\n"
+        "Points of GPU-level balancedness, means over 11 window pairs, from 1 down to the best hierarchical placement found for the "
+        "serving window, to the program replanned on it, to the program planned on the window before.\n\n"
+        + markdown(header, body)
     )
 
 

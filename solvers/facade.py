@@ -94,8 +94,8 @@ class Solution:
 
     @property
     def proof(self) -> list[str]:
-        """How the lower bound is proven; "... by claim of a solver" where it rests on one."""
-        return [bound.kind + (f" of {_claimant(bound)}" if bound.is_claim else "") for bound in self.bounds]
+        """How the lower bound is proven; "claim of ..." where it rests on the word of a solver."""
+        return [_described(bound) for bound in self.bounds]
 
     @property
     def gap(self) -> list[float]:
@@ -103,9 +103,12 @@ class Solution:
         return [optimality_gap(up, low) for up, low in zip(self.upper, self.lower, strict=True)]
 
 
-def _claimant(bound: Bound) -> str:
+def _described(bound: Bound) -> str:
+    if not bound.is_claim:
+        return bound.kind
     sources = [bound.witness, *(node["witness"] for node in bound.witness.get("nodes", ()) if node["kind"] == "claim")]
-    return next(str(source["solver"]) for source in sources if "solver" in source)
+    claim = "claim of " + next(str(source["solver"]) for source in sources if "solver" in source)
+    return claim if bound.kind == "claim" else f"{bound.kind}, {claim}"
 
 
 class Interrupted(KeyboardInterrupt):

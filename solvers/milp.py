@@ -1,0 +1,364 @@
+"""The textbook count-indexed assignment model as a MILP in PuLP, solved by HiGHS or by CBC.
+
+For every expert e, possible count c and GPU g: ``z[e, c]`` says whether e has c replicas, ``x[e, c, g]`` how many of them are
+on g. ::
+
+    minimise T
+    sum_c z[e, c] = 1                          every expert has one count
+    sum_g x[e, c, g] = c z[e, c]               and that many replicas
+    sum_{e, c} x[e, c, g] = k                  every GPU is full
+    sum_{e, c} (w_e / c) x[e, c, g] <= T       T is the makespan
+
+Its linear relaxation is worth the mean load, so it proves small instances only. What a backend returns is not trusted: a map
+is recomputed exactly by the incumbent, a bound is rounded safely and labelled a claim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from problem.bounds import Bound, best_joint_bound
+from problem.instance import Instance
+from solvers.engine import Finding, Incumbent, Limits
+
+TOLERANCE = Fraction(1, 10**6)
+"""Error allowed for in a backend's bound, relative to the mean load: the feasibility tolerance of both backends."""
+INTEGRALITY = 1e-4
+MIN_HIGHSPY = (1, 15, 1)
+
+
+def search_highs(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield the map that HiGHS finds and the bound that it claims.
+
+    Parameters
+    ----------
+    instance : Instance
+    incumbent : Incumbent
+        Its map starts the solver, its makespan limits T.
+    limits : Limits
+
+    Raises
+    ------
+    RuntimeError
+        If highspy is older than 1.15.1 (some of those return false optima), the solver calls a feasible model infeasible, or
+        its solution is not integral.
+    KeyboardInterrupt
+        On Ctrl-C, after what was found so far.
+    """
+    if limits.seconds_left > 0:
+        yield from _findings(_build(instance, incumbent), limits, _run_highs)
+
+
+def search_cbc(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield the map that CBC finds, and its makespan as a claimed bound if CBC says that it is optimal.
+
+    Parameters
+    ----------
+    instance : Instance
+    incumbent : Incumbent
+        Its map starts the solver, its makespan limits T.
+    limits : Limits
+
+    Raises
+    ------
+    RuntimeError
+        If the solver fails, calls a feasible model infeasible, or its solution is not integral.
+    """
+    if limits.seconds_left > 0:
+        yield from _findings(_build(instance, incumbent), limits, _run_cbc)
+
+
+def count_ranges(instance: Instance, upper: Fraction | None) -> list[range]:
+    """Return the counts that each expert can have in a map with a makespan of at most ``upper``; None stands for any map.
+
+    No replica is larger than the makespan, so expert e needs ``ceil(w_e / upper)`` replicas, and all experts share the slots
+    that those minimum counts leave.
+    """
+    least = [max(1, math.ceil(w / upper)) if upper else 1 for w in instance.loads]
+    spare = instance.num_slots - sum(least)
+    return [range(c, min(c + spare, instance.max_count) + 1) for c in least]
+
+
+def denominator(ranges: Sequence[range]) -> int:
+    """Return M, the least common multiple of the possible counts: every GPU load is a multiple of ``1 / M``."""
+    return math.lcm(*{count for counts in ranges for count in counts})
+
+
+def run_interruptibly(work: Callable[[], object], stop: Callable[[], object]) -> bool:
+    """Run ``work`` in a thread and return whether Ctrl-C was pressed; then ``stop`` has been called and ``work`` has ended.
+
+    Native code that runs in the main thread would keep Python from seeing the signal until it returns.
+    """
+    interrupted = False
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        while True:
+            try:
+                running.result()
+            except KeyboardInterrupt:
+                interrupted = True
+                stop()
+            else:
+                return interrupted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What may be concluded from a finished backend: whether it holds a map, and its bound on T, if any."""
+
+    has_map: bool
+    bound: float | None
+
+
+def read_outcome(sol_status: int, objective: float | None, dual_bound: float | None) -> Outcome:
+    """Map what PuLP and a backend report to what it proves.
+
+    PuLP's ``status`` is "Optimal" at a time limit too, so it is not read at all.
+
+    Parameters
+    ----------
+    sol_status : int
+        PuLP's ``sol_status``.
+    objective : float or None
+        Objective of the solution; None where the backend says that it holds no feasible one.
+    dual_bound : float or None
+        The backend's own bound; None where it reports none, and then only a proven optimum is one.
+
+    Raises
+    ------
+    RuntimeError
+        If the backend says infeasible or unbounded: the model is neither.
+    """
+    import pulp
+
+    if sol_status in (pulp.LpSolutionInfeasible, pulp.LpSolutionUnbounded):
+        raise RuntimeError(
+            f"a MILP solver reports {pulp.LpSolution[sol_status]!r} for a model that has a solution; the solver is wrong"
+        )
+    has_map = objective is not None and sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
+    if dual_bound is None and has_map and sol_status == pulp.LpSolutionOptimal:
+        dual_bound = objective
+    return Outcome(has_map, dual_bound if dual_bound is not None and math.isfinite(dual_bound) else None)
+
+
+def round_claim(bound: float, unit: Fraction, multiple: int, makespan: Fraction | None) -> Fraction:
+    """Return the makespan that a backend's bound stands for.
+
+    Every makespan is a multiple of ``1 / multiple``, so the bound less the tolerance is rounded up to one. A claim that exceeds
+    the best map's makespan by no more than the tolerance is that makespan: both name the same optimum as exactly as the
+    backend knows it, and the map's value is the one that is known to be attained. A claim further above is returned as it is,
+    for it contradicts the map.
+
+    Parameters
+    ----------
+    bound : float
+        On T in the model, whose loads are divided by ``unit``.
+    unit : Fraction
+    multiple : int
+    makespan : Fraction or None
+        Of the best map known.
+    """
+    slack = TOLERANCE * unit
+    claim = Fraction(math.ceil((Fraction(bound) * unit - slack) * multiple), multiple)
+    if makespan is not None and makespan < claim <= makespan + slack:
+        return makespan
+    return claim
+
+
+@dataclass(frozen=True)
+class _Model:
+    instance: Instance
+    problem: Any
+    copies: dict[tuple[int, int, int], Any]
+    unit: Fraction
+    multiple: int
+    upper: Fraction | None
+    has_start: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    outcome: Outcome
+    solver: str
+    version: str
+    parameters: dict[str, Any]
+    interrupted: bool = False
+
+
+def _build(instance: Instance, incumbent: Incumbent) -> _Model:
+    import pulp
+
+    upper = incumbent.upper
+    ranges = count_ranges(instance, upper)
+    # Loads are divided by the mean, so that T is near 1 and the backends' absolute tolerances are relative to it.
+    unit = instance.mean or Fraction(1)
+    gpus = range(instance.num_gpus)
+    problem = pulp.LpProblem("placement", pulp.LpMinimize)
+    # The tolerance keeps the known map feasible after conversion to float.
+    makespan = problem.add_variable(
+        "T", float(best_joint_bound(instance).value / unit), None if upper is None else float(upper / unit + TOLERANCE)
+    )
+    problem += makespan
+    has_count, copies = {}, {}
+    for expert, counts in enumerate(ranges):
+        for count in counts:
+            has_count[expert, count] = problem.add_variable(f"z_{expert}_{count}", 0, 1, cat=pulp.LpInteger)
+            most = 1 if instance.duplicates == "forbidden" else min(count, instance.slots_per_gpu)
+            for gpu in gpus:
+                copies[expert, count, gpu] = problem.add_variable(f"x_{expert}_{count}_{gpu}", 0, most, cat=pulp.LpInteger)
+    for expert, counts in enumerate(ranges):
+        problem += pulp.lpSum(has_count[expert, count] for count in counts) == 1
+        for count in counts:
+            problem += pulp.lpSum(copies[expert, count, gpu] for gpu in gpus) == count * has_count[expert, count]
+    for gpu in gpus:
+        here = [(expert, count) for expert, counts in enumerate(ranges) for count in counts]
+        problem += pulp.lpSum(copies[expert, count, gpu] for expert, count in here) == instance.slots_per_gpu
+        load = pulp.lpSum(float(instance.loads[expert] / unit / count) * copies[expert, count, gpu] for expert, count in here)
+        problem += load <= makespan
+    if incumbent.slots is not None and upper is not None:
+        counted = Counter(incumbent.slots)
+        placed = Counter((expert, counted[expert], slot // instance.slots_per_gpu) for slot, expert in enumerate(incumbent.slots))
+        makespan.setInitialValue(float(upper / unit))
+        for (expert, count), variable in has_count.items():
+            variable.setInitialValue(int(counted[expert] == count))
+        for key, variable in copies.items():
+            variable.setInitialValue(placed[key])
+    return _Model(instance, problem, copies, unit, denominator(ranges), upper, incumbent.slots is not None)
+
+
+def _findings(model: _Model, limits: Limits, run: Callable[[_Model, Limits], _Run]) -> Iterator[Finding]:
+    ran = run(model, limits)
+    try:
+        best = model.upper
+        if ran.outcome.has_map:
+            slots = _read_map(model)
+            value = model.instance.makespan(slots)
+            best = value if best is None else min(value, best)
+            yield slots
+        if ran.outcome.bound is not None:
+            claim = round_claim(ran.outcome.bound, model.unit, model.multiple, best)
+            yield Bound(claim, "claim", {"solver": ran.solver, "version": ran.version, "parameters": ran.parameters})
+    finally:
+        # Raised even when the caller stops asking: a solver that swallowed Ctrl-C must not let the call go on.
+        if ran.interrupted:
+            raise KeyboardInterrupt
+
+
+def _read_map(model: _Model) -> tuple[int, ...]:
+    placed: list[list[int]] = [[] for _ in range(model.instance.num_gpus)]
+    for (expert, _, gpu), variable in model.copies.items():
+        value = variable.varValue
+        if abs(value - round(value)) > INTEGRALITY:
+            raise RuntimeError(f"a MILP solver returned {variable.name} = {value}; an integer within {INTEGRALITY} is needed")
+        placed[gpu] += [expert] * round(value)
+    for gpu, experts in enumerate(placed):
+        if len(experts) != model.instance.slots_per_gpu:
+            raise RuntimeError(
+                f"a MILP solver put {len(experts)} replicas on GPU {gpu}; it has {model.instance.slots_per_gpu} slots"
+            )
+    return tuple(expert for experts in placed for expert in experts)
+
+
+def _run_highs(model: _Model, limits: Limits) -> _Run:
+    import highspy
+    import pulp
+
+    version = metadata.version("highspy")
+    if tuple(int(part) for part in version.split(".")[:3]) < MIN_HIGHSPY:
+        raise RuntimeError(
+            f"highspy is {version}; at least {'.'.join(map(str, MIN_HIGHSPY))} is needed, older ones return false optima"
+        )
+    parameters = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "threads": limits.workers, "random_seed": limits.seed}
+    solver = pulp.HiGHS(msg=False, timeLimit=limits.seconds_left, **parameters)
+    with _without_stdout():  # the constructor prints a banner before any option can be set
+        solver.createAndConfigureSolver(model.problem)
+    solver.buildSolverModel(model.problem)
+    highs = model.problem.solverModel
+    highs.HandleUserInterrupt = True
+    if model.has_start:
+        start = highspy.HighsSolution()
+        start.col_value = [float(variable.varValue) for variable in model.problem.variables()]
+        start.value_valid = True
+        highs.setSolution(start)
+
+    ended: list[Any] = []
+
+    def work() -> None:
+        ended.append(highs.run())
+        # The scheduler belongs to the thread that ran the solver; left alone it would outlive it.
+        highspy.Highs.resetThreadScheduler(True)
+
+    interrupted = run_interruptibly(work, highs.cancelSolve)
+    if ended[0] == highspy.HighsStatus.kError:
+        raise RuntimeError(f"HiGHS {version} failed with model status {highs.modelStatusToString(highs.getModelStatus())}")
+    _, sol_status = solver.findSolutionValues(model.problem)
+    info = highs.getInfo()
+    feasible = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
+    outcome = read_outcome(sol_status, info.objective_function_value if feasible else None, info.mip_dual_bound)
+    return _Run(outcome, "HiGHS", version, parameters, interrupted)
+
+
+@contextlib.contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Send what native code writes to standard output nowhere: it would corrupt output meant for machines."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as sink:
+            os.dup2(sink.fileno(), 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _run_cbc(model: _Model, limits: Limits) -> _Run:
+    import pulp
+
+    solver = pulp.COIN_CMD(path=pulp.PULP_CBC_CMD.pulp_cbc_path)
+    parameters: dict[str, Any] = {"ratio": 0.0, "allow": 0.0, "increment": 1e-9, "randomCbcSeed": limits.seed}
+    if limits.workers > 1:
+        parameters["threads"] = limits.workers
+    with tempfile.TemporaryDirectory() as directory:
+        mps, start, solution = (str(Path(directory, name)) for name in ("model.mps", "start.sol", "solution.sol"))
+        variables, names, rows, _ = model.problem.writeMPS(mps, rename=True)
+        command = [solver.path, mps]
+        if model.has_start:
+            solver.writesol(start, model.problem, variables, names, rows)
+            command += ["-mips", start]
+        for name, value in parameters.items():
+            command += [f"-{name}", str(value)]
+        command += [
+            "-timeMode",
+            "elapsed",
+            "-sec",
+            str(limits.seconds_left),
+            "-solve",
+            "-printingOptions",
+            "all",
+            "-solution",
+            solution,
+        ]
+        # Not PuLP's own call: that one leaves the process alive when Ctrl-C ends the wait; this one kills it.
+        finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if finished.returncode or not Path(solution).exists():
+            raise RuntimeError(
+                f"CBC ended with code {finished.returncode} and no solution file: {finished.stderr or finished.stdout}"
+            )
+        _, values, *_, sol_status = solver.readsol_MPS(solution, model.problem, variables, names, rows)
+    model.problem.assignVarsVals(values)
+    version = next(line.split()[1] for line in finished.stdout.splitlines() if line.startswith("Version:"))
+    return _Run(read_outcome(sol_status, pulp.value(model.problem.objective), None), "CBC", version, parameters)

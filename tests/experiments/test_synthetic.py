@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import heuristics
+from experiments.defective_snake import defective_map, published_score
+from experiments.suites import FLAGSHIP
+from experiments.synthetic import calibrated_trace, lognormal_loads
+from problem import Placement, PlacementError
+from problem.metrics import balancedness_expert
+
+
+def test_calibrated_trace_follows_its_specification():
+    trace = calibrated_trace(0)
+    assert trace.loads.shape == (12, 58, 256)
+    assert "synthetic" in trace.provenance["kind"]
+    assert np.allclose(trace.loads.sum(axis=2), 1.35e6, rtol=0.01)
+    log_load = np.log(trace.loads.astype(float))
+    groups = log_load.reshape(12, 58, 8, 32)
+    assert 0.48 <= groups[0].std(axis=2).mean() <= 0.56
+    assert 0.38 <= groups[0].mean(axis=2).std(axis=1).mean() <= 0.56
+    drift = trace.drift()
+    assert drift[1:4].max() < drift[4:8].min() < drift[8] == drift.max()
+
+
+def test_seeds_repeat_and_differ():
+    assert (calibrated_trace(1).loads == calibrated_trace(1).loads).all()
+    assert (calibrated_trace(1).loads != calibrated_trace(2).loads).any()
+
+
+def test_lognormal_loads_are_scaled_and_positive():
+    loads = lognormal_loads(64, 2.5, 10_000, 0)
+    assert min(loads) >= 1
+    assert abs(sum(loads) - 10_000) < 100
+
+
+def test_the_defective_snake_scores_worse_only_because_its_map_is_broken():
+    trace = calibrated_trace(0)
+    loads, following = trace.window(1), trace.window(2)
+    phy2log, log2phy, logcnt = defective_map(loads, FLAGSHIP)
+    correct = heuristics.rebalance(loads, FLAGSHIP, "eplb_snake_pipeline")
+    assert (phy2log == correct.phy2log).all()
+    honest = balancedness_expert(correct, following)
+    assert published_score(following, correct.log2phy(), logcnt, 288) == pytest.approx(honest, rel=1e-12)
+    assert published_score(following, log2phy, logcnt, 288) < 0.95 * honest
+    with pytest.raises(PlacementError, match="-1 inside its valid prefix"):
+        Placement.from_tensors(phy2log, log2phy, logcnt)
