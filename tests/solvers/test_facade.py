@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import eplb_gap
+import solvers
+from heuristics import rebalance
+from problem import Deployment, InputError, Placement, PlacementError, verify
+from problem.bounds import Bound
+from solvers import METHODS, ContradictionError, Interrupted, solve
+
+README = np.array([[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]])
+SHAPE = Deployment.preset("deepseek-readme")
+FLASHLB = np.array([[600, 560, 120, 120, 20, 10, 10, 10]])
+
+
+@pytest.mark.parametrize("duplicates", ["allowed", "forbidden"])
+@pytest.mark.parametrize("method", ["auto", "cpsat", "milp"])
+def test_readme_hierarchical_optima_by_two_solvers(method, duplicates):
+    shape = Deployment(12, 16, 8, 2, 4, duplicates)
+    solution = solve(README, shape, method, time_limit=40)
+    assert solution.upper == solution.lower == [Fraction(151), Fraction(359, 2)]
+    assert solution.status == ["optimal", "optimal"]
+    assert solution.gap == [0.0, 0.0]
+    assert verify(solution.placement, README, shape) == solution.upper
+
+
+def test_published_readme_map_has_the_published_maxima():
+    published = rebalance(README, SHAPE, "initial_program")
+    assert verify(published, README, SHAPE) == [156, Fraction(359, 2)]
+
+
+def test_flagship_is_certified_by_closed_forms_within_a_percent():
+    generator = np.random.default_rng(1)
+    loads = generator.poisson(np.exp(0.5 * generator.normal(size=(3, 256))) * 5000)
+    solution = solve(loads, Deployment.preset("dsv3-prefill-ep32"), "bounds")
+    assert max(solution.gap) < 0.01
+    assert set(solution.status) <= {"bounded", "optimal"}
+    assert set(solution.proof) == {"hierarchical"}
+
+
+def test_zero_loads_are_optimal_at_once():
+    solution = solve(np.zeros((2, 12), dtype=int), SHAPE)
+    assert solution.upper == [0, 0]
+    assert solution.status == ["optimal", "optimal"]
+    assert solution.gap == [0.0, 0.0]
+
+
+def test_an_initial_placement_is_never_made_worse():
+    first = solve(README, SHAPE).placement
+    again = solve(README, SHAPE, "bounds", initial=first)
+    assert again.upper == [151, Fraction(359, 2)]
+
+
+def test_an_illegal_initial_placement_is_refused():
+    with pytest.raises(PlacementError, match="layer 0"):
+        solve(README, SHAPE, initial=Placement(np.tile(np.r_[0:12, 0:4], (2, 1)), 12))
+
+
+def test_the_time_limit_covers_the_whole_call():
+    generator = np.random.default_rng(2)
+    loads = generator.integers(100, 9000, size=(6, 16))
+    start = time.monotonic()
+    solution = solve(loads, Deployment(16, 24, 8), "cpsat", time_limit=3)
+    assert time.monotonic() - start < 3 * 1.1 + 1
+    assert len(solution.upper) == 6
+
+
+def test_progress_reports_every_layer():
+    seen = []
+    solve(README, SHAPE, progress=seen.append)
+    assert {p.layer for p in seen} == {0, 1}
+    assert all(p.upper >= p.lower for p in seen)
+    assert [p.elapsed for p in seen] == sorted(p.elapsed for p in seen)
+
+
+@pytest.mark.parametrize("policy", ["hierarchical", "global"])
+def test_interrupted_carries_a_legal_solution_of_all_layers(policy):
+    shape = SHAPE if policy == "hierarchical" else SHAPE.as_global()
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        solve(README, shape, progress=stop)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    solution = caught.value.solution
+    assert verify(solution.placement, README, shape) == solution.upper
+    assert all(up >= low > 0 for up, low in zip(solution.upper, solution.lower, strict=True))
+
+
+def test_a_lying_engine_is_caught(monkeypatch):
+    def liar(instance, incumbent, limits):
+        yield Bound(incumbent.upper + 1, "claim", {"solver": "liar"})
+
+    monkeypatch.setitem(METHODS, "liar", liar)
+    with pytest.raises(ContradictionError, match="liar"):
+        solve(FLASHLB, Deployment(8, 16, 8), "liar")
+
+
+def test_an_engine_that_cheats_with_its_map_is_caught(monkeypatch):
+    def cheat(instance, incumbent, limits):
+        yield (7,) * 16
+
+    monkeypatch.setitem(METHODS, "cheat", cheat)
+    with pytest.raises(PlacementError, match="every expert is needed"):
+        solve(FLASHLB, Deployment(8, 16, 8), "cheat")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"method": "gurobi"}, "method is 'gurobi'"),
+        ({"target_gap": -0.1}, "target_gap is -0.1"),
+        ({"target_gap": float("nan")}, "target_gap is nan"),
+        ({"time_limit": 0}, "time_limit is 0"),
+        ({"workers": 0}, "workers is 0"),
+        ({"loads": README[:, :5]}, "loads has 5 experts"),
+        ({"loads": README * 1.5}, "integral"),
+        ({"loads": -README}, "non-negative"),
+        ({"loads": README[0]}, "axes"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, text):
+    with pytest.raises(InputError, match=text):
+        solve(arguments.pop("loads", README), SHAPE, **arguments)
+
+
+def test_public_names():
+    assert eplb_gap.solve is solvers.solve
+    assert eplb_gap.Deployment is Deployment
+    assert set(eplb_gap.__all__) == {"Deployment", "LoadTrace", "Placement", "rebalance", "rebalance_experts", "solve", "verify"}
