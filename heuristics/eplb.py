@@ -51,4 +51,4 @@ def rebalance_experts(
             raise InputError(f"weight{where} is {array[tuple(where)].item()}; loads must be {needed}")
     deployment = Deployment(array.shape[1], num_replicas, num_gpus, num_nodes=num_nodes, num_groups=num_groups)
     placement = get_method(method)(array.numpy(), deployment)
-    return tuple(torch.from_numpy(a) for a in (placement.phy2log, placement.log2phy(), placement.counts()))  # type: ignore[return-value]
+    return torch.from_numpy(placement.phy2log), torch.from_numpy(placement.log2phy()), torch.from_numpy(placement.counts())

@@ -89,7 +89,7 @@ class LoadTrace:
         count = self.loads.shape[0]
         if not -count <= index < count:
             raise InputError(f"window is {index}; the trace has windows 0 to {count - 1}")
-        return self.loads[index]
+        return np.asarray(self.loads[index])
 
     def windowed(self, steps: int) -> LoadTrace:
         """Return the trace summed over ``steps`` consecutive windows; they must divide the number of windows."""
@@ -128,7 +128,7 @@ class LoadTrace:
         loads = self.loads.astype(np.float64)
         loads[loads.sum(axis=2) == 0] = 1.0
         shares = loads / loads.sum(axis=2, keepdims=True)
-        return 0.5 * np.abs(np.diff(shares, axis=0)).sum(axis=2).mean(axis=1)
+        return np.asarray(0.5 * np.abs(np.diff(shares, axis=0)).sum(axis=2).mean(axis=1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as a compressed npz without pickle, in the narrowest unsigned integer type; atomic."""

@@ -49,7 +49,7 @@ def imbalance(placement: Placement, loads: Any, num_gpus: int) -> np.ndarray:
     """Return the largest over the mean GPU load, float64 [layers]; 1 for a layer without load."""
     per_gpu = gpu_loads(placement, loads, num_gpus)
     means = per_gpu.mean(axis=1)
-    return np.divide(per_gpu.max(axis=1), means, out=np.ones_like(means), where=means > 0)
+    return np.asarray(np.divide(per_gpu.max(axis=1), means, out=np.ones_like(means), where=means > 0))
 
 
 def duplicates(placement: Placement, num_gpus: int) -> np.ndarray:

@@ -84,6 +84,10 @@ class Incumbent:
             return float("inf")
         return optimality_gap(self.upper, self.bound.value)
 
+    def reaches(self, makespan: Fraction) -> bool:
+        """Whether a map of at most this makespan is known."""
+        return self.upper is not None and self.upper <= makespan
+
     @property
     def proven(self) -> bool:
         """Whether upper equals lower as fractions."""
@@ -91,7 +95,7 @@ class Incumbent:
 
     def done(self, limits: Limits) -> bool:
         """Whether the target gap or a makespan that is enough is reached, or the time is over."""
-        if self.upper is not None and limits.enough is not None and self.upper <= limits.enough:
+        if limits.enough is not None and self.reaches(limits.enough):
             return True
         return self.proven or self.gap <= limits.target_gap or limits.seconds_left <= 0
 

@@ -169,9 +169,9 @@ def search_layer(
         open_nodes = []
         for groups in partition:
             node = problems.incumbents[groups]
-            if node.upper is None or node.upper > enough:
+            if not node.reaches(enough):
                 node.offer_map(greedy_map(node.instance, float(enough)))
-            if node.upper > enough and not node.proven and groups not in problems.exhausted:
+            if not node.reaches(enough) and not node.proven and groups not in problems.exhausted:
                 open_nodes.append(groups)
         value = max(problems.incumbents[groups].upper or Fraction(0) for groups in partition)
         if best is None or value < best:

@@ -6,23 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-import heuristics
 from experiments.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from experiments.rows import Row
-from experiments.suites import gap_cases
+from experiments.suites import DRAWN_CASE, HOTTEST_WINDOW, gap_cases
 from experiments.tables import pick
 from problem import metrics
 from problem.placement import Placement
 
-CASE = "flagship-recorded"
-
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
     """Two panels for the layer where DeepSeek's map is worst: counts of the hottest experts, sorted GPU loads."""
-    case = gap_cases()[CASE]
+    case = gap_cases()[DRAWN_CASE]
     gpus = case.deployment.num_gpus
-    before = heuristics.rebalance(case.loads, case.deployment, "initial_program")
-    after = Placement(pick(rows, "gap", CASE, "auto")["phy2log"], case.deployment.num_experts)
+    before, after = (
+        Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], case.deployment.num_experts)
+        for method in ("initial_program", "auto")
+    )
     layer = int(np.argmax(metrics.imbalance(before, case.loads, gpus) - metrics.imbalance(after, case.loads, gpus)))
     loads = case.loads[layer]
     hottest = np.argsort(-loads, kind="stable")[:24]
@@ -34,21 +33,22 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     left.set_xlabel("24 hottest experts (logical id, hottest first)")
     left.set_ylabel("replicas")
     left.yaxis.get_major_locator().set_params(integer=True)
-    left.legend(fontsize=8)
+    left.set_ylim(top=1.3 * int(before.counts()[layer].max()))
+    left.legend(fontsize=8, loc="upper right")
     mean = loads.sum() / gpus
-    for placement, color, name in ((before, LIGHT, "DeepSeek EPLB"), (after, MIDDLE, "certified map")):
+    for placement, color, width, name in ((before, DARK, 1.2, "DeepSeek EPLB"), (after, MIDDLE, 2.4, "certified map")):
         per_gpu = np.sort(metrics.gpu_loads(placement, case.loads, gpus)[layer])[::-1] / mean
         right.plot(
             np.arange(1, gpus + 1),
             per_gpu,
             drawstyle="steps-mid",
             color=color,
-            linewidth=2,
+            linewidth=width,
             label=f"{name}, max {per_gpu[0]:.3f}",
         )
     right.axhline(1.0, color=DARK, linewidth=0.8, linestyle=":")
     right.set_xlabel("GPU, sorted by load")
     right.set_ylabel("load / mean load")
     right.legend(fontsize=8)
-    fig.suptitle(f"Recorded trace, layer {layer}: planning window, hierarchical", fontsize=9)
+    fig.suptitle(f"Recorded trace, window {HOTTEST_WINDOW}, layer {layer}: planning window, hierarchical", fontsize=9)
     return save(fig, folder, "before_after")

@@ -27,7 +27,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     axis.set_xlim(min(p[0] for p in points) / 1.6, max(p[0] for p in points) * 9)
     low, high = min(p[1] for p in points) / 1.4, max(p[1] for p in points) * 1.6
     axis.set_ylim(low, high)
-    _label(axis, sorted(points, key=lambda p: p[1]), low, high)
+    _label(axis, sorted(points, key=lambda p: (p[1], -p[0])), low, high)
     axis.set_xlabel("median time for 58 layers, ms (one thread, one invocation)")
     axis.set_ylabel("mean gap to the certified bound, %")
     axis.set_title("Flagship hierarchical, calibrated synthetic loads", fontsize=9)
