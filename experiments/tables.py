@@ -252,8 +252,8 @@ def loss_table(rows: list[Row]) -> str:
     """Where the serving balance of DeepSeek's algorithm is lost, with its explanation."""
     return (
         "## Where `initial_program` loses serving balance\n\n"
-        "Points of GPU-level balancedness, means over 11 window pairs, from 1 down to the best hierarchical placement found for the "
-        "serving window, to the program replanned on it, to the program planned on the window before.\n\n" + loss_rows(rows)
+        "Points of GPU-level balancedness, means over 11 window pairs, from 1 down to the best hierarchical placement found for "
+        "the serving window, to the program replanned on it, to the program planned on the window before.\n\n" + loss_rows(rows)
     )
 
 

@@ -2,13 +2,16 @@
 
 The integers are exact wherever they fit. Where they do not, loads are rounded down: such a model is a relaxation, so its
 bound is valid for the exact problem, and the incumbent evaluates the map exactly.
+
+One departure from the MILP: GPUs are numbered by their replicas of the hottest expert, which removes much of their symmetry.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -50,7 +53,7 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     model = _build(instance, incumbent)
     solver = cp_model.CpSolver()
     # Symmetry detection in presolve can turn a complete feasible hint infeasible and end with an unknown status.
-    parameters = {"symmetry_level": 0, "num_workers": limits.workers, "random_seed": limits.seed}
+    parameters = {"symmetry_level": 0, "linearization_level": 2, "num_workers": limits.workers, "random_seed": limits.seed}
     for name, value in parameters.items():
         setattr(solver.parameters, name, value)
     solver.parameters.max_time_in_seconds = limits.seconds_left
@@ -140,16 +143,28 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
         on_gpu = [copies[expert, count, gpu] for expert, count in here]
         problem.add(sum(on_gpu) == instance.slots_per_gpu)
         problem.add(cp_model.LinearExpr.weighted_sum(on_gpu, sizes) <= makespan)
+    # GPUs are alike, so they may be numbered by the replicas of the hottest expert on them, most first.
+    hottest = max(range(instance.num_experts), key=instance.loads.__getitem__)
+    of_hottest = [sum(copies[hottest, count, gpu] for count in ranges[hottest]) for gpu in gpus]
+    for more, fewer in itertools.pairwise(of_hottest):
+        problem.add(more >= fewer)
     problem.minimize(makespan)
     if incumbent.slots is not None:
-        counted = Counter(incumbent.slots)
-        placed = Counter((expert, counted[expert], slot // instance.slots_per_gpu) for slot, expert in enumerate(incumbent.slots))
+        slots = _numbered_by(hottest, incumbent.slots, instance.slots_per_gpu)
+        counted = Counter(slots)
+        placed = Counter((expert, counted[expert], slot // instance.slots_per_gpu) for slot, expert in enumerate(slots))
         problem.add_hint(makespan, highest)
         for (expert, count), variable in has_count.items():
             problem.add_hint(variable, int(counted[expert] == count))
         for key, variable in copies.items():
             problem.add_hint(variable, placed[key])
     return _Model(instance, problem, copies, scale, multiple)
+
+
+def _numbered_by(expert: int, slots: Sequence[int], slots_per_gpu: int) -> list[int]:
+    """Return the map with its GPUs in descending order of the replicas of an expert."""
+    gpus = [slots[start : start + slots_per_gpu] for start in range(0, len(slots), slots_per_gpu)]
+    return [e for gpu in sorted(gpus, key=lambda gpu: -gpu.count(expert)) for e in gpu]
 
 
 def _read_map(model: _Model, solver: Any) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ class Progress:
     layer, num_layers : int
         Layer at work and how many there are.
     upper, lower : float
-        Makespan and bound of that layer, in tokens.
+        Makespan (infinite before the first map) and bound of that layer, in tokens.
     gap : float
     engine : str
     """
@@ -182,7 +182,7 @@ def solve(
                     time.monotonic() - started,
                     layer,
                     len(incumbents),
-                    float(at.upper or 0),
+                    float("inf" if at.upper is None else at.upper),
                     float(at.bound.value),
                     at.gap,
                     method,

@@ -333,7 +333,7 @@ def _run_cbc(model: _Model, limits: Limits) -> _Run:
     if limits.workers > 1:
         parameters["threads"] = limits.workers
     with tempfile.TemporaryDirectory() as directory:
-        mps, start, solution = (str(Path(directory, name)) for name in ("model.mps", "start.sol", "solution.sol"))
+        mps, start, log, solution = (str(Path(directory, name)) for name in ("model.mps", "start.sol", "cbc.log", "solution.sol"))
         variables, names, rows, _ = model.problem.writeMPS(mps, rename=True)
         command = [solver.path, mps]
         if model.has_start:
@@ -352,13 +352,18 @@ def _run_cbc(model: _Model, limits: Limits) -> _Run:
             "-solution",
             solution,
         ]
-        # Not PuLP's own call: that one leaves the process alive when Ctrl-C ends the wait; this one kills it.
-        finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if finished.returncode or not Path(solution).exists():
-            raise RuntimeError(
-                f"CBC ended with code {finished.returncode} and no solution file: {finished.stderr or finished.stdout}"
-            )
+        # Not PuLP's own call, nor subprocess.run: after Ctrl-C the first leaves the process alive, the second does not wait for its end.
+        with open(log, "wb") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                process.wait()
+            finally:
+                process.kill()
+                process.wait()
+        said = Path(log).read_text(errors="replace").splitlines()
+        if process.returncode or not Path(solution).exists():
+            raise RuntimeError(f"CBC ended with code {process.returncode} without a solution file; its last words: {said[-1:]}")
         _, values, *_, sol_status = solver.readsol_MPS(solution, model.problem, variables, names, rows)
     model.problem.assignVarsVals(values)
-    version = next(line.split()[1] for line in finished.stdout.splitlines() if line.startswith("Version:"))
+    version = next(line.split()[1] for line in said if line.startswith("Version:"))
     return _Run(read_outcome(sol_status, pulp.value(model.problem.objective), None), "CBC", version, parameters)

@@ -86,7 +86,7 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     slots = enumeration.map()
     yield slots
     if exhausted:
-        yield Bound(instance.makespan(slots), "exhausted search", {"count_vectors": vectors, "nodes": enumeration.nodes})
+        yield Bound(instance.makespan(slots), "exhausted search", {"count_vectors": vectors, "search_nodes": enumeration.nodes})
 
 
 class _Enumeration:

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from problem import LoadTrace
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments", *map(str, arguments)], capture_output=True, text=True, timeout=240
+    )
+
+
+def test_solve_proves_the_readme_example():
+    done = run("solve", "--example", "deepseek-readme", "--json", "--time-limit", 40)
+    layers = json.loads(done.stdout)["layers"]
+    assert [layer["upper"] for layer in layers] == [layer["lower"] for layer in layers] == ["151/1", "359/2"]
+    assert {layer["status"] for layer in layers} == {"optimal"}
+
+
+@pytest.mark.parametrize("duplicates", ["allowed", "forbidden"])
+def test_solve_proves_the_global_and_the_flashlb_example(duplicates):
+    for arguments, optima in ((("deepseek-readme", "--policy", "global"), ["136/1", "172/1"]), (("flashlb",), ["590/3"])):
+        done = run("solve", "--example", *arguments, "--json", "--duplicates", duplicates, "--time-limit", 120)
+        layers = json.loads(done.stdout)["layers"]
+        assert [layer["upper"] for layer in layers] == [layer["lower"] for layer in layers] == optima
+
+
+def test_solve_reads_a_trace(tmp_path):
+    trace = tmp_path / "t.npz"
+    loads = np.random.default_rng(0).integers(1, 900, size=(3, 2, 12))
+    LoadTrace(loads).save(trace)
+    done = run("solve", "--loads", trace, "--deployment", "deepseek-readme", "--plan-window", 0, "--json", "--method", "bounds")
+    layers = json.loads(done.stdout)["layers"]
+    assert all(
+        Fraction(layer["upper"]) >= Fraction(layer["lower"]) >= Fraction(int(row.sum()), 8)
+        for layer, row in zip(layers, loads[0], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["solve"], "exactly one of the two"),
+        (["solve", "--example", "flashlb", "--loads", "x.npz"], "exactly one of the two"),
+        (["solve", "--loads", "nowhere.npz", "--deployment", "olmoe-ep16"], "does not exist"),
+        (["solve", "--loads", "pyproject.toml", "--deployment", "olmoe-ep16"], "no npz file"),
+        (["solve", "--loads", "pyproject.toml"], "--deployment is missing"),
+        (["solve", "--loads", "pyproject.toml", "--deployment", "dsv4"], "the presets are"),
+        (["solve", "--example", "flashlb", "--method", "gurobi"], "the solvers are"),
+        (["solve", "--exampel", "flashlb"], "No such option"),
+        (["slove"], "No such command"),
+        (["record", "--corpus", "nowhere", "--out", "x.npz"], "a folder with a sub-folder"),
+        (["reproduce", "--workers", "0"], "at least 1"),
+    ],
+)
+def test_bad_input_is_one_readable_line_and_exit_code_2(arguments, text):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert text in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_lists_the_commands():
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("solve", "record", "reproduce", "status"))
+
+
+def test_status_counts_cells(tmp_path):
+    counts = json.loads(run("status", "--runs", tmp_path, "--json").stdout)
+    assert counts["protocol"]["done"] == 0
+    assert counts["protocol"]["cells"] == 2 * (12 * 11 + 11)
+
+
+def test_record_writes_steps_and_windows(tmp_path):
+    for domain in ("a", "b"):
+        (tmp_path / "corpus" / domain).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "corpus" / domain / str(number)).write_text(f"{domain} text number {number} " * 60)
+    done = run(
+        "record",
+        "--tiny",
+        "--corpus",
+        tmp_path / "corpus",
+        "--out",
+        tmp_path / "t.npz",
+        "--checkpoint",
+        tmp_path / "m.pt",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert LoadTrace.load(tmp_path / "t.npz").loads.shape == (16, 2, 32)
+    windows = LoadTrace.load(json.loads(done.stdout)["windows"])
+    assert windows.loads.shape == (4, 2, 32)
+    assert windows.provenance["window_steps"] == 4
