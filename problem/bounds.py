@@ -41,7 +41,9 @@ class Bound:
     @property
     def is_claim(self) -> bool:
         """Whether the bound, or that of a node it is built from, rests on the word of a solver."""
-        return self.kind == "claim" or any(node["kind"] == "claim" for node in self.witness.get("nodes", ()))
+        if self.kind != "hierarchical":
+            return self.kind == "claim"
+        return any(node["kind"] == "claim" for node in self.witness["nodes"])
 
 
 def mean_bound(instance: Instance) -> Bound:

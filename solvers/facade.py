@@ -106,9 +106,10 @@ class Solution:
 def _described(bound: Bound) -> str:
     if not bound.is_claim:
         return bound.kind
-    sources = [bound.witness, *(node["witness"] for node in bound.witness.get("nodes", ()) if node["kind"] == "claim")]
-    claim = "claim of " + next(str(source["solver"]) for source in sources if "solver" in source)
-    return claim if bound.kind == "claim" else f"{bound.kind}, {claim}"
+    if bound.kind == "claim":
+        return f"claim of {bound.witness['solver']}"
+    solvers = {str(node["witness"]["solver"]) for node in bound.witness["nodes"] if node["kind"] == "claim"}
+    return f"{bound.kind}, claim of {' and '.join(sorted(solvers))}"
 
 
 class Interrupted(KeyboardInterrupt):

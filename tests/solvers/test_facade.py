@@ -134,3 +134,13 @@ def test_public_names():
     assert eplb_gap.solve is solvers.solve
     assert eplb_gap.Deployment is Deployment
     assert set(eplb_gap.__all__) == {"Deployment", "LoadTrace", "Placement", "rebalance", "rebalance_experts", "solve", "verify"}
+
+
+def test_a_bound_that_comes_at_the_deadline_still_counts(monkeypatch):
+    def late(instance, incumbent, limits):
+        yield incumbent.slots
+        time.sleep(limits.seconds_left)
+        yield Bound(Fraction(190), "claim", {"solver": "late"})
+
+    monkeypatch.setitem(METHODS, "late", late)
+    assert solve(FLASHLB, Deployment(8, 16, 8), "late", time_limit=0.5).lower == [190]
