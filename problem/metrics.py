@@ -10,13 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from problem.errors import InputError
 from problem.loads import as_loads
 from problem.placement import Placement
 
 
 def slot_loads(placement: Placement, loads: Any) -> np.ndarray:
     """Return ``w_e / c_e`` of the expert on every slot, float64 [layers, slots] in tokens."""
-    sizes = as_loads(loads, "loads", 2) / np.maximum(placement.counts(), 1)
+    checked = as_loads(loads, "loads", 2)
+    expected = (placement.num_layers, placement.num_experts)
+    if checked.shape != expected:
+        raise InputError(f"loads has shape {checked.shape}; that of the placement, {expected} [layers, experts], is needed")
+    sizes = checked / np.maximum(placement.counts(), 1)
     return np.asarray(np.take_along_axis(sizes, placement.phy2log, axis=1))
 
 

@@ -119,6 +119,6 @@ def _check_nodes(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
 def _makespan(loads: np.ndarray, slots: np.ndarray, counts: np.ndarray, num_gpus: int) -> Fraction:
     scale = math.lcm(*{int(c) for c in counts})
     # All loads as multiples of 1/scale: int64 where the sum is safe, Python's unbounded integers otherwise.
-    exact = loads if int(loads.sum()) * scale < SAFE_INT64 else loads.astype(object)
+    exact = loads if max(1, int(loads.sum())) * scale < SAFE_INT64 else loads.astype(object)
     sizes = exact * scale // counts
     return Fraction(int(sizes[slots].reshape(num_gpus, -1).sum(axis=1).max()), scale)

@@ -339,20 +339,10 @@ def _run_cbc(model: _Model, limits: Limits) -> _Run:
         if model.has_start:
             solver.writesol(start, model.problem, variables, names, rows)
             command += ["-mips", start]
-        for name, value in parameters.items():
+        for name, value in {**parameters, "timeMode": "elapsed", "sec": limits.seconds_left}.items():
             command += [f"-{name}", str(value)]
-        command += [
-            "-timeMode",
-            "elapsed",
-            "-sec",
-            str(limits.seconds_left),
-            "-solve",
-            "-printingOptions",
-            "all",
-            "-solution",
-            solution,
-        ]
-        # Not PuLP's own call, nor subprocess.run: after Ctrl-C the first leaves the process alive, the second does not wait for its end.
+        command += ["-solve", "-printingOptions", "all", "-solution", solution]
+        # Not through PuLP, which leaves the process alive when Ctrl-C ends the wait.
         with open(log, "wb") as output:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
             try:

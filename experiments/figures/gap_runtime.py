@@ -27,7 +27,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     axis.set_xlim(min(p[0] for p in points) / 1.6, max(p[0] for p in points) * 9)
     low, high = min(p[1] for p in points) / 1.4, max(p[1] for p in points) * 1.6
     axis.set_ylim(low, high)
-    _label(axis, sorted(points, key=lambda p: (p[1], -p[0])), low, high)
+    _label(axis, sorted(points, key=lambda p: (round(p[1], 2), -p[0])), low, high)
     axis.set_xlabel("median time for 58 layers, ms (one thread, one invocation)")
     axis.set_ylabel("mean gap to the certified bound, %")
     axis.set_title("Flagship hierarchical, calibrated synthetic loads", fontsize=9)
@@ -45,5 +45,10 @@ def _label(axis: object, points: list[tuple[float, float, str]], low: float, hig
         floor[slow] = at
         right = (max(p[0] for p in points) if slow else x) * 1.25
         axis.annotate(
-            name, (x, y), (right, at), fontsize=7.5, va="center", arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.6}
+            name,
+            (x, y),
+            (right, at),
+            fontsize=7.5,
+            va="center",
+            arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "color": "0.7", "linewidth": 0.6},
         )
