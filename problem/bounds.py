@@ -58,6 +58,8 @@ def adams_counts(loads: Sequence[int], num_slots: int, max_count: int) -> list[i
     lower logical expert.
     """
     counts = [1] * len(loads)
+    if not len(loads) <= num_slots:
+        raise InputError(f"num_slots is {num_slots}; at least one for each of the {len(loads)} experts is needed")
     if max_count * len(loads) < num_slots:
         raise InputError(f"num_slots is {num_slots}; {len(loads)} experts with at most {max_count} replicas fill fewer")
     queue = [(-Fraction(load), expert) for expert, load in enumerate(loads)] if max_count > 1 else []

@@ -12,6 +12,11 @@ import numpy as np
 
 from problem.deployment import Deployment, Duplicates
 from problem.errors import InputError
+from problem.loads import as_loads
+
+
+def _as_tuple(loads: Sequence[int] | np.ndarray) -> tuple[int, ...]:
+    return tuple(as_loads(loads, "loads", 1).tolist())
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,12 @@ class Instance:
     @classmethod
     def of_layer(cls, loads: Sequence[int] | np.ndarray, deployment: Deployment) -> Instance:
         """Return the flat (global) problem of one layer."""
-        return cls(tuple(int(w) for w in loads), deployment.num_slots, deployment.num_gpus, deployment.duplicates)
+        return cls(_as_tuple(loads), deployment.num_slots, deployment.num_gpus, deployment.duplicates)
 
     @classmethod
     def of_node(cls, loads: Sequence[int] | np.ndarray, deployment: Deployment) -> Instance:
         """Return the flat problem of one node, given the loads of the experts it hosts."""
-        return cls(tuple(int(w) for w in loads), deployment.slots_per_node, deployment.gpus_per_node, deployment.duplicates)
+        return cls(_as_tuple(loads), deployment.slots_per_node, deployment.gpus_per_node, deployment.duplicates)
 
     @property
     def num_experts(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from problem.errors import InputError
 
 TRACE_FORMAT = "eplb-gap load trace"
 TRACE_VERSION = 1
+MAX_AXES = 8
 MAX_TRACE_BYTES = 4 << 30  # decompressed; a file that claims more is refused before anything is read
 
 
@@ -46,11 +49,21 @@ def as_loads(value: Any, name: str, ndim: int) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise InputError(f"{name} has dtype {array.dtype}; integers are needed")
     if array.dtype.kind == "f":
+        array = array.astype(np.promote_types(array.dtype, np.float64))
         _refuse(name, array, ~np.isfinite(array), "finite")
         _refuse(name, array, array != np.floor(array), "integral")
     _refuse(name, array, array < 0, "non-negative")
-    _refuse(name, array, array > np.iinfo(np.int64).max // max(1, array.shape[-1]), "small enough for a layer's sum to fit int64")
+    _refuse(name, array, array > _largest(array), "small enough for a layer's sum to fit int64")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _largest(array: np.ndarray) -> int | float:
+    """Largest load whose layer sum fits int64, in the number type of the array so that comparing rounds nothing upwards."""
+    limit = int(np.iinfo(np.int64).max) // array.shape[-1]
+    if array.dtype.kind != "f":
+        return limit
+    nearest = float(limit)
+    return nearest if int(nearest) <= limit else float(np.nextafter(nearest, 0.0))
 
 
 def _refuse(name: str, array: np.ndarray, bad: np.ndarray, needed: str) -> None:
@@ -80,7 +93,7 @@ class LoadTrace:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checked = as_loads(self.loads, "loads", 3)
+        checked = as_loads(self.loads, "loads", 3).copy()
         checked.flags.writeable = False
         object.__setattr__(self, "loads", checked)
 
@@ -96,7 +109,11 @@ class LoadTrace:
         count = self.loads.shape[0]
         if steps < 1 or count % steps:
             raise InputError(f"steps is {steps}; a divisor of the trace's {count} windows is needed")
-        summed = self.loads.reshape(count // steps, steps, *self.loads.shape[1:]).sum(axis=1)
+        stretches = self.loads.reshape(count // steps, steps, *self.loads.shape[1:])
+        summed = stretches.sum(axis=1)
+        if int(self.loads.max()) * steps > _largest(self.loads):
+            summed = stretches.sum(axis=1, dtype=object)
+            _refuse("summed loads", summed, summed > _largest(self.loads), "small enough for a layer's sum to fit int64")
         return LoadTrace(summed, {**self.provenance, "window_steps": steps * int(self.provenance.get("window_steps", 1))})
 
     def skew(self, num_groups: int = 1, top: int = 8) -> dict[str, np.ndarray]:
@@ -158,13 +175,13 @@ class LoadTrace:
                 loads = _read_member(archive, "loads", path)
         except FileNotFoundError:
             raise InputError(f"trace file {path} does not exist") from None
-        except (OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
             raise InputError(f"trace file {path} is truncated or no npz file ({error})") from None
         try:
             meta = json.loads(head.tobytes().decode())
             found = meta["format"], meta["version"]
             provenance = dict(meta["provenance"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise InputError(f"trace file {path} has an unreadable head; a trace written by LoadTrace.save is needed") from None
         if found != (TRACE_FORMAT, TRACE_VERSION):
             raise InputError(
@@ -184,13 +201,14 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         try:
             npy_format.read_magic(member)
             shape, fortran, dtype = npy_format.read_array_header_1_0(member)
-        except ValueError as error:
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:
             raise InputError(f"trace file {path}: entry {name!r} is no plain array ({error})") from None
         if dtype.hasobject:
             raise InputError(f"trace file {path}: entry {name!r} holds pickled objects; plain integers are needed")
         data = member.read()
     # The shape is a claim of the file: it is compared with the bytes that are there, so it can't make numpy allocate more.
-    if math.prod(shape) * dtype.itemsize != len(data):
+    odd = len(shape) > MAX_AXES or min(shape, default=0) < 0 or dtype.itemsize == 0
+    if odd or math.prod(shape) * dtype.itemsize != len(data):
         raise InputError(
             f"trace file {path}: entry {name!r} claims shape {shape} of {dtype}, which its {len(data)} bytes do not hold"
         )

@@ -64,5 +64,7 @@ def duplicates(placement: Placement, num_gpus: int) -> np.ndarray:
 
 
 def optimality_gap(upper: Fraction, lower: Fraction) -> float:
-    """Return ``upper / lower - 1`` from exact fractions; 0 for a layer without load."""
-    return float(upper / lower - 1) if lower else 0.0
+    """Return ``upper / lower - 1`` from exact fractions; 0 for a layer without load, infinite where nothing is proven."""
+    if lower:
+        return float(upper / lower - 1)
+    return float("inf") if upper else 0.0

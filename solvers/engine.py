@@ -80,9 +80,7 @@ class Incumbent:
     @property
     def gap(self) -> float:
         """Optimality gap ``upper / lower - 1``; infinite without a map or a positive bound."""
-        if self.upper is None or (self.upper > 0 and self.bound.value == 0):
-            return float("inf")
-        return optimality_gap(self.upper, self.bound.value)
+        return float("inf") if self.upper is None else optimality_gap(self.upper, self.bound.value)
 
     def reaches(self, makespan: Fraction) -> bool:
         """Whether a map of at most this makespan is known."""
