@@ -59,7 +59,7 @@ def as_loads(value: Any, name: str, ndim: int) -> np.ndarray:
 
 def _largest(array: np.ndarray) -> int | float:
     """Largest load whose layer sum fits int64, in the number type of the array so that comparing rounds nothing upwards."""
-    limit = int(np.iinfo(np.int64).max) // array.shape[-1]
+    limit = int(np.iinfo(np.int64).max) // int(array.shape[-1])
     if array.dtype.kind != "f":
         return limit
     nearest = float(limit)
