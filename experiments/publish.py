@@ -12,11 +12,7 @@ from experiments import rows
 
 
 def publish(runs: Path, results: Path) -> list[str]:
-    """Copy every suite of ``runs``, one row per key, and return the suites' names.
-
-    ``MANIFEST.json`` then ties every file of ``results`` to its sha256, and the figures and tables to the files they are
-    drawn from.
-    """
+    """Copy every suite of ``runs``, one row per key, and the tables; rewrite the manifest; return the suites' names."""
     names = []
     for path in sorted(runs.glob("*.ndjson")):
         target = results / path.name
@@ -27,14 +23,20 @@ def publish(runs: Path, results: Path) -> list[str]:
     tables = runs / "tables.md"
     if tables.exists():
         shutil.copy(tables, results / "tables.md")
-    files = sorted(p for p in results.rglob("*") if p.suffix in {".ndjson", ".npz", ".md"})
+    write_manifest(results)
+    return names
+
+
+def write_manifest(results: Path) -> None:
+    """Tie every file of ``results`` to its sha256, and the figures and tables to the files they are drawn from."""
+    files = sorted(p for p in results.rglob("*") if p.suffix in {".ndjson", ".npz"} or p.name == "tables.md")
+    suites = [p.name for p in files if p.suffix == ".ndjson"]
     manifest = {
         "files": {p.relative_to(results).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
-        "figures": {"paper/figures/*": {"script": "experiments/figures", "rows": [f"{name}.ndjson" for name in names]}},
-        "tables": {"tables.md": {"script": "experiments/tables.py", "rows": [f"{name}.ndjson" for name in names]}},
+        "figures": {"paper/figures/*": {"script": "experiments/figures", "rows": suites}},
+        "tables": {"tables.md": {"script": "experiments/tables.py", "rows": suites}},
     }
     (results / "MANIFEST.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    return names
 
 
 if __name__ == "__main__":

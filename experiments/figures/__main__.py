@@ -7,6 +7,7 @@ import sys
 
 from experiments import rows
 from experiments.figures import draw_all
+from experiments.publish import write_manifest
 from experiments.tables import loss_rows, readme_table, write_tables
 
 README = rows.ROOT / "README.md"
@@ -28,6 +29,7 @@ def main() -> None:
     if not published:
         sys.exit("results/ holds no rows; run `make reproduce publish` first")
     write_tables(published, rows.RESULTS / "tables.md")
+    write_manifest(rows.RESULTS)
     README.write_text(fill_readme(README.read_text(), {"gap table": readme_table(published), "loss table": loss_rows(published)}))
     for path in draw_all(published, rows.ROOT / "paper" / "figures"):
         print(path.relative_to(rows.ROOT))
