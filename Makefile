@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup reproduce test lint figures publish
+.PHONY: setup reproduce test lint bench figures publish
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The exact engines against their levels: rows to runs/, table printed.
+bench: setup
+	$(BIN)/eplb-gap bench solvers
 
 # Redraw the published figures and tables from results/; nothing is solved.
 figures: setup

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from problem import Deployment, InputError, LoadTrace, PlacementError
+from problem.certificate import CertificateError
 
 app = typer.Typer(
     name="eplb-gap",
@@ -52,7 +53,7 @@ def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, Ctrl-C with exit code 130."""
     try:
         app(standalone_mode=True)
-    except (InputError, PlacementError) as error:
+    except (InputError, PlacementError, CertificateError) as error:
         log.print(f"eplb-gap: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -70,11 +71,14 @@ def solve(
         PolicyChoice, typer.Option(help="Plan as deployed, or ignore nodes and groups.")
     ] = PolicyChoice.as_deployed,
     duplicates: Annotated[DuplicatesChoice, typer.Option(help="Two replicas of one expert on a GPU.")] = DuplicatesChoice.allowed,
-    method: Annotated[str, typer.Option(help="auto, bounds, milp, milp-cbc, cpsat or oracle.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto, bounds, milp, milp-cbc, cpsat, oracle, exact-cover, pairing, patterns or splitting.")
+    ] = "auto",
     target_gap: Annotated[float, typer.Option(help="Stop within this optimality gap.")] = 0.0,
     time_limit: Annotated[float, typer.Option(help="Wall seconds for all layers.")] = 60.0,
     workers: Annotated[int, typer.Option(help="Threads a solver may use.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the solvers.")] = 0,
+    certificate: Annotated[Path | None, typer.Option(help="File to write the certificate to (JSON).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find optimal placements, or the best ones within the time limit with a proven bound."""
@@ -83,6 +87,7 @@ def solve(
     from rich.status import Status
 
     import solvers
+    from problem.certificate import write as write_certificate
 
     matrix, shape = _solve_input(example, loads, deployment, plan_window)
     if policy is PolicyChoice.global_:
@@ -101,6 +106,8 @@ def solve(
             solution = solvers.solve(matrix, shape, method, target_gap, time_limit, workers, seed, progress=show)
         except solvers.Interrupted as stop:
             solution, interrupted = stop.solution, True
+    if certificate is not None:
+        write_certificate(certificate, matrix, shape, solution.placement, solution.bounds)
     _print_solution(solution, shape, as_json)
     if interrupted:
         log.print("eplb-gap: interrupted; the best placement and bound so far are shown")
@@ -164,6 +171,23 @@ def _print_solution(solution: Any, shape: Deployment, as_json: bool) -> None:
 
 def _readable(value: Any) -> str:
     return str(value) if value.denominator < 1000 else f"{float(value):.6f}"
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="Certificate that solve wrote.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Re-check a certificate exactly, without any solver, and say what in it rests on a claim."""
+    from problem.certificate import check, summary
+
+    verdict = check(certificate)
+    if as_json:
+        print(json.dumps(summary(verdict)))
+        return
+    out.print(f"{len(verdict.upper)} layers: every makespan and bound holds, {verdict.optimal} proven optimal")
+    for claim in verdict.claims:
+        out.print(f"rests on a claim: {claim}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -250,6 +274,28 @@ def reproduce(
         log.print(f"differs from the published row: {problem}", markup=False)
     if comparison.problems:
         raise typer.Exit(1)
+
+
+class Bench(StrEnum):
+    """What a bench measures."""
+
+    solvers = "solvers"
+
+
+@app.command()
+def bench(
+    what: Annotated[Bench, typer.Argument(help="What to measure.")],
+    runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
+    workers: Annotated[int, typer.Option(help="Processes; one for fair times.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the exact engines against their levels; can be stopped and run again."""
+    from experiments import levels, rows
+
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; at least 1 is needed")
+    table = levels.run(runs, workers, log)
+    print(json.dumps(rows.read(runs / "levels.ndjson")) if as_json else table)
 
 
 @app.command()

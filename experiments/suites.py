@@ -16,7 +16,7 @@ from experiments import rows
 from experiments.defective_snake import defective_map, published_score
 from experiments.rows import Row
 from experiments.runner import Cell
-from experiments.synthetic import calibrated_trace, lognormal_loads
+from experiments.synthetic import calibrated_trace, family_loads
 from heuristics.seed_programs import SEED_PROGRAMS
 from problem import metrics
 from problem.deployment import Deployment
@@ -67,7 +67,7 @@ def gap_cases() -> dict[str, Case]:
     ]
     small = Deployment(6, 9, 3), Deployment(8, 12, 4)
     for deployment in small:
-        loads = np.array([lognormal_loads(deployment.num_experts, 1.0, 10_000, seed) for seed in range(6)])
+        loads = np.array([family_loads("ln1.0", deployment.num_experts, 10_000, seed) for seed in range(6)])
         name = f"small-{deployment.num_experts}-{deployment.num_slots}-{deployment.num_gpus}"
         cases.append(
             Case(

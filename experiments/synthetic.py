@@ -48,7 +48,24 @@ def _counts(group: np.ndarray, expert: np.ndarray, generator: np.random.Generato
     return generator.poisson(TOKENS_PER_LAYER * share / share.sum(axis=1, keepdims=True))
 
 
-def lognormal_loads(experts: int, sigma: float, total: int, seed: int) -> tuple[int, ...]:
-    """Return synthetic lognormal loads of one layer, scaled to about ``total`` tokens, at least 1 each."""
-    raw = np.exp(sigma * np.random.default_rng(seed).normal(size=experts))
-    return tuple(int(w) for w in np.maximum(1, np.rint(raw * total / raw.sum())))
+def family_loads(family: str, experts: int, total: int, seed: int) -> np.ndarray:
+    """Return synthetic loads of one layer, int64 [experts], scaled to about ``total`` tokens, at least 1 each.
+
+    Parameters
+    ----------
+    family : str
+        "lnS": lognormal with sigma S; "zipfA": ``1 / rank**A`` in random order times lognormal noise of sigma .05.
+    experts, total, seed : int
+    """
+    generator = np.random.default_rng(seed)
+    if family.startswith("ln"):
+        raw = np.exp(float(family[2:]) * generator.normal(size=experts))
+    else:
+        rank = 1 + generator.permutation(experts)
+        raw = rank ** -float(family.removeprefix("zipf")) * np.exp(0.05 * generator.normal(size=experts))
+    return scaled(raw[None], total)[0]
+
+
+def scaled(loads: np.ndarray, total: int) -> np.ndarray:
+    """Return loads scaled to about ``total`` tokens per layer, rounded, at least 1 each; int64 [layers, experts]."""
+    return np.maximum(1, np.rint(loads * (total / loads.sum(axis=1, keepdims=True)))).astype(np.int64)

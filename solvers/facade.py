@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from problem.loads import as_loads
 from problem.metrics import optimality_gap
 from problem.placement import Placement
 from problem.validation import verify
-from solvers import auto, cpsat, milp, oracle
+from solvers import auto, cpsat, exact_cover, milp, oracle, pairing, patterns, splitting
 from solvers.construct import greedy_map
 from solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
+from solvers.first_pass import first_pass
 from solvers.hierarchical import NodeProblems, search_layer
+from solvers.solution import Interrupted, Progress, Solution
 
 METHODS: dict[str, Engine] = {
     "auto": auto.search,
@@ -30,94 +32,12 @@ METHODS: dict[str, Engine] = {
     "milp-cbc": milp.search_cbc,
     "cpsat": cpsat.search,
     "oracle": oracle.search,
+    "exact-cover": exact_cover.search,
+    "pairing": pairing.search,
+    "patterns": patterns.search,
+    "splitting": splitting.search,
 }
 """Engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """State of a solve, handed to its ``progress`` callable after every improvement.
-
-    Parameters
-    ----------
-    elapsed : float
-        Wall seconds since the call.
-    layer, num_layers : int
-        Layer at work and how many there are.
-    upper, lower : float
-        Makespan (infinite before the first map) and bound of that layer, in tokens.
-    gap : float
-    engine : str
-    """
-
-    elapsed: float
-    layer: int
-    num_layers: int
-    upper: float
-    lower: float
-    gap: float
-    engine: str
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Placement and proof, layer by layer.
-
-    Parameters
-    ----------
-    placement : Placement
-        Verified.
-    upper : list of Fraction
-        Exact makespans, recomputed from the placement.
-    bounds : list of Bound
-        What is proven, and how.
-    method : str
-    seconds : float
-        Wall time of the call.
-    """
-
-    placement: Placement
-    upper: list[Fraction]
-    bounds: list[Bound]
-    method: str
-    seconds: float
-
-    @property
-    def lower(self) -> list[Fraction]:
-        """Proven lower bound of every layer."""
-        return [bound.value for bound in self.bounds]
-
-    @property
-    def status(self) -> list[Literal["optimal", "bounded"]]:
-        """ "optimal" where upper equals lower as fractions, else "bounded"."""
-        return ["optimal" if up == low else "bounded" for up, low in zip(self.upper, self.lower, strict=True)]
-
-    @property
-    def proof(self) -> list[str]:
-        """How the lower bound is proven; "claim of ..." where it rests on the word of a solver."""
-        return [_described(bound) for bound in self.bounds]
-
-    @property
-    def gap(self) -> list[float]:
-        """Optimality gap ``upper / lower - 1`` of every layer."""
-        return [optimality_gap(up, low) for up, low in zip(self.upper, self.lower, strict=True)]
-
-
-def _described(bound: Bound) -> str:
-    if not bound.is_claim:
-        return bound.kind
-    if bound.kind == "claim":
-        return f"claim of {bound.witness['solver']}"
-    solvers = {str(node["witness"]["solver"]) for node in bound.witness["nodes"] if node["kind"] == "claim"}
-    return f"{bound.kind}, claim of {' and '.join(sorted(solvers))}"
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during :func:`solve`; ``solution`` holds the best placement and bounds so far."""
-
-    def __init__(self, solution: Solution) -> None:
-        super().__init__("solve was interrupted; the solution so far is attached")
-        self.solution = solution
 
 
 def solve(
@@ -169,90 +89,123 @@ def solve(
     started = time.monotonic()
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
-    if initial is not None:
-        verify(initial, checked, deployment)
-    incumbents = [Incumbent(Instance.of_layer(row, deployment)) for row in checked]
-    limits = Limits(started + time_limit, target_gap, workers, seed)
-    layer = 0
+    work = _Work(checked, deployment, method, Limits(started + time_limit, target_gap, workers, seed), started, progress)
+    try:
+        work.start(initial)
+        work.improve()
+    except KeyboardInterrupt:
+        raise Interrupted(work.solution()) from None
+    return work.solution()
 
-    def report() -> None:
-        if progress is not None:
-            at = incumbents[layer]
-            progress(
-                Progress(
-                    time.monotonic() - started,
-                    layer,
-                    len(incumbents),
-                    float("inf" if at.upper is None else at.upper),
-                    float(at.bound.value),
-                    at.gap,
-                    method,
-                )
-            )
 
-    def finish() -> Solution:
-        for row, incumbent in zip(checked, incumbents, strict=True):
-            if incumbent.slots is None:
-                _quick_start(row, deployment, incumbent)
-        placement = Placement(np.array([incumbent.slots for incumbent in incumbents]), deployment.num_experts)
-        upper = verify(placement, checked, deployment)
-        bounds = [incumbent.bound for incumbent in incumbents]
-        for number, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
+class _Work:
+    """State of one call of :func:`solve`: the best map and bound of every layer."""
+
+    def __init__(
+        self,
+        loads: np.ndarray,
+        deployment: Deployment,
+        method: str,
+        limits: Limits,
+        started: float,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.loads, self.deployment, self.method, self.limits = loads, deployment, method, limits
+        self.started, self.progress = started, progress
+        self.slots: list[np.ndarray | tuple[int, ...] | None] = [None] * len(loads)
+        self.bounds = [Bound(Fraction(0), "mean")] * len(loads)
+        self.upper: list[Fraction] = []
+
+    def start(self, initial: Placement | None) -> None:
+        """Give every layer its first map and bound, and judge the maps."""
+        for layer in range(len(self.loads)):
+            self._start_layer(layer, self.limits.seconds_left / (2 * (len(self.loads) - layer)))
+        self.upper = self._verified()
+        if initial is not None:
+            given = verify(initial, self.loads, self.deployment)
+            for layer, value in enumerate(given):
+                if value < self.upper[layer]:
+                    self.slots[layer], self.upper[layer] = initial.phy2log[layer], value
+        for layer in range(len(self.loads)):
+            self._report(layer)
+
+    def _start_layer(self, layer: int, seconds: float) -> None:
+        row = self.loads[layer]
+        found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
+        if found is not None:
+            self.slots[layer], self.bounds[layer] = found.slots, found.bound
+        if self.slots[layer] is None:
+            self.slots[layer], self.bounds[layer] = _plain_start(row, self.deployment)
+
+    def _verified(self) -> list[Fraction]:
+        return verify(Placement(np.array(self.slots), self.deployment.num_experts), self.loads, self.deployment)
+
+    def improve(self) -> None:
+        """Run the engine on the layers that are not within the target gap, sharing the time that is left."""
+        gaps = [optimality_gap(value, bound.value) for value, bound in zip(self.upper, self.bounds, strict=True)]
+        left = [layer for layer, gap in enumerate(gaps) if gap > self.limits.target_gap]
+        for number, layer in enumerate(left):
+            share = self.limits.seconds_left / (len(left) - number)
+            self._improve_layer(layer, replace(self.limits, deadline=time.monotonic() + share))
+
+    def _improve_layer(self, layer: int, limits: Limits) -> None:
+        slots = self.slots[layer]
+        assert slots is not None  # every layer was started
+        incumbent = Incumbent(Instance.of_layer(self.loads[layer], self.deployment), bound=self.bounds[layer])
+        first = tuple(int(e) for e in slots)
+        incumbent.offer_map(first)
+
+        def report() -> None:
+            self.slots[layer], self.bounds[layer] = incumbent.slots, incumbent.bound
+            if incumbent.upper is not None:
+                self.upper[layer] = incumbent.upper
+            self._report(layer)
+
+        if self.deployment.policy == "global":
+            incumbent.offer_bound(best_joint_bound(incumbent.instance))
+            drive(METHODS[self.method], incumbent, limits, report)
+        else:
+            for finding in search_layer(self.loads[layer], self.deployment, METHODS[self.method], limits, first, report):
+                taken = incumbent.offer_bound(finding) if isinstance(finding, Bound) else incumbent.offer_map(finding)
+                if taken:
+                    report()
+        report()
+
+    def _report(self, layer: int) -> None:
+        if self.progress is not None:
+            upper, lower = self.upper[layer], self.bounds[layer].value
+            elapsed, gap = time.monotonic() - self.started, optimality_gap(upper, lower)
+            self.progress(Progress(elapsed, layer, len(self.loads), float(upper), float(lower), gap, self.method))
+
+    def solution(self) -> Solution:
+        """Return the best maps and bounds; layers that an interrupt left without a map get a quick one."""
+        for layer, slots in enumerate(self.slots):
+            if slots is None:
+                self._start_layer(layer, 0.0)
+        placement = Placement(np.array(self.slots), self.deployment.num_experts)
+        upper = verify(placement, self.loads, self.deployment)
+        for number, (value, bound) in enumerate(zip(upper, self.bounds, strict=True)):
             if bound.value > value:
                 raise ContradictionError(
                     f"layer {number}: the bound {bound.value} ({bound.kind}) exceeds the verified makespan {value}"
                 )
-        return Solution(placement, upper, bounds, method, time.monotonic() - started)
-
-    try:
-        for layer, incumbent in enumerate(incumbents):
-            share = limits.seconds_left / (len(incumbents) - layer)
-            mine = replace(limits, deadline=time.monotonic() + share)
-            first = None if initial is None else tuple(int(e) for e in initial.phy2log[layer])
-            if first is not None:
-                incumbent.offer_map(first)
-            if deployment.policy == "hierarchical":
-                _solve_hierarchical(checked[layer], deployment, METHODS[method], incumbent, mine, first, report)
-            else:
-                incumbent.offer_bound(best_joint_bound(incumbent.instance))
-                incumbent.offer_map(greedy_map(incumbent.instance, float(incumbent.bound.value)))
-                drive(METHODS[method], incumbent, mine, report)
-            report()
-    except KeyboardInterrupt:
-        raise Interrupted(finish()) from None
-    return finish()
+        return Solution(placement, upper, self.bounds, self.method, time.monotonic() - self.started)
 
 
-def _solve_hierarchical(
-    loads: np.ndarray,
-    deployment: Deployment,
-    engine: Engine,
-    incumbent: Incumbent,
-    limits: Limits,
-    initial: Sequence[int] | None,
-    report: Callable[[], None],
-) -> None:
-    for finding in search_layer(loads, deployment, engine, limits, initial, report):
-        taken = incumbent.offer_bound(finding) if isinstance(finding, Bound) else incumbent.offer_map(finding)
-        if taken:
-            report()
-
-
-def _quick_start(loads: np.ndarray, deployment: Deployment, incumbent: Incumbent) -> None:
-    """Give a layer that an interrupt left without a map its greedy one and its closed-form bound."""
+def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
+    """Return a legal map and a closed-form bound of a layer without compiled code: any loads, any number of groups."""
     if deployment.policy == "global":
-        incumbent.offer_bound(best_joint_bound(incumbent.instance))
-        incumbent.offer_map(greedy_map(incumbent.instance))
-        return
+        instance = Instance.of_layer(loads, deployment)
+        bound = best_joint_bound(instance)
+        return greedy_map(instance, float(bound.value)), bound
     problems = NodeProblems(loads, deployment)
-    incumbent.offer_bound(problems.bound())
     partition = problems.best_partition()
     for groups in partition:
         node = problems.incumbents[groups]
-        node.offer_map(greedy_map(node.instance))
+        node.offer_map(greedy_map(node.instance, float(node.bound.value)))
     slots = problems.layer_map(partition)
     assert slots is not None  # every node of the partition has just been given a map
-    incumbent.offer_map(slots)
+    return slots, problems.bound()
 
 
 def _check_arguments(

@@ -44,9 +44,32 @@ def test_solve_reads_a_trace(tmp_path):
     )
 
 
+def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
+    path = tmp_path / "c.json"
+    assert run("solve", "--example", "flashlb", "--certificate", path, "--json", "--time-limit", 120).returncode == 0
+    hide = (
+        "import sys, runpy\n"
+        "for name in ('ortools', 'pulp', 'highspy', 'numba', 'torch'): sys.modules[name] = None\n"
+        f"sys.argv = ['eplb-gap', 'verify', {str(path)!r}, '--json']\n"
+        "runpy.run_module('experiments', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, timeout=60)
+    verdict = json.loads(done.stdout)
+    assert verdict["upper"] == verdict["lower"] == ["590/3"]
+    assert verdict["optimal"] == 1
+    document = json.loads(path.read_text())
+    document["loads"][0][0] += 1
+    path.write_text(json.dumps(document))
+    done = run("verify", path)
+    assert done.returncode == 2
+    assert "loads_sha256" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["verify", "pyproject.toml"], "no JSON"),
+        (["bench", "solvers", "--workers", "0"], "at least 1"),
         (["solve"], "exactly one of the two"),
         (["solve", "--example", "flashlb", "--loads", "x.npz"], "exactly one of the two"),
         (["solve", "--loads", "nowhere.npz", "--deployment", "olmoe-ep16"], "does not exist"),
@@ -71,7 +94,7 @@ def test_bad_input_is_one_readable_line_and_exit_code_2(arguments, text):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("solve", "record", "reproduce", "status"))
+    assert all(name in done.stdout for name in ("solve", "verify", "record", "reproduce", "bench", "status"))
 
 
 def test_status_counts_cells(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import heuristics
 from experiments.defective_snake import defective_map, published_score
 from experiments.suites import FLAGSHIP
-from experiments.synthetic import calibrated_trace, lognormal_loads
+from experiments.synthetic import calibrated_trace, family_loads
 from problem import Placement, PlacementError
 from problem.metrics import balancedness_expert
 
@@ -29,10 +29,12 @@ def test_seeds_repeat_and_differ():
     assert (calibrated_trace(1).loads != calibrated_trace(2).loads).any()
 
 
-def test_lognormal_loads_are_scaled_and_positive():
-    loads = lognormal_loads(64, 2.5, 10_000, 0)
-    assert min(loads) >= 1
-    assert abs(sum(loads) - 10_000) < 100
+@pytest.mark.parametrize("family", ["ln2.5", "zipf.8"])
+def test_families_are_scaled_and_positive(family):
+    loads = family_loads(family, 64, 10_000, 0)
+    assert loads.min() >= 1
+    assert abs(loads.sum() - 10_000) < 100
+    assert loads.max() > 3 * loads.mean()
 
 
 def test_the_defective_snake_scores_worse_only_because_its_map_is_broken():

@@ -43,6 +43,7 @@ def test_flat_optimum_bounds_and_heuristics(instance):
     best = optimum(instance)
     assert proven(loads, deployment, "cpsat") == best
     assert proven(loads, deployment, "milp") == best
+    assert proven(loads, deployment, "exact-cover") == best
     for bound in joint_bounds(instance):
         assert bound.value <= best
     assert instance.makespan(greedy_map(instance)) >= best
@@ -73,6 +74,7 @@ def test_twelve_slots(instance):
     best = optimum(instance)
     assert proven(*as_problem(instance), "cpsat") == best
     assert proven(*as_problem(instance), "milp") == best
+    assert proven(*as_problem(instance), "exact-cover") == best
     assert all(bound.value <= best for bound in joint_bounds(instance))
 
 

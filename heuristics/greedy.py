@@ -1,0 +1,73 @@
+"""Adams' counts and LPT on one flat instance, compiled: the start of every search."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def adams_counts(loads: np.ndarray, num_slots: int, max_count: int) -> np.ndarray:
+    """Return Adams' counts, int64 [experts], at most ``max_count`` each; exact for loads below 2**47, ties to the lower expert.
+
+    Parameters
+    ----------
+    loads : ndarray
+        int64 [experts].
+    num_slots, max_count : int
+    """
+    experts = loads.size
+    counts = np.ones(experts, dtype=np.int64)
+    for _ in range(num_slots - experts):
+        best = -1
+        for e in range(experts):
+            # w_e / c_e > w_best / c_best without rounding.
+            if counts[e] < max_count and (best < 0 or loads[e] * counts[best] > loads[best] * counts[e]):
+                best = e
+        counts[best] += 1
+    return counts
+
+
+@njit(cache=True)
+def lpt(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray) -> bool:
+    """Write an LPT map to ``slots`` (GPU-major), copies of an expert on distinct GPUs where room allows.
+
+    Parameters
+    ----------
+    loads, counts : ndarray
+        int64 [experts].
+    num_gpus : int
+    slots : ndarray
+        int64 [slots]; overwritten.
+
+    Returns
+    -------
+    bool
+        Whether no GPU holds two replicas of one expert.
+    """
+    k = slots.size // num_gpus
+    sizes = loads / counts
+    order = np.argsort(-sizes, kind="mergesort")
+    filled = np.zeros(num_gpus, dtype=np.int64)
+    totals = np.zeros(num_gpus)
+    last = np.full(num_gpus, -1, dtype=np.int64)  # expert that a GPU got last; copies of one expert are placed in a row
+    distinct = True
+    for e in order:
+        for _ in range(counts[e]):
+            best = spare = -1
+            for g in range(num_gpus):
+                if filled[g] == k:
+                    continue
+                if last[g] != e:
+                    if best < 0 or totals[g] < totals[best]:
+                        best = g
+                elif spare < 0 or totals[g] < totals[spare]:
+                    spare = g
+            if best < 0:
+                best = spare
+                distinct = False
+            slots[best * k + filled[best]] = e
+            filled[best] += 1
+            totals[best] += sizes[e]
+            last[best] = e
+    return distinct
