@@ -25,6 +25,7 @@ from problem.errors import InputError
 from problem.instance import Instance
 from problem.loads import as_loads
 from problem.pairing_dual import pairing_value
+from problem.partition import cover
 from problem.pattern_dual import pattern_value
 from problem.placement import Placement
 from problem.validation import verify
@@ -214,29 +215,9 @@ def _check_hierarchical(bound: Bound, loads: np.ndarray, deployment: Deployment)
         ):
             continue
         weak.append(groups)
-    if _can_cover(weak, deployment.num_groups):
+    if cover(weak, deployment.num_groups) is not None:
         raise CertificateError(f"lower is {bound.value}, but the groups can be put on nodes whose bounds all lie below it")
     return claims
-
-
-def _can_cover(sets: list[tuple[int, ...]], groups: int) -> bool:
-    """Whether some of the sets partition the groups."""
-    by_first: dict[int, list[tuple[int, ...]]] = {}
-    for chosen in sets:
-        by_first.setdefault(chosen[0], []).append(chosen)
-    dead: set[frozenset[int]] = set()
-
-    def cover(free: frozenset[int]) -> bool:
-        if not free:
-            return True
-        if free in dead:
-            return False
-        if any(free.issuperset(chosen) and cover(free.difference(chosen)) for chosen in by_first.get(min(free), ())):
-            return True
-        dead.add(free)
-        return False
-
-    return cover(frozenset(range(groups)))
 
 
 def _digest(loads: np.ndarray) -> str:

@@ -18,8 +18,9 @@ from typing import Any
 
 from problem.bounds import Bound, best_joint_bound
 from problem.instance import Instance
+from solvers.counts import count_ranges, denominator
 from solvers.engine import Finding, Incumbent, Limits
-from solvers.milp import count_ranges, denominator, run_interruptibly
+from solvers.native import run_interruptibly
 
 LARGEST_EXACT = 2**53
 """Sums of loads stay below this: they fit int64, and CP-SAT reports its bound as a float, exact up to here."""

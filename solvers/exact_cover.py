@@ -29,8 +29,8 @@ from numba import njit
 from problem.bounds import Bound, best_joint_bound, companion_load_at
 from problem.instance import Instance
 from solvers.construct import greedy_map
+from solvers.counts import count_ranges, denominator
 from solvers.engine import Finding, Incumbent, Limits
-from solvers.milp import count_ranges, denominator
 
 LARGEST_TOTAL = 2**61
 """G + 1 times the scaled total stays below this, so that no sum overflows int64."""
@@ -42,8 +42,8 @@ GOALS = (0.0, 0.3, 0.6, 0.8)
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
-GROWTH = Fraction(5, 4)
-"""Steps double while a search stays cheap. Later a quarter more threshold costs about five times the nodes."""
+TARGET_GROWTH = 4.0
+"""Thresholds double while a search stays cheap; later they rise so that a search is expected to take this many times the nodes."""
 CHUNK_SECONDS = 0.05
 """Aimed at for one call of compiled code, which neither the clock nor Ctrl-C can stop."""
 MARGIN = 1e-9
@@ -111,7 +111,8 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
     best = int(upper * multiple)
     base = refuted = math.ceil(lower * multiple) - 1
     reach = (best - base) * FIRST_STEP
-    nodes = 0
+    nodes = previous = 0
+    growth = 2.0
     proven = lower
     while proven < Fraction(best, multiple):
         threshold = min(max(refuted + 1, base + int(reach)), best - 1)
@@ -129,7 +130,17 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
         refuted = min(threshold, best - 1)
         proven = Fraction(refuted + 1, multiple)
         yield Bound(proven, "exhausted search", {"threshold": str(Fraction(refuted, multiple)), "nodes": nodes})
-        reach *= 2 if cover.nodes < CHEAP_NODES else GROWTH
+        growth = _next_growth(growth, cover.nodes, previous)
+        previous = cover.nodes
+        reach *= Fraction(growth)
+
+
+def _next_growth(growth: float, nodes: int, previous: int) -> float:
+    """Return the factor to the next threshold, given that the last one multiplied the nodes by ``nodes / previous``."""
+    if nodes < CHEAP_NODES or nodes <= previous:
+        return 2.0
+    steepness = math.log(nodes / max(previous, 1)) / math.log(growth)
+    return min(2.0, max(1.2, TARGET_GROWTH ** (1.0 / steepness)))
 
 
 class _Patterns(NamedTuple):
@@ -551,10 +562,9 @@ def _enter(patterns: _Patterns, state: _State, work: _Workspace, depth: int, thr
     cap = budget * (1.0 + MARGIN)
     limit = cap
     visits = 0
+    first_pass = True
     for q in range(state.num_alive[depth]):
         supply[alive[q]] = 0
-        extra[alive[q]] = 0.0
-        dearest[alive[q]] = np.inf
     old_weight[:] = weight
     while True:
         visits += length
@@ -564,32 +574,39 @@ def _enter(patterns: _Patterns, state: _State, work: _Workspace, depth: int, thr
             slack = threshold - loads[pattern]
             if slack > budget:
                 break
+            if slack < 0:
+                continue
             uses = room[types[pattern, 0]]
-            before = after = 0.0
             for j in range(k):
                 t = types[pattern, j]
-                before += old_weight[experts[t]]
-                after += weight[experts[t]]
                 uses = min(uses, room[t] if need[pattern, j] == 1 else room[t] // need[pattern, j])
-            if slack < 0 or uses == 0:
+            if uses == 0 or (i < siblings_done and _covers(types, experts, pattern, parent)):
                 continue
-            # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
-            over = 0.0
-            for j in range(k):
-                t = types[pattern, j]
-                if need[pattern, j] == 1:
-                    over += extra[t] + max(0.0, slack * old_weight[experts[t]] / before - dearest[t])
-            if over > limit or (i < siblings_done and _covers(types, experts, pattern, parent)):
-                continue
+            if not first_pass:
+                # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
+                whole = over = 0.0
+                for j in range(k):
+                    whole += old_weight[experts[types[pattern, j]]]
+                unit = slack / whole
+                for j in range(k):
+                    t = types[pattern, j]
+                    if need[pattern, j] == 1:
+                        over += extra[t] + max(0.0, unit * old_weight[experts[t]] - dearest[t])
+                if over > limit:
+                    continue
             lists[target + kept] = pattern
             kept += 1
+            whole = 0.0
+            for j in range(k):
+                whole += weight[experts[types[pattern, j]]]
+            unit = slack / whole
             for j in range(k):
                 t = types[pattern, j]
-                share = slack * weight[experts[t]] / after
+                share = unit * weight[experts[t]]
                 if supply[t] < room[t] or share < shares[t, room[t] - 1]:
                     supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
         shrunk = kept < length
-        source, length, siblings_done = target, kept, 0
+        source, length, siblings_done, first_pass = target, kept, 0, False
         old_weight[:] = weight
         before_types = state.num_alive[depth]
         least = _drop_types(patterns, state, work, depth, cap, slots_left)

@@ -19,6 +19,7 @@ from problem.bounds import Bound, best_joint_bound
 from problem.deployment import Deployment
 from problem.errors import InputError
 from problem.instance import Instance
+from problem.partition import cover
 from solvers.construct import greedy_map
 from solvers.engine import Engine, Finding, Incumbent, Limits, drive
 
@@ -77,29 +78,7 @@ class NodeProblems:
         return sorted(found, key=lambda groups: -values[groups])
 
     def _partition_within(self, values: dict[Groups, Fraction], threshold: Fraction) -> list[Groups] | None:
-        by_first: dict[int, list[Groups]] = {}
-        for groups, value in values.items():
-            if value <= threshold:
-                by_first.setdefault(groups[0], []).append(groups)
-        chosen: list[Groups] = []
-        dead: set[frozenset[int]] = set()
-
-        def cover(free: frozenset[int]) -> bool:
-            if not free:
-                return True
-            if free in dead:
-                return False
-            # The lowest free group must be the first of some set, so every partition is met once.
-            for groups in by_first.get(min(free), ()):
-                if free.issuperset(groups):
-                    chosen.append(groups)
-                    if cover(free.difference(groups)):
-                        return True
-                    chosen.pop()
-            dead.add(free)
-            return False
-
-        return chosen if cover(frozenset(range(self.deployment.num_groups))) else None
+        return cover((groups for groups, value in values.items() if value <= threshold), self.deployment.num_groups)
 
     def offer_layer(self, slots: Sequence[int]) -> None:
         """Give the nodes of a legal hierarchical map to their incumbents."""

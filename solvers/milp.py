@@ -15,29 +15,25 @@ is recomputed exactly by the incumbent, a bound is rounded safely and labelled a
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from problem.bounds import Bound, best_joint_bound
 from problem.instance import Instance
+from solvers.counts import count_ranges, denominator
 from solvers.engine import Finding, Incumbent, Limits
+from solvers.native import checked_highspy, run_interruptibly, without_stdout
 
 TOLERANCE = Fraction(1, 10**6)
 """Error allowed for in a backend's bound, relative to the mean load: the feasibility tolerance of both backends."""
 INTEGRALITY = 1e-4
-MIN_HIGHSPY = (1, 15, 1)
 
 
 def search_highs(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
@@ -79,40 +75,6 @@ def search_cbc(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iter
     """
     if limits.seconds_left > 0:
         yield from _findings(_build(instance, incumbent), limits, _run_cbc)
-
-
-def count_ranges(instance: Instance, upper: Fraction | None) -> list[range]:
-    """Return the counts that each expert can have in a map with a makespan of at most ``upper``; None stands for any map.
-
-    No replica is larger than the makespan, so expert e needs ``ceil(w_e / upper)`` replicas, and all experts share the slots
-    that those minimum counts leave.
-    """
-    least = [max(1, math.ceil(w / upper)) if upper else 1 for w in instance.loads]
-    spare = instance.num_slots - sum(least)
-    return [range(c, min(c + spare, instance.max_count) + 1) for c in least]
-
-
-def denominator(ranges: Sequence[range]) -> int:
-    """Return M, the least common multiple of the possible counts: every GPU load is a multiple of ``1 / M``."""
-    return math.lcm(*{count for counts in ranges for count in counts})
-
-
-def run_interruptibly(work: Callable[[], object], stop: Callable[[], object]) -> bool:
-    """Run ``work`` in a thread and return whether Ctrl-C was pressed; then ``stop`` has been called and ``work`` has ended.
-
-    Native code that runs in the main thread would keep Python from seeing the signal until it returns.
-    """
-    interrupted = False
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(work)
-        while True:
-            try:
-                running.result()
-            except KeyboardInterrupt:
-                interrupted = True
-                stop()
-            else:
-                return interrupted
 
 
 @dataclass(frozen=True)
@@ -276,14 +238,10 @@ def _run_highs(model: _Model, limits: Limits) -> _Run:
     import highspy
     import pulp
 
-    version = metadata.version("highspy")
-    if tuple(int(part) for part in version.split(".")[:3]) < MIN_HIGHSPY:
-        raise RuntimeError(
-            f"highspy is {version}; at least {'.'.join(map(str, MIN_HIGHSPY))} is needed, older ones return false optima"
-        )
+    version = checked_highspy()
     parameters = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "threads": limits.workers, "random_seed": limits.seed}
     solver = pulp.HiGHS(msg=False, timeLimit=limits.seconds_left, **parameters)
-    with _without_stdout():  # the constructor prints a banner before any option can be set
+    with without_stdout():  # the constructor prints a banner before any option can be set
         solver.createAndConfigureSolver(model.problem)
     solver.buildSolverModel(model.problem)
     highs = model.problem.solverModel
@@ -309,20 +267,6 @@ def _run_highs(model: _Model, limits: Limits) -> _Run:
     feasible = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
     outcome = read_outcome(sol_status, info.objective_function_value if feasible else None, info.mip_dual_bound)
     return _Run(outcome, "HiGHS", version, parameters, interrupted)
-
-
-@contextlib.contextmanager
-def _without_stdout() -> Iterator[None]:
-    """Send what native code writes to standard output nowhere: it would corrupt output meant for machines."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        with open(os.devnull, "wb") as sink:
-            os.dup2(sink.fileno(), 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 def _run_cbc(model: _Model, limits: Limits) -> _Run:

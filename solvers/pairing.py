@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +41,7 @@ from problem.pairing_dual import (
     replica_keys,
 )
 from solvers.engine import ContradictionError, Finding, Incumbent, Limits
-from solvers.milp import MIN_HIGHSPY, _without_stdout, run_interruptibly
+from solvers.native import checked_highspy, run_interruptibly, without_stdout
 
 MULTIPLIER_UNIT = 10**6
 SHORTFALL_COST = 100.0
@@ -264,7 +263,7 @@ class _Search:
         self.slice_factor = 1.0
         self.bursts = 0
         self.unconfirmed: _Claim | None = None
-        self.version = _checked_version()
+        self.version = checked_highspy()
 
     def run(self) -> Iterator[Finding]:
         """Yield what the phases find: folds, the bisection of the relaxation, annealing, probes."""
@@ -492,19 +491,10 @@ def _inside(low: Fraction, high: Fraction, share: Fraction = Fraction(1, 2)) -> 
     return max(low, Fraction(math.floor((low + share * (high - low)) * 2**bits), 2**bits))
 
 
-def _checked_version() -> str:
-    version = metadata.version("highspy")
-    if tuple(int(part) for part in version.split(".")[:3]) < MIN_HIGHSPY:
-        raise RuntimeError(
-            f"highspy is {version}; at least {'.'.join(map(str, MIN_HIGHSPY))} is needed, older ones return false optima"
-        )
-    return version
-
-
 def _new_highs(seconds: float, parameters: dict[str, Any]) -> Any:
     import highspy
 
-    with _without_stdout():  # the first instance of a process prints a banner before any option can be set
+    with without_stdout():  # the first instance of a process prints a banner before any option can be set
         highs = highspy.Highs()
     for name, value in {"output_flag": False, "threads": 1, "time_limit": max(seconds, 0.01), **parameters}.items():
         if highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:

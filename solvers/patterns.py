@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from problem.pattern_dual import (
 )
 from solvers.construct import greedy_map
 from solvers.engine import Finding, Incumbent, Limits
-from solvers.milp import MIN_HIGHSPY, _without_stdout, run_interruptibly
+from solvers.native import checked_highspy, run_interruptibly, without_stdout
 from solvers.neighbourhood import improve
 
 PATIENCE = 200
@@ -226,9 +225,7 @@ class _Relaxation:
     """The linear programme of prices, with the patterns generated so far."""
 
     def __init__(self, instance: Instance, lower: Fraction, upper: Fraction) -> None:
-        version = metadata.version("highspy")
-        if tuple(int(part) for part in version.split(".")[:3]) < MIN_HIGHSPY:
-            raise RuntimeError(f"highspy is {version}; at least {'.'.join(map(str, MIN_HIGHSPY))} is needed")
+        checked_highspy()
         self.instance = instance
         self._bits = max(0, min(30, 50 - max(instance.loads).bit_length()))
         self._steps = self._price_steps(lower, upper)
@@ -292,7 +289,7 @@ class _Relaxation:
         step = np.searchsorted(self._steps, np.array(instance.loads, dtype=np.float64)[experts] / counts, side="right") - 1
         # Of the counts of an expert at one price, only the least can bind.
         _, rows = np.unique(experts * n + step, return_index=True)
-        with _without_stdout():  # the first instance of a process prints a banner before any option can be set
+        with without_stdout():  # the first instance of a process prints a banner before any option can be set
             highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)

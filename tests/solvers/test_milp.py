@@ -17,7 +17,7 @@ import pytest
 
 from problem.bounds import Bound
 from problem.instance import Instance
-from solvers import milp, oracle
+from solvers import counts, milp, native, oracle
 from solvers.construct import greedy_map
 from solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
 
@@ -157,19 +157,19 @@ def test_a_fractional_solution_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_old_highspy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milp.metadata, "version", lambda _: "1.14.0")
+    monkeypatch.setattr(native.metadata, "version", lambda _: "1.14.0")
     with pytest.raises(RuntimeError, match=r"highspy is 1\.14\.0; at least 1\.15\.1"):
         solved(milp.search_highs, SMALL[0][0])
 
 
 def test_count_ranges_keep_every_map_within_the_makespan() -> None:
     instance = Instance((12, 6, 1), 6, 3)
-    assert milp.count_ranges(instance, None) == [range(1, 5)] * 3
-    assert milp.count_ranges(instance, Fraction(7)) == [range(2, 5), range(1, 4), range(1, 4)]
-    assert milp.denominator(milp.count_ranges(instance, Fraction(7))) == 12
-    assert milp.count_ranges(Instance((0, 0), 2, 2), Fraction(0)) == [range(1, 2)] * 2
+    assert counts.count_ranges(instance, None) == [range(1, 5)] * 3
+    assert counts.count_ranges(instance, Fraction(7)) == [range(2, 5), range(1, 4), range(1, 4)]
+    assert counts.denominator(counts.count_ranges(instance, Fraction(7))) == 12
+    assert counts.count_ranges(Instance((0, 0), 2, 2), Fraction(0)) == [range(1, 2)] * 2
     forbidden = Instance((12, 6, 1), 6, 2, "forbidden")
-    assert milp.count_ranges(forbidden, None) == [range(1, 3)] * 3
+    assert counts.count_ranges(forbidden, None) == [range(1, 3)] * 3
 
 
 def test_interrupt_stops_the_work_and_is_reported() -> None:
@@ -180,8 +180,8 @@ def test_interrupt_stops_the_work_and_is_reported() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         assert stopped.wait(10)
 
-    assert milp.run_interruptibly(work, stopped.set)
-    assert not milp.run_interruptibly(lambda: None, stopped.set)
+    assert native.run_interruptibly(work, stopped.set)
+    assert not native.run_interruptibly(lambda: None, stopped.set)
 
 
 @ENGINES

@@ -19,7 +19,7 @@ from instances import loads as small_loads
 from problem import InputError, Instance
 from problem.bounds import Bound
 from problem.pairing_dual import pairing_value
-from solvers import milp, pairing
+from solvers import native, pairing
 from solvers.engine import Finding, Incumbent, Limits, drive
 from solvers.oracle import best_map
 
@@ -171,7 +171,7 @@ def test_other_shapes_and_old_solvers_are_rejected(monkeypatch: pytest.MonkeyPat
     instance = Instance((1, 2, 3), 6, 2)
     with pytest.raises(InputError, match="has 3 slots; the pairing engine needs 2"):
         list(pairing.search(instance, Incumbent(instance), Limits(math.inf)))
-    monkeypatch.setattr(milp.metadata, "version", lambda name: "1.14.0")
+    monkeypatch.setattr(native.metadata, "version", lambda name: "1.14.0")
     with pytest.raises(RuntimeError, match=r"highspy is 1\.14\.0"):
         list(pairing.search(FLASHLB, Incumbent(FLASHLB), Limits(math.inf)))
 

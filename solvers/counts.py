@@ -1,0 +1,25 @@
+"""Replica counts that a map within a known makespan can have, and the lattice that they put all loads on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+from problem.instance import Instance
+
+
+def count_ranges(instance: Instance, upper: Fraction | None) -> list[range]:
+    """Return the counts that each expert can have in a map with a makespan of at most ``upper``; None stands for any map.
+
+    No replica is larger than the makespan, so expert e needs ``ceil(w_e / upper)`` replicas, and all experts share the slots
+    that those minimum counts leave.
+    """
+    least = [max(1, math.ceil(w / upper)) if upper else 1 for w in instance.loads]
+    spare = instance.num_slots - sum(least)
+    return [range(c, min(c + spare, instance.max_count) + 1) for c in least]
+
+
+def denominator(ranges: Sequence[range]) -> int:
+    """Return M, the least common multiple of the possible counts: every GPU load is a multiple of ``1 / M``."""
+    return math.lcm(*{count for counts in ranges for count in counts})
