@@ -25,6 +25,9 @@ app = typer.Typer(
 )
 out, log = Console(), Console(stderr=True)
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C; typer turns the interrupt into it."""
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -56,9 +59,10 @@ def main() -> None:
     except (InputError, PlacementError, CertificateError) as error:
         log.print(f"eplb-gap: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        log.print("eplb-gap: interrupted; finished work is kept, run the same command again to go on")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            log.print("eplb-gap: interrupted; what was finished is kept")
+        raise
 
 
 @app.command()
@@ -110,8 +114,7 @@ def solve(
         write_certificate(certificate, matrix, shape, solution.placement, solution.bounds)
     _print_solution(solution, shape, as_json)
     if interrupted:
-        log.print("eplb-gap: interrupted; the best placement and bound so far are shown")
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _solve_input(example: Example | None, path: Path | None, name: str | None, window: int) -> tuple[np.ndarray, Deployment]:

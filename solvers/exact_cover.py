@@ -43,7 +43,7 @@ FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
 TARGET_GROWTH = 4.0
-"""Thresholds double while a search stays cheap; later they rise so that a search is expected to take this many times the nodes."""
+"""Thresholds double while a search is cheap, then rise so that a search is expected to take this many times the nodes."""
 CHUNK_SECONDS = 0.05
 """Aimed at for one call of compiled code, which neither the clock nor Ctrl-C can stop."""
 MARGIN = 1e-9

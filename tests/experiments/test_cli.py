@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from experiments import rows
 from problem import LoadTrace
 
 
@@ -89,6 +92,26 @@ def test_bad_input_is_one_readable_line_and_exit_code_2(arguments, text):
     assert text in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments", "reproduce", "--runs", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "protocol.ndjson").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what was finished is kept" in said
+    assert "Traceback" not in said
+    done = len(rows.read(tmp_path / "protocol.ndjson"))
+    assert done >= 1
+    assert json.loads(run("status", "--runs", tmp_path, "--json").stdout)["protocol"]["done"] == done
 
 
 def test_help_lists_the_commands():
