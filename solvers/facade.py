@@ -21,7 +21,7 @@ from problem.validation import verify
 from solvers import auto, cpsat, exact_cover, milp, oracle, pairing, patterns, splitting
 from solvers.construct import greedy_map
 from solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
-from solvers.first_pass import first_pass
+from solvers.first_pass import compile_kernels, first_pass
 from solvers.hierarchical import NodeProblems, search_layer
 from solvers.solution import Interrupted, Progress, Solution
 
@@ -62,8 +62,8 @@ def solve(
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
-        Wall seconds for the whole call, shared over its layers. The first call of a new installation compiles its kernels,
-        which can't be stopped and may take longer.
+        Wall seconds for the whole call, shared over its layers. What every call needs compiled is compiled before the clock
+        starts; an engine's own kernels are compiled when it is first used, which can't be stopped.
     workers : int, default 1
         Threads that a solver may use.
     seed : int, default 0
@@ -87,6 +87,7 @@ def solve(
     Interrupted
         On Ctrl-C, with the solution so far.
     """
+    compile_kernels()
     started = time.monotonic()
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
