@@ -85,7 +85,9 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console) -
         flying: dict[Future[Row], Cell] = {pool.submit(_run_cell, cell): cell for cell in missing}
         try:
             while flying:
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                ended = wait(flying, return_when=FIRST_COMPLETED).done
+                # Rows of cells that ended together with a failed one are kept before the failure is raised.
+                for future in sorted(ended, key=lambda future: future.exception() is not None):
                     cell = flying.pop(future)
                     row = future.result()
                     rows.append(folder / f"{cell.suite}.ndjson", row)
