@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from heuristics.refinement import holds
+
 LEVELS = (0.0, 0.3, 0.6, 0.8)
 """tau runs through these parts of the way from the bound to the best makespan."""
 HOTTEST, COLDEST = 0.3, 1e-4
@@ -95,7 +97,7 @@ def anneal(
             gained = np.random.randint(experts)
             if gained == a or counts[a] == 1 or counts[gained] == max_count:
                 continue
-            if distinct and _holds(current, g, k, gained):
+            if distinct and holds(current, g * k, k, gained):
                 continue
             loss = loads[a] / (counts[a] - 1) - sizes[a]
             gain = loads[gained] / (counts[gained] + 1) - sizes[gained]
@@ -149,7 +151,7 @@ def anneal(
             h = second // k
             if a == b or g == h:
                 continue
-            if distinct and (_holds(current, g, k, b) or _holds(current, h, k, a)):
+            if distinct and (holds(current, g * k, k, b) or holds(current, h * k, k, a)):
                 continue
             moved_load = sizes[a] - sizes[b]
             one, two = gpus[g] - moved_load, gpus[h] + moved_load
@@ -190,11 +192,3 @@ def _touch(change: np.ndarray, touched: np.ndarray, number: int, gpu: int, amoun
     change[gpu] = amount
     touched[number] = gpu
     return number + 1
-
-
-@njit(cache=True)
-def _holds(slots: np.ndarray, gpu: int, k: int, expert: int) -> bool:
-    for slot in range(gpu * k, gpu * k + k):  # noqa: SIM110 - any() over a generator does not compile
-        if slots[slot] == expert:
-            return True
-    return False

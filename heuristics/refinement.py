@@ -51,7 +51,7 @@ def swap_descent(experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct
                 moved = sizes[own] - sizes[slot]
                 larger = max(loads[full] - moved, loads[gpu] + moved)
                 if moved > 0.0 and larger < best:
-                    if distinct and (_holds(experts, gpu * k, k, experts[own]) or _holds(experts, full * k, k, experts[slot])):
+                    if distinct and (holds(experts, gpu * k, k, experts[own]) or holds(experts, full * k, k, experts[slot])):
                         continue
                     best, give, take = larger, own, slot
         if give < 0:
@@ -65,7 +65,8 @@ def swap_descent(experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct
 
 
 @njit(cache=True)
-def _holds(experts: np.ndarray, start: int, k: int, expert: int) -> bool:
+def holds(experts: np.ndarray, start: int, k: int, expert: int) -> bool:
+    """Whether the GPU whose k slots begin at ``start`` holds a replica of an expert; ``experts`` is int64 [slots]."""
     for slot in range(start, start + k):  # noqa: SIM110 - any() over a generator does not compile
         if experts[slot] == expert:
             return True

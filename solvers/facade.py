@@ -39,6 +39,9 @@ METHODS: dict[str, Engine] = {
 }
 """Engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
 
+_KERNELS: dict[Engine, Callable[[], None]] = {exact_cover.search: exact_cover.compile_kernels}
+"""What compiles an engine's own kernels, where that takes longer than a user's time limit may be."""
+
 
 def solve(
     loads: Any,
@@ -62,8 +65,8 @@ def solve(
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
-        Wall seconds for the whole call, shared over its layers. What every call needs compiled is compiled before the clock
-        starts; an engine's own kernels are compiled when it is first used, which can't be stopped.
+        Wall seconds for the whole call, shared over its layers. Kernels are compiled before the clock starts, once per
+        installation; the small ones of pairing and patterns when they are first used.
     workers : int, default 1
         Threads that a solver may use.
     seed : int, default 0
@@ -87,10 +90,13 @@ def solve(
     Interrupted
         On Ctrl-C, with the solution so far.
     """
-    compile_kernels()
-    started = time.monotonic()
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
+    compile_kernels()
+    engine = METHODS[method] if method != "auto" else auto.choose(deployment.slots_per_node, deployment.slots_per_gpu)
+    if engine in _KERNELS:
+        _KERNELS[engine]()
+    started = time.monotonic()
     work = _Work(checked, deployment, method, Limits(started + time_limit, target_gap, workers, seed), started, progress)
     try:
         work.start(initial)
@@ -121,7 +127,8 @@ class _Work:
     def start(self, initial: Placement | None) -> None:
         """Give every layer its first map and bound, and judge the maps."""
         for layer in range(len(self.loads)):
-            self._start_layer(layer, self.limits.seconds_left / (2 * (len(self.loads) - layer)))
+            share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
+            self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0)
         self.upper = self._verified()
         if initial is not None:
             given = verify(initial, self.loads, self.deployment)

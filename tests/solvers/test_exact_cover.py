@@ -17,6 +17,7 @@ from problem.instance import Instance
 from solvers import cpsat, exact_cover, oracle
 from solvers.construct import greedy_map
 from solvers.engine import Incumbent, Limits, drive
+from solvers.gpu_contents import enumerate_patterns
 
 README = [(90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86), (20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27)]
 
@@ -165,25 +166,13 @@ def test_patterns_are_all_multisets_in_the_band(k: int) -> None:
     size = np.sort(generator.integers(1, 30, 14))[::-1].astype(np.int64)
     expert, most = generator.integers(0, 6, 14), generator.integers(1, 4, 14)
     found = np.empty((20_000, k), dtype=np.uint16)
-    number = exact_cover.enumerate_patterns(size, expert, most, 10 * k, 17 * k, 10**7, found)
+    number = enumerate_patterns(size, expert, most, 10 * k, 17 * k, 10**7, found)
     expected = []
     for types in itertools.combinations_with_replacement(range(14), k):
         one_type = len({expert[t] for t in types}) == len(set(types))
         if one_type and all(types.count(t) <= most[t] for t in types) and 10 * k <= size[list(types)].sum() <= 17 * k:
             expected.append(types)
     assert sorted(map(tuple, found[:number].tolist())) == expected
-    assert exact_cover.enumerate_patterns(size, expert, most, 10 * k, 17 * k, 10**7, found[: number - 1]) == -1
+    assert enumerate_patterns(size, expert, most, 10 * k, 17 * k, 10**7, found[: number - 1]) == -1
     if k > 2:
-        assert exact_cover.enumerate_patterns(size, expert, most, 10 * k, 17 * k, 3, found) == -1
-
-
-def test_annealing_never_makes_a_map_worse_or_illegal() -> None:
-    for seed, duplicates in enumerate(("allowed", "forbidden")):
-        instance = lognormal(12, 16, 4, 0.8, seed, duplicates)
-        start = greedy_map(instance)
-        slots = np.array(start)
-        loads = np.array(instance.loads, dtype=np.float64)
-        exact_cover.anneal(loads, slots, 4, instance.max_count, duplicates == "forbidden", float(instance.mean), 20_000, seed)
-        incumbent = Incumbent(instance)
-        assert incumbent.offer_map(slots)
-        assert incumbent.upper <= instance.makespan(start)
+        assert enumerate_patterns(size, expert, most, 10 * k, 17 * k, 3, found) == -1

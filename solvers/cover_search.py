@@ -1,0 +1,373 @@
+"""Depth-first search for exact covers within a slack budget, compiled, and restartable after any number of steps.
+
+At every node a *type*, an expert with one of its counts, is dropped when the remaining patterns cannot supply its copies, when
+its count does not fit the slots left, or when it costs more slack than is left. The last test splits the slack of a pattern among
+its replicas, by weights that follow what each expert must pay at least: any split gives a valid bound, for every cover pays for
+every copy of every expert. Patterns that exceed the budget together with the least payments of all other experts are dropped too,
+and so on until nothing changes. Most nodes end there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+MARGIN = 1e-9
+"""Slack is compared in floats; their relative error is far below this."""
+WEIGHT_FLOOR = 0.3
+
+RUNNING, FOUND, EXHAUSTED = 0, 1, 2
+
+
+class Patterns(NamedTuple):
+    """Patterns by descending load, and the types that they are made of.
+
+    ``need[p, j]`` is how many of the first ``j + 1`` replicas of pattern p are of the type of the last of them.
+    """
+
+    load: np.ndarray
+    types: np.ndarray
+    need: np.ndarray
+    expert: np.ndarray
+    copies: np.ndarray
+
+
+class State(NamedTuple):
+    """Where a search stands: everything a call of :func:`advance` needs to go on.
+
+    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``), the types that remain (``alive[d, : num_alive[d]]``,
+    those of an expert side by side), how many copies of each type are still to be placed (``room``), the weights of the experts,
+    the load still to be placed, the expert branched on (-1: not entered), the position of its pattern in the list, the pattern.
+    Per expert: its count (0: open) and its copies placed.
+    """
+
+    lists: np.ndarray
+    start: np.ndarray
+    alive: np.ndarray
+    num_alive: np.ndarray
+    room: np.ndarray
+    weight: np.ndarray
+    rest: np.ndarray
+    branch: np.ndarray
+    position: np.ndarray
+    chosen: np.ndarray
+    fixed: np.ndarray
+    placed: np.ndarray
+    control: np.ndarray  # threshold, depth, nodes so far
+
+
+@njit(cache=True)
+def occurrences(types: np.ndarray) -> np.ndarray:
+    need = np.ones(types.shape, dtype=np.int64)
+    for p in range(types.shape[0]):
+        for j in range(1, types.shape[1]):
+            if types[p, j] == types[p, j - 1]:
+                need[p, j] = need[p, j - 1] + 1
+    return need
+
+
+@njit(cache=True)
+def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max_visits: int) -> int:
+    """Search depth first until a cover is found, none is left, or about ``max_visits`` patterns were looked at.
+
+    After a cover the caller lowers the threshold below its largest load and calls again.
+
+    Returns
+    -------
+    int
+        ``RUNNING``, ``FOUND`` or ``EXHAUSTED``.
+    """
+    k = patterns.types.shape[1]
+    branch, position, chosen, rest, start = state.branch, state.position, state.chosen, state.rest, state.start
+    threshold, depth = state.control[0], state.control[1]
+    workspace = _workspace(patterns.copies, state.fixed.size)
+    visits = 0
+    for d in range(depth):
+        # A chosen pattern, or what is left for the GPUs behind it, does not fit a lowered threshold.
+        if patterns.load[chosen[d]] > threshold or (num_gpus - d - 1) * threshold < rest[d + 1]:
+            while depth > d:
+                depth -= 1
+                _place(patterns, state, chosen[depth], -1)
+            break
+    while visits < max_visits:
+        budget = (num_gpus - depth) * threshold - rest[depth]
+        if branch[depth] < 0:
+            state.control[2] += 1
+            visits += _enter(patterns, state, workspace, depth, threshold, budget, num_slots - depth * k)
+        expert = branch[depth]
+        found = -1
+        for i in range(position[depth] + 1, start[depth + 1] - start[depth]):
+            pattern = state.lists[start[depth] + i]
+            slack = threshold - patterns.load[pattern]
+            if slack > budget:
+                break
+            # Patterns above a lowered threshold lead the list.
+            if slack >= 0 and _covers(patterns.types, patterns.expert, pattern, expert):
+                position[depth] = i
+                found = pattern
+                break
+        if found < 0:
+            if depth == 0:
+                return EXHAUSTED
+            depth -= 1
+            _place(patterns, state, chosen[depth], -1)
+        else:
+            chosen[depth] = found
+            rest[depth + 1] = rest[depth] - patterns.load[found]
+            _place(patterns, state, found, 1)
+            depth += 1
+            branch[depth] = -1
+            state.control[1] = depth
+            if depth == num_gpus:
+                return FOUND
+    state.control[1] = depth
+    return RUNNING
+
+
+class _Workspace(NamedTuple):
+    """Scratch of one node. ``share[t]`` holds the cheapest shares of type t, ascending, ``supply[t]`` of them."""
+
+    share: np.ndarray
+    supply: np.ndarray
+    extra: np.ndarray
+    dearest: np.ndarray
+    cost: np.ndarray
+    weight: np.ndarray
+    score: np.ndarray
+
+
+@njit(cache=True)
+def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
+    return _Workspace(
+        np.zeros((count.size, count.max())),
+        np.zeros(count.size, dtype=np.int64),
+        np.zeros(count.size),
+        np.zeros(count.size),
+        np.zeros(count.size),
+        np.ones(num_experts),
+        np.zeros(num_experts),
+    )
+
+
+@njit(cache=True)
+def _place(patterns: Patterns, state: State, pattern: int, sign: int) -> None:
+    """Place a pattern, or take it away (``sign`` -1)."""
+    for j in range(patterns.types.shape[1]):
+        t = patterns.types[pattern, j]
+        expert = patterns.expert[t]
+        state.placed[expert] += sign
+        state.fixed[expert] = patterns.copies[t] if state.placed[expert] > 0 else 0
+
+
+@njit(cache=True)
+def _covers(types: np.ndarray, experts: np.ndarray, pattern: int, expert: int) -> bool:
+    for j in range(types.shape[1]):  # noqa: SIM110 - any() over a generator does not compile
+        if experts[types[pattern, j]] == expert:
+            return True
+    return False
+
+
+@njit(cache=True)
+def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, threshold: int, budget: int, slots_left: int) -> int:
+    """Fill the lists of a new node, drop what cannot be part of a cover, choose the expert to branch on; return the visits."""
+    if depth > 0:
+        _inherit(patterns, state, depth)
+    loads, types, need, experts = patterns.load, patterns.types, patterns.need, patterns.expert
+    supply, shares, extra, dearest, old_weight = work.supply, work.share, work.extra, work.dearest, work.weight
+    room, alive, weight, lists = state.room[depth], state.alive[depth], state.weight[depth], state.lists
+    k = types.shape[1]
+    above = max(depth - 1, 0)
+    source, target = state.start[above], state.start[depth]
+    length = state.start[above + 1] - source
+    parent = state.branch[above]
+    # Of the patterns with the expert branched on above, those before the chosen one have been searched.
+    siblings_done = state.position[above] if depth > 0 else 0
+    cap = budget * (1.0 + MARGIN)
+    limit = cap
+    visits = 0
+    first_pass = True
+    for q in range(state.num_alive[depth]):
+        supply[alive[q]] = 0
+    old_weight[:] = weight
+    while True:
+        visits += length
+        kept = 0
+        for i in range(length):
+            pattern = lists[source + i]
+            slack = threshold - loads[pattern]
+            if slack > budget:
+                break
+            if slack < 0:
+                continue
+            uses = room[types[pattern, 0]]
+            for j in range(k):
+                t = types[pattern, j]
+                uses = min(uses, room[t] if need[pattern, j] == 1 else room[t] // need[pattern, j])
+            if uses == 0 or (i < siblings_done and _covers(types, experts, pattern, parent)):
+                continue
+            if not first_pass:
+                # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
+                whole = over = 0.0
+                for j in range(k):
+                    whole += old_weight[experts[types[pattern, j]]]
+                unit = slack / whole
+                for j in range(k):
+                    t = types[pattern, j]
+                    if need[pattern, j] == 1:
+                        over += extra[t] + max(0.0, unit * old_weight[experts[t]] - dearest[t])
+                if over > limit:
+                    continue
+            lists[target + kept] = pattern
+            kept += 1
+            whole = 0.0
+            for j in range(k):
+                whole += weight[experts[types[pattern, j]]]
+            unit = slack / whole
+            for j in range(k):
+                t = types[pattern, j]
+                share = unit * weight[experts[t]]
+                if supply[t] < room[t] or share < shares[t, room[t] - 1]:
+                    supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
+        shrunk = kept < length
+        source, length, siblings_done, first_pass = target, kept, 0, False
+        old_weight[:] = weight
+        before_types = state.num_alive[depth]
+        least = _drop_types(patterns, state, work, depth, cap, slots_left)
+        if least > cap:
+            state.branch[depth] = state.fixed.size
+            state.start[depth + 1] = target
+            return visits
+        limit = cap - least
+        if not shrunk and state.num_alive[depth] == before_types:
+            break
+        if least > 0.0:
+            floor = WEIGHT_FLOOR * least / state.fixed.size
+            for expert in range(state.fixed.size):
+                weight[expert] = max(floor, work.cost[expert])
+        for q in range(state.num_alive[depth]):
+            supply[alive[q]] = 0
+    state.start[depth + 1] = target + length
+    state.branch[depth] = _branching_expert(patterns, state, work, depth, limit)
+    state.position[depth] = -1
+    return visits + length
+
+
+@njit(cache=True)
+def _inherit(patterns: Patterns, state: State, depth: int) -> None:
+    """Copy types, room and weights from the node above, less what the pattern chosen there rules out."""
+    room, alive = state.room[depth], state.alive[depth]
+    room[:] = state.room[depth - 1]
+    state.weight[depth] = state.weight[depth - 1]
+    kept = 0
+    for q in range(state.num_alive[depth - 1]):
+        t = state.alive[depth - 1, q]
+        expert = patterns.expert[t]
+        if state.placed[expert] > 0:
+            room[t] = state.fixed[expert] - state.placed[expert] if patterns.copies[t] == state.fixed[expert] else 0
+        if room[t] > 0:
+            alive[kept] = t
+            kept += 1
+    state.num_alive[depth] = kept
+
+
+@njit(cache=True)
+def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, times: int) -> int:
+    """Insert a share up to ``times`` times among the ``most`` cheapest of type t; return how many there are."""
+    for _ in range(times):
+        if length < most:
+            at = length
+            length += 1
+        elif share < shares[t, most - 1]:
+            at = most - 1
+        else:
+            break
+        while at > 0 and shares[t, at - 1] > share:
+            shares[t, at] = shares[t, at - 1]
+            at -= 1
+        shares[t, at] = share
+    return length
+
+
+@njit(cache=True)
+def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, cap: float, slots_left: int) -> float:
+    """Drop the types that no cover can use; return the least slack that the experts pay together, infinite without a cover."""
+    room, alive = state.room[depth], state.alive[depth]
+    num_alive = state.num_alive[depth]
+    least = 0.0
+    kept = fewest_slots = most_slots = 0
+    work.cost[:] = 0.0
+    q = 0
+    while q < num_alive:
+        expert = patterns.expert[alive[q]]
+        first, cheapest = kept, np.inf
+        fewest, most = slots_left + 1, 0
+        while q < num_alive and patterns.expert[alive[q]] == expert:
+            t = alive[q]
+            q += 1
+            cost = np.inf
+            if work.supply[t] == room[t]:
+                cost = 0.0
+                for i in range(room[t]):
+                    cost += work.share[t, i]
+                work.dearest[t] = work.share[t, room[t] - 1]
+            if cost > cap:
+                room[t] = 0
+                continue
+            work.extra[t] = cost
+            cheapest = min(cheapest, cost)
+            fewest, most = min(fewest, room[t]), max(most, room[t])
+            alive[kept] = t
+            kept += 1
+        if most == 0:
+            return np.inf
+        for i in range(first, kept):
+            work.extra[alive[i]] -= cheapest
+        work.cost[expert] = cheapest
+        least += cheapest
+        fewest_slots += fewest
+        most_slots += most
+    if fewest_slots > slots_left or most_slots < slots_left:
+        return np.inf
+    num_alive, kept, q = kept, 0, 0
+    while q < num_alive:
+        first = q
+        expert = patterns.expert[alive[q]]
+        fewest, most = slots_left + 1, 0
+        while q < num_alive and patterns.expert[alive[q]] == expert:
+            fewest, most = min(fewest, room[alive[q]]), max(most, room[alive[q]])
+            q += 1
+        for i in range(first, q):
+            t = alive[i]
+            too_many = room[t] > fewest + slots_left - fewest_slots
+            too_few = room[t] < most - (most_slots - slots_left)
+            if too_many or too_few or least + work.extra[t] > cap:
+                room[t] = 0
+            else:
+                alive[kept] = t
+                kept += 1
+    state.num_alive[depth] = kept
+    return least
+
+
+@njit(cache=True)
+def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth: int, limit: float) -> int:
+    """Return the expert in the fewest patterns, each counted by the share of the budget that it leaves."""
+    work.score[:] = 0.0
+    for i in range(state.start[depth], state.start[depth + 1]):
+        pattern = state.lists[i]
+        over = 0.0
+        for j in range(patterns.types.shape[1]):
+            if patterns.need[pattern, j] == 1:
+                over += work.extra[patterns.types[pattern, j]]
+        left = 1.0 - over / limit if limit > 0.0 else 1.0
+        for j in range(patterns.types.shape[1]):
+            if patterns.need[pattern, j] == 1:
+                work.score[patterns.expert[patterns.types[pattern, j]]] += left
+    fewest, chosen = np.inf, 0
+    for q in range(state.num_alive[depth]):
+        expert = patterns.expert[state.alive[depth, q]]
+        if work.score[expert] < fewest:
+            fewest, chosen = work.score[expert], expert
+    return chosen
