@@ -289,16 +289,16 @@ class Bench(StrEnum):
 def bench(
     what: Annotated[Bench, typer.Argument(help="What to measure.")],
     runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
-    workers: Annotated[int, typer.Option(help="Processes; one for fair times.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes for what is not timed against a level.")] = 2,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure the exact engines against their levels; can be stopped and run again."""
-    from experiments import levels, rows
+    """Measure the exact engines: levels, all methods side by side, agreement with brute force; can be stopped and run again."""
+    from experiments import solver_bench
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
-    table = levels.run(runs, workers, log)
-    print(json.dumps(rows.read(runs / "levels.ndjson")) if as_json else table)
+    measured = solver_bench.run(runs, workers, log)
+    print(json.dumps(measured) if as_json else solver_bench.tables(measured))
 
 
 @app.command()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
-from pathlib import Path
-
-from rich.console import Console
 
 import solvers
 from experiments import rows
 from experiments.rows import Row
-from experiments.runner import Cell, run_cells
+from experiments.runner import Cell
 from experiments.suites import FLAGSHIP, solver_cell
 from experiments.synthetic import family_loads, scaled
 from experiments.tables import markdown
@@ -146,8 +143,8 @@ def flagship_cell(policy: str, total: int, gap: float, limit: float) -> Row:
     }
 
 
-def run(folder: Path, workers: int, console: Console) -> str:
-    """Run the cells that are missing in ``folder`` and return the table as Markdown."""
+def cells() -> list[Cell]:
+    """Return the cells of all levels."""
     flagship = [
         Cell(
             "levels",
@@ -158,7 +155,7 @@ def run(folder: Path, workers: int, console: Console) -> str:
         )
         for policy, total, gap, limit in FLAGSHIP_LEVELS
     ]
-    cells = [
+    others = [
         Cell(
             "levels",
             f"{level.experts}/{level.slots}/{level.gpus} {family}",
@@ -171,14 +168,15 @@ def run(folder: Path, workers: int, console: Console) -> str:
         for family in level.families
         for seed in SEEDS
     ]
-    return table(run_cells(flagship + cells, folder, workers, console))
+    return flagship + others
 
 
 def table(measured: list[Row]) -> str:
     """Return asked and measured levels side by side."""
+    levelled = [row for row in measured if row["suite"] == "levels"]
     body = []
     for policy, total, gap, limit in FLAGSHIP_LEVELS:
-        row = next(r for r in measured if r["instance"] == f"flagship {policy} {total:g} {gap:g}")
+        row = next(r for r in levelled if r["instance"] == f"flagship {policy} {total:g} {gap:g}")
         reached, median = sum(g <= gap for g in row["gap"]), statistics.median(row["seconds"])
         text = f"{reached}/{len(row['gap'])} layers, worst gap {100 * max(row['gap']):.5f} %; median {median:.3f} s of {ROUNDS}"
         met = reached == len(row["gap"]) and median <= limit
@@ -192,7 +190,7 @@ def table(measured: list[Row]) -> str:
         )
     for level in LEVELS:
         names = {f"{level.experts}/{level.slots}/{level.gpus} {family}" for family in level.families}
-        text, met = level.verdict([r for r in measured if r["instance"] in names])
+        text, met = level.verdict([r for r in levelled if r["instance"] in names])
         body.append([level.name, level.asked(), text, "yes" if met else "no"])
     return (
         "## Levels of the exact engines\n\n"

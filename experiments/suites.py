@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +25,7 @@ from problem.errors import PlacementError
 from problem.loads import LoadTrace
 from problem.placement import Placement
 from problem.validation import verify
+from solvers import Progress
 
 RECORDED_TRACE = rows.RESULTS / "traces" / "recorded-windows.npz"
 TRACES = ("recorded", "calibrated")
@@ -154,11 +156,17 @@ def control_cell(trace_name: str, window: int) -> Row:
 
 
 def solver_cell(
-    loads: np.ndarray, deployment: Deployment, method: str, target_gap: float, time_limit: float, keep_map: bool = False
+    loads: np.ndarray,
+    deployment: Deployment,
+    method: str,
+    target_gap: float,
+    time_limit: float,
+    keep_map: bool = False,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Row:
     """Solve all layers of one instance and return bounds, proofs and times."""
     cpu = time.process_time()
-    solution = solvers.solve(loads, deployment, method, target_gap, time_limit)
+    solution = solvers.solve(loads, deployment, method, target_gap, time_limit, progress=progress)
     verify(solution.placement, loads, deployment)
     fields: dict[str, Any] = {
         **_deployment_fields(deployment, loads),

@@ -2,7 +2,8 @@
 
 Changing counts matters for two reasons. All loads are multiples of a lattice constant that depends on the counts, and no packing
 goes below the mean rounded up to that lattice; and with hot experts Adams' counts, which minimise the largest replica, make
-many equal large replicas that do not tile a GPU.
+many equal large replicas that do not tile a GPU. An expert with one replica on every GPU shifts all loads by the same fraction:
+that reaches means which whole and half loads miss.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from heuristics.two_gpu_split import MAX_SLOTS_PER_GPU, split_descent
 
 LATTICE_LIMIT = 1 << 22
 """Least common multiples of counts above this make a lattice too fine to matter."""
-FIRST_KICKS, TRIAL_KICKS = 2400, 1200
+FIRST_KICKS, TRIAL_KICKS = 2400, 600
 """Kicks of the two-GPU search for Adams' counts and for every other count vector, divided by the number of GPUs."""
+SPREAD = 0.8
+"""Share of the trials that give one random expert a replica for every GPU; the others move replicas between experts."""
 SAFE_TOTAL = 1 << 40
 """Layers with this many tokens or more are not handed to these kernels: products with counts must fit int64."""
 
@@ -83,7 +86,7 @@ def search_counts(
     seed: int,
     slots: np.ndarray,
 ) -> float:
-    """Improve a map by changing counts: move up to six replicas between experts, pack, keep what is no worse.
+    """Improve a map by changing counts: spread an expert or move replicas between experts, pack, keep what is no worse.
 
     Parameters
     ----------
@@ -107,27 +110,17 @@ def search_counts(
         Makespan in tokens.
     """
     np.random.seed(seed)
-    experts = loads.size
+    can_spread = num_gpus <= max_count and slots.size - num_gpus >= loads.size - 1
     best = ((loads / counts)[slots]).reshape(num_gpus, -1).sum(axis=1).max()
     trial, map_of_trial = counts.copy(), slots.copy()
     for number in range(trials):
         if best <= stop:
             break
         trial[:] = counts
-        for _ in range(1 + np.random.randint(6)):
-            donor, taker = np.random.randint(experts), np.random.randint(experts)
-            if np.random.random() < 0.5:  # towards triples: they refine the lattice
-                for _ in range(20):
-                    if trial[taker] == 2:
-                        break
-                    taker = np.random.randint(experts)
-            for _ in range(50):
-                if trial[donor] > 1 and donor != taker:
-                    break
-                donor = np.random.randint(experts)
-            if trial[donor] > 1 and donor != taker and trial[taker] < max_count:
-                trial[donor] -= 1
-                trial[taker] += 1
+        if can_spread and np.random.random() < SPREAD:
+            _spread(loads, slots.size, num_gpus, max_count, trial)
+        else:
+            _transfer(max_count, trial)
         if lattice_bound(loads, trial, num_gpus) > max(stop, best * (1.0 - 1e-9)) or (loads / trial).max() >= best:
             continue
         value = pack_counts(loads, trial, num_gpus, distinct, stop, TRIAL_KICKS // num_gpus, seed + number, map_of_trial)
@@ -136,6 +129,36 @@ def search_counts(
             best = value
             counts[:], slots[:] = trial, map_of_trial
     return best
+
+
+@njit(cache=True)
+def _spread(loads: np.ndarray, num_slots: int, num_gpus: int, max_count: int, counts: np.ndarray) -> None:
+    """Overwrite ``counts``: a random expert gets a replica for every GPU, the others Adams' counts of the slots left."""
+    chosen = np.random.randint(loads.size)
+    others = loads.copy()
+    others[chosen] = 0
+    counts[:] = adams_counts(others, num_slots - num_gpus + 1, max_count)
+    counts[chosen] += num_gpus - 1  # has one so far, more only where the others can take none
+
+
+@njit(cache=True)
+def _transfer(max_count: int, counts: np.ndarray) -> None:
+    """Move up to six replicas between random experts, half of them towards triples: they refine the lattice."""
+    experts = counts.size
+    for _ in range(1 + np.random.randint(6)):
+        donor, taker = np.random.randint(experts), np.random.randint(experts)
+        if np.random.random() < 0.5:
+            for _ in range(20):
+                if counts[taker] == 2:
+                    break
+                taker = np.random.randint(experts)
+        for _ in range(50):
+            if counts[donor] > 1 and donor != taker:
+                break
+            donor = np.random.randint(experts)
+        if counts[donor] > 1 and donor != taker and counts[taker] < max_count:
+            counts[donor] -= 1
+            counts[taker] += 1
 
 
 @njit(cache=True)

@@ -2,7 +2,8 @@
 
 Every GPU keeps the sums of its subsets, sorted within each cardinality. Pack one takes j replicas of the first GPU and
 ``k - j`` of the second; for every j the sum nearest to half of the pair's load is found by two pointers over two sorted lists.
-Only the two GPUs that changed are rebuilt. (Subset sums of halves: Horowitz and Sahni, 1974.)
+Only the two GPUs that changed are rebuilt. Where pairs have splits enough, GPUs are then settled one by one just above the
+mean, which gathers what is missing in few GPUs. (Subset sums of halves: Horowitz and Sahni, 1974.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from numba import njit
 
 MAX_SLOTS_PER_GPU = 10
 """Above this the subset sums of a GPU (2**k) cost more than they gain."""
+DENSE = 0.01
+"""Splits of a pair times relative room above the mean: below this hardly any split lands there, and kicks only shuffle."""
+SHUFFLES = 0.2
+"""Share of the kicks that shuffle a random pair nevertheless: without them settling walks in circles."""
+PATIENCE = 8
+"""Kicks without effect that every settled GPU buys: where none can be settled, other counts are the better try."""
 
 
 @njit(cache=True)
@@ -53,17 +60,28 @@ def _build(
 
 
 @njit(cache=True)
-def _best_split(first: np.ndarray, second: np.ndarray, starts: np.ndarray, k: int, target: float) -> tuple[float, int, int]:
-    """Return the smallest distance of a pack's load to ``target`` and the positions of its two subsets."""
+def _nearest_split(
+    first: np.ndarray, second: np.ndarray, starts: np.ndarray, k: int, target: float, room: float, current: float
+) -> tuple[float, int, int]:
+    """Return the smallest distance of a pack's load to ``target`` and the positions of its two subsets.
+
+    Ends at the first distance within ``room``. With a positive ``current``, packs of that load are passed over: the pair as it
+    is. Otherwise ``target`` is half of the pair's load, and only every other cardinality is looked at: the complements are
+    equally far from it.
+    """
     best, at_first, at_second = np.inf, 0, 0
-    for j in range(k // 2 + 1):  # the complements cover the other half
+    for i in range(0, k + 1, 1 if current > 0.0 else 2):
+        j = k // 2 + (i + 1) // 2 if i % 2 else k // 2 - i // 2  # from the middle, where most packs are
         a, b = starts[j], starts[k - j + 1] - 1
         last, lowest = starts[j + 1], starts[k - j]
         while a < last and b >= lowest:
-            difference = first[a] + second[b] - target
-            if abs(difference) < best:
-                best, at_first, at_second = abs(difference), a, b
-            if difference < 0.0:
+            load = first[a] + second[b]
+            distance = abs(load - target)
+            if distance < best and abs(load - current) > 1e-11 * current:
+                best, at_first, at_second = distance, a, b
+                if best <= room:
+                    return best, at_first, at_second
+            if load < target:
                 a += 1
             else:
                 b -= 1
@@ -74,7 +92,11 @@ def _best_split(first: np.ndarray, second: np.ndarray, starts: np.ndarray, k: in
 def split_descent(
     experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct: bool, stop: float, kicks: int, seed: int
 ) -> tuple[float, int]:
-    """Lower the fullest GPU by exact re-partitions with the other GPUs, lightest first; kick random pairs when stuck.
+    """Lower the fullest GPU by exact re-partitions with the other GPUs, lightest first; then settle GPUs one by one.
+
+    Halving pairs ends a little above the mean. From there a GPU is *settled* when its load is between the mean and ``stop``.
+    Every kick re-partitions the fullest or the lightest GPU with another one so that one of the two is settled; what is missing
+    gathers in few GPUs, until one pair has room for both to end below ``stop``. Some kicks only shuffle a pair.
 
     Parameters
     ----------
@@ -88,7 +110,7 @@ def split_descent(
     stop : float
         Makespan in tokens at which to stop.
     kicks : int
-        Most re-partitions of random pairs with a noisy target.
+        Most kicks; fewer are used where hardly any settles a GPU.
     seed : int
 
     Returns
@@ -106,52 +128,73 @@ def split_descent(
     for g in range(num_gpus):
         loads[g] = sizes[g * k : g * k + k].sum()
     best_experts, best_sizes, best, mean = experts.copy(), sizes.copy(), loads.max(), loads.mean()
+    low = mean * (1.0 - 1e-12)
+    dense = ((starts[1:] - starts[:-1]) ** 2).sum() * (stop - mean) > DENSE * mean
     np.random.seed(seed)
-    steps = used = 0
+    steps = used = settled = 0
     while best > stop:
-        full = int(np.argmax(loads))
-        partner, distance, at_full, at_partner = -1, np.inf, 0, 0
-        for g in np.argsort(loads):
-            if g == full:
-                continue
+        full, order = int(np.argmax(loads)), np.argsort(loads)
+        first, second, at_first, at_second = full, -1, 0, 0
+        # A pair that only halves what is left would undo settled GPUs: after the first kick it must end below ``stop``.
+        reached = loads[full] * (1.0 - 1e-12) if used == 0 or not dense else stop * (1.0 + 1e-15)
+        for g in order:
             half = (loads[full] + loads[g]) * 0.5
-            if half >= loads[full] * (1.0 - 1e-12):
+            if half >= reached:
                 break
             for gpu in (full, g):
                 if not built[gpu]:
                     _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
                     built[gpu] = True
-            near, a, b = _best_split(sums[full], sums[g], starts, k, half)
-            if half + near < loads[full] * (1.0 - 1e-12) and half + near < distance:
-                if distinct and _repeats(experts, full, g, k, masks[full, a], masks[g, b]):
-                    continue
-                partner, distance, at_full, at_partner = g, half + near, a, b
-                if distance <= stop:
+            near, a, b = _nearest_split(sums[full], sums[g], starts, k, half, stop - half, 0.0)
+            if half + near < reached and not (distinct and _repeats(experts, full, g, k, masks[full, a], masks[g, b])):
+                second, at_first, at_second, reached = g, a, b, half + near
+                if reached <= stop:
                     break
-        if partner < 0:
-            if used == kicks or num_gpus < 2:
+        if second < 0:
+            if used >= kicks or (dense and used >= PATIENCE * (1 + settled)) or num_gpus < 2:
                 break
             used += 1
-            full = np.random.randint(num_gpus)
-            partner = (full + 1 + np.random.randint(num_gpus - 1)) % num_gpus
-            # Noise of the order of what is missing changes the composition of the pair and keeps it nearly balanced.
-            noise = 10.0 * (best / mean - 1.0) * (np.random.random() - 0.5)
-            target = (loads[full] + loads[partner]) * 0.5 * (1.0 + noise)
-            for gpu in (full, partner):
-                if not built[gpu]:
-                    _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
-                    built[gpu] = True
-            _, at_full, at_partner = _best_split(sums[full], sums[partner], starts, k, target)
-            if distinct and _repeats(experts, full, partner, k, masks[full, at_full], masks[partner, at_partner]):
-                continue
-        _regroup(experts, sizes, full, partner, k, masks[full, at_full], masks[partner, at_partner])
-        for g in (full, partner):
+            first = full if np.random.random() < 0.5 else order[0]
+            shift = np.random.randint(num_gpus)
+            target = low + (stop - low) * np.random.random()
+            if dense and np.random.random() >= SHUFFLES:
+                # Partners that are not settled come first.
+                for i in range(2 * num_gpus):
+                    g = (shift + i) % num_gpus
+                    if g == first or (low <= loads[g] <= stop) != (i >= num_gpus):
+                        continue
+                    for gpu in (first, g):
+                        if not built[gpu]:
+                            _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
+                            built[gpu] = True
+                    room = min(target - low, stop - target)
+                    _, a, b = _nearest_split(sums[first], sums[g], starts, k, target, room, loads[g])
+                    if low <= sums[first, a] + sums[g, b] <= stop and not (
+                        distinct and _repeats(experts, first, g, k, masks[first, a], masks[g, b])
+                    ):
+                        second, at_first, at_second = g, a, b
+                        settled += 1
+                        break
+            if second < 0:
+                first = np.random.randint(num_gpus)
+                second = (first + 1 + np.random.randint(num_gpus - 1)) % num_gpus
+                # Noise of the order of what is missing changes the composition of the pair and keeps it nearly balanced.
+                noise = 10.0 * (best / mean - 1.0) * (np.random.random() - 0.5)
+                target = (loads[first] + loads[second]) * 0.5 * (1.0 + noise)
+                for gpu in (first, second):
+                    if not built[gpu]:
+                        _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
+                        built[gpu] = True
+                _, at_first, at_second = _nearest_split(sums[first], sums[second], starts, k, target, 0.0, 0.0)
+                if distinct and _repeats(experts, first, second, k, masks[first, at_first], masks[second, at_second]):
+                    continue
+        _regroup(experts, sizes, first, second, k, masks[first, at_first], masks[second, at_second])
+        for g in (first, second):
             loads[g] = sizes[g * k : g * k + k].sum()
             built[g] = False
         steps += 1
-        reached = loads.max()
-        if reached < best:
-            best = reached
+        if loads.max() < best:
+            best = loads.max()
             best_experts[:], best_sizes[:] = experts, sizes
     experts[:], sizes[:] = best_experts, best_sizes
     return best, steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -23,3 +24,14 @@ def count_ranges(instance: Instance, upper: Fraction | None) -> list[range]:
 def denominator(ranges: Sequence[range]) -> int:
     """Return M, the least common multiple of the possible counts: every GPU load is a multiple of ``1 / M``."""
     return math.lcm(*{count for counts in ranges for count in counts})
+
+
+def num_assignment_variables(instance: Instance, upper: Fraction | None) -> int:
+    """Return how many variables the compact assignment model has: one per expert, possible count and GPU."""
+    return sum(len(counts) for counts in count_ranges(instance, upper)) * instance.num_gpus
+
+
+def assigned(slots: Sequence[int], slots_per_gpu: int) -> tuple[Counter[int], Counter[tuple[int, int, int]]]:
+    """Return a map as the assignment model sees it: the count of every expert, the copies of every (expert, count, GPU)."""
+    counted = Counter(slots)
+    return counted, Counter((expert, counted[expert], slot // slots_per_gpu) for slot, expert in enumerate(slots))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +17,7 @@ from typing import Any
 
 from problem.bounds import Bound, best_joint_bound
 from problem.instance import Instance
-from solvers.counts import count_ranges, denominator
+from solvers.counts import assigned, count_ranges, denominator
 from solvers.engine import Finding, Incumbent, Limits
 from solvers.native import run_interruptibly
 
@@ -152,8 +151,7 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
     problem.minimize(makespan)
     if incumbent.slots is not None:
         slots = _numbered_by(hottest, incumbent.slots, instance.slots_per_gpu)
-        counted = Counter(slots)
-        placed = Counter((expert, counted[expert], slot // instance.slots_per_gpu) for slot, expert in enumerate(slots))
+        counted, placed = assigned(slots, instance.slots_per_gpu)
         problem.add_hint(makespan, highest)
         for (expert, count), variable in has_count.items():
             problem.add_hint(variable, int(counted[expert] == count))

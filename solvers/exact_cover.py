@@ -129,7 +129,7 @@ def _next_growth(growth: float, nodes: int, previous: int) -> float:
     if nodes < CHEAP_NODES or nodes <= previous:
         return 2.0
     steepness = math.log(nodes / max(previous, 1)) / math.log(growth)
-    return min(2.0, max(1.2, TARGET_GROWTH ** (1.0 / steepness)))
+    return float(min(2.0, max(1.2, TARGET_GROWTH ** (1.0 / steepness))))
 
 
 @cache

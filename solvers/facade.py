@@ -24,13 +24,14 @@ from solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
 from solvers.first_pass import compile_kernels, first_pass
 from solvers.hierarchical import NodeProblems, search_layer
 from solvers.solution import Interrupted, Progress, Solution
+from solvers.watchdog import watched
 
 METHODS: dict[str, Engine] = {
     "auto": auto.search,
     "bounds": auto.search_nothing,
-    "milp": milp.search_highs,
-    "milp-cbc": milp.search_cbc,
-    "cpsat": cpsat.search,
+    "milp": watched(milp.search_highs),
+    "milp-cbc": watched(milp.search_cbc),
+    "cpsat": watched(cpsat.search),
     "oracle": oracle.search,
     "exact-cover": exact_cover.search,
     "pairing": pairing.search,

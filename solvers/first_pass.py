@@ -23,7 +23,7 @@ from problem.deployment import Deployment
 MAX_PARTITIONS = 20_000
 FINEST_GAP = 1e-6
 """Below this the pass does not search on: exact methods decide there."""
-MAX_TRIALS, TRIALS_PER_SECOND = 400, 100
+MAX_TRIALS, TRIALS_PER_SECOND = 400, 200
 """Count vectors that a node or a flat layer may try, and how many a second of its time allows at least."""
 
 

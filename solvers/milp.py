@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,7 +26,7 @@ from typing import Any
 
 from problem.bounds import Bound, best_joint_bound
 from problem.instance import Instance
-from solvers.counts import count_ranges, denominator
+from solvers.counts import assigned, count_ranges, denominator
 from solvers.engine import Finding, Incumbent, Limits
 from solvers.native import checked_highspy, run_interruptibly, without_stdout
 
@@ -191,8 +190,7 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
         load = pulp.lpSum(float(instance.loads[expert] / unit / count) * copies[expert, count, gpu] for expert, count in here)
         problem += load <= makespan
     if incumbent.slots is not None and upper is not None:
-        counted = Counter(incumbent.slots)
-        placed = Counter((expert, counted[expert], slot // instance.slots_per_gpu) for slot, expert in enumerate(incumbent.slots))
+        counted, placed = assigned(incumbent.slots, instance.slots_per_gpu)
         makespan.setInitialValue(float(upper / unit))
         for (expert, count), variable in has_count.items():
             variable.setInitialValue(int(counted[expert] == count))

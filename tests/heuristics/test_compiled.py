@@ -107,6 +107,28 @@ def test_plan_reaches_a_hundredth_of_a_percent_and_repeats():
     assert makespan(loads, first, 8) <= stop * (1 + 1e-12)
 
 
+@settings(max_examples=40)
+@given(packings(), st.booleans(), st.integers(0, 99))
+def test_plans_use_every_expert_and_forbid_duplicates_where_asked(packing, distinct, seed):
+    loads, gpus, k = packing
+    slots, spare = np.empty(gpus * k, dtype=np.int64), gpus * k - len(loads)
+    if plan(loads, gpus, min(spare + 1, gpus) if distinct else spare + 1, distinct, 0.0, 20, seed, slots) < np.inf:
+        assert set(slots) == set(range(len(loads)))
+        if distinct:
+            assert all(len(set(slots[g * k : g * k + k])) == k for g in range(gpus))
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_plan_reaches_a_millionth_on_a_coarse_lattice(distinct):
+    # Loads near multiples of 80: for whole and half replicas alone the mean lies between two attainable loads.
+    generator = np.random.default_rng(1)
+    loads = np.rint(np.exp(0.5 * generator.normal(size=64)) * 5_000) * 80 + generator.integers(-1, 1, size=64)
+    loads = loads.astype(np.int64)
+    slots, stop = np.empty(72, dtype=np.int64), loads.sum() / 8 * (1 + 1e-6)
+    assert plan(loads, 8, 8, distinct, stop, 400, 0, slots) <= stop
+    assert makespan(loads, slots, 8) <= stop * (1 + 1e-12)
+
+
 def test_changing_counts_pays_for_hot_loads():
     loads = np.array([600, 560, 120, 120, 20, 10, 10, 10])
     slots = np.empty(16, dtype=np.int64)

@@ -10,8 +10,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from instances import flat_instances
 
+from experiments.random_instances import flat_instances
 from problem.bounds import Bound
 from problem.instance import Instance
 from solvers import cpsat, exact_cover, oracle

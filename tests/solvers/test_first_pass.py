@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from instances import flat_instances, hierarchical_cases
 
+from experiments.random_instances import flat_instances, hierarchical_cases
 from problem import Deployment, Placement, verify
 from solvers.first_pass import _sets, first_pass
 from solvers.oracle import best_map

@@ -13,9 +13,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from instances import flat_instances
-from instances import loads as small_loads
 
+from experiments.random_instances import flat_instances
+from experiments.random_instances import loads as small_loads
 from problem import InputError, Instance
 from problem.bounds import Bound
 from problem.pairing_dual import pairing_value

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from instances import flat_instances
 
+from experiments.random_instances import flat_instances
 from problem.bounds import Bound
 from problem.errors import InputError
 from problem.instance import Instance

@@ -1,4 +1,4 @@
-"""Random small instances for the agreement tests; the same ones on every machine."""
+"""Random small instances that brute force can judge; the same ones on every machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""All measurements of the exact engines in one run: ``eplb-gap bench solvers``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments import agreement, findings, levels, method_profile
+from experiments.rows import Row
+from experiments.runner import run_cells
+
+SUITES = ("levels", "profile", "agreement", "findings")
+
+
+def run(folder: Path, workers: int, console: Console) -> list[Row]:
+    """Run what is missing in ``folder`` and return all rows.
+
+    Parameters
+    ----------
+    folder : Path
+    workers : int
+        Processes of the suites that do not measure time against a level; those run one at a time.
+    console : Console
+    """
+    timed = run_cells(levels.cells(), folder, 1, console)
+    return timed + run_cells(method_profile.cells() + agreement.cells() + findings.cells(), folder, workers, console)
+
+
+def tables(measured: list[Row]) -> str:
+    """Return all tables as Markdown."""
+    sections = [levels.table(measured), method_profile.table(measured), agreement.table(measured), findings.tables(measured)]
+    return "# Exact engines, measured\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
