@@ -29,12 +29,15 @@ def publish(runs: Path, results: Path) -> list[str]:
 
 def write_manifest(results: Path) -> None:
     """Tie every file of ``results`` to its sha256, and the figures and tables to the files they are drawn from."""
-    files = sorted(p for p in results.rglob("*") if p.suffix in {".ndjson", ".npz"} or p.name == "tables.md")
+    files = sorted(p for p in results.rglob("*") if p.suffix in {".ndjson", ".npz"} or p.name.endswith("tables.md"))
     suites = [p.name for p in files if p.suffix == ".ndjson"]
     manifest = {
         "files": {p.relative_to(results).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
         "figures": {"paper/figures/*": {"script": "experiments/figures", "rows": suites}},
-        "tables": {"tables.md": {"script": "experiments/tables.py", "rows": suites}},
+        "tables": {
+            "tables.md": {"script": "experiments/tables.py", "rows": suites},
+            "solver_tables.md": {"script": "experiments/solver_bench.py", "rows": suites},
+        },
     }
     (results / "MANIFEST.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 

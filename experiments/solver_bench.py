@@ -8,9 +8,14 @@ from rich.console import Console
 
 from experiments import agreement, findings, levels, method_profile
 from experiments.rows import Row
-from experiments.runner import run_cells
+from experiments.runner import Cell, run_cells
 
 SUITES = ("levels", "profile", "agreement", "findings")
+
+
+def cells() -> list[Cell]:
+    """Return all cells, those that are timed against a level first."""
+    return [*levels.cells(), *method_profile.cells(), *agreement.cells(), *findings.cells()]
 
 
 def run(folder: Path, workers: int, console: Console) -> list[Row]:
@@ -23,8 +28,8 @@ def run(folder: Path, workers: int, console: Console) -> list[Row]:
         Processes of the suites that do not measure time against a level; those run one at a time.
     console : Console
     """
-    timed = run_cells(levels.cells(), folder, 1, console)
-    return timed + run_cells(method_profile.cells() + agreement.cells() + findings.cells(), folder, workers, console)
+    timed = run_cells([cell for cell in cells() if cell.suite == "levels"], folder, 1, console)
+    return timed + run_cells([cell for cell in cells() if cell.suite != "levels"], folder, workers, console)
 
 
 def tables(measured: list[Row]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 
-from experiments import rows
-from experiments.figures import draw_all
+from experiments import rows, solver_bench
+from experiments.figures import draw_all, performance_profile
 from experiments.publish import write_manifest
 from experiments.tables import loss_rows, readme_table, write_tables
 
@@ -29,9 +29,14 @@ def main() -> None:
     if not published:
         sys.exit("results/ holds no rows; run `make reproduce publish` first")
     write_tables(published, rows.RESULTS / "tables.md")
-    write_manifest(rows.RESULTS)
     README.write_text(fill_readme(README.read_text(), {"gap table": readme_table(published), "loss table": loss_rows(published)}))
-    for path in draw_all(published, rows.ROOT / "paper" / "figures"):
+    folder = rows.ROOT / "paper" / "figures"
+    drawn = draw_all(published, folder)
+    if {row["suite"] for row in published} >= set(solver_bench.SUITES):
+        (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
+        drawn += performance_profile.draw(published, folder)
+    write_manifest(rows.RESULTS)
+    for path in drawn:
         print(path.relative_to(rows.ROOT))
 
 

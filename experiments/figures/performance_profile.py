@@ -1,0 +1,46 @@
+"""Share of instances that every method has proven optimal, and gap after a minute against size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.figures.style import DARK, LIGHT, MIDDLE, figure, save
+from experiments.method_profile import METHODS, SECONDS, SHAPES, gap_at, seconds_to_proof
+from experiments.rows import Row
+
+LOOKS = {"auto": (DARK, "-", "o"), "milp": (MIDDLE, "--", "s"), "cpsat": ("0.35", "-.", "^"), "milp-cbc": (LIGHT, ":", "v")}
+LABELS = {"auto": "eplb-gap engines", "milp": "MILP (HiGHS)", "cpsat": "CP-SAT", "milp-cbc": "MILP (CBC), up to 96 slots"}
+SMALLEST_GAP = 1e-7
+"""Proven optima are drawn here on the logarithmic axis."""
+
+
+def draw(rows: list[Row], folder: Path) -> list[Path]:
+    """Draw time to proof on the left, remaining gap by size on the right."""
+    fig, (left, right) = figure(7.2, 3.2, ncols=2)
+    profiled = [row for row in rows if row["suite"] == "profile"]
+    for method in METHODS:
+        color, line, marker = LOOKS[method]
+        at = [row for row in profiled if row["method"] == method]
+        times = np.sort([seconds_to_proof(row) for row in at])
+        ended = times[np.isfinite(times)]
+        share = np.arange(1, len(ended) + 1) / len(at)
+        steps = [0, *share, share[-1] if len(ended) else 0]
+        left.step([1e-3, *ended, SECONDS], steps, where="post", color=color, ls=line, label=LABELS[method])
+        sizes = [int(row["instance"].split("/")[1]) for row in at]
+        gaps = [max(gap_at(row, SECONDS), SMALLEST_GAP) for row in at]
+        right.plot(sizes, gaps, ls="none", marker=marker, ms=5, color=color, mfc="none", label=LABELS[method])
+    left.set_xscale("log")
+    left.set_ylim(0, 1)
+    left.set_xlabel("seconds, one thread")
+    left.set_ylabel("share of instances proven optimal")
+    left.legend(fontsize=7.5)
+    right.set_xscale("log", base=2)
+    right.set_yscale("log")
+    slots = [shape[1] for shape in SHAPES]
+    right.set_xticks(slots, [str(s) for s in slots])
+    right.set_xlabel("slots")
+    right.set_ylabel(f"own gap after {SECONDS:.0f} s ({SMALLEST_GAP:.0e}: proven)")
+    right.grid(color="0.92", which="major")
+    return save(fig, folder, "performance_profile")
