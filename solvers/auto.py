@@ -11,46 +11,46 @@ from solvers.engine import Engine, Finding, Incumbent, Limits
 
 MAX_ENUMERATED_SLOTS = 9
 MAX_COVERED_SLOTS = 32
+MAX_COVERED_LAST_SLOTS = 48
+"""Up to here exact cover may prove in a minute or two what the engine before it leaves open."""
 
 
-def choose(num_slots: int, slots_per_gpu: int) -> Engine:
-    """Return the engine for flat instances of a shape.
+def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
+    """Return the engines for flat instances of a shape, in the order in which they are run until the instance is closed.
 
     ==================  ==================================================================
-    one slot per GPU    nothing: every start is optimal
+    one slot per GPU    none: every start is optimal
     up to 9 slots       brute force: milliseconds
     up to 32 slots      exact cover: branch and bound on the contents of the GPUs
     2 slots per GPU     pairing: the pairing structure is binding
     3 or 4 per GPU      patterns: annealing, neighbourhood search, pattern LP bound
     otherwise           splitting: the mean is the bound, the map is what is looked for
     ==================  ==================================================================
+
+    Up to 32 slots the engine for the slots per GPU follows exact cover, which gives up where there are too many patterns; up to
+    48 slots exact cover follows patterns.
     """
     if slots_per_gpu == 1:
-        return search_nothing
+        return ()
     if num_slots <= MAX_ENUMERATED_SLOTS:
-        return oracle.search
+        return (oracle.search,)
+    usual = {2: pairing.search, 3: patterns.search, 4: patterns.search}.get(slots_per_gpu, splitting.search)
     if num_slots <= MAX_COVERED_SLOTS:
-        return exact_cover.search
-    return _by_slots_per_gpu(slots_per_gpu)
+        return exact_cover.search, usual
+    if usual is patterns.search and num_slots <= MAX_COVERED_LAST_SLOTS:
+        return usual, exact_cover.search
+    return (usual,)
 
 
 def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
-    """Yield what the engine finds that :func:`choose` names; where exact cover has too many patterns, the next rule's follows."""
-    engine = choose(instance.num_slots, instance.slots_per_gpu)
-    yield from engine(instance, incumbent, limits)
-    if engine is exact_cover.search:
-        yield from _by_slots_per_gpu(instance.slots_per_gpu)(instance, incumbent, limits)
-
-
-def _by_slots_per_gpu(k: int) -> Engine:
-    if k == 2:
-        return pairing.search
-    return patterns.search if k <= 4 else splitting.search
+    """Yield what the engines find that :func:`engines` names, one after the other."""
+    for engine in engines(instance.num_slots, instance.slots_per_gpu):
+        yield from engine(instance, incumbent, limits)
 
 
 def rests_on_the_mean(deployment: Deployment) -> bool:
     """Whether the mean bounds the nodes tightly, so that counts and re-partitions alone are expected to close the gap."""
-    return choose(deployment.slots_per_node, deployment.slots_per_gpu) is splitting.search
+    return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (splitting.search,)
 
 
 def search_nothing(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:

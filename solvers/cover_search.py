@@ -38,7 +38,7 @@ class State(NamedTuple):
     """Where a search stands: everything a call of :func:`advance` needs to go on.
 
     Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``), the types that remain (``alive[d, : num_alive[d]]``,
-    those of an expert side by side), how many copies of each type are still to be placed (``room``), the weights of the experts,
+    those of an expert side by side), how many copies of each type are still to be placed (``room``), the weights of the types,
     the load still to be placed, the expert branched on (-1: not entered), the position of its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
     """
@@ -146,7 +146,7 @@ def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
         np.zeros(count.size),
         np.zeros(count.size),
         np.zeros(count.size),
-        np.ones(num_experts),
+        np.ones(count.size),
         np.zeros(num_experts),
     )
 
@@ -211,23 +211,23 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
                 # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
                 whole = over = 0.0
                 for j in range(k):
-                    whole += old_weight[experts[types[pattern, j]]]
+                    whole += old_weight[types[pattern, j]]
                 unit = slack / whole
                 for j in range(k):
                     t = types[pattern, j]
                     if need[pattern, j] == 1:
-                        over += extra[t] + max(0.0, unit * old_weight[experts[t]] - dearest[t])
+                        over += extra[t] + max(0.0, unit * old_weight[t] - dearest[t])
                 if over > limit:
                     continue
             lists[target + kept] = pattern
             kept += 1
             whole = 0.0
             for j in range(k):
-                whole += weight[experts[types[pattern, j]]]
+                whole += weight[types[pattern, j]]
             unit = slack / whole
             for j in range(k):
                 t = types[pattern, j]
-                share = unit * weight[experts[t]]
+                share = unit * weight[t]
                 if supply[t] < room[t] or share < shares[t, room[t] - 1]:
                     supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
         shrunk = kept < length
@@ -244,8 +244,8 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
             break
         if least > 0.0:
             floor = WEIGHT_FLOOR * least / state.fixed.size
-            for expert in range(state.fixed.size):
-                weight[expert] = max(floor, work.cost[expert])
+            for q in range(state.num_alive[depth]):
+                weight[alive[q]] = max(floor, work.cost[experts[alive[q]]])
         for q in range(state.num_alive[depth]):
             supply[alive[q]] = 0
     state.start[depth + 1] = target + length

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 
 import numpy as np
 
-from heuristics.annealing import LEVELS, anneal
 from problem.bounds import Bound, best_joint_bound, companion_load_at
 from problem.instance import Instance
 from solvers.construct import greedy_map
@@ -27,14 +26,17 @@ from solvers.counts import count_ranges, denominator
 from solvers.cover_search import EXHAUSTED, FOUND, RUNNING, Patterns, State, advance, occurrences
 from solvers.engine import Finding, Incumbent, Limits
 from solvers.gpu_contents import enumerate_patterns
+from solvers.improvement import Improvement
 
 LARGEST_TOTAL = 2**61
 """G + 1 times the scaled total stays below this, so that no sum overflows int64."""
 MAX_PATTERNS = 400_000
 MAX_ENUMERATION_STEPS = 50_000_000
 """A fifth of a second; an instance that needs more steps has too many patterns to search anyway."""
-ANNEALING_STEPS = 1000
-"""Moves per slot and level."""
+ROUNDS = 1
+"""Of annealing and neighbourhood search before the proof: the nearer the best map, the fewer thresholds are tried in vain."""
+FEW_PATTERNS = 24_000
+"""With so many patterns or fewer just below the best map, that threshold is searched at once."""
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
@@ -73,24 +75,13 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     yield bound
     lower, upper = max(bound.value, incumbent.bound.value), instance.makespan(best)
     if lower < upper:
-        for slots in _annealed(instance, best, lower, limits):
-            upper = instance.makespan(slots)
-            yield slots
+        above = Improvement(instance, tuple(best), limits.seed)
+        for _ in range(ROUNDS):
+            if above.upper > lower and above.round(lower):
+                upper = above.upper
+                yield above.best
     if lower < upper:
         yield from _proof(instance, lower, upper, limits)
-
-
-def _annealed(instance: Instance, start: Sequence[int], lower: Fraction, limits: Limits) -> Iterator[tuple[int, ...]]:
-    slots, loads = np.array(start, dtype=np.int64), np.array(instance.loads, dtype=np.float64)
-    distinct, steps = instance.duplicates == "forbidden", ANNEALING_STEPS * instance.num_slots
-    upper = instance.makespan(start)
-    for burst, level in enumerate(LEVELS):
-        seed = limits.seed + burst
-        anneal(loads, slots, instance.num_gpus, instance.max_count, distinct, float(lower), level, steps, seed)
-        value = instance.makespan(slots)
-        if value < upper:
-            upper = value
-            yield tuple(slots.tolist())
 
 
 def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) -> Iterator[Finding]:
@@ -104,8 +95,11 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
     growth = 2.0
     proven = lower
     while proven < Fraction(best, multiple):
-        threshold = min(max(refuted + 1, base + int(reach)), best - 1)
+        threshold = best - 1
         cover = _CoverSearch(instance, multiple, threshold)
+        if cover.num_patterns > FEW_PATTERNS:
+            threshold = min(max(refuted + 1, base + int(reach)), best - 1)
+            cover = _CoverSearch(instance, multiple, threshold)
         while cover.status != EXHAUSTED:
             if cover.too_large or limits.seconds_left <= 0:
                 return
@@ -148,6 +142,7 @@ class _CoverSearch:
         self.instance = instance
         self.nodes = 0
         self.too_large = False
+        self.num_patterns = 0
         self.status = EXHAUSTED
         gpus, k = instance.num_gpus, instance.slots_per_gpu
         total = instance.total * multiple
@@ -168,6 +163,7 @@ class _CoverSearch:
         found = np.empty((MAX_PATTERNS, k), dtype=np.uint16)
         n = enumerate_patterns(size, expert, most, total - (gpus - 1) * threshold, threshold, MAX_ENUMERATION_STEPS, found)
         self.too_large = n < 0
+        self.num_patterns = MAX_PATTERNS + 1 if n < 0 else n
         if n == 0:
             return
         self.status = RUNNING
@@ -183,7 +179,7 @@ class _CoverSearch:
             alive=np.zeros((gpus + 1, len(types)), dtype=np.uint16),
             num_alive=np.full(gpus + 1, len(types), dtype=np.int64),
             room=np.zeros((gpus + 1, len(types)), dtype=np.int64),
-            weight=np.ones((gpus + 1, instance.num_experts), dtype=np.float64),
+            weight=np.ones((gpus + 1, len(types)), dtype=np.float64),
             rest=np.full(gpus + 1, total, dtype=np.int64),
             branch=np.full(gpus + 1, -1, dtype=np.int64),
             position=np.zeros(gpus + 1, dtype=np.int64),

@@ -94,9 +94,9 @@ def solve(
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
     compile_kernels()
-    engine = METHODS[method] if method != "auto" else auto.choose(deployment.slots_per_node, deployment.slots_per_gpu)
-    if engine in _KERNELS:
-        _KERNELS[engine]()
+    shape = deployment.slots_per_node, deployment.slots_per_gpu
+    for engine in auto.engines(*shape) if method == "auto" else (METHODS[method],):
+        _KERNELS.get(engine, lambda: None)()
     started = time.monotonic()
     work = _Work(checked, deployment, method, Limits(started + time_limit, target_gap, workers, seed), started, progress)
     try:

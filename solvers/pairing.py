@@ -276,7 +276,10 @@ class _Search:
             counted = Counter(self.incumbent.slots)
             yield from self._take([counted[e] for e in range(self.instance.num_experts)])
         yield from self._bisect()
-        yield from self._anneal(LEVELS)
+        before = None
+        while self._makespan != before:
+            before = self._makespan
+            yield from self._anneal(LEVELS)
         yield from self._probe_all()
 
     @property
@@ -324,7 +327,8 @@ class _Search:
                 yield from self._raise(self._certified(relaxation))
             elif relaxation.solved:
                 loose = threshold
-            threshold = _inside(self.lower, loose)
+            if loose > self.lower:  # a refuted threshold can raise the bound to the next sum of a pair, which is beyond it
+                threshold = _inside(self.lower, loose)
 
     def _anneal(self, levels: Sequence[float]) -> Iterator[Finding]:
         """Lower the best map by bursts from its counts, aiming at these levels between bound and makespan."""

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from heuristics.annealing import LEVELS, anneal
 from problem.bounds import Bound, best_joint_bound
 from problem.errors import InputError
 from problem.instance import Instance
@@ -37,18 +36,13 @@ from problem.pattern_dual import (
 )
 from solvers.construct import greedy_map
 from solvers.engine import Finding, Incumbent, Limits
+from solvers.improvement import Improvement
 from solvers.native import checked_highspy, run_interruptibly, without_stdout
-from solvers.neighbourhood import improve
 
 PATIENCE = 200
 """Rounds without improvement after which the search ends."""
 FIRST_ROUNDS = 3
 """Rounds from above before the relaxation is set up: often the map is then so near the bound that it is not needed."""
-ANNEAL_STEPS = 1000  # per slot
-MAX_STEPS = 300_000  # under .1 s, so that Ctrl-C is seen soon
-NEIGHBOURHOOD = {3: 13, 4: 8}
-WORK = 2_500_000  # about .1 s
-
 WORTHWHILE = Fraction(1, 10**4)
 """A relaxation that is feasible this close to the bound is not looked at further: nothing better can come from it."""
 RESOLUTION = Fraction(1, 10**5)
@@ -85,7 +79,7 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     """
     if instance.slots_per_gpu not in (3, 4):
         raise InputError(f"a GPU has {instance.slots_per_gpu} slots; the pattern search needs 3 or 4")
-    above = _Above(instance, incumbent.slots or greedy_map(instance), limits.seed)
+    above = Improvement(instance, incumbent.slots or greedy_map(instance), limits.seed)
     yield above.best
     bound = best_joint_bound(instance)
     yield bound
@@ -105,35 +99,6 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
             if stronger is not None:
                 lower = stronger.value
                 yield stronger
-
-
-class _Above:
-    """The best map, and rounds of annealing and neighbourhood search that improve it."""
-
-    def __init__(self, instance: Instance, slots: tuple[int, ...], seed: int) -> None:
-        self.instance = instance
-        self.best = slots
-        self.upper = instance.makespan(slots)
-        self._loads = np.array(instance.loads, dtype=np.float64)
-        self._slots = np.array(slots, dtype=np.int64)
-        self._seeds = np.random.default_rng(seed)
-        self._rounds = 0
-
-    def round(self, lower: Fraction) -> bool:
-        """Anneal and re-partition once; return whether the map is better than before."""
-        instance, slots = self.instance, self._slots
-        common = (instance.num_gpus, instance.max_count, instance.duplicates == "forbidden", float(lower))
-        level = LEVELS[self._rounds % len(LEVELS)]
-        steps = min(ANNEAL_STEPS * slots.size, MAX_STEPS)
-        anneal(self._loads, slots, *common, level, steps, int(self._seeds.integers(2**31)))
-        size = NEIGHBOURHOOD[instance.slots_per_gpu] + int(self._seeds.integers(-2, 3))
-        improve(self._loads, slots, *common, size, WORK, int(self._seeds.integers(2**31)))
-        self._rounds += 1
-        value = instance.makespan(slots)
-        if value >= self.upper:
-            return False
-        self.best, self.upper = tuple(slots.tolist()), value
-        return True
 
 
 class _Below:
