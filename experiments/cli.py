@@ -283,6 +283,7 @@ class Bench(StrEnum):
     """What a bench measures."""
 
     solvers = "solvers"
+    heuristics = "heuristics"
 
 
 @app.command()
@@ -292,13 +293,14 @@ def bench(
     workers: Annotated[int, typer.Option(help="Processes for what is not timed against a level.")] = 2,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure the exact engines: levels, all methods side by side, agreement with brute force; can be stopped and run again."""
-    from experiments import solver_bench
+    """Measure the exact engines or the heuristics against their levels and against the others; can be stopped and run again."""
+    from experiments import heuristic_bench, solver_bench
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
-    measured = solver_bench.run(runs, workers, log)
-    print(json.dumps(measured) if as_json else solver_bench.tables(measured))
+    chosen = solver_bench if what is Bench.solvers else heuristic_bench
+    measured = chosen.run(runs, workers, log)
+    print(json.dumps(measured) if as_json else chosen.tables(measured))
 
 
 @app.command()

@@ -36,6 +36,7 @@ def write_manifest(results: Path) -> None:
         "figures": {"paper/figures/*": {"script": "experiments/figures", "rows": suites}},
         "tables": {
             "tables.md": {"script": "experiments/tables.py", "rows": suites},
+            "heuristic_tables.md": {"script": "experiments/heuristic_bench.py", "rows": suites},
             "solver_tables.md": {"script": "experiments/solver_bench.py", "rows": suites},
         },
     }

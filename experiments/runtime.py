@@ -16,7 +16,13 @@ from problem.deployment import Deployment
 
 
 def measure(
-    methods: list[str], loads: np.ndarray, deployment: Deployment, instance: str, rounds: int, tick: Callable[[str], None]
+    methods: list[str],
+    loads: np.ndarray,
+    deployment: Deployment,
+    instance: str,
+    rounds: int,
+    tick: Callable[[str], None],
+    calls: int = 1,
 ) -> list[Row]:
     """Time every method ``rounds`` times after one warm-up, round by round, and return a row per method.
 
@@ -31,7 +37,9 @@ def measure(
         Name of the instance in the rows.
     rounds : int
     tick : callable
-        Called with the method's name after every call.
+        Called with the method's name after every turn.
+    calls : int, default 1
+        Calls in a turn; the last one is timed, so that with several the processor's caches are warm.
 
     Returns
     -------
@@ -44,7 +52,7 @@ def measure(
     try:
         for method in methods:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, method, loads, deployment), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, method, loads, deployment, calls), daemon=True)
             process.start()
             workers[method] = process, ours
         for turn in range(rounds + 1):
@@ -68,7 +76,7 @@ def measure(
             "kind": "runtime",
             "status": "timed",
             "hash": rows.instance_hash(loads, deployment),
-            "parameters": {"rounds": rounds, "threads": 1},
+            "parameters": {"rounds": rounds, "calls": calls, "threads": 1},
             "seconds": seconds[method],
             "median_seconds": medians[method],
             "ratio": medians[method] / medians[methods[0]],
@@ -79,7 +87,7 @@ def measure(
     ]
 
 
-def _serve(pipe: Connection, method: str, loads: np.ndarray, deployment: Deployment) -> None:
+def _serve(pipe: Connection, method: str, loads: np.ndarray, deployment: Deployment, calls: int) -> None:
     import torch
 
     from heuristics import rebalance
@@ -90,6 +98,8 @@ def _serve(pipe: Connection, method: str, loads: np.ndarray, deployment: Deploym
             pipe.recv()
         except EOFError:
             return
-        start = time.perf_counter()
-        rebalance(loads, deployment, method)
-        pipe.send(time.perf_counter() - start)
+        for _ in range(calls):
+            start = time.perf_counter()
+            rebalance(loads, deployment, method)
+            elapsed = time.perf_counter() - start
+        pipe.send(elapsed)

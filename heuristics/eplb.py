@@ -6,13 +6,20 @@ from typing import Any
 
 import torch
 
-from heuristics.registry import get_method
+from heuristics.registry import DEFAULT_METHOD, choose
 from problem.deployment import Deployment
 from problem.errors import InputError
 
 
 def rebalance_experts(
-    weight: Any, num_replicas: int, num_groups: int, num_nodes: int, num_gpus: int, *, method: str = "initial_program"
+    weight: Any,
+    num_replicas: int,
+    num_groups: int,
+    num_nodes: int,
+    num_gpus: int,
+    *,
+    method: str = DEFAULT_METHOD,
+    config: Any = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Plan replicas and their slots for every layer.
 
@@ -24,8 +31,10 @@ def rebalance_experts(
         Physical experts S; a multiple of ``num_gpus``.
     num_groups, num_nodes, num_gpus : int
         Hierarchical where the groups divide over the nodes, otherwise global.
-    method : str, default "initial_program"
-        Key of :data:`heuristics.METHODS`; the default is DeepSeek's own algorithm.
+    method : str, default "fast"
+        Key of :data:`heuristics.METHODS`; "initial_program" is DeepSeek's own algorithm.
+    config : path, FastConfig or PipelineConfig, optional
+        What to run in place of a named method; see :func:`heuristics.rebalance`. A file is read anew in every call.
 
     Returns
     -------
@@ -39,7 +48,8 @@ def rebalance_experts(
     Raises
     ------
     InputError
-        If the weights are not finite, negative or not two-dimensional, or the numbers do not divide.
+        If the weights are not finite, negative or not two-dimensional, the numbers do not divide, or method or
+        config is not what it must be.
     """
     array = torch.as_tensor(weight).detach().to("cpu")
     if array.ndim != 2 or not array.numel() or array.is_complex():
@@ -50,5 +60,5 @@ def rebalance_experts(
             where = bad.nonzero()[0].tolist()
             raise InputError(f"weight{where} is {array[tuple(where)].item()}; loads must be {needed}")
     deployment = Deployment(array.shape[1], num_replicas, num_gpus, num_nodes=num_nodes, num_groups=num_groups)
-    placement = get_method(method)(array.numpy(), deployment)
+    placement = choose(method, config)(array.numpy(), deployment)
     return torch.from_numpy(placement.phy2log), torch.from_numpy(placement.log2phy()), torch.from_numpy(placement.counts())

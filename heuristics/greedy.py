@@ -13,7 +13,7 @@ def adams_counts(loads: np.ndarray, num_slots: int, max_count: int) -> np.ndarra
     Parameters
     ----------
     loads : ndarray
-        int64 [experts].
+        int64 or float64 [experts].
     num_slots, max_count : int
     """
     experts = loads.size
@@ -34,7 +34,9 @@ def lpt(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray)
 
     Parameters
     ----------
-    loads, counts : ndarray
+    loads : ndarray
+        int64 or float64 [experts].
+    counts : ndarray
         int64 [experts].
     num_gpus : int
     slots : ndarray

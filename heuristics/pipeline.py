@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from heuristics.config import PipelineConfig, Stage
-from heuristics.packing import PACKERS, Packing
-from heuristics.replication import REPLICATORS
-from heuristics.swaps import RULES, rank_by_item, refine
+from heuristics.packing import PACKERS, Packer, Packing, epsilon_lpt, penalty_lpt
+from heuristics.replication import REPLICATORS, fix_up
+from heuristics.swaps import RULES, SwapRule, best_of_candidates, rank_by_item, refine
 from problem.deployment import Deployment
 from problem.placement import Placement
 
@@ -20,7 +22,7 @@ def run(config: PipelineConfig, weight: Tensor, deployment: Deployment) -> Place
     ----------
     config : PipelineConfig
     weight : Tensor
-        Loads, any real dtype [layers, experts]; taken as float32 on the CPU, as the published programs do.
+        Loads, any real dtype [layers, experts]; taken on the CPU in the type of the configuration, float32 unless it says so.
     deployment : Deployment
         Where its groups do not divide over its nodes, one node with one group is planned instead (global policy).
 
@@ -30,7 +32,7 @@ def run(config: PipelineConfig, weight: Tensor, deployment: Deployment) -> Place
         Replica ranks are numbered in the order in which replication handed the replicas out.
     """
     shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
-    weight = weight.to(device="cpu", dtype=torch.float32)
+    weight = weight.to(device="cpu", dtype=getattr(torch, config.dtype))
     layers, experts = weight.shape
     nodes = shape.num_nodes
 
@@ -41,6 +43,8 @@ def run(config: PipelineConfig, weight: Tensor, deployment: Deployment) -> Place
     node_weight = weight.repeat_interleave(nodes, dim=0).gather(1, on_node)
 
     replication = REPLICATORS[config.replication](node_weight, shape.slots_per_node)
+    if config.fix_ups:
+        replication = fix_up(node_weight, replication, config.fix_ups)
     size = (node_weight / replication.count).gather(1, replication.expert)
     packing = _pack(config.replicas, size, replication.expert, shape.gpus_per_node)
 
@@ -55,9 +59,21 @@ def _pack(stage: Stage, weight: Tensor, label: Tensor | None, packs: int) -> Pac
     """Pack the rows by the rules of a stage; without labels every item is of its own kind."""
     if label is None:
         label = torch.arange(weight.shape[1]).expand_as(weight)
-    packing = PACKERS[stage.packer](weight, label, packs)
+    packing = _packer(stage)(weight, label, packs)
     if stage.swap_rule is not None:
-        refine(weight, packing, packs, RULES[stage.swap_rule], min(stage.swap_steps, weight.shape[1] // packs))
+        refine(weight, packing, packs, _swap_rule(stage, stage.swap_rule), min(stage.swap_steps, weight.shape[1] // packs))
     if stage.rank_by_item:
         rank_by_item(packing, packs)
     return packing
+
+
+def _packer(stage: Stage) -> Packer:
+    if stage.packer == "epsilon_lpt":
+        return partial(epsilon_lpt, epsilon=stage.epsilon)
+    if stage.packer == "penalty_lpt":
+        return partial(penalty_lpt, penalty=stage.penalty)
+    return PACKERS[stage.packer]
+
+
+def _swap_rule(stage: Stage, name: str) -> SwapRule:
+    return partial(best_of_candidates, candidates=stage.candidates) if name == "candidates" else RULES[name]

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from heuristics.config import PipelineConfig
+from heuristics.config import Config, FastConfig, PipelineConfig
+from heuristics.config_file import check, read
+from heuristics.methods import Method, from_config
+from heuristics.peers import PEERS
+from heuristics.recommendations import RECOMMENDATIONS
 from heuristics.seed_programs import SEED_PROGRAMS
 from problem.deployment import Deployment
 from problem.errors import InputError
 from problem.loads import as_loads
 from problem.placement import Placement
 
-Method = Callable[[np.ndarray, Deployment], Placement]
-"""``method(weight float64 or int64 [layers, experts], deployment)``; the weights are finite and non-negative."""
+DEFAULT_METHOD = "fast"
 
 
-def _run_pipeline(config: PipelineConfig, weight: np.ndarray, deployment: Deployment) -> Placement:
-    import torch  # imported here so that `import heuristics` stays fast
+def _fast(effort: Any, weight: np.ndarray, deployment: Deployment, tolerance: float | None = None) -> Placement:
+    from heuristics.fast import plan  # imports numba
 
-    from heuristics.pipeline import run
-
-    return run(config, torch.tensor(weight), deployment)
+    return plan(weight, deployment, effort=effort, tolerance=tolerance)
 
 
-METHODS: dict[str, Method] = {name: partial(_run_pipeline, config) for name, config in SEED_PROGRAMS.items()}
+FAST: dict[str, Method] = {
+    "fast-lpt": partial(_fast, "lpt"),
+    "fast": partial(_fast, "fast"),
+    "fast-split": partial(_fast, "split"),
+    "fast-counts": partial(_fast, "counts"),
+}
+"""The project's own planner by effort; see :mod:`heuristics.fast`."""
+METHODS: dict[str, Method] = {
+    **{name: from_config(config) for name, config in SEED_PROGRAMS.items()},
+    **{name: from_config(recommendation.config) for name, recommendation in RECOMMENDATIONS.items()},
+    **PEERS,
+    **FAST,
+}
 """Heuristics by name."""
 
 
@@ -44,7 +57,34 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def rebalance(loads: Any, deployment: Deployment, method: str = "initial_program") -> Placement:
+def configured(config: Config) -> Method:
+    """Return the heuristic that a configuration describes."""
+    if isinstance(config, FastConfig):
+        return partial(_fast, config.effort, tolerance=config.tolerance)
+    return from_config(config)
+
+
+def choose(method: str, config: Any) -> Method:
+    """Return the heuristic of a configuration, of a file that holds one, or, without either, the one of that name.
+
+    Raises
+    ------
+    InputError
+        If a configuration and a method other than the default are given, or either is not what it must be.
+    """
+    if config is None:
+        return get_method(method)
+    if method != DEFAULT_METHOD:
+        raise InputError(f"method is {method!r} and config is given too; only one of the two can say what to run")
+    if isinstance(config, (FastConfig, PipelineConfig)):
+        check(config)
+        return configured(config)
+    if isinstance(config, (str, os.PathLike)):
+        return configured(read(config))
+    raise InputError(f"config is a {type(config).__name__}; a path, a FastConfig or a PipelineConfig is needed")
+
+
+def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, config: Any = None) -> Placement:
     """Plan a placement with a heuristic.
 
     Parameters
@@ -52,8 +92,10 @@ def rebalance(loads: Any, deployment: Deployment, method: str = "initial_program
     loads : array_like of int [layers, experts] or [windows, layers, experts]
         Recorded loads; of a history, oldest window first, the sum is planned on.
     deployment : Deployment
-    method : str, default "initial_program"
+    method : str, default "fast"
         Key of :data:`METHODS`.
+    config : path, FastConfig or PipelineConfig, optional
+        What to run in place of a named method; a file is one that ``eplb-gap calibrate`` wrote (:mod:`heuristics.config_file`).
 
     Returns
     -------
@@ -63,9 +105,10 @@ def rebalance(loads: Any, deployment: Deployment, method: str = "initial_program
     Raises
     ------
     InputError
-        If the loads are no non-negative integers of such a shape, do not fit the deployment, or the method is unknown.
+        If the loads are no non-negative integers of such a shape, do not fit the deployment, or method or config
+        is not what it must be.
     """
-    plan = get_method(method)
+    plan = choose(method, config)
     history = np.ndim(loads) == 3
     checked = as_loads(loads, "loads", 3 if history else 2)
     if checked.shape[-1] != deployment.num_experts:

@@ -41,12 +41,26 @@ def nearest(heavy: Tensor, light: Tensor, difference: float) -> tuple[int, int] 
     return (a, int(partner[a])) if float(left[a]) < difference else None
 
 
+def best_of_candidates(heavy: Tensor, light: Tensor, difference: float, candidates: int = 2) -> tuple[int, int] | None:
+    """The best pair of the ``candidates`` heaviest items of the heavy pack and as many lightest of the light one, if it helps.
+
+    The pair that leaves the smallest ``|difference - 2 (a - b)|`` is exchanged, only if that is strictly less than the
+    difference; of equal ones the heavier item wins, then the lighter partner.
+    """
+    a = heavy.sort(descending=True, stable=True).indices[:candidates]
+    b = light.sort(stable=True).indices[:candidates]
+    left = (difference - 2 * (heavy[a][:, None] - light[b][None, :])).abs()
+    best = int(left.argmin())
+    row, column = divmod(best, len(b))
+    return (int(a[row]), int(b[column])) if float(left[row, column]) < difference else None
+
+
 def refine(weight: Tensor, packing: Packing, packs: int, rule: SwapRule, steps: int) -> None:
     """Apply up to ``steps`` exchanges per row between its heaviest and lightest pack, until the rule declines."""
     rows, items = weight.shape
     if items == packs:
         return
-    loads = torch.zeros(rows, packs).scatter_add_(1, packing.pack, weight)
+    loads = weight.new_zeros(rows, packs).scatter_add_(1, packing.pack, weight)
     for row in range(rows):
         pack, rank = packing.pack[row], packing.rank[row]
         for _ in range(steps):
@@ -73,5 +87,10 @@ def rank_by_item(packing: Packing, packs: int) -> None:
     packing.rank.scatter_(1, order, (torch.arange(items) % (items // packs)).expand(rows, items))
 
 
-RULES: dict[str, SwapRule] = {"unchecked": unchecked, "extremes": extremes, "nearest": nearest}
+RULES: dict[str, SwapRule] = {
+    "unchecked": unchecked,
+    "extremes": extremes,
+    "nearest": nearest,
+    "candidates": best_of_candidates,
+}
 """Swap rules by name."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 
-from experiments import rows, solver_bench
-from experiments.figures import draw_all, performance_profile
+from experiments import heuristic_bench, rows, solver_bench
+from experiments.figures import draw_all, pareto, performance_profile, scaling
 from experiments.publish import write_manifest
 from experiments.tables import loss_rows, readme_table, write_tables
 
@@ -32,9 +32,13 @@ def main() -> None:
     README.write_text(fill_readme(README.read_text(), {"gap table": readme_table(published), "loss table": loss_rows(published)}))
     folder = rows.ROOT / "paper" / "figures"
     drawn = draw_all(published, folder)
-    if {row["suite"] for row in published} >= set(solver_bench.SUITES):
+    suites = {row["suite"] for row in published}
+    if suites >= set(solver_bench.SUITES):
         (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
         drawn += performance_profile.draw(published, folder)
+    if suites >= set(heuristic_bench.SUITES):
+        (rows.RESULTS / "heuristic_tables.md").write_text(heuristic_bench.tables(published))
+        drawn += pareto.draw(published, folder) + scaling.draw(published, folder)
     write_manifest(rows.RESULTS)
     for path in drawn:
         print(path.relative_to(rows.ROOT))

@@ -17,7 +17,7 @@ LOGCNT = [[1, 2, 1, 1, 2, 2, 1, 1, 1, 1, 2, 1], [1, 2, 1, 1, 1, 2, 2, 1, 2, 1, 1
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32, torch.float64, torch.bfloat16])
 def test_deepseeks_readme_example_exactly(dtype):
-    phy2log, log2phy, logcnt = rebalance_experts(README.to(dtype), 16, 4, 2, 8)
+    phy2log, log2phy, logcnt = rebalance_experts(README.to(dtype), 16, 4, 2, 8, method="initial_program")
     assert phy2log.tolist() == PHY2LOG
     assert logcnt.tolist() == LOGCNT
     assert log2phy.shape == (2, 12, 2)
@@ -33,7 +33,7 @@ def test_public_name_is_the_same_object():
         _ = eplb_gap.no_such_name
 
 
-@pytest.mark.parametrize("method", ["initial_program", "eplb_snake_pipeline", "rr_waterfill_hare"])
+@pytest.mark.parametrize("method", ["fast", "initial_program", "eplb_snake_pipeline", "rr_waterfill_hare"])
 def test_tensors_describe_one_legal_map(method):
     weight = torch.rand(3, 64, generator=torch.Generator().manual_seed(6)) ** 3
     tensors = rebalance_experts(weight, 80, 8, 2, 8, method=method)

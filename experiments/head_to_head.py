@@ -1,0 +1,185 @@
+"""The project's planner against every other balancer on the flagship: time, planning gap, serving balance, duplicates."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+import heuristics
+import solvers
+from experiments import rows
+from experiments.rows import Row
+from experiments.runner import Cell
+from experiments.runtime import measure
+from experiments.suites import CERTIFIED_GAP, EXACT_SECONDS, FLAGSHIP, TRACES, WINDOWS, plan, trace
+from experiments.tables import layer_gaps, markdown
+from heuristics.peers import PEERS
+from heuristics.registry import FAST
+from problem import metrics
+from problem.errors import InputError
+
+POLICIES = {"hierarchical": FLAGSHIP, "global": FLAGSHIP.as_global()}
+METHODS = ("initial_program", *PEERS, *FAST)
+PAIRS = WINDOWS - 1
+ROUNDS, CALLS = 11, 3
+"""Turns of the timing; in each a method is called three times and the third call, with warm caches, is timed."""
+SECONDS_SUITE = "heuristic_seconds"
+BASE = "initial_program"
+
+
+def applicable(policy: str) -> list[str]:
+    """Return the methods that plan under a policy: some know no nodes and say so."""
+    loads, found = trace("calibrated").window(0)[:1], []
+    for method in METHODS:
+        try:
+            heuristics.rebalance(loads, POLICIES[policy], method)
+        except InputError:
+            continue
+        found.append(method)
+    return found
+
+
+def quality_cell(trace_name: str, policy: str, method: str) -> Row:
+    """Plan on every window of a trace, verify, and score on that window and on the next."""
+    deployment, loads = POLICIES[policy], trace(trace_name).loads
+    planned, served, upper, duplicates = [], [], [], []
+    status, fields = "legal", {}
+    for window in range(PAIRS):
+        placement, fields = plan(method, loads[window], deployment)
+        status = fields["status"] if fields["status"] != "legal" else status
+        upper.append(fields["upper"])
+        duplicates.append(fields["duplicates"])
+        planned.append(metrics.balancedness_gpu(placement, loads[window], deployment.num_gpus))
+        served.append(metrics.balancedness_gpu(placement, loads[window + 1], deployment.num_gpus))
+    return {
+        "kind": "heuristic",
+        "hash": rows.instance_hash(loads, deployment),
+        "parameters": {"windows": PAIRS},
+        "status": status,
+        "upper": upper,
+        "duplicates": duplicates,
+        "planning": planned,
+        "serving": served,
+    }
+
+
+def bound_cell(trace_name: str, policy: str) -> Row:
+    """Certify the optimum of every window of a trace."""
+    deployment, loads = POLICIES[policy], trace(trace_name).loads
+    solved = [solvers.solve(loads[w], deployment, "auto", CERTIFIED_GAP, EXACT_SECONDS) for w in range(PAIRS)]
+    return {
+        "kind": "solver",
+        "hash": rows.instance_hash(loads, deployment),
+        "parameters": {"windows": PAIRS, "target_gap": CERTIFIED_GAP},
+        "status": "certified",
+        "upper": [rows.fractions(solution.upper) for solution in solved],
+        "lower": [rows.fractions(solution.lower) for solution in solved],
+    }
+
+
+def cells() -> list[Cell]:
+    """Return the cells of quality; times are measured apart, all methods in one invocation."""
+    found = []
+    for name in TRACES:
+        for policy in POLICIES:
+            at = {"trace_name": name, "policy": policy}
+            found.append(Cell("heuristics", f"{name} {policy}", "auto", bound_cell, at))
+            found += [Cell("heuristics", f"{name} {policy}", m, quality_cell, {**at, "method": m}) for m in applicable(policy)]
+    return found
+
+
+def times(folder: Path, console: Console) -> list[Row]:
+    """Time all methods on window 0 of the calibrated trace, interleaved, unless the rows are there."""
+    path, revision = folder / f"{SECONDS_SUITE}.ndjson", rows.environment()["revision"]
+    done = [row for row in rows.read(path) if row["revision"] == revision]
+    loads = trace("calibrated").window(0)
+    for policy, deployment in POLICIES.items():
+        methods = applicable(policy)
+        if {row["method"] for row in done if row["instance"] == policy} >= set(methods):
+            continue
+        with Progress(console=console) as bar:
+            task = bar.add_task("times", total=(ROUNDS + 1) * len(methods))
+            measured = measure(
+                methods,
+                loads,
+                deployment,
+                policy,
+                ROUNDS,
+                lambda name, task=task, bar=bar: bar.update(task, advance=1, description=f"times {name}"),  # type: ignore[misc]
+                calls=CALLS,
+            )
+        for row in measured:
+            row["suite"] = SECONDS_SUITE
+            row["argsort_seconds"] = _argsort_seconds(loads)
+            rows.append(path, row)
+        done += measured
+    return done
+
+
+def _argsort_seconds(loads: np.ndarray) -> float:
+    array, seconds = loads.astype(np.float32), []
+    for _ in range(50):
+        start = time.perf_counter()
+        np.argsort(array)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def mean_gaps(measured: list[Row], name: str, policy: str, method: str) -> list[float]:
+    """Return the gap of every layer and window of a method to the certified bound."""
+    at = {r["method"]: r for r in measured if r["suite"] == "heuristics" and r["instance"] == f"{name} {policy}"}
+    windows = zip(at[method]["upper"], at["auto"]["lower"], strict=True)
+    return [gap for up, low in windows for gap in layer_gaps({"upper": up}, [Fraction(value) for value in low])]
+
+
+def seconds(measured: list[Row], policy: str) -> dict[str, Row]:
+    """Return the time rows of a policy by method."""
+    return {r["method"]: r for r in measured if r["suite"] == SECONDS_SUITE and r["instance"] == policy}
+
+
+def table(measured: list[Row]) -> str:
+    """One table per policy: time, and on both traces gap, balancedness and duplicates."""
+    sections = []
+    for policy in POLICIES:
+        timed, body = seconds(measured, policy), []
+        for method, row in timed.items():
+            cells = [
+                f"{1000 * row['median_seconds']:.2f}",
+                f"{1000 * min(row['seconds']):.2f} to {1000 * max(row['seconds']):.2f}",
+            ]
+            cells.append(f"1/{1 / row['ratio']:.0f}" if row["ratio"] < 0.5 else f"{row['ratio']:.2f}")
+            for name in TRACES:
+                at = next(
+                    r
+                    for r in measured
+                    if r["suite"] == "heuristics" and r["instance"] == f"{name} {policy}" and r["method"] == method
+                )
+                gaps = mean_gaps(measured, name, policy, method)
+                cells += [
+                    f"{100 * fmean(gaps):.4f} / {100 * max(gaps):.3f} %",
+                    f"{fmean(at['planning']):.4f}",
+                    f"{fmean(at['serving']):.4f}",
+                    str(sum(at["duplicates"])),
+                ]
+                legal = at["status"]
+            body.append([f"`{method}`", *cells, legal])
+        argsort = next(iter(timed.values()))["argsort_seconds"]
+        header = ["method", "median ms", "spread ms", f"to `{BASE}`"]
+        for name in TRACES:
+            header += [f"{name}: gap mean / worst", "planning", "serving", "duplicates"]
+        sections.append(
+            f"### {policy}\n\n58 layers, 256 experts, 288 slots, 32 GPUs. `numpy.argsort` of the same 58 x 256 float32 array: "
+            f"{1000 * argsort:.3f} ms.\n\n" + markdown([*header, "maps"], body)
+        )
+    return (
+        "## Head to head\n\nTime of one call with the calibrated window 0, one thread, "
+        f"{ROUNDS} interleaved turns in one invocation. Gap to the certified bound, GPU balancedness on the planning and on the "
+        f"next window, and same-GPU duplicates: means, and sums, over {PAIRS} window pairs of each trace (recorded: 8 layers; "
+        "calibrated: 58, synthetic).\n\n" + "\n\n".join(sections)
+    )
