@@ -24,9 +24,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The exact engines against their levels: rows to runs/, table printed.
+# Exact engines and heuristics against their levels and each other (under an hour): rows to runs/, tables printed.
 bench: setup
 	$(BIN)/eplb-gap bench solvers
+	$(BIN)/eplb-gap bench heuristics
 
 # Redraw the published figures and tables from results/; nothing is solved.
 figures: setup

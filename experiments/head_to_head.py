@@ -183,3 +183,31 @@ def table(measured: list[Row]) -> str:
         f"next window, and same-GPU duplicates: means, and sums, over {PAIRS} window pairs of each trace (recorded: 8 layers; "
         "calibrated: 58, synthetic).\n\n" + "\n\n".join(sections)
     )
+
+
+def readme_table(measured: list[Row]) -> str:
+    """The README's short form: both policies on the calibrated trace, fastest first."""
+    body = []
+    for policy in POLICIES:
+        timed = seconds(measured, policy)
+        for method in sorted(timed, key=lambda m: timed[m]["median_seconds"]):
+            gaps = mean_gaps(measured, "calibrated", policy, method)
+            at = next(
+                r
+                for r in measured
+                if r["suite"] == "heuristics" and r["instance"] == f"calibrated {policy}" and r["method"] == method
+            )
+            per_hundred = 100 * sum(at["duplicates"]) / (PAIRS * len(at["upper"][0]))
+            body.append(
+                [
+                    policy,
+                    f"`{method}`",
+                    f"{1000 * timed[method]['median_seconds']:.2f}",
+                    f"{100 * fmean(gaps):.3f} / {100 * max(gaps):.2f}",
+                    f"{fmean(at['planning']):.4f}",
+                    f"{fmean(at['serving']):.4f}",
+                    f"{per_hundred:.0f}",
+                ]
+            )
+    header = ["policy", "method", "ms", "gap mean / worst, %", "planning", "serving", "duplicates per 100 layers"]
+    return markdown(header, body)

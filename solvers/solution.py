@@ -71,7 +71,7 @@ class Solution:
 
     @property
     def proof(self) -> list[str]:
-        """How the lower bound is proven; "claim of ..." where it rests on the word of a solver."""
+        """How the lower bound is proven, with what it rests on: an exhausted search, the word of a solver ("claim of ...")."""
         return [_described(bound) for bound in self.bounds]
 
     @property
@@ -81,12 +81,14 @@ class Solution:
 
 
 def _described(bound: Bound) -> str:
-    if not bound.is_claim:
-        return bound.kind
     if bound.kind == "claim":
         return f"claim of {bound.witness['solver']}"
-    solvers = {str(node["witness"]["solver"]) for node in bound.witness["nodes"] if node["kind"] == "claim"}
-    return f"{bound.kind}, claim of {' and '.join(sorted(solvers))}"
+    nodes = bound.witness.get("nodes", [])
+    trusted = {node["witness"]["solver"] for node in nodes if node["kind"] == "claim"}
+    parts = [bound.kind]
+    parts += ["exhausted search"] if any(node["kind"] == "exhausted search" for node in nodes) else []
+    parts += [f"claim of {' and '.join(sorted(map(str, trusted)))}"] if trusted else []
+    return ", ".join(parts)
 
 
 class Interrupted(KeyboardInterrupt):

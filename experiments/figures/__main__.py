@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 
-from experiments import heuristic_bench, rows, solver_bench
+from experiments import head_to_head, heuristic_bench, rows, solver_bench
 from experiments.figures import draw_all, pareto, performance_profile, scaling
 from experiments.publish import write_manifest
+from experiments.rows import Row
 from experiments.tables import loss_rows, readme_table, write_tables
 
 README = rows.ROOT / "README.md"
@@ -23,22 +24,28 @@ def fill_readme(text: str, blocks: dict[str, str]) -> str:
     return text
 
 
+def readme_blocks(published: list[Row]) -> dict[str, str]:
+    """Return the tables of the README by the name of their block."""
+    return {
+        "gap table": readme_table(published),
+        "loss table": loss_rows(published),
+        "head to head": head_to_head.readme_table(published),
+    }
+
+
 def main() -> None:
     """Redraw everything."""
     published = rows.read_suites(rows.RESULTS)
-    if not published:
-        sys.exit("results/ holds no rows; run `make reproduce publish` first")
+    missing = {"gap", "protocol", "runtime", *solver_bench.SUITES, *heuristic_bench.SUITES} - {row["suite"] for row in published}
+    if missing:
+        sys.exit(f"results/ holds no rows of {', '.join(sorted(missing))}; run `make reproduce bench publish` first")
     write_tables(published, rows.RESULTS / "tables.md")
-    README.write_text(fill_readme(README.read_text(), {"gap table": readme_table(published), "loss table": loss_rows(published)}))
+    README.write_text(fill_readme(README.read_text(), readme_blocks(published)))
     folder = rows.ROOT / "paper" / "figures"
     drawn = draw_all(published, folder)
-    suites = {row["suite"] for row in published}
-    if suites >= set(solver_bench.SUITES):
-        (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
-        drawn += performance_profile.draw(published, folder)
-    if suites >= set(heuristic_bench.SUITES):
-        (rows.RESULTS / "heuristic_tables.md").write_text(heuristic_bench.tables(published))
-        drawn += pareto.draw(published, folder) + scaling.draw(published, folder)
+    (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
+    (rows.RESULTS / "heuristic_tables.md").write_text(heuristic_bench.tables(published))
+    drawn += performance_profile.draw(published, folder) + pareto.draw(published, folder) + scaling.draw(published, folder)
     write_manifest(rows.RESULTS)
     for path in drawn:
         print(path.relative_to(rows.ROOT))

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from experiments import rows, solver_bench
-from experiments.figures.__main__ import README, fill_readme
+from experiments import heuristic_bench, rows, solver_bench
+from experiments.figures.__main__ import README, fill_readme, readme_blocks
 from experiments.suites import RECORDED_TRACE, gap_cells, protocol_cells
-from experiments.tables import loss_rows, readme_table, write_tables
+from experiments.tables import write_tables
 from problem import LoadTrace
 
 
@@ -32,13 +32,14 @@ def test_manifest_hashes_are_those_of_the_files():
 
 def test_readme_and_tables_are_drawn_from_the_published_rows(published, tmp_path):
     text = README.read_text()
-    assert fill_readme(text, {"gap table": readme_table(published), "loss table": loss_rows(published)}) == text
+    assert fill_readme(text, readme_blocks(published)) == text
     assert write_tables(published, tmp_path / "tables.md") == (rows.RESULTS / "tables.md").read_text()
 
 
-def test_solver_tables_are_drawn_from_the_published_rows(published):
-    assert {cell.key for cell in solver_bench.cells()} <= {rows.key(row) for row in published}
-    assert solver_bench.tables(published) == (rows.RESULTS / "solver_tables.md").read_text()
+@pytest.mark.parametrize(("bench", "name"), [(solver_bench, "solver_tables.md"), (heuristic_bench, "heuristic_tables.md")])
+def test_bench_tables_are_drawn_from_the_published_rows(published, bench, name):
+    assert {cell.key for cell in bench.cells()} <= {rows.key(row) for row in published}
+    assert bench.tables(published) == (rows.RESULTS / name).read_text()
 
 
 def test_recorded_trace_says_what_it_is():

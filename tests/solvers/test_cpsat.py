@@ -9,6 +9,7 @@ import time
 from fractions import Fraction
 
 import pytest
+from known import BY_HAND, PUBLISHED
 
 from problem.bounds import Bound
 from problem.instance import Instance
@@ -16,8 +17,6 @@ from solvers import cpsat, oracle
 from solvers.construct import greedy_map
 from solvers.engine import Incumbent, Limits, drive
 
-FLASHLB = Instance((600, 560, 120, 120, 20, 10, 10, 10), 16, 8)
-README = [(90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86), (20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27)]
 HARD = Instance(tuple(100 + 37 * e % 91 for e in range(24)), 36, 12)
 
 
@@ -29,20 +28,7 @@ def solved(instance: Instance, start: bool = False) -> Incumbent:
     return incumbent
 
 
-@pytest.mark.parametrize(
-    ("instance", "value"),
-    [
-        (Instance((10, 6), 4, 2), Fraction(8)),
-        (Instance((12, 1, 1), 4, 2), Fraction(7)),
-        (Instance((12, 12, 1, 1), 4, 4), Fraction(12)),
-        (Instance((9, 3), 4, 1), Fraction(12)),
-        (Instance((9, 3), 4, 4), Fraction(3)),
-        (Instance((0, 0, 0), 4, 2), Fraction(0)),
-        (Instance((0, 0, 0), 4, 2, "forbidden"), Fraction(0)),
-        (Instance((5,), 3, 3, "forbidden"), Fraction(5, 3)),
-        (Instance((90, 132, 40, 61, 104, 165), 8, 4), Fraction(151)),
-    ],
-)
+@pytest.mark.parametrize(("instance", "value"), BY_HAND)
 def test_known_optima(instance: Instance, value: Fraction) -> None:
     for start in (False, True):
         incumbent = solved(instance, start)
@@ -50,10 +36,7 @@ def test_known_optima(instance: Instance, value: Fraction) -> None:
         assert incumbent.upper == value
 
 
-@pytest.mark.parametrize(
-    ("instance", "value"),
-    [(FLASHLB, Fraction(590, 3)), (Instance(README[0], 16, 8), Fraction(136)), (Instance(README[1], 16, 8), Fraction(172))],
-)
+@pytest.mark.parametrize(("instance", "value"), PUBLISHED)
 def test_published_examples(instance: Instance, value: Fraction) -> None:
     incumbent = solved(instance, start=True)
     assert incumbent.upper == incumbent.bound.value == value

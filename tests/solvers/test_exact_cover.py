@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from known import BY_HAND, PUBLISHED
 
 from experiments.random_instances import flat_instances
 from problem.bounds import Bound
@@ -18,8 +19,6 @@ from solvers import cpsat, exact_cover, oracle
 from solvers.construct import greedy_map
 from solvers.engine import Incumbent, Limits, drive
 from solvers.gpu_contents import enumerate_patterns
-
-README = [(90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86), (20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27)]
 
 
 def lognormal(experts: int, slots: int, gpus: int, sigma: float, seed: int, duplicates: str = "allowed") -> Instance:
@@ -97,20 +96,7 @@ def test_proves_24_slots(seed: int, duplicates: str) -> None:
     assert incumbent.bound.witness["nodes"] > 0
 
 
-@pytest.mark.parametrize(
-    ("instance", "value"),
-    [
-        (Instance(README[0], 16, 8), Fraction(136)),
-        (Instance(README[1], 16, 8), Fraction(172)),
-        (Instance((600, 560, 120, 120, 20, 10, 10, 10), 16, 8), Fraction(590, 3)),
-        (Instance((0, 0, 0, 0), 6, 3), Fraction(0)),
-        (Instance((0, 0, 0, 0), 6, 3, "forbidden"), Fraction(0)),
-        (Instance((12, 1, 1), 4, 2), Fraction(7)),
-        (Instance((9, 5, 3), 6, 6), Fraction(3)),
-        (Instance((9, 3, 1), 8, 1), Fraction(13)),
-        (Instance((5,), 3, 3, "forbidden"), Fraction(5, 3)),
-    ],
-)
+@pytest.mark.parametrize(("instance", "value"), BY_HAND + PUBLISHED)
 def test_known_optima(instance: Instance, value: Fraction) -> None:
     for start in (False, True):
         incumbent = solved(instance, start)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pulp
 import pytest
+from known import BY_HAND, FLASHLB
 
 from problem.bounds import Bound
 from problem.instance import Instance
@@ -21,20 +22,8 @@ from solvers import counts, milp, native, oracle
 from solvers.construct import greedy_map
 from solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
 
-FLASHLB = Instance((600, 560, 120, 120, 20, 10, 10, 10), 16, 8)
 HARD = Instance(tuple(100 + 37 * e % 91 for e in range(24)), 36, 12)
 ENGINES = pytest.mark.parametrize("engine", [milp.search_highs, milp.search_cbc])
-SMALL = [
-    (Instance((10, 6), 4, 2), Fraction(8)),
-    (Instance((12, 1, 1), 4, 2), Fraction(7)),
-    (Instance((12, 12, 1, 1), 4, 4), Fraction(12)),
-    (Instance((9, 3), 4, 1), Fraction(12)),
-    (Instance((9, 3), 4, 4), Fraction(3)),
-    (Instance((0, 0, 0), 4, 2), Fraction(0)),
-    (Instance((0, 0, 0), 4, 2, "forbidden"), Fraction(0)),
-    (Instance((5,), 3, 3, "forbidden"), Fraction(5, 3)),
-    (Instance((90, 132, 40, 61, 104, 165), 8, 4), Fraction(151)),
-]
 
 
 def solved(engine: Engine, instance: Instance, start: bool = False) -> Incumbent:
@@ -46,7 +35,7 @@ def solved(engine: Engine, instance: Instance, start: bool = False) -> Incumbent
 
 
 @ENGINES
-@pytest.mark.parametrize(("instance", "value"), SMALL)
+@pytest.mark.parametrize(("instance", "value"), BY_HAND)
 def test_known_optima(engine: Engine, instance: Instance, value: Fraction) -> None:
     for start in (False, True):
         incumbent = solved(engine, instance, start)
@@ -96,7 +85,7 @@ def test_a_time_limit_is_no_optimum(engine: Engine, seconds: float) -> None:
 
 
 def test_workers_may_change_between_solves() -> None:
-    instance = SMALL[0][0]
+    instance = BY_HAND[0][0]
     for workers in (1, 2, 1):
         incumbent = Incumbent(instance)
         drive(milp.search_highs, incumbent, Limits(time.monotonic() + 60, workers=workers), lambda: None)
@@ -135,7 +124,7 @@ def test_claims_are_rounded_safely() -> None:
 
 
 def test_a_false_bound_is_a_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
-    instance = SMALL[0][0]
+    instance = BY_HAND[0][0]
     real = milp.read_outcome
     monkeypatch.setattr(milp, "read_outcome", lambda *reported: milp.Outcome(True, real(*reported).bound * 1.5))
     with pytest.raises(ContradictionError, match="HiGHS"):
@@ -153,13 +142,13 @@ def test_a_fractional_solution_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(milp, "_build", fractional)
     with pytest.raises(RuntimeError, match=r"x = 0\.5"):
-        solved(milp.search_highs, SMALL[0][0])
+        solved(milp.search_highs, BY_HAND[0][0])
 
 
 def test_old_highspy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.metadata, "version", lambda _: "1.14.0")
     with pytest.raises(RuntimeError, match=r"highspy is 1\.14\.0; at least 1\.15\.1"):
-        solved(milp.search_highs, SMALL[0][0])
+        solved(milp.search_highs, BY_HAND[0][0])
 
 
 def test_count_ranges_keep_every_map_within_the_makespan() -> None:

@@ -8,6 +8,7 @@ import time
 from fractions import Fraction
 
 import pytest
+from known import BY_HAND
 
 from problem.bounds import Bound, cardinality_bound, joint_bounds, lifted_bound, pigeonhole_bound
 from problem.errors import InputError
@@ -41,21 +42,7 @@ def enumerated_optimum(instance: Instance) -> Fraction:
     return min(values)
 
 
-@pytest.mark.parametrize(
-    ("instance", "value"),
-    [
-        (Instance((10, 6), 4, 2), Fraction(8)),
-        (Instance((10, 6), 4, 2, "forbidden"), Fraction(8)),
-        (Instance((12, 1, 1), 4, 2), Fraction(7)),
-        (Instance((12, 12, 1, 1), 4, 4), Fraction(12)),
-        (Instance((9, 3), 4, 1), Fraction(12)),
-        (Instance((9, 3), 4, 4), Fraction(3)),
-        (Instance((0, 0, 0), 4, 2), Fraction(0)),
-        (Instance((0, 0, 0), 4, 2, "forbidden"), Fraction(0)),
-        (Instance((5,), 3, 3), Fraction(5, 3)),
-        (Instance(README_NODE, 8, 4), Fraction(151)),
-    ],
-)
+@pytest.mark.parametrize(("instance", "value"), BY_HAND)
 def test_known_optima(instance: Instance, value: Fraction) -> None:
     assert optimum(instance) == value
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from known import FLASHLB
 
 from experiments.random_instances import flat_instances
 from experiments.random_instances import loads as small_loads
@@ -23,7 +24,6 @@ from solvers import native, pairing
 from solvers.engine import Finding, Incumbent, Limits, drive
 from solvers.oracle import best_map
 
-FLASHLB = Instance((600, 560, 120, 120, 20, 10, 10, 10), 16, 8)
 SHAPES = [(2, 4, 2), (3, 4, 2), (3, 6, 3), (4, 6, 3), (5, 6, 3), (4, 8, 4), (6, 8, 4), (1, 2, 1), (5, 10, 5), (8, 10, 5)]
 
 
