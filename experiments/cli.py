@@ -279,6 +279,59 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@app.command()
+def calibrate(
+    loads: Annotated[Path, typer.Option(help="Load trace (.npz) of at least two windows.")],
+    deployment: Annotated[str, typer.Option(help="Name of a preset deployment.")],
+    budget_ms: Annotated[
+        float | None, typer.Option(help="CPU ms that planning a window may take; by default what the default method takes.")
+    ] = None,
+    policy: Annotated[
+        PolicyChoice, typer.Option(help="Plan as deployed, or ignore nodes and groups.")
+    ] = PolicyChoice.as_deployed,
+    duplicates: Annotated[DuplicatesChoice, typer.Option(help="Two replicas of one expert on a GPU.")] = DuplicatesChoice.allowed,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for config.toml and the figure.")] = Path("runs/calibration"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose a configuration on the first two thirds of the windows, report it on the others, write it for `rebalance`."""
+    from dataclasses import replace
+
+    from rich.progress import Progress
+
+    from experiments import calibration
+    from experiments.figures import calibration_front
+
+    if budget_ms is not None and not budget_ms >= 0:
+        raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
+    shape = replace(Deployment.preset(deployment), duplicates=duplicates.value)
+    if policy is PolicyChoice.global_:
+        shape = shape.as_global()
+    trace = LoadTrace.load(loads)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out is {folder}; a folder that can be written to is needed ({error.strerror})") from None
+    with Progress(console=log) as bar:
+        task = bar.add_task("calibrating", total=None)
+        result = calibration.calibrate(
+            trace.loads,
+            shape,
+            calibration.candidates(),
+            budget_ms,
+            tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
+        )
+        bar.update(task, description="done", completed=1, total=1)
+    written = [
+        calibration.save(result, folder, loads.name, f"{deployment} ({shape.policy})"),
+        *calibration_front.draw(result, f"{deployment}, {shape.policy}", folder),
+    ]
+    if as_json:
+        print(json.dumps({**calibration.summary(result), "files": [str(path) for path in written]}))
+    else:
+        print(calibration.report(result))
+        print("written: " + ", ".join(map(str, written)))
+
+
 class Bench(StrEnum):
     """What a bench measures."""
 

@@ -29,13 +29,14 @@ REASONS = {
     "adams-fix-up": "Proven: Adams' method minimises `max w/c` for the given number of slots, so that no move can lower it. "
     "The maps are the same to the last bit. (The seed moves a replica from the largest `w/c` to the smallest, which raises "
     "the maximum.)",
-    "hamilton-fix-up": "Hamilton's quotas are of the extra replicas, which starves hot experts: `max w/c` is above Adams' "
-    "and a move lowers it. Where loads are skewed enough for that it helps Hamilton, but one move per node does not "
-    "overtake Adams (second base), whose maximum is the least possible.",
+    "hamilton-fix-up": "Hamilton's quotas are of the extra replicas, which starves hot experts: where loads are skewed, `max "
+    "w/c` is above Adams' and a move lowers it. It cannot pass Adams (second base), whose maximum is the least possible; on "
+    "the milder recorded loads both agree on it already.",
     "diversity-epsilon": "On the planning window a GPU's load is the same whether it holds two replicas of one expert or of "
     "two: the gap does not see duplicates, and the tie-breaker costs nothing there. On the next window a duplicate doubles "
     "the error of one expert's forecast on one GPU: serving follows the number of duplicates, the hard rule (first base, "
-    "none) before the tie-breaker before plain LPT (second base). Only the drifting calibrated loads show it.",
+    "none) before the tie-breaker before plain LPT (second base). The 58 calibrated layers show it, the eight recorded ones "
+    "do not.",
     "diversity-penalty": "As the tolerance; with at most one repeat in question, price and tolerance of one size decide alike.",
     "hybrid-on-copies": "Jefferson's method gives hot experts more and the others fewer copies than Adams': `max w/c` "
     "cannot fall. It hardly matters at nine slots per GPU, where the largest replica is far below a GPU's load and LPT "

@@ -17,6 +17,7 @@ def rebalance_experts(
     num_groups: int,
     num_nodes: int,
     num_gpus: int,
+    old_global_expert_indices: Any = None,
     *,
     method: str = DEFAULT_METHOD,
     config: Any = None,
@@ -31,6 +32,8 @@ def rebalance_experts(
         Physical experts S; a multiple of ``num_gpus``.
     num_groups, num_nodes, num_gpus : int
         Hierarchical where the groups divide over the nodes, otherwise global.
+    old_global_expert_indices : optional
+        Ignored: vLLM's policy interface hands the present map over, and every plan here is made anew.
     method : str, default "fast"
         Key of :data:`heuristics.METHODS`; "initial_program" is DeepSeek's own algorithm.
     config : path, FastConfig or PipelineConfig, optional

@@ -83,7 +83,7 @@ class Solution:
 def _described(bound: Bound) -> str:
     if bound.kind == "claim":
         return f"claim of {bound.witness['solver']}"
-    nodes = bound.witness.get("nodes", [])
+    nodes = bound.witness["nodes"] if bound.kind == "hierarchical" else []
     trusted = {node["witness"]["solver"] for node in nodes if node["kind"] == "claim"}
     parts = [bound.kind]
     parts += ["exhausted search"] if any(node["kind"] == "exhausted search" for node in nodes) else []

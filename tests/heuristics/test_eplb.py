@@ -41,6 +41,44 @@ def test_tensors_describe_one_legal_map(method):
     verify(placement, (weight * 1e6).to(torch.int64).numpy(), Deployment(64, 80, 8, num_nodes=2, num_groups=8))
 
 
+class VllmPolicy:
+    """The first generation of vLLM's policy class, as an outside policy would fill it."""
+
+    @classmethod
+    def rebalance_experts(cls, weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices=None):
+        return rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices)
+
+
+SHAPES = [(64, 80, 8, 2, 8), (64, 64, 1, 1, 8), (8, 8, 1, 1, 1), (6, 12, 1, 1, 12), (12, 16, 3, 2, 8), (16, 32, 4, 4, 4)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", ["random", "zero", "hot", "equal", "integers"])
+def test_called_as_deepseeks_users_and_vllms_first_policy_call_theirs(shape, kind):
+    experts, num_replicas, num_groups, num_nodes, num_gpus = shape
+    weight = torch.rand(3, experts, generator=torch.Generator().manual_seed(8))
+    weight = {
+        "random": weight,
+        "zero": torch.zeros_like(weight),
+        "hot": torch.where(torch.arange(experts) == 1, 1e6, weight),
+        "equal": torch.ones_like(weight),
+        "integers": (weight[:1] * 1000).to(torch.int32),
+    }[kind]
+    deployment = Deployment(experts, num_replicas, num_gpus, num_nodes=num_nodes, num_groups=num_groups)
+    loads = (weight.double() * 1024).round().to(torch.int64).numpy()
+    old = torch.zeros(len(weight), num_replicas, dtype=torch.int64)
+    for tensors in (
+        rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus),
+        rebalance_experts(weight, num_replicas, num_groups=num_groups, num_nodes=num_nodes, num_gpus=num_gpus),
+        VllmPolicy.rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus, old),
+    ):
+        phy2log, log2phy, logcnt = tensors
+        assert phy2log.shape == (len(weight), num_replicas)
+        assert log2phy.shape[:2] == logcnt.shape == (len(weight), experts)
+        assert {t.dtype for t in tensors} == {torch.int64}
+        verify(Placement.from_tensors(*tensors), loads, deployment)
+
+
 def test_scaling_by_a_power_of_two_changes_nothing():
     weight = torch.rand(2, 64, generator=torch.Generator().manual_seed(7))
     for factor in (0.25, 1024.0):
