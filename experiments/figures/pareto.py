@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from statistics import fmean
+from typing import Any
+
+import numpy as np
 
 from experiments.figures.style import DARK, MIDDLE, figure, save
 from experiments.head_to_head import POLICIES, mean_gaps, seconds
@@ -34,28 +38,26 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
             axis.plot(
                 x, y, marker="o" if own else "s", ms=5, color=DARK if own else MIDDLE, mfc=DARK if own else "none", ls="none"
             )
-        axis.set_xlim(min(p[0] for p in points) / 2, max(p[0] for p in points) * 12)
+        axis.set_xlim(min(p[0] for p in points) / 2, max(p[0] for p in points) * 200)
+        axis.set_ylim(min(p[1] for p in points) / 1.6, max(p[1] for p in points) * 2.5)
         _label(axis, points)
         axis.set_xlabel("median ms for 58 layers, one thread")
-        axis.set_title(policy, fontsize=9)
+        axis.set_title(f"{policy}, calibrated synthetic loads", fontsize=9)
         axis.grid(color="0.94", which="major")
     axes[0].set_ylabel("mean gap to the certified bound, %")
     return save(fig, folder, "pareto")
 
 
-def _label(axis: object, points: list[tuple[float, float, str]]) -> None:
-    """Write names to the right of their points, pushed upwards where names of neighbours would overlap."""
-    placed: list[tuple[float, float]] = []
-    for x, y, method in sorted(points, key=lambda p: (p[1], p[0])):
-        at = y
-        while any(abs(at / other - 1) < 0.22 and 1 / 12 < x / left < 12 for left, other in placed):
-            at *= 1.12
-        placed.append((x, at))
-        axis.annotate(  # type: ignore[attr-defined]
-            SHOWN.get(method, method),
-            (x, y),
-            (x * 1.35, at),
-            fontsize=7,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.5, "relpos": (0, 0.5)},
-        )
+def _label(axis: Any, points: list[tuple[float, float, str]]) -> None:
+    """Write the planner's names beside its points, those of the others in a column on the right with lines to their points."""
+    others = sorted((p for p in points if p[2] not in FAST), key=lambda p: (p[1], p[0]))
+    column = max(p[0] for p in points) * 4
+    low, high = (math.log(value) for value in (0.4 * others[0][1], 1.6 * others[-1][1]))
+    heights = np.exp(np.linspace(low, high, len(others)))
+    for x, y, method in points:
+        if method in FAST:
+            offset = (5, -9) if method == "fast-lpt" else (7, 0)  # to its right there are others
+            axis.annotate(method, (x, y), offset, textcoords="offset points", fontsize=7, va="center")
+    for (x, y, method), height in zip(others, heights, strict=True):
+        line = {"arrowstyle": "-", "color": "0.8", "linewidth": 0.5, "relpos": (0, 0.5), "shrinkB": 3}
+        axis.annotate(SHOWN.get(method, method), (x, y), (column, height), fontsize=7, va="center", arrowprops=line)
