@@ -91,7 +91,7 @@ def _shape_levels(measured: list[Row]) -> list[list[str]]:
     asked += [(f"64/96/32 {f}", "fast-counts", 3e-3, None, 50.0) for f in ("ln1.0", "zipf.8")]
     hot = [name for name in shapes if "zipf1.2" in name or "hottest" in name]
     asked += [(name, "fast", 2e-3, 2e-2, 5.0) for name in hot]
-    asked += [(name, "fast-counts", 1e-2, None, 20.0) for name in shapes if name.startswith("256/288/144")]
+    asked += [(name, "fast", 1e-2, None, 20.0) for name in shapes if name.startswith("256/288/144")]
     body = []
     for name, method, mean, worst, milliseconds in asked:
         row = shapes[name]
