@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from typing import Any
 
 MIN_HIGHSPY = (1, 15, 1)
 
@@ -52,3 +53,39 @@ def without_stdout() -> Iterator[None]:
     finally:
         os.dup2(saved, 1)
         os.close(saved)
+
+
+def new_highs(options: dict[str, Any]) -> Any:
+    """Return a quiet ``highspy.Highs`` with these options; RuntimeError if it rejects one."""
+    import highspy
+
+    with without_stdout():  # the first instance of a process prints a banner before any option can be set
+        highs = highspy.Highs()
+    for name, value in {"output_flag": False, **options}.items():
+        if highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
+            raise RuntimeError(f"HiGHS rejects the option {name} = {value!r}")
+    return highs
+
+
+def run_highs(highs: Any, stop: Callable[[], object]) -> Any:
+    """Run HiGHS in a thread and return its status; on Ctrl-C call ``stop``, let it end and raise KeyboardInterrupt."""
+    import highspy
+
+    ended: list[Any] = []
+
+    def work() -> None:
+        ended.append(highs.run())
+        # The scheduler belongs to the thread that ran the solver; left alone it would outlive it.
+        highspy.Highs.resetThreadScheduler(True)
+
+    if run_interruptibly(work, stop):
+        raise KeyboardInterrupt
+    return ended[0]
+
+
+def check_status(highs: Any, status: Any) -> None:
+    """Raise RuntimeError if a status that ``run`` returned is an error."""
+    import highspy
+
+    if status == highspy.HighsStatus.kError:
+        raise RuntimeError(f"HiGHS failed with model status {highs.modelStatusToString(highs.getModelStatus())}")

@@ -20,37 +20,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 
 from problem.bounds import Bound, adams_counts, apportionment_bound, mean_bound
 from problem.errors import InputError
 from problem.instance import Instance
-from problem.pairing_dual import (
-    count_table,
-    next_pair_sum,
-    pairing_costs,
-    pairing_witness,
-    previous_pair_sum,
-    replica_keys,
-)
+from problem.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
+from solvers.count_annealing import anneal_counts
 from solvers.engine import ContradictionError, Finding, Incumbent, Limits
-from solvers.native import checked_highspy, run_interruptibly, without_stdout
+from solvers.native import check_status, checked_highspy, new_highs, run_highs
+from solvers.need_model import Inventory, Relaxation
 
-MULTIPLIER_UNIT = 10**6
-SHORTFALL_COST = 100.0
-"""Cost of a missing small replica in the relaxation: keeps it feasible, so that it always has duals."""
 BOUND_TOLERANCE = 1e-3
 """By how much the bound of a MIP must exceed S: the objective is integral, HiGHS's feasibility tolerance is 1e-6 per row."""
-KEY_BITS = 60
-WIDE_LP = 20_000
-"""Columns from which a relaxation takes long enough for Ctrl-C to matter; the callback for it costs more than a small one."""
 COARSE, NEAR = Fraction(1, 10**5), Fraction(5, 10**4)
 SHARES = (0.15, 1.0)
 """Parts of the remaining counts that a probe tries in turn; only the last, all of them, can prove that there is no map."""
@@ -58,7 +45,6 @@ SLICE_SHARE, PART_SHARE = 0.5, 0.05
 """Time for all and for a part of the counts, relative to the time left."""
 LEVELS = (0.0, 0.3, 0.6, 0.9)
 BURST_STEPS = 15 * 10**6
-HOT, COLD = 3e-6, 1e-8
 
 
 def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
@@ -121,125 +107,11 @@ def _separate(pairs: list[list[int]]) -> None:
             pair[1], other[1] = other[1], pair[1]
 
 
-class _Relaxation:
-    """The linear relaxation at one threshold: what it refutes, and what its reduced costs leave."""
-
-    def __init__(self, instance: Instance, threshold: Fraction, limits: Limits) -> None:
-        self.instance, self.threshold, self.limits = instance, threshold, limits
-        self.multipliers: list[tuple[Fraction, Fraction]] = []
-        self.refuted = True
-        self.solved = True
-        table = count_table(instance, threshold)
-        if table is None:
-            return
-        self.table = table
-        bits = KEY_BITS - (2 * max(instance.loads) * int(table.count.max())).bit_length()
-        # Fine enough to tell apart keys that differ; a multiple of the threshold's denominator.
-        self.scale = threshold.denominator << max(0, bits - threshold.denominator.bit_length())
-        self.keys, self.small = replica_keys(instance, threshold, table, self.scale)
-        model = _Inventory(table.expert, table.count, self.keys, self.small, instance.num_experts)
-        highs = _new_highs(limits.seconds_left, {"presolve": "off", "solver": "simplex"})
-        highs.passModel(model.lp(integer=False))
-        _run_lp(highs, interruptible=table.expert.size > WIDE_LP)
-        import highspy
-
-        self.solved = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
-        if not self.solved:
-            self.refuted = False
-            return
-        self.multipliers = self._rounded(np.array(highs.getSolution().row_dual)[instance.num_experts :], model.points)
-        self.refuted = self._least > instance.num_slots * self._unit
-
-    def _rounded(self, duals: np.ndarray, points: np.ndarray) -> list[tuple[Fraction, Fraction]]:
-        """Round to multiples of 1e-6, make them nonincreasing, keep one breakpoint per value."""
-        whole = np.rint(np.maximum(duals, 0.0) * MULTIPLIER_UNIT).astype(np.int64)
-        whole = np.maximum.accumulate(whole[::-1])[::-1]
-        last = [j for j in range(whole.size) if whole[j] > 0 and (j + 1 == whole.size or whole[j + 1] != whole[j])]
-        return [(Fraction(int(points[j]), self.scale), Fraction(int(whole[j]), MULTIPLIER_UNIT)) for j in last]
-
-    @cached_property
-    def _priced(self) -> tuple[np.ndarray, int]:
-        return pairing_costs(self.instance, self.threshold, self.multipliers, self.table)
-
-    @cached_property
-    def _cheapest(self) -> np.ndarray:
-        return np.minimum.reduceat(self._priced[0], self.table.starts)
-
-    @property
-    def _unit(self) -> int:
-        return self._priced[1]
-
-    @property
-    def _least(self) -> int:
-        return int(self._cheapest.sum())
-
-    def remaining(self, share: float = 1.0) -> _Inventory:
-        """Return the model of the counts that a solution with at most S replicas can have, by exact reduced costs.
-
-        A share below 1 keeps only counts that cost at most this part of what S allows above the relaxation: such a model
-        is quickly decided and often feasible if the whole one is, but proves nothing.
-        """
-        costs, table = self._priced[0], self.table
-        allowed = self.instance.num_slots * self._unit - self._least
-        keep = costs - self._cheapest[table.expert] <= (allowed if share == 1.0 else int(share * allowed))
-        return _Inventory(table.expert[keep], table.count[keep], self.keys[keep], self.small[keep], self.instance.num_experts)
-
-
-class _Inventory:
-    """Rows of the inventory form over some columns ``z[e, c]``, and its HiGHS model."""
-
-    def __init__(self, expert: np.ndarray, count: np.ndarray, keys: np.ndarray, small: np.ndarray, num_experts: int) -> None:
-        self.expert, self.count, self.small, self.num_experts = expert, count, small, num_experts
-        # Among equal keys the small ones come first: a pair of exactly T is allowed.
-        order = np.lexsort((~small, -keys))
-        entering = small[order]
-        run = np.cumsum(np.concatenate([[False], entering[1:] & ~entering[:-1]]))
-        leaving = np.flatnonzero(~entering)
-        self.num_rows = int(run[leaving[-1]]) + 1 if leaving.size else 0
-        self.row = np.empty(order.size, dtype=np.int64)
-        # Behind the last big replica the stock only grows: no row.
-        self.row[order] = np.where(run < self.num_rows, run, -1)
-        self.points = np.empty(self.num_rows, dtype=keys.dtype)
-        self.points[run[leaving]] = keys[order][leaving]  # the last, smallest key of every run stays
-
-    def lp(self, integer: bool) -> Any:
-        """Return the HighsLp: columns z, then stocks, then the shortfall that feeds the first row."""
-        import highspy
-
-        n, m = self.expert.size, self.num_rows
-        in_row = self.row >= 0
-        lengths = np.concatenate([1 + in_row, np.full(m, 2), [1 if m else 0]])
-        if m:
-            lengths[n + m - 1] = 1
-        start = np.concatenate([[0], np.cumsum(lengths)])
-        index, value = np.empty(start[-1], dtype=np.int32), np.empty(start[-1])
-        index[start[:n]], value[start[:n]] = self.expert, 1.0
-        at = start[:n][in_row] + 1
-        index[at] = self.num_experts + self.row[in_row]
-        value[at] = np.where(self.small, self.count, -self.count)[in_row]
-        stocks = self.num_experts + np.arange(m)
-        index[start[n : n + m]], value[start[n : n + m]] = stocks, -1.0
-        index[start[n : n + m - 1] + 1], value[start[n : n + m - 1] + 1] = stocks[1:], 1.0
-        if m:
-            index[start[n + m]], value[start[n + m]] = self.num_experts, 1.0
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = n + m + 1, self.num_experts + m
-        lp.col_cost_ = np.concatenate([self.count.astype(float), np.zeros(m), [SHORTFALL_COST]])
-        lp.col_lower_ = np.zeros(n + m + 1)
-        lp.col_upper_ = np.concatenate([np.ones(n), np.full(m + 1, highspy.kHighsInf)])
-        lp.row_lower_ = lp.row_upper_ = np.concatenate([np.ones(self.num_experts), np.zeros(m)])
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = start.astype(np.int32), index, value
-        if integer:
-            lp.integrality_ = [highspy.HighsVarType.kInteger] * n + [highspy.HighsVarType.kContinuous] * (m + 1)
-        return lp
-
-
 @dataclass(frozen=True)
 class _Claim:
     """A bound that rests on HiGHS's word, and the model that it called infeasible."""
 
-    model: _Inventory
+    model: Inventory
     bound: Bound
 
 
@@ -308,7 +180,7 @@ class _Search:
                 self.unconfirmed = None
             yield from self._hand_over(bound)
 
-    def _certified(self, relaxation: _Relaxation) -> Bound:
+    def _certified(self, relaxation: Relaxation) -> Bound:
         threshold = relaxation.threshold
         return Bound(next_pair_sum(self.instance, threshold), "pairing dual", pairing_witness(threshold, relaxation.multipliers))
 
@@ -322,7 +194,7 @@ class _Search:
         threshold = self._below_upper() if self._open else self._makespan
         loose = self._makespan
         while self._open and (loose - self.lower) > COARSE * self.lower:
-            relaxation = _Relaxation(self.instance, threshold, self.limits)
+            relaxation = Relaxation(self.instance, threshold, self.limits)
             if relaxation.refuted:
                 yield from self._raise(self._certified(relaxation))
             elif relaxation.solved:
@@ -354,7 +226,7 @@ class _Search:
                 if not self._widen():
                     return
                 continue
-            relaxation = _Relaxation(self.instance, threshold, self.limits)
+            relaxation = Relaxation(self.instance, threshold, self.limits)
             if relaxation.refuted:
                 yield from self._raise(self._certified(relaxation))
                 continue
@@ -378,7 +250,7 @@ class _Search:
             else:
                 self.undecided = sorted({*self.undecided, threshold})
 
-    def _claimed(self, model: _Inventory, threshold: Fraction, parameters: dict[str, Any]) -> Bound:
+    def _claimed(self, model: Inventory, threshold: Fraction, parameters: dict[str, Any]) -> Bound:
         """Return the bound that HiGHS claims."""
         witness = {"solver": "HiGHS", "version": self.version, "parameters": parameters, "threshold": str(threshold)}
         bound = Bound(next_pair_sum(self.instance, threshold), "claim", witness)
@@ -430,11 +302,11 @@ class _Search:
             "objective_target": self.instance.num_slots + 0.5,
         }
 
-    def _decide(self, model: _Inventory, parameters: dict[str, Any], seconds: float) -> _Verdict:
+    def _decide(self, model: Inventory, parameters: dict[str, Any], seconds: float) -> _Verdict:
         """Let HiGHS look for counts of at most S replicas, or prove that there are none."""
         import highspy
 
-        highs = _new_highs(min(seconds, self.limits.seconds_left), parameters)
+        highs = new_highs({"threads": 1, "time_limit": max(min(seconds, self.limits.seconds_left), 0.01), **parameters})
         highs.passModel(model.lp(integer=True))
         slots = self.instance.num_slots
         _run_mip(highs, slots + BOUND_TOLERANCE)
@@ -495,25 +367,6 @@ def _inside(low: Fraction, high: Fraction, share: Fraction = Fraction(1, 2)) -> 
     return max(low, Fraction(math.floor((low + share * (high - low)) * 2**bits), 2**bits))
 
 
-def _new_highs(seconds: float, parameters: dict[str, Any]) -> Any:
-    import highspy
-
-    with without_stdout():  # the first instance of a process prints a banner before any option can be set
-        highs = highspy.Highs()
-    for name, value in {"output_flag": False, "threads": 1, "time_limit": max(seconds, 0.01), **parameters}.items():
-        if highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
-            raise RuntimeError(f"HiGHS rejects the option {name} = {value!r}")
-    return highs
-
-
-def _run_lp(highs: Any, interruptible: bool) -> None:
-    if interruptible:
-        highs.HandleUserInterrupt = True
-        _run_in_thread(highs, highs.cancelSolve)
-    else:
-        _check_status(highs, highs.run())
-
-
 def _run_mip(highs: Any, enough: float) -> None:
     """Run branch and bound until it ends, Ctrl-C is pressed or its bound exceeds ``enough``."""
 
@@ -527,150 +380,4 @@ def _run_mip(highs: Any, enough: float) -> None:
         highs.cancelSolve()
 
     highs.cbMipInterrupt += look
-    _run_in_thread(highs, stop)
-
-
-def _run_in_thread(highs: Any, stop: Callable[[], object]) -> None:
-    import highspy
-
-    ended: list[Any] = []
-
-    def work() -> None:
-        ended.append(highs.run())
-        # The scheduler belongs to the thread that ran the solver; left alone it would outlive it.
-        highspy.Highs.resetThreadScheduler(True)
-
-    if run_interruptibly(work, stop):
-        raise KeyboardInterrupt
-    _check_status(highs, ended[0])
-
-
-def _check_status(highs: Any, status: Any) -> None:
-    import highspy
-
-    if status == highspy.HighsStatus.kError:
-        raise RuntimeError(f"HiGHS failed with model status {highs.modelStatusToString(highs.getModelStatus())}")
-
-
-@njit(cache=True)
-def anneal_counts(
-    loads: np.ndarray, counts: np.ndarray, owners: np.ndarray, most: int, tau: float, moves: int, seed: int
-) -> float:
-    """Anneal the counts of a fold: one replica more of one expert, one fewer of another.
-
-    The energy is ``sum max(0, pair - tau)^2`` over the pairs of the fold; the temperature falls geometrically.
-
-    Parameters
-    ----------
-    loads : ndarray
-        float64 [experts] in units of the mean GPU load.
-    counts : ndarray
-        int64 [experts]; replaced by the best ones met.
-    owners : ndarray
-        Expert of every replica, largest replica first, int64 [slots]; overwritten.
-    most : int
-        Largest count of an expert.
-    tau : float
-        Makespan aimed at, same unit.
-    moves : int
-    seed : int
-
-    Returns
-    -------
-    float
-        Makespan of the best counts.
-    """
-    np.random.seed(seed)
-    num_slots = owners.size
-    sizes = loads[owners] / counts[owners]
-    new_sizes, new_owners = np.empty(num_slots), np.empty(num_slots, np.int64)
-    energy, best = _fold_energy(sizes, tau, np.inf)
-    best_counts = counts.copy()
-    replicated, place = np.empty(loads.size, np.int64), np.empty(loads.size, np.int64)
-    num_replicated = 0
-    for expert in range(loads.size):
-        if counts[expert] > 1:
-            place[expert] = num_replicated
-            replicated[num_replicated] = expert
-            num_replicated += 1
-    cooling, temperature = (COLD / HOT) ** (1.0 / moves), HOT
-    for _ in range(moves):
-        if best <= tau or num_replicated == 0:
-            break
-        temperature *= cooling
-        take = replicated[np.random.randint(num_replicated)]
-        give = np.random.randint(loads.size)
-        if give == take or counts[give] >= most:
-            continue
-        limit = energy - temperature * np.log(1.0 - np.random.random())
-        _merge(sizes, owners, new_sizes, new_owners, give, loads[give], counts[give] + 1, take, loads[take], counts[take] - 1)
-        new_energy, makespan = _fold_energy(new_sizes, tau, limit)
-        if new_energy > limit:
-            continue
-        energy = new_energy
-        sizes, new_sizes = new_sizes, sizes
-        owners, new_owners = new_owners, owners
-        counts[give] += 1
-        counts[take] -= 1
-        if counts[give] == 2:
-            place[give] = num_replicated
-            replicated[num_replicated] = give
-            num_replicated += 1
-        if counts[take] == 1:
-            num_replicated -= 1
-            moved = replicated[num_replicated]
-            replicated[place[take]] = moved
-            place[moved] = place[take]
-        if makespan < best:
-            best = makespan
-            best_counts[:] = counts
-    counts[:] = best_counts
-    return best
-
-
-@njit(cache=True)
-def _fold_energy(sizes: np.ndarray, tau: float, limit: float) -> tuple[float, float]:
-    """Energy and makespan of a fold; both are incomplete once the energy exceeds ``limit``."""
-    energy, makespan = 0.0, 0.0
-    for i in range(sizes.size // 2):
-        pair = sizes[i] + sizes[sizes.size - 1 - i]
-        makespan = max(makespan, pair)
-        if pair > tau:
-            energy += (pair - tau) ** 2
-            if energy > limit:
-                break
-    return energy, makespan
-
-
-@njit(cache=True)
-def _merge(
-    sizes: np.ndarray,
-    owners: np.ndarray,
-    new_sizes: np.ndarray,
-    new_owners: np.ndarray,
-    first: int,
-    first_load: float,
-    first_left: int,
-    second: int,
-    second_load: float,
-    second_left: int,
-) -> None:
-    """Write the sorted replicas with those of two experts replaced by their new numbers of new size."""
-    first_size, second_size = first_load / first_left, second_load / second_left
-    end = 0
-    for position in range(sizes.size + 1):
-        last = position == sizes.size
-        if not last and (owners[position] == first or owners[position] == second):
-            continue
-        size = -1.0 if last else sizes[position]
-        while (first_left > 0 and first_size > size) or (second_left > 0 and second_size > size):
-            if first_left > 0 and (second_left == 0 or first_size >= second_size):
-                new_sizes[end], new_owners[end] = first_size, first
-                first_left -= 1
-            else:
-                new_sizes[end], new_owners[end] = second_size, second
-                second_left -= 1
-            end += 1
-        if not last:
-            new_sizes[end], new_owners[end] = size, owners[position]
-            end += 1
+    check_status(highs, run_highs(highs, stop))

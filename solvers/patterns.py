@@ -37,7 +37,7 @@ from problem.pattern_dual import (
 from solvers.construct import greedy_map
 from solvers.engine import Finding, Incumbent, Limits
 from solvers.improvement import Improvement
-from solvers.native import checked_highspy, run_interruptibly, without_stdout
+from solvers.native import checked_highspy, new_highs, run_highs
 
 PATIENCE = 200
 """Rounds without improvement after which the search ends."""
@@ -254,12 +254,7 @@ class _Relaxation:
         step = np.searchsorted(self._steps, np.array(instance.loads, dtype=np.float64)[experts] / counts, side="right") - 1
         # Of the counts of an expert at one price, only the least can bind.
         _, rows = np.unique(experts * n + step, return_index=True)
-        with without_stdout():  # the first instance of a process prints a banner before any option can be set
-            highs = highspy.Highs()
-        highs.setOptionValue("output_flag", False)
-        highs.setOptionValue("threads", 1)
-        highs.setOptionValue("presolve", "off")
-        highs.setOptionValue("random_seed", limits.seed)
+        highs = new_highs({"threads": 1, "presolve": "off", "random_seed": limits.seed})
         highs.HandleUserInterrupt = True
         highs.passModel(_price_model(highspy, experts[rows], counts[rows], step[rows], n, instance.num_experts))
         limit = float(threshold)
@@ -272,8 +267,7 @@ class _Relaxation:
             if pool.size:
                 _add_patterns(highs, highspy.kHighsInf, pool)
             highs.setOptionValue("time_limit", highs.getRunTime() + limits.seconds_left)
-            if run_interruptibly(lambda: _run(highspy, highs), highs.cancelSolve):
-                raise KeyboardInterrupt
+            run_highs(highs, highs.cancelSolve)
             if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
                 break
             solution = highs.getSolution()
@@ -360,12 +354,6 @@ def _price_model(
     model.a_matrix_.start_ = np.arange(0, 2 * rows + 1, 2)
     model.a_matrix_.index_, model.a_matrix_.value_ = index.ravel(), value.ravel()
     return model
-
-
-def _run(highspy: Any, highs: Any) -> None:
-    highs.run()
-    # The scheduler belongs to the thread that ran the solver; left alone it would outlive it.
-    highspy.Highs.resetThreadScheduler(True)
 
 
 def _add_patterns(highs: Any, infinity: float, patterns: np.ndarray) -> None:

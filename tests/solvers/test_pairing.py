@@ -21,6 +21,7 @@ from problem import InputError, Instance
 from problem.bounds import Bound
 from problem.pairing_dual import pairing_value
 from solvers import native, pairing
+from solvers.count_annealing import anneal_counts
 from solvers.engine import Finding, Incumbent, Limits, drive
 from solvers.oracle import best_map
 
@@ -160,7 +161,7 @@ def test_interrupt() -> None:
 def test_annealing_keeps_the_best_counts_it_met() -> None:
     loads, counts = np.array([4.0, 3.0, 1.0, 0.5, 0.5]), np.array([1, 1, 2, 3, 1])
     owners = np.array([0, 1, 2, 2, 4, 3, 3, 3])
-    best = pairing.anneal_counts(loads, counts, owners, 4, 0.0, 2000, 1)
+    best = anneal_counts(loads, counts, owners, 4, 0.0, 2000, 1)
     sizes = sorted((w / c for w, c in zip(loads, counts, strict=True) for _ in range(c)), reverse=True)
     assert counts.sum() == 8
     assert best == max(a + b for a, b in zip(sizes[:4], sizes[::-1], strict=False))
