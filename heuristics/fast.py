@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numba import njit
 
 from heuristics import layer_threads
+from heuristics.config import Effort
 from heuristics.pair_swap import PairScratch, deal, descend, new_pair_scratch, pair_passes, remove_duplicates
 from heuristics.replicate_lpt import Flat, Scratch, arrange, kernel, new_flat, new_scratch, replicate, sort_descending
 from heuristics.theta_counts import search_counts
@@ -33,8 +34,6 @@ from heuristics.two_gpu_split import MAX_SLOTS_PER_GPU, split_descent
 from problem.deployment import Deployment
 from problem.errors import InputError
 from problem.placement import Placement
-
-Effort = Literal["lpt", "fast", "split", "counts"]
 
 TOLERANCES: dict[str, float] = {"lpt": 0.0, "fast": 2e-3, "split": 4e-5, "counts": 1e-4}
 """Default distance to the layer's bound, relative, by effort."""

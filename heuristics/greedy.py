@@ -29,6 +29,33 @@ def adams_counts(loads: np.ndarray, num_slots: int, max_count: int) -> np.ndarra
 
 
 @njit(cache=True)
+def lightest_gpu(totals: np.ndarray, filled: np.ndarray, k: int, held: np.ndarray, expert: int) -> int:
+    """Return the lightest GPU with a free slot that does not hold the expert; the lightest with a free slot if all do.
+
+    Parameters
+    ----------
+    totals : ndarray
+        Loads, float64 [gpus].
+    filled : ndarray
+        Slots in use, int64 [gpus]; at least one is below ``k``.
+    k : int
+    held : ndarray
+        The one expert of a GPU that matters, int64 [gpus].
+    expert : int
+    """
+    best = spare = -1
+    for g in range(totals.size):
+        if filled[g] == k:
+            continue
+        if held[g] != expert:
+            if best < 0 or totals[g] < totals[best]:
+                best = g
+        elif spare < 0 or totals[g] < totals[spare]:
+            spare = g
+    return best if best >= 0 else spare
+
+
+@njit(cache=True)
 def lpt(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray) -> bool:
     """Write an LPT map to ``slots`` (GPU-major), copies of an expert on distinct GPUs where room allows.
 
@@ -56,20 +83,10 @@ def lpt(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray)
     distinct = True
     for e in order:
         for _ in range(counts[e]):
-            best = spare = -1
-            for g in range(num_gpus):
-                if filled[g] == k:
-                    continue
-                if last[g] != e:
-                    if best < 0 or totals[g] < totals[best]:
-                        best = g
-                elif spare < 0 or totals[g] < totals[spare]:
-                    spare = g
-            if best < 0:
-                best = spare
-                distinct = False
-            slots[best * k + filled[best]] = e
-            filled[best] += 1
-            totals[best] += sizes[e]
-            last[best] = e
+            g = lightest_gpu(totals, filled, k, last, e)
+            distinct &= last[g] != e
+            slots[g * k + filled[g]] = e
+            filled[g] += 1
+            totals[g] += sizes[e]
+            last[g] = e
     return distinct

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from heuristics.refinement import holds
 from heuristics.replicate_lpt import Flat, kernel
 
 PASSES = 2
@@ -46,15 +47,6 @@ def new_pair_scratch(gpus: int, k: int) -> PairScratch:
     """Return memory for that many GPUs of k slots."""
     pairs = k * (k - 1) // 2 if k <= DOUBLE_SLOTS else 0
     return PairScratch(np.empty(gpus, np.int64), np.empty((2, pairs)), np.empty((2, pairs), np.int64))
-
-
-@kernel
-def holds(items: np.ndarray, start: int, k: int, rank: int) -> bool:
-    """Whether one of the k slots from ``start`` holds the expert."""
-    for slot in range(start, start + k):  # noqa: SIM110 - any() over a generator does not compile
-        if items[slot] == rank:
-            return True
-    return False
 
 
 @kernel
@@ -120,8 +112,6 @@ def deal(flat: Flat) -> None:
     ----------
     flat : Flat
         Loads and counts; items, sizes and totals are overwritten.
-    order : ndarray
-        int64 [at least experts]; experts in the order in which to deal them.
     """
     loads, counts, items, sizes, totals = flat
     gpus = totals.size

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from heuristics.pair_swap import PairScratch, deal, descend, exchange, holds, pair_passes, remove_duplicates, replace
+from heuristics.pair_swap import PairScratch, deal, descend, exchange, pair_passes, remove_duplicates, replace
+from heuristics.refinement import holds
 from heuristics.replicate_lpt import Flat, Scratch, arrange, kernel
 
 THETAS = 16

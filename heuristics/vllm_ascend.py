@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from heuristics.greedy import adams_counts
+from heuristics.greedy import adams_counts, lightest_gpu
 
 
 @njit(cache=True)
@@ -37,17 +37,7 @@ def plan_layer(loads: np.ndarray, num_gpus: int, slots: np.ndarray) -> None:
             totals[gpu] = sizes[e]
             gpu += 1
     for e in np.argsort(-sizes, kind="mergesort"):
-        best = spare = -1
-        for g in range(num_gpus):
-            if filled[g] == k:
-                continue
-            if extra[g] != e:
-                if best < 0 or totals[g] < totals[best]:
-                    best = g
-            elif spare < 0 or totals[g] < totals[spare]:
-                spare = g
-        if best < 0:
-            best = spare
-        slots[best * k + filled[best]] = e
-        filled[best] += 1
-        totals[best] += sizes[e]
+        gpu = lightest_gpu(totals, filled, k, extra, e)
+        slots[gpu * k + filled[gpu]] = e
+        filled[gpu] += 1
+        totals[gpu] += sizes[e]
