@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 import heuristics
 import solvers
 from experiments import rows
 from experiments.rows import Row
 from experiments.runner import Cell
-from experiments.runtime import measure
+from experiments.runtime import timed
 from experiments.suites import CERTIFIED_GAP, EXACT_SECONDS, FLAGSHIP, TRACES, WINDOWS, plan, trace
-from experiments.tables import layer_gaps, markdown
+from experiments.tables import layer_gaps, markdown, pick
 from heuristics.peers import PEERS
 from heuristics.registry import FAST
 from problem import metrics
@@ -33,7 +33,8 @@ SECONDS_SUITE = "heuristic_seconds"
 BASE = "initial_program"
 
 
-def applicable(policy: str) -> list[str]:
+@cache
+def applicable(policy: str) -> tuple[str, ...]:
     """Return the methods that plan under a policy: some know no nodes and say so."""
     loads, found = trace("calibrated").window(0)[:1], []
     for method in METHODS:
@@ -42,7 +43,7 @@ def applicable(policy: str) -> list[str]:
         except InputError:
             continue
         found.append(method)
-    return found
+    return tuple(found)
 
 
 def quality_cell(trace_name: str, policy: str, method: str) -> Row:
@@ -96,30 +97,13 @@ def cells() -> list[Cell]:
 
 def times(folder: Path, console: Console) -> list[Row]:
     """Time all methods on window 0 of the calibrated trace, interleaved, unless the rows are there."""
-    path, revision = folder / f"{SECONDS_SUITE}.ndjson", rows.environment()["revision"]
-    done = [row for row in rows.read(path) if row["revision"] == revision]
-    loads = trace("calibrated").window(0)
-    for policy, deployment in POLICIES.items():
-        methods = applicable(policy)
-        if {row["method"] for row in done if row["instance"] == policy} >= set(methods):
-            continue
-        with Progress(console=console) as bar:
-            task = bar.add_task("times", total=(ROUNDS + 1) * len(methods))
-            measured = measure(
-                methods,
-                loads,
-                deployment,
-                policy,
-                ROUNDS,
-                lambda name, task=task, bar=bar: bar.update(task, advance=1, description=f"times {name}"),  # type: ignore[misc]
-                calls=CALLS,
-            )
-        for row in measured:
-            row["suite"] = SECONDS_SUITE
-            row["argsort_seconds"] = _argsort_seconds(loads)
-            rows.append(path, row)
-        done += measured
-    return done
+    path, loads = folder / f"{SECONDS_SUITE}.ndjson", trace("calibrated").window(0)
+    beside = {"argsort_seconds": _argsort_seconds(loads)}
+    return [
+        row
+        for policy, deployment in POLICIES.items()
+        for row in timed(path, policy, applicable(policy), loads, deployment, ROUNDS, console, CALLS, beside)
+    ]
 
 
 def _argsort_seconds(loads: np.ndarray) -> float:
@@ -131,10 +115,13 @@ def _argsort_seconds(loads: np.ndarray) -> float:
     return median(seconds)
 
 
+def _row(measured: list[Row], name: str, policy: str, method: str) -> Row:
+    return pick(measured, "heuristics", f"{name} {policy}", method)
+
+
 def mean_gaps(measured: list[Row], name: str, policy: str, method: str) -> list[float]:
     """Return the gap of every layer and window of a method to the certified bound."""
-    at = {r["method"]: r for r in measured if r["suite"] == "heuristics" and r["instance"] == f"{name} {policy}"}
-    windows = zip(at[method]["upper"], at["auto"]["lower"], strict=True)
+    windows = zip(_row(measured, name, policy, method)["upper"], _row(measured, name, policy, "auto")["lower"], strict=True)
     return [gap for up, low in windows for gap in layer_gaps({"upper": up}, [Fraction(value) for value in low])]
 
 
@@ -155,11 +142,7 @@ def table(measured: list[Row]) -> str:
             ]
             cells.append(f"1/{1 / row['ratio']:.0f}" if row["ratio"] < 0.5 else f"{row['ratio']:.2f}")
             for name in TRACES:
-                at = next(
-                    r
-                    for r in measured
-                    if r["suite"] == "heuristics" and r["instance"] == f"{name} {policy}" and r["method"] == method
-                )
+                at = _row(measured, name, policy, method)
                 gaps = mean_gaps(measured, name, policy, method)
                 cells += [
                     f"{100 * fmean(gaps):.4f} / {100 * max(gaps):.3f} %",
@@ -192,11 +175,7 @@ def readme_table(measured: list[Row]) -> str:
         timed = seconds(measured, policy)
         for method in sorted(timed, key=lambda m: timed[m]["median_seconds"]):
             gaps = mean_gaps(measured, "calibrated", policy, method)
-            at = next(
-                r
-                for r in measured
-                if r["suite"] == "heuristics" and r["instance"] == f"calibrated {policy}" and r["method"] == method
-            )
+            at = _row(measured, "calibrated", policy, method)
             per_hundred = 100 * sum(at["duplicates"]) / (PAIRS * len(at["upper"][0]))
             body.append(
                 [

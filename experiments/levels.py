@@ -9,7 +9,7 @@ import solvers
 from experiments import rows
 from experiments.rows import Row
 from experiments.runner import Cell
-from experiments.suites import FLAGSHIP, solver_cell
+from experiments.suites import FLAGSHIP, solver_cell, trace
 from experiments.synthetic import family_loads, scaled
 from experiments.tables import markdown
 from problem.deployment import Deployment
@@ -56,10 +56,9 @@ class Level:
     median: float | None = None
     equality: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """Shape and families."""
-        return f"{self.experts}/{self.slots}/{self.gpus} {', '.join(self.families)}"
+    def instance(self, family: str) -> str:
+        """Return the name of the level's instances with these loads: shape and family."""
+        return f"{self.experts}/{self.slots}/{self.gpus} {family}"
 
     def verdict(self, measured: list[Row]) -> tuple[str, bool]:
         """Return what was measured in words, and whether the level is met."""
@@ -126,8 +125,6 @@ def level_cell(number: int, family: str, seed: int) -> Row:
 
 def flagship_cell(policy: str, total: int, gap: float, limit: float) -> Row:
     """Time whole solve calls on the 58 layers of the calibrated trace's first window, scaled; warm, several rounds."""
-    from experiments.suites import trace
-
     deployment = FLAGSHIP if policy == "hierarchical" else FLAGSHIP.as_global()
     loads = scaled(trace("calibrated").window(0), total)
     solvers.solve(loads[:2], deployment, "auto", gap, WARM_SECONDS)
@@ -158,7 +155,7 @@ def cells() -> list[Cell]:
     others = [
         Cell(
             "levels",
-            f"{level.experts}/{level.slots}/{level.gpus} {family}",
+            level.instance(family),
             "auto",
             level_cell,
             {"number": n, "family": family, "seed": seed},
@@ -189,9 +186,9 @@ def table(measured: list[Row]) -> str:
             ]
         )
     for level in LEVELS:
-        names = {f"{level.experts}/{level.slots}/{level.gpus} {family}" for family in level.families}
+        names = {level.instance(family) for family in level.families}
         text, met = level.verdict([r for r in levelled if r["instance"] in names])
-        body.append([level.name, level.asked(), text, "yes" if met else "no"])
+        body.append([level.instance(", ".join(level.families)), level.asked(), text, "yes" if met else "no"])
     return (
         "## Levels of the exact engines\n\n"
         + markdown(["instances (experts/slots/GPUs)", "asked", "measured", "met"], body)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from experiments import rows, suites
 from experiments.compare import Comparison, compare
 from experiments.figures import draw_all
 from experiments.rows import Row
 from experiments.runner import run_cells
-from experiments.runtime import measure
+from experiments.runtime import timed
 from experiments.tables import write_tables
 from heuristics.seed_programs import SEED_PROGRAMS
 
@@ -42,30 +41,9 @@ def reproduce(folder: Path, workers: int, console: Console) -> Report:
         For progress.
     """
     finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console)
-    finished += _runtime(folder, console)
+    loads = suites.trace("calibrated").window(0)
+    runtimes = folder / "runtime.ndjson"
+    finished += timed(runtimes, "calibrated-00", list(SEED_PROGRAMS), loads, suites.FLAGSHIP, RUNTIME_ROUNDS, console)
     tables = write_tables(finished, folder / "tables.md")
     draw_all(finished, folder / "figures")
     return Report(finished, tables, compare(finished, rows.read_suites(rows.RESULTS)))
-
-
-def _runtime(folder: Path, console: Console) -> list[Row]:
-    path = folder / "runtime.ndjson"
-    revision = rows.environment()["revision"]
-    done = [row for row in rows.read(path) if row["revision"] == revision]
-    methods = list(SEED_PROGRAMS)
-    if {row["method"] for row in done} >= set(methods):
-        return done
-    loads = suites.trace("calibrated").window(0)
-    with Progress(console=console) as bar:
-        task = bar.add_task("runtime", total=(RUNTIME_ROUNDS + 1) * len(methods))
-        measured = measure(
-            methods,
-            loads,
-            suites.FLAGSHIP,
-            "calibrated-00",
-            RUNTIME_ROUNDS,
-            lambda name: bar.update(task, advance=1, description=f"runtime {name}"),
-        )
-    for row in measured:
-        rows.append(path, row)
-    return measured
