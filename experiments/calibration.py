@@ -26,6 +26,7 @@ from heuristics.registry import configured
 from problem.deployment import Deployment
 from problem.errors import InputError, PlacementError
 from problem.metrics import balancedness_gpu, optimality_gap
+from problem.placement import Placement
 from problem.validation import verify
 
 CERTIFIED_GAP = 1e-4
@@ -271,40 +272,42 @@ def _measure(
             if isinstance(candidate.config, FastConfig):
                 planner.append(candidate)
             else:
-                (slow if _timed(candidate, loads[0], deployment) > SLOW_SECONDS else quick).append(candidate)
+                (slow if _timed(candidate, loads[0], deployment)[0] > SLOW_SECONDS else quick).append(candidate)
         for number, window in enumerate(training):
             tick(f"training window {window}", len(tried) + number)
             for group, rounds in ((planner, PLANNER_ROUNDS), (quick, PIPELINE_ROUNDS), (slow, 1)):
                 turns = [[_timed(candidate, loads[window], deployment) for candidate in group] for _ in range(rounds)]
-                for candidate, seconds in zip(group, zip(*turns, strict=True), strict=True):
-                    candidate.milliseconds.append(1000 * statistics.median(seconds))
-                    _add_gaps(candidate.gaps, candidate, loads[window], deployment, lower[window])
+                for candidate, timed in zip(group, zip(*turns, strict=True), strict=True):
+                    candidate.milliseconds.append(1000 * statistics.median(seconds for seconds, _ in timed))
+                    candidate.gaps += _gaps(timed[-1][1], loads[window], deployment, lower[window])
     finally:
         torch.set_num_threads(threads)
 
 
-def _timed(candidate: Candidate, loads: np.ndarray, deployment: Deployment) -> float:
-    """Return the CPU seconds of the calling thread for one plan: a progress bar's thread or a busy machine does not count."""
+def _timed(candidate: Candidate, loads: np.ndarray, deployment: Deployment) -> tuple[float, Placement]:
+    """Plan once; return the CPU seconds of the calling thread (a progress bar's or a busy machine's do not count) and the map."""
     plan = configured(candidate.config)
     start = time.thread_time()
-    plan(loads, deployment)
-    return time.thread_time() - start
+    placement = plan(loads, deployment)
+    return time.thread_time() - start, placement
 
 
-def _add_gaps(gaps: list[float], candidate: Candidate, loads: np.ndarray, deployment: Deployment, lower: list[Fraction]) -> None:
-    makespans = verify(configured(candidate.config)(loads, deployment), loads, deployment)
-    gaps.extend(optimality_gap(upper, low) for upper, low in zip(makespans, lower, strict=True))
+def _gaps(placement: Placement, loads: np.ndarray, deployment: Deployment, lower: list[Fraction]) -> list[float]:
+    return [optimality_gap(upper, low) for upper, low in zip(verify(placement, loads, deployment), lower, strict=True)]
 
 
 def _held_out(
     loads: np.ndarray, deployment: Deployment, candidate: Candidate, testing: list[int], lower: list[list[Fraction]]
 ) -> HeldOut:
-    found = HeldOut([], [])
+    plan = configured(candidate.config)
+    before = plan(loads[testing[0] - 1], deployment)
+    gaps: list[float] = []
+    serving = []
     for window in testing:
-        _add_gaps(found.gaps, candidate, loads[window], deployment, lower[window])
-        before = configured(candidate.config)(loads[window - 1], deployment)
-        found.serving.append(balancedness_gpu(before, loads[window], deployment.num_gpus))
-    return found
+        serving.append(balancedness_gpu(before, loads[window], deployment.num_gpus))
+        before = plan(loads[window], deployment)
+        gaps += _gaps(before, loads[window], deployment, lower[window])
+    return HeldOut(gaps, serving)
 
 
 def pareto_front(measured: list[Candidate]) -> list[Candidate]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -136,6 +138,17 @@ def test_out_of_reach_it_ends_without_a_proof(instance: Instance) -> None:
     drive(exact_cover.search, incumbent, Limits(started + 30), lambda: None)
     assert time.monotonic() - started < 10
     assert incumbent.bound.value <= incumbent.upper
+
+
+def test_every_kernel_is_compiled_before_the_clock_starts() -> None:
+    code = (
+        "from heuristics.annealing import anneal; from solvers import exact_cover, gpu_contents, neighbourhood\n"
+        "exact_cover.compile_kernels()\n"
+        "kernels = anneal, neighbourhood.improve, gpu_contents.enumerate_patterns, exact_cover.advance\n"
+        "assert all(kernel.signatures for kernel in kernels), [kernel.__name__ for kernel in kernels if not kernel.signatures]\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_interrupt_ends_a_search() -> None:
