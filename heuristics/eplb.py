@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from heuristics.registry import DEFAULT_METHOD, choose
+from heuristics.tensors import as_tensors, as_weight
 from problem.deployment import Deployment
-from problem.errors import InputError
 
 
 def rebalance_experts(
@@ -33,7 +33,7 @@ def rebalance_experts(
     num_groups, num_nodes, num_gpus : int
         Hierarchical where the groups divide over the nodes, otherwise global.
     old_global_expert_indices : optional
-        Ignored: vLLM's policy interface hands the present map over, and every plan here is made anew.
+        Ignored: every plan here is made anew; :mod:`heuristics.plugins.vllm` moves as few replicas as possible from it.
     method : str, default "fast"
         Key of :data:`heuristics.METHODS`; "initial_program" is DeepSeek's own algorithm.
     config : path, FastConfig or PipelineConfig, optional
@@ -54,14 +54,6 @@ def rebalance_experts(
         If the weights are not finite, negative or not two-dimensional, the numbers do not divide, or method or
         config is not what it must be.
     """
-    array = torch.as_tensor(weight).detach().to("cpu")
-    if array.ndim != 2 or not array.numel() or array.is_complex():
-        raise InputError(f"weight is {array.dtype} of shape {tuple(array.shape)}; real numbers [layers, experts] are needed")
-    array = array.to(torch.float64 if array.is_floating_point() else torch.int64)
-    for bad, needed in ((~torch.isfinite(array), "finite"), (array < 0, "non-negative")):
-        if bad.any():
-            where = bad.nonzero()[0].tolist()
-            raise InputError(f"weight{where} is {array[tuple(where)].item()}; loads must be {needed}")
+    array = as_weight(weight, "weight", "layers, experts")
     deployment = Deployment(array.shape[1], num_replicas, num_gpus, num_nodes=num_nodes, num_groups=num_groups)
-    placement = choose(method, config)(array.numpy(), deployment)
-    return torch.from_numpy(placement.phy2log), torch.from_numpy(placement.log2phy()), torch.from_numpy(placement.counts())
+    return as_tensors(choose(method, config)(array, deployment))

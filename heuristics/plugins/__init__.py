@@ -1,0 +1,90 @@
+"""Policies for serving systems that take one from outside; what all of them share.
+
+A system starts a plug-in without arguments, so its settings come from the environment and are read in every call:
+
+======================  ================================================================================================
+``EPLB_GAP_METHOD``     key of :data:`heuristics.METHODS`; without it "fast"
+``EPLB_GAP_CONFIG``     path of a configuration to run in place of a named method (:mod:`heuristics.config_file`)
+``EPLB_GAP_THRESHOLD``  least part of its largest GPU load that a layer must gain to be changed, as "0.02"; without it any gain
+======================  ================================================================================================
+
+An empty value is none. Every rank of a server plans for itself and must come to the same map: all need the same settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+
+import numpy as np
+
+from heuristics.methods import Method
+from heuristics.registry import DEFAULT_METHOD, choose
+from heuristics.relabel import adopt_where_better, moved, relabel
+from problem.deployment import Deployment
+from problem.errors import InputError
+from problem.placement import Placement
+
+METHOD, CONFIG, THRESHOLD = "EPLB_GAP_METHOD", "EPLB_GAP_CONFIG", "EPLB_GAP_THRESHOLD"
+LOG = logging.getLogger("eplb_gap")
+
+
+def settings() -> tuple[Method, float]:
+    """Return the heuristic and the threshold that the environment asks for.
+
+    Raises
+    ------
+    InputError
+        Naming the variable that is not what it must be.
+    """
+    try:
+        method = choose(os.environ.get(METHOD) or DEFAULT_METHOD, os.environ.get(CONFIG) or None)
+    except InputError as error:
+        raise InputError(f"{METHOD} or {CONFIG}: {error}") from None
+    text = os.environ.get(THRESHOLD) or "0"
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = math.nan
+    if not 0.0 <= threshold < math.inf:
+        raise InputError(f"{THRESHOLD} is {text!r}; a finite number of at least 0 is needed")
+    return method, threshold
+
+
+def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | None) -> Placement:
+    """Plan anew and, where a map is in use, move no more replicas than the better balance needs.
+
+    Parameters
+    ----------
+    weight : ndarray [layers, experts]
+        Checked loads, int64 or float64.
+    deployment : Deployment
+    previous : Placement or None
+        The map in use, of the same shape.
+
+    Raises
+    ------
+    InputError
+        If the environment is not what :func:`settings` needs, or the heuristic refuses loads or deployment.
+    """
+    method, threshold = settings()
+    planned = method(weight, deployment)
+    if previous is None:
+        return planned
+    adopted = adopt_where_better(relabel(planned, previous, deployment), previous, weight, deployment, threshold)
+    if LOG.isEnabledFor(logging.INFO):
+        _report(adopted, planned, previous, deployment)
+    return adopted
+
+
+def _report(adopted: Placement, planned: Placement, previous: Placement, deployment: Deployment) -> None:
+    changed = (adopted.phy2log != previous.phy2log).any(axis=1)
+    LOG.info(
+        "%d of %d layers keep their map; in the others %d of %d replicas move, without relabelling %d would",
+        np.count_nonzero(~changed),
+        changed.size,
+        moved(adopted, previous, deployment).sum(),
+        np.count_nonzero(changed) * deployment.num_slots,
+        moved(planned, previous, deployment)[changed].sum(),
+    )
