@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup reproduce test lint bench figures publish
+.PHONY: setup reproduce test lint bench figures publish fuzz
 
 setup: $(STAMP)
 
@@ -36,3 +36,7 @@ figures: setup
 # Copy finished rows from runs/ to results/ and rewrite the manifest.
 publish: setup
 	$(BIN)/python -m experiments.publish
+
+# Damage valid files of every format 10,000 times per reader: nothing but data or one clear error may come of it.
+fuzz: setup
+	$(BIN)/python -m experiments.fuzz

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -13,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 
 from problem.errors import InputError
+from problem.npy import read_array
 
 TRACE_FORMAT = "eplb-gap load trace"
 TRACE_VERSION = 1
-MAX_AXES = 8
 MAX_TRACE_BYTES = 4 << 30  # decompressed; a file that claims more is refused before anything is read
 
 
@@ -195,21 +192,8 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         info = archive.getinfo(f"{name}.npy")
     except KeyError:
         raise InputError(f"trace file {path} has no entry {name!r}; a trace written by LoadTrace.save is needed") from None
+    where = f"trace file {path}: entry {name!r}"
     if info.file_size > MAX_TRACE_BYTES:
-        raise InputError(f"trace file {path}: entry {name!r} claims {info.file_size} bytes; at most {MAX_TRACE_BYTES} are read")
+        raise InputError(f"{where} claims {info.file_size} bytes; at most {MAX_TRACE_BYTES} are read")
     with archive.open(info) as member:
-        try:
-            npy_format.read_magic(member)
-            shape, fortran, dtype = npy_format.read_array_header_1_0(member)
-        except (ValueError, SyntaxError, tokenize.TokenError) as error:
-            raise InputError(f"trace file {path}: entry {name!r} is no plain array ({error})") from None
-        if dtype.hasobject:
-            raise InputError(f"trace file {path}: entry {name!r} holds pickled objects; plain integers are needed")
-        data = member.read()
-    # The shape is a claim of the file: it is compared with the bytes that are there, so it can't make numpy allocate more.
-    odd = len(shape) > MAX_AXES or min(shape, default=0) < 0 or dtype.itemsize == 0
-    if odd or math.prod(shape) * dtype.itemsize != len(data):
-        raise InputError(
-            f"trace file {path}: entry {name!r} claims shape {shape} of {dtype}, which its {len(data)} bytes do not hold"
-        )
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+        return read_array(member, MAX_TRACE_BYTES, where)

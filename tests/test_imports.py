@@ -12,8 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["problem", "heuristics", "solvers", "experiments"]
 OURS = {*LAYERS, "eplb_gap"}
-HEAVY = ["torch", "numba", "ortools", "pulp", "highspy"]
-FILES = [(layer, path) for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+HEAVY = ["torch", "numba", "ortools", "pulp", "highspy", "polars", "safetensors", "ijson", "yaml", "scipy"]
+FORMAT_LIBRARIES = {"torch", "safetensors", "ijson", "polars", "yaml"}
+FORMATS = ROOT / "problem" / "formats"
+FILES = [
+    ("problem/formats" if FORMATS in path.parents else layer, path)
+    for layer in LAYERS
+    for path in sorted((ROOT / layer).rglob("*.py"))
+]
 
 
 def imported_packages(source: str) -> set[str]:
@@ -29,13 +35,28 @@ def imported_packages(source: str) -> set[str]:
     return found
 
 
+def imported_at_once(source: str) -> set[str]:
+    """Return the top-level packages that a module imports when it is itself imported."""
+    tree = ast.parse(source)
+    inner = {node for outer in ast.walk(tree) if isinstance(outer, ast.FunctionDef) for node in ast.walk(outer)}
+    return {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and node not in inner
+        for name in imported_packages(ast.unparse(node))
+    }
+
+
 def forbidden_imports(layer: str, source: str) -> set[str]:
     """Return the imports of a module that its layer does not permit."""
     found = imported_packages(source)
     if layer == "experiments":
         return set()
-    allowed = set(LAYERS[: LAYERS.index(layer) + 1])
+    allowed = set(LAYERS[: LAYERS.index(layer.partition("/")[0]) + 1])
     bad = (found & OURS) - allowed | found & {"relative import", "dynamic import"}
+    if layer == "problem/formats":
+        allowed_late = FORMAT_LIBRARIES - imported_at_once(source)
+        return found - sys.stdlib_module_names - {"numpy", "problem"} - allowed_late
     if layer == "problem":
         bad |= found - sys.stdlib_module_names - {"numpy", "problem"}
     return bad
@@ -47,7 +68,7 @@ def test_a_module_imports_only_from_its_own_layer_and_below(layer: str, path: Pa
 
 
 def test_every_layer_was_looked_at() -> None:
-    assert {layer for layer, _ in FILES} == set(LAYERS)
+    assert {layer for layer, _ in FILES} == {*LAYERS, "problem/formats"}
     assert ROOT / "problem" / "validation.py" in [path for _, path in FILES]
 
 
@@ -57,6 +78,11 @@ def test_every_layer_was_looked_at() -> None:
         ("problem", "import numpy as np\nimport os.path\nfrom problem.errors import InputError", set()),
         ("problem", "def f():\n    from heuristics.packing import PACKERS", {"heuristics"}),
         ("problem", "import torch", {"torch"}),
+        ("problem", "def f():\n    import torch", {"torch"}),
+        ("problem/formats", "def f():\n    import torch, ijson", set()),
+        ("problem/formats", "import yaml\ndef f():\n    import torch", {"yaml"}),
+        ("problem/formats", "def f():\n    import scipy", {"scipy"}),
+        ("problem/formats", "def f():\n    from heuristics.eplb import g", {"heuristics"}),
         ("problem", "import eplb_gap", {"eplb_gap"}),
         ("problem", "import importlib\nimportlib.import_module('solvers')", {"dynamic import"}),
         ("heuristics", "import torch\nfrom problem import Instance", set()),

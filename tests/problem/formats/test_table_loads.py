@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from experiments.format_samples import sample_loads, write_samples
+from problem import InputError
+from problem.formats import npz, read, tables
+
+LOADS = sample_loads()
+HEAD = "window,layer,expert,tokens\n"
+
+
+def csv(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "loads.csv").write_text(text)
+    return tmp_path / "loads.csv"
+
+
+def test_rows_and_columns_come_in_any_order(tmp_path: Path) -> None:
+    text = write_samples(tmp_path, "csv").read_text().splitlines()
+    rows = [",".join(reversed(line.split(","))) for line in text]
+    path = csv(tmp_path, "\r\n".join([rows[0], *rows[:0:-1]]))
+    trace = read(path)
+    assert np.array_equal(trace.loads, LOADS)
+    assert trace.provenance["layer_ids"] == [1, 2, 3]
+
+
+def test_windows_may_be_numbered_by_their_steps(tmp_path: Path) -> None:
+    path = csv(tmp_path, HEAD + "200,0,0,3\n200,0,1,4\n7,0,0,1\n7,0,1,2\n")
+    assert read(path).loads.tolist() == [[[1, 2]], [[3, 4]]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("", "has no rows"),
+        ("0,0,0,1\n0,0,1,2\n1,0,0,3\n", "window 1, layer 0, expert 1 is missing"),
+        ("0,0,1,1\n1,0,0,2\n1,0,1,3\n", "window 0, layer 0, expert 0 is missing"),
+        ("0,0,0,1\n0,0,1,2\n0,0,1,3\n", "window 0, layer 0, expert 1 is given twice"),
+        ("0,0,0,1\n0,0,2,2\n", "has 2 experts up to 2"),
+        ("-1,0,0,1\n", "column 'window' has -1"),
+        ("0,0,0,-1\n", "must be non-negative"),
+        ("0,0,0,1.5\n", "could not parse `1.5`"),
+        ("0,0,0,x\n", "could not parse `x`"),
+        ("0,0,0,99999999999999999999\n", "could not parse"),
+        ("0,0,0,\n", "empty entries in column 'tokens'"),
+        ("0,0,0,1,9\n", "truncated or no CSV"),
+        ("0,0,0\n", "truncated or no CSV|empty entries"),
+    ],
+)
+def test_rows_that_are_no_grid(tmp_path: Path, rows: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(csv(tmp_path, HEAD + rows))
+
+
+def test_a_sparse_table_does_not_claim_memory(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i},0,1\n" for i in range(20_000))
+    with pytest.raises(InputError, match="at most 268435456 counts"):
+        read(csv(tmp_path, HEAD + rows))
+
+
+@pytest.mark.parametrize(
+    "header", ["window,layer,expert", "window,layer,expert,tokens,more", "window,layer,expert,tokens,tokens"]
+)
+def test_other_columns(tmp_path: Path, header: str) -> None:
+    with pytest.raises(InputError, match="window, layer, expert, tokens are needed"):
+        read(csv(tmp_path, header + "\n0,0,0,1\n"), "csv")
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (polars.DataFrame({"window": [0], "layer": [0], "expert": [0]}), "tokens are needed"),
+        (polars.DataFrame({"window": [0], "layer": [0], "expert": [0], "tokens": [1.0]}), "column 'tokens' of type Float64"),
+        (polars.DataFrame({"window": [0], "layer": [0], "expert": [0], "tokens": ["1"]}), "column 'tokens' of type String"),
+        (polars.DataFrame({"window": [0, 0], "layer": [0, 0], "expert": [0, 1], "tokens": [1, None]}), "empty entries"),
+        (polars.DataFrame({"window": [0], "layer": [0], "expert": [1], "tokens": [1]}), "experts up to 1"),
+    ],
+)
+def test_parquet_that_is_none(tmp_path: Path, frame: polars.DataFrame, message: str) -> None:
+    frame.write_parquet(tmp_path / "loads.parquet")
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "loads.parquet")
+
+
+def test_parquet_takes_any_integer_types(tmp_path: Path) -> None:
+    path = write_samples(tmp_path, "parquet")
+    polars.read_parquet(path).cast({"tokens": polars.UInt64, "window": polars.UInt8}).write_parquet(path)
+    assert np.array_equal(read(path).loads, LOADS)
+
+
+def test_rows_are_counted_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROWS", 47)
+    with pytest.raises(InputError, match="claims 48 rows; at most 47"):
+        read(write_samples(tmp_path / "a", "parquet"))
+    with pytest.raises(InputError, match="at most 47 rows"):
+        read(write_samples(tmp_path / "b", "csv"))
+
+
+@given(arrays(np.uint32, array_shapes(min_dims=2, max_dims=3, max_side=4), elements=st.integers(1, 1000)))
+def test_arrays_come_back(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
+    folder = tmp_path_factory.mktemp("arrays")
+    np.save(folder / "loads.npy", np.asfortranarray(array))
+    np.savez(folder / "loads.npz", loads=array, other=np.array(["x"]))
+    torch.save(torch.from_numpy(array.astype(np.int64)), folder / "loads.pt")
+    for name in ("loads.npy", "loads.npz", "loads.pt"):
+        assert np.array_equal(read(folder / name).loads, array if array.ndim == 3 else array[None])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones(3, dtype=np.int64), r"has shape \(3,\); \[windows, layers, experts\]"),
+        (np.ones((1, 1, 1, 1), dtype=np.int64), r"has shape \(1, 1, 1, 1\)"),
+        (np.ones((0, 2, 2), dtype=np.int64), "non-empty axes"),
+        (np.array([[1, np.nan]]), "must be finite"),
+        (np.array([[1, 0.5]]), "must be integral"),
+        (np.array([["a"]]), "integers are needed"),
+        (np.array([[True]]), "dtype bool"),
+        (np.array([[1, 2**63]], dtype=np.uint64), "fit int64"),
+        (np.ones((1, (1 << 16) + 1, 1), dtype=np.int8), "65537 layers; at most 65536"),
+    ],
+)
+def test_arrays_that_are_no_loads(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "loads.npy", array)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "loads.npy")
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "loads.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "loads.npz", loads=np.array([[{}]], dtype=object))
+    for name in ("loads.npy", "loads.npz"):
+        with pytest.raises(InputError, match="pickled objects"):
+            read(tmp_path / name)
+
+
+def test_a_huge_claim_of_a_short_array(tmp_path: Path) -> None:
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (1048576, 1024, 1024), }\n"
+    (tmp_path / "loads.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64))
+    with pytest.raises(InputError, match=r"claims shape \(1048576, 1024, 1024\)"):
+        read(tmp_path / "loads.npy")
+
+
+def test_an_npz_entry_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "MAX_ENTRY_BYTES", 1000)
+    np.savez_compressed(tmp_path / "loads.npz", loads=np.zeros((1, 1, 1000), dtype=np.int64))
+    with pytest.raises(InputError, match="claims 8128 bytes; at most 1000"):
+        read(tmp_path / "loads.npz")
+
+
+def test_a_torch_file_that_unpacks_to_too_much(tmp_path: Path) -> None:
+    from problem.formats import files
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(1 << 20))
+    (tmp_path / "loads.pt").write_bytes(buffer.getvalue())
+    with pytest.raises(InputError, match="unpacks to 1048576 bytes; at most 4096"):
+        files.load_torch(tmp_path / "loads.pt", 4096)
+
+
+def test_an_ascend_tensor_of_one_axis(tmp_path: Path) -> None:
+    torch.save(torch.ones(3, dtype=torch.int64), tmp_path / "loads.pt")
+    with pytest.raises(InputError, match=r"1 axes; \[layers, experts\]"):
+        read(tmp_path / "loads.pt")
+
+
+@pytest.mark.parametrize("name", ["npz", "npy", "parquet", "vllm-ascend", "eplb-gap"])
+def test_every_truncation_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_samples(tmp_path, name)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), max(1, len(whole) // 60)):
+        path.write_bytes(whole[:length])
+        for format in (None, name):
+            with pytest.raises(InputError):
+                read(path, format)
