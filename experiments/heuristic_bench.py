@@ -7,19 +7,24 @@ from statistics import fmean
 
 from rich.console import Console
 
-from experiments import head_to_head, recommendations, shape_levels
+from experiments import decomposition, head_to_head, migration_table, recommendations, shape_levels
 from experiments.head_to_head import BASE
 from experiments.rows import Row
 from experiments.runner import Cell, run_cells
 from experiments.tables import markdown
 from heuristics.peers import PEERS
 
-SUITES = ("heuristics", "heuristic_seconds", "shapes", "scaling", "recommendations")
+SUITES = ("heuristics", "heuristic_seconds", "shapes", "scaling", "recommendations", migration_table.SUITE, decomposition.SUITE)
 
 
 def cells() -> list[Cell]:
     """Return all cells."""
-    return [*shape_levels.cells(), *head_to_head.cells(), *recommendations.cells()]
+    return [*shape_levels.cells(), *_untimed_cells()]
+
+
+def _untimed_cells() -> list[Cell]:
+    modules = (head_to_head, recommendations, migration_table, decomposition)
+    return [cell for module in modules for cell in module.cells()]
 
 
 def run(folder: Path, workers: int, console: Console) -> list[Row]:
@@ -34,14 +39,19 @@ def run(folder: Path, workers: int, console: Console) -> list[Row]:
     """
     timed = head_to_head.times(folder, console)
     timed += run_cells(shape_levels.cells(), folder, 1, console)
-    return timed + run_cells(head_to_head.cells() + recommendations.cells(), folder, workers, console)
+    return timed + run_cells(_untimed_cells(), folder, workers, console)
 
 
 def tables(measured: list[Row]) -> str:
     """Return all tables as Markdown."""
     sections = [
-        levels_table(measured), head_to_head.table(measured), shape_levels.tables(measured), recommendations.table(measured)
-    ]  # fmt: skip
+        levels_table(measured),
+        head_to_head.table(measured),
+        shape_levels.tables(measured),
+        recommendations.table(measured),
+        decomposition.table(measured),
+        migration_table.table(measured),
+    ]
     return "# Heuristics, measured\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
 
 

@@ -74,9 +74,14 @@ def instance_hash(loads: np.ndarray, deployment: Deployment) -> str:
     return digest.hexdigest()[:16]
 
 
+def fraction(value: Fraction) -> str:
+    """Return a fraction as "p/q"."""
+    return f"{value.numerator}/{value.denominator}"
+
+
 def fractions(values: Iterable[Fraction]) -> list[str]:
     """Return fractions as "p/q"."""
-    return [f"{value.numerator}/{value.denominator}" for value in values]
+    return [fraction(value) for value in values]
 
 
 def append(path: Path, row: Row) -> None:

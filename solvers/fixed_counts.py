@@ -47,9 +47,9 @@ class Assignment:
 def best_assignment(placement: Placement, loads: Any, deployment: Deployment, seed: int = 0) -> Assignment:
     """Assign the replicas of a map anew, keeping every expert's count.
 
-    Groups change nodes where the counts let them: a node's groups must fill its slots exactly. Per node LPT, exchanges and exact
-    two-GPU re-partitions; with two slots per GPU and duplicates allowed the fold, largest with smallest, which is optimal. Bounds:
-    mean, cardinality and pigeonhole of the node's replicas, over the partition of the groups whose worst node is best.
+    Groups change nodes where the counts let them: a node's groups must fill its slots exactly. Per node LPT, exchanges, exact
+    two-GPU re-partitions; with two slots per GPU and duplicates allowed the fold, largest with smallest, which is optimal.
+    Bounds: mean, cardinality and pigeonhole of the node's replicas, over the partition of the groups whose worst node is best.
 
     Parameters
     ----------

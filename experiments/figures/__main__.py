@@ -6,7 +6,7 @@ import re
 import sys
 
 from experiments import head_to_head, heuristic_bench, rows, solver_bench
-from experiments.figures import draw_all, pareto, performance_profile, scaling
+from experiments.figures import decomposition, draw_all, pareto, performance_profile, scaling
 from experiments.publish import write_manifest
 from experiments.rows import Row
 from experiments.tables import loss_rows, readme_table, write_tables
@@ -46,6 +46,7 @@ def main() -> None:
     (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
     (rows.RESULTS / "heuristic_tables.md").write_text(heuristic_bench.tables(published))
     drawn += performance_profile.draw(published, folder) + pareto.draw(published, folder) + scaling.draw(published, folder)
+    drawn += decomposition.draw(published, folder)
     write_manifest(rows.RESULTS)
     for path in drawn:
         print(path.relative_to(rows.ROOT))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from experiments import rows
 from problem import LoadTrace
+
+TRACE, FLAGSHIP = "results/traces/recorded-windows.npz", "dsv3-prefill-ep32"
 
 
 def run(*arguments):
@@ -76,8 +79,28 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
         (["solve"], "exactly one of the two"),
         (["solve", "--example", "flashlb", "--loads", "x.npz"], "exactly one of the two"),
         (["solve", "--loads", "nowhere.npz", "--deployment", "olmoe-ep16"], "does not exist"),
-        (["solve", "--loads", "pyproject.toml", "--deployment", "olmoe-ep16"], "no npz file"),
+        (["solve", "--loads", "pyproject.toml", "--deployment", "olmoe-ep16"], "no recorded loads of a known format"),
         (["solve", "--loads", "pyproject.toml"], "--deployment is missing"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP], "Missing option '--map'"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fastest"], "neither a file nor a method"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "pyproject.toml"], "pyproject.toml"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "LICENSE"], "LICENSE"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--window", "13"], "13"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--plan-window", "12"], "windows 0 to 11"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--protocol", "sed"], "the protocols are"),
+        (
+            ["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "f.py", "--protocol", "seed"],
+            "neither a Python file",
+        ),
+        (["explain", "--loads", TRACE, "--deployment", "olmoe-ep16"], "the loads have 256 experts"),
+        (["explain", "--loads", TRACE, "--slots", "288", "--gpus", "31"], "num_gpus is 31"),
+        (["explain", "--loads", TRACE, "--deployment", FLAGSHIP, "--figure", "x.gif"], "--figure is x.gif"),
+        (["explain", "--loads", TRACE, "--deployment", FLAGSHIP, "--html", "LICENSE/x.html"], "--html is LICENSE"),
+        (["convert", "x.json"], "--map IN is missing"),
+        (["convert", "--loads", TRACE, "x.json"], "a name ending in .npz is needed"),
+        (["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP], "--to is None"),
+        (["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP, "--to", "vllm"], "fast"),
+        (["convert", "--map", "LICENSE", "x.json", "--to", "vllm"], "--experts is missing"),
         (["solve", "--loads", "pyproject.toml", "--deployment", "dsv4"], "the presets are"),
         (["solve", "--example", "flashlb", "--method", "gurobi"], "the solvers are"),
         (["solve", "--exampel", "flashlb"], "No such option"),
@@ -92,6 +115,43 @@ def test_bad_input_is_one_readable_line_and_exit_code_2(arguments, text):
     assert text in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_better_map_is_found_written_and_scored(tmp_path):
+    loads = tmp_path / "loads.csv"
+    cells = itertools.product(range(3), range(2), range(12))
+    lines = [f"{window},{layer},{e},{10 + (7 * window + 5 * layer + 3 * e) % 40}" for window, layer, e in cells]
+    loads.write_text("\n".join(["window,layer,expert,tokens", *lines]))
+    target = tmp_path / "map.json"
+    arguments = ["--loads", loads, "--deployment", "deepseek-readme"]
+    written = run("convert", *arguments, "--map", "fast", "--to", "vllm", target, "--json")
+    assert json.loads(written.stdout) == {"written": str(target), "format": "vllm", "layers": 2, "slots": 16}
+    scored = json.loads(run("evaluate", *arguments, "--map", target, "--map", "fast", "--previous", "fast", "--json").stdout)
+    on_file, planned = scored["maps"]
+    assert (on_file["map"], planned["map"]) == ("map.json", "fast")
+    # The file was planned on the window that is served here: no map planned on the window before serves it better.
+    assert on_file["serving"]["balancedness_gpu"] >= planned["serving"]["balancedness_gpu"]
+    assert planned["planning"]["gap_worst"] >= 0
+    assert planned["moved"] >= 0
+    page, figure = tmp_path / "why.html", tmp_path / "why.png"
+    explained = run("explain", *arguments, "--map", target, "--html", page, "--figure", figure, "--json")
+    data = json.loads(explained.stdout)
+    assert sum(map(Fraction, data["steps"].values())) == Fraction(data["excess"])
+    for layer in data["layers"]:
+        makespans = layer["makespans"]
+        assert sum(map(Fraction, layer["steps"].values())) == Fraction(makespans["planned"]) / Fraction(makespans["mean"]) - 1
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_protocol_scores_methods_and_files_and_refuses_what_fails(tmp_path):
+    program = tmp_path / "mine.py"
+    program.write_text("def rebalance_experts(*arguments):\n    raise RuntimeError('not today')\n")
+    arguments = ["--loads", TRACE, "--deployment", FLAGSHIP, "--protocol", "seed", "--map", "fast", "--map", program]
+    scores = json.loads(run("evaluate", *arguments, "--json").stdout)
+    assert scores["fast"]["status"] == "legal"
+    assert len(scores["fast"]["pairs"]) == 5
+    assert "not today" in scores[str(program)]["status"]
 
 
 def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
@@ -117,7 +177,8 @@ def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("solve", "verify", "record", "reproduce", "bench", "status"))
+    commands = "solve evaluate explain calibrate bench record convert verify reproduce status"
+    assert all(name in done.stdout for name in commands.split())
 
 
 def test_status_counts_cells(tmp_path):

@@ -1,0 +1,158 @@
+"""``reproduce``, ``bench``, ``calibrate`` and ``status``: measurements over many cells."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands.options import (
+    DeploymentName,
+    DuplicatesChoice,
+    DuplicatesOption,
+    Format,
+    Gpus,
+    Groups,
+    JsonFlag,
+    Loads,
+    Nodes,
+    Policy,
+    PolicyChoice,
+    Slots,
+    Window,
+    log,
+    out,
+    read_problem,
+    writable_folder,
+)
+from problem import InputError
+
+
+def reproduce(
+    runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the ten seed programs against proven optima, print the tables, compare with the published rows."""
+    from experiments.reproduce import reproduce as run
+
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; at least 1 is needed")
+    report = run(runs, workers, log)
+    comparison = report.comparison
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "equal": comparison.equal,
+                    "intersecting": comparison.intersecting,
+                    "new": comparison.new,
+                    "problems": comparison.problems,
+                }
+            )
+        )
+    else:
+        print(report.tables)
+        print(
+            f"rows: {comparison.equal} equal to the published ones, {comparison.intersecting} solver intervals meet them, "
+            f"{comparison.new} new; tables and figures in {runs}/"
+        )
+    for problem in comparison.problems:
+        log.print(f"differs from the published row: {problem}", markup=False)
+    if comparison.problems:
+        raise typer.Exit(1)
+
+
+def calibrate(
+    loads: Loads,
+    format: Format = None,
+    window: Window = None,
+    deployment: DeploymentName = None,
+    slots: Slots = None,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    groups: Groups = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="CPU ms that planning a window may take; by default what the default method takes.")
+    ] = None,
+    policy: Policy = PolicyChoice.as_deployed,
+    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for config.toml and the figure.")] = Path("runs/calibration"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose a configuration on the first two thirds of the windows, report it on the others, write it for `rebalance`."""
+    from rich.progress import Progress
+
+    from experiments import calibration
+    from experiments.figures import calibration_front
+
+    if budget_ms is not None and not budget_ms >= 0:
+        raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
+    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    writable_folder(folder, "--out")
+    name = deployment or f"{shape.num_experts}/{shape.num_slots}/{shape.num_gpus}"
+    with Progress(console=log) as bar:
+        task = bar.add_task("calibrating", total=None)
+        result = calibration.calibrate(
+            trace.loads,
+            shape,
+            calibration.candidates(),
+            budget_ms,
+            tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
+        )
+        bar.update(task, description="done", completed=1, total=1)
+    written = [
+        calibration.save(result, folder, loads.name, f"{name} ({shape.policy})"),
+        *calibration_front.draw(result, f"{name}, {shape.policy}", folder),
+    ]
+    if as_json:
+        print(json.dumps({**calibration.summary(result), "files": [str(path) for path in written]}))
+    else:
+        print(calibration.report(result))
+        print("written: " + ", ".join(map(str, written)))
+
+
+class Bench(StrEnum):
+    """What a bench measures."""
+
+    solvers = "solvers"
+    heuristics = "heuristics"
+
+
+def bench(
+    what: Annotated[Bench, typer.Argument(help="What to measure.")],
+    runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
+    workers: Annotated[int, typer.Option(help="Processes for what is not timed against a level.")] = 2,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the exact engines or the heuristics against their levels and against the others; can be stopped and run again."""
+    from experiments import heuristic_bench, solver_bench
+
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; at least 1 is needed")
+    chosen = solver_bench if what is Bench.solvers else heuristic_bench
+    measured = chosen.run(runs, workers, log)
+    print(json.dumps(measured) if as_json else chosen.tables(measured))
+
+
+def status(
+    runs: Annotated[Path, typer.Option(help="Folder with rows.")] = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which cells of the main job are done in a folder of rows."""
+    from experiments import rows, suites
+
+    revision = rows.environment()["revision"]
+    done = {rows.key(row) for row in rows.read_suites(runs) if row["revision"] == revision}
+    counts = {
+        suite: {"done": sum(cell.key in done for cell in cells), "cells": len(cells)}
+        for suite, cells in (("protocol", suites.protocol_cells()), ("gap", suites.gap_cells()))
+    }
+    if as_json:
+        print(json.dumps(counts))
+        return
+    for suite, count in counts.items():
+        out.print(f"{suite}: {count['done']} of {count['cells']} cells done at this revision")

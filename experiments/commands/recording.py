@@ -1,0 +1,61 @@
+"""``record``: loads of a small model trained for this purpose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands.options import JsonFlag, log, out
+from problem import InputError
+
+
+def record(
+    corpus: Annotated[Path, typer.Option(help="Folder with one sub-folder of UTF-8 text files per domain.")],
+    trace: Annotated[Path, typer.Option("--out", help="Per-step trace to write (.npz).")],
+    checkpoint: Annotated[Path, typer.Option(help="Model file; training goes on from it.")] = Path("runs/moe.pt"),
+    tiny: Annotated[bool, typer.Option("--tiny", help="A seconds-long recording over any domains.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train the small mixture-of-experts model on a folder of text, serve shifting traffic, record the expert loads."""
+    import torch
+    from rich.progress import Progress
+
+    from experiments import rows
+    from experiments.moe_trace.config import RecordConfig, tiny_config
+    from experiments.moe_trace.recorder import record as run
+
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; at least 1 is needed")
+    if not corpus.is_dir():
+        raise InputError(f"--corpus is {corpus}; a folder with a sub-folder of text files per domain is needed")
+    torch.set_num_threads(threads)
+    domains = tuple(sorted(p.name for p in corpus.iterdir() if p.is_dir()))
+    if not domains:
+        raise InputError(f"--corpus {corpus} has no sub-folder; one per domain is needed")
+    config = tiny_config(domains) if tiny else RecordConfig()
+    with Progress(console=log) as bar:
+        task = bar.add_task("training", total=None)
+        steps = run(
+            corpus, checkpoint, config, lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+        )
+    steps.provenance["revision"] = rows.environment()["revision"]
+    steps.save(trace)
+    windows = steps.windowed(config.serve.window_steps)
+    windowed = trace.with_name(f"{trace.stem}-windows.npz")
+    windows.save(windowed)
+    summary = {
+        "steps": str(trace),
+        "windows": str(windowed),
+        "shape": list(windows.loads.shape),
+        "skew": {name: values.round(4).tolist() for name, values in windows.skew(config.model.groups).items()},
+        "drift": windows.drift().round(4).tolist(),
+        "training": steps.provenance["training"],
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        out.print_json(data=summary)
