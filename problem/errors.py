@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MAX_REASON = 200
+"""Characters of what a library says that a message quotes."""
+
 
 class InputError(ValueError):
     """An argument or a file is not what it must be; the message names it, what was found, what is allowed."""
@@ -9,3 +12,10 @@ class InputError(ValueError):
 
 class PlacementError(ValueError):
     """A map is not a legal placement; the message names the layer, the slot or expert, and the rule it breaks."""
+
+
+def reason(error: BaseException) -> str:
+    """Return what a library says of a broken file, as part of one line: it may quote the file at any length."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
+    text = text or type(error).__name__
+    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 from problem.npy import read_array
 
 TRACE_FORMAT = "eplb-gap load trace"
@@ -172,8 +172,10 @@ class LoadTrace:
                 loads = _read_member(archive, "loads", path)
         except FileNotFoundError:
             raise InputError(f"trace file {path} does not exist") from None
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise InputError(f"trace file {path} is truncated or no npz file ({error})") from None
+        except InputError:
+            raise
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
+            raise InputError(f"trace file {path} is truncated or no npz file ({reason(error)})") from None
         try:
             meta = json.loads(head.tobytes().decode())
             found = meta["format"], meta["version"]

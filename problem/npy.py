@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 
 MAX_AXES = 8
 CHUNK_BYTES = 1 << 20
@@ -59,5 +59,4 @@ def _read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
     except (zipfile.BadZipFile, zlib.error):  # the stream is broken, not the array; its owner words that
         raise
     except Exception as error:  # numpy evaluates the header as a literal: which errors a crafted one raises is not documented
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{where} is no plain array ({reason})") from None
+        raise InputError(f"{where} is no plain array ({reason(error)})") from None

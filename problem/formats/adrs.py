@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 from problem.formats import files
 from problem.formats.json_rows import count_table
 from problem.formats.recording import Progress, Recording, check_elements
@@ -77,7 +77,7 @@ def _records(path: Path, progress: Progress | None) -> Iterator[Any]:
     except OSError as error:
         raise InputError(f"file {path} cannot be read ({error.strerror})") from None
     except (ijson.JSONError, StopIteration, RecursionError) as error:
-        raise InputError(f"file {path} is no JSON, or cut off ({files.reason(error)})") from None
+        raise InputError(f"file {path} is no JSON, or cut off ({reason(error)})") from None
 
 
 class _Nesting:

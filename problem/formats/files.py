@@ -8,14 +8,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 
 MAX_JSON_BYTES = 1 << 28
 """A JSON document that is parsed at once; larger files are streamed or refused."""
 MAX_ARRAY_BYTES = 4 << 30
 """Decompressed bytes of a file's arrays."""
-MAX_REASON = 200
-"""Characters of a library's own message that are passed on."""
 
 
 def size(path: Path, limit: int) -> int:
@@ -113,13 +111,6 @@ def load_torch(path: Path, limit: int = MAX_ARRAY_BYTES) -> Any:
         raise InputError(f"file {path} holds pickled objects; tensors, numbers, strings, lists and dicts are read") from None
     except Exception as error:  # whatever a broken file makes torch's reader raise: its kinds are not documented
         raise InputError(f"file {path} is no readable torch file ({reason(error)})") from None
-
-
-def reason(error: BaseException) -> str:
-    """Return what a library says of a broken file, as part of one line: it may quote the file at any length."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
-    text = text or type(error).__name__
-    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 from problem.formats import files
 from problem.formats.recording import MAX_ELEMENTS
 from problem.npy import read_array
@@ -28,7 +28,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except InputError:
         raise
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
-        raise InputError(f"file {path} is truncated or no npz file ({files.reason(error)})") from None
+        raise InputError(f"file {path} is truncated or no npz file ({reason(error)})") from None
 
 
 def read_entry(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 from problem.formats import files, megatron, omni_activations, omni_csv, sglang_recorder, tables, tensorrt_llm_statistics
 
 START_BYTES = 1 << 16
@@ -77,7 +77,7 @@ def _of_archive(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"file {path} is a broken zip file ({files.reason(error)})") from None
+        raise InputError(f"file {path} is a broken zip file ({reason(error)})") from None
     if any(name.endswith("data.pkl") for name in names):
         return "sglang-recorder" if isinstance(files.load_torch(path), dict) else "vllm-ascend"
     if "head.npy" in names:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import MAX_REASON, InputError, reason
 from problem.formats import files, parquet_process
 from problem.formats.recording import Progress, Recording, check_elements
 from problem.npy import read_array
@@ -41,7 +41,7 @@ def read_csv(path: Path, _progress: Progress | None) -> Recording:
     try:
         table = polars.read_csv(path, schema_overrides=dict.fromkeys(COLUMNS, polars.Int64), glob=False)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        raise InputError(f"file {path} is truncated or no CSV of such columns ({files.reason(error)})") from None
+        raise InputError(f"file {path} is truncated or no CSV of such columns ({reason(error)})") from None
     for name in COLUMNS:
         if table[name].null_count():
             raise InputError(f"file {path} has empty entries in column {name!r}; integers are needed")
@@ -56,8 +56,8 @@ def read_parquet(path: Path, _progress: Progress | None) -> Recording:
         done = subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
         output.seek(0)
         if done.returncode == parquet_process.REFUSED:
-            said = output.read(files.MAX_REASON).decode("utf-8", "replace")
-            raise InputError(f"file {path} {files.reason(ValueError(said))}")
+            said = output.read(MAX_REASON).decode("utf-8", "replace")
+            raise InputError(f"file {path} {reason(ValueError(said))}")
         if done.returncode:
             raise InputError(f"file {path} is no readable Parquet: its reader ended with code {done.returncode}")
         columns = read_array(output, MAX_ROWS * len(COLUMNS) * 8, f"file {path}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, reason
 from problem.formats import files
 from problem.formats.rank_files import check_ranks, folder_of, matching
 from problem.formats.recording import Progress, Recording, add_counts, check_elements
@@ -77,7 +77,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"file {path} is truncated or no safetensors file ({files.reason(error)})") from None
+        raise InputError(f"file {path} is truncated or no safetensors file ({reason(error)})") from None
 
 
 def _steps_and_layers(tensors: Any, path: Path) -> dict[tuple[int, int], str]:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError
-from problem.formats.files import reason
+from problem.errors import InputError, reason
 from problem.formats.recording import check_elements
 
 

@@ -276,6 +276,17 @@ def test_a_file_truncated_anywhere_is_refused(tmp_path: Path) -> None:
         refuses(path)
 
 
+def test_a_name_that_claims_utf8_and_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.npz"
+    small_trace().save(path)
+    whole = bytearray(path.read_bytes())
+    assert whole[30:38] == b"head.npy"  # the first local header, 30 bytes, and its name
+    whole[7] |= 0x08  # bit 11 of the flags: the name is UTF-8
+    whole[30] = 0xD2
+    path.write_bytes(whole)
+    refuses(path, "no npz file")
+
+
 def test_a_corrupted_byte_is_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "trace.npz"
     trace = small_trace()
