@@ -114,7 +114,7 @@ def run(monkeypatch, *arguments):
     ("windows", "arguments", "text"),
     [
         (3, ["--deployment", "dsv4"], "the presets are"),
-        (3, ["--deployment", "olmoe-ep16"], "loads has 12 experts; the deployment has 64"),
+        (3, ["--deployment", "olmoe-ep16"], "the loads have 12 experts; deployment 'olmoe-ep16' has 64"),
         (1, ["--deployment", "deepseek-readme"], "1 window; at least 2"),
         (3, ["--deployment", "deepseek-readme", "--budget-ms", "-1"], "--budget-ms is -1.0"),
         (
