@@ -6,7 +6,7 @@ on g. ::
     minimise T
     sum_c z[e, c] = 1                          every expert has one count
     sum_g x[e, c, g] = c z[e, c]               and that many replicas
-    sum_{e, c} x[e, c, g] = k                  every GPU is full
+    sum_{e, c} x[e, c, g] = k_g                every GPU is full
     sum_{e, c} (w_e / c) x[e, c, g] <= T       T is the makespan
 
 Its linear relaxation is worth the mean load, so it proves small instances only. What a backend returns is not trusted: a map
@@ -54,7 +54,7 @@ def search_highs(instance: Instance, incumbent: Incumbent, limits: Limits) -> It
         On Ctrl-C, after what was found so far.
     """
     if limits.seconds_left > 0:
-        yield from _findings(_build(instance, incumbent), limits, _run_highs)
+        yield from _findings(_build(instance, incumbent), limits, run_highs)
 
 
 def search_cbc(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def search_cbc(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iter
         If the solver fails, calls a feasible model infeasible, or its solution is not integral.
     """
     if limits.seconds_left > 0:
-        yield from _findings(_build(instance, incumbent), limits, _run_cbc)
+        yield from _findings(_build(instance, incumbent), limits, run_cbc)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,9 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """What a backend said, who it is, and whether Ctrl-C ended it."""
+
     outcome: Outcome
     solver: str
     version: str
@@ -168,17 +170,18 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
     unit = instance.mean or Fraction(1)
     gpus = range(instance.num_gpus)
     problem = pulp.LpProblem("placement", pulp.LpMinimize)
-    # The tolerance keeps the known map feasible after conversion to float.
+    # A little room keeps the known map feasible after conversion to float. It is less than the tolerance of a claim, for a
+    # backend may well report this very limit as its bound.
     makespan = problem.add_variable(
-        "T", float(best_joint_bound(instance).value / unit), None if upper is None else float(upper / unit + TOLERANCE)
+        "T", float(best_joint_bound(instance).value / unit), None if upper is None else float(upper / unit + TOLERANCE / 2)
     )
     problem += makespan
     has_count, copies = {}, {}
     for expert, counts in enumerate(ranges):
         for count in counts:
             has_count[expert, count] = problem.add_variable(f"z_{expert}_{count}", 0, 1, cat=pulp.LpInteger)
-            most = 1 if instance.duplicates == "forbidden" else min(count, instance.slots_per_gpu)
             for gpu in gpus:
+                most = 1 if instance.duplicates == "forbidden" else min(count, instance.slots_by_gpu[gpu])
                 copies[expert, count, gpu] = problem.add_variable(f"x_{expert}_{count}_{gpu}", 0, most, cat=pulp.LpInteger)
     for expert, counts in enumerate(ranges):
         problem += pulp.lpSum(has_count[expert, count] for count in counts) == 1
@@ -186,11 +189,11 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
             problem += pulp.lpSum(copies[expert, count, gpu] for gpu in gpus) == count * has_count[expert, count]
     for gpu in gpus:
         here = [(expert, count) for expert, counts in enumerate(ranges) for count in counts]
-        problem += pulp.lpSum(copies[expert, count, gpu] for expert, count in here) == instance.slots_per_gpu
+        problem += pulp.lpSum(copies[expert, count, gpu] for expert, count in here) == instance.slots_by_gpu[gpu]
         load = pulp.lpSum(float(instance.loads[expert] / unit / count) * copies[expert, count, gpu] for expert, count in here)
         problem += load <= makespan
     if incumbent.slots is not None and upper is not None:
-        counted, placed = assigned(incumbent.slots, instance.slots_per_gpu)
+        counted, placed = assigned(incumbent.slots, instance.starts)
         makespan.setInitialValue(float(upper / unit))
         for (expert, count), variable in has_count.items():
             variable.setInitialValue(int(counted[expert] == count))
@@ -199,8 +202,8 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
     return _Model(instance, problem, copies, unit, denominator(ranges), upper, incumbent.slots is not None)
 
 
-def _findings(model: _Model, limits: Limits, run: Callable[[_Model, Limits], _Run]) -> Iterator[Finding]:
-    ran = run(model, limits)
+def _findings(model: _Model, limits: Limits, run: Callable[[Any, bool, Limits], Run]) -> Iterator[Finding]:
+    ran = run(model.problem, model.has_start, limits)
     try:
         best = model.upper
         if ran.outcome.has_map:
@@ -225,14 +228,14 @@ def _read_map(model: _Model) -> tuple[int, ...]:
             raise RuntimeError(f"a MILP solver returned {variable.name} = {value}; an integer within {INTEGRALITY} is needed")
         placed[gpu] += [expert] * round(value)
     for gpu, experts in enumerate(placed):
-        if len(experts) != model.instance.slots_per_gpu:
-            raise RuntimeError(
-                f"a MILP solver put {len(experts)} replicas on GPU {gpu}; it has {model.instance.slots_per_gpu} slots"
-            )
+        slots = model.instance.slots_by_gpu[gpu]
+        if len(experts) != slots:
+            raise RuntimeError(f"a MILP solver put {len(experts)} replicas on GPU {gpu}; it has {slots} slots")
     return tuple(expert for experts in placed for expert in experts)
 
 
-def _run_highs(model: _Model, limits: Limits) -> _Run:
+def run_highs(problem: Any, has_start: bool, limits: Limits) -> Run:
+    """Run HiGHS on a PuLP problem to a gap of zero, from the variables' initial values if they are a start."""
     import highspy
     import pulp
 
@@ -240,13 +243,13 @@ def _run_highs(model: _Model, limits: Limits) -> _Run:
     parameters = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "threads": limits.workers, "random_seed": limits.seed}
     solver = pulp.HiGHS(msg=False, timeLimit=limits.seconds_left, **parameters)
     with without_stdout():  # the constructor prints a banner before any option can be set
-        solver.createAndConfigureSolver(model.problem)
-    solver.buildSolverModel(model.problem)
-    highs = model.problem.solverModel
+        solver.createAndConfigureSolver(problem)
+    solver.buildSolverModel(problem)
+    highs = problem.solverModel
     highs.HandleUserInterrupt = True
-    if model.has_start:
+    if has_start:
         start = highspy.HighsSolution()
-        start.col_value = [float(variable.varValue) for variable in model.problem.variables()]
+        start.col_value = [float(variable.varValue) for variable in problem.variables()]
         start.value_valid = True
         highs.setSolution(start)
 
@@ -260,14 +263,15 @@ def _run_highs(model: _Model, limits: Limits) -> _Run:
     interrupted = run_interruptibly(work, highs.cancelSolve)
     if ended[0] == highspy.HighsStatus.kError:
         raise RuntimeError(f"HiGHS {version} failed with model status {highs.modelStatusToString(highs.getModelStatus())}")
-    _, sol_status = solver.findSolutionValues(model.problem)
+    _, sol_status = solver.findSolutionValues(problem)
     info = highs.getInfo()
     feasible = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
     outcome = read_outcome(sol_status, info.objective_function_value if feasible else None, info.mip_dual_bound)
-    return _Run(outcome, "HiGHS", version, parameters, interrupted)
+    return Run(outcome, "HiGHS", version, parameters, interrupted)
 
 
-def _run_cbc(model: _Model, limits: Limits) -> _Run:
+def run_cbc(problem: Any, has_start: bool, limits: Limits) -> Run:
+    """Run CBC on a PuLP problem to a gap of zero, from the variables' initial values if they are a start."""
     import pulp
 
     solver = pulp.COIN_CMD(path=pulp.PULP_CBC_CMD.pulp_cbc_path)
@@ -276,10 +280,10 @@ def _run_cbc(model: _Model, limits: Limits) -> _Run:
         parameters["threads"] = limits.workers
     with tempfile.TemporaryDirectory() as directory:
         mps, start, log, solution = (str(Path(directory, name)) for name in ("model.mps", "start.sol", "cbc.log", "solution.sol"))
-        variables, names, rows, _ = model.problem.writeMPS(mps, rename=True)
+        variables, names, rows, _ = problem.writeMPS(mps, rename=True)
         command = [solver.path, mps]
-        if model.has_start:
-            solver.writesol(start, model.problem, variables, names, rows)
+        if has_start:
+            solver.writesol(start, problem, variables, names, rows)
             command += ["-mips", start]
         for name, value in {**parameters, "timeMode": "elapsed", "sec": limits.seconds_left}.items():
             command += [f"-{name}", str(value)]
@@ -295,7 +299,7 @@ def _run_cbc(model: _Model, limits: Limits) -> _Run:
         said = Path(log).read_text(errors="replace").splitlines()
         if process.returncode or not Path(solution).exists():
             raise RuntimeError(f"CBC ended with code {process.returncode} without a solution file; its last words: {said[-1:]}")
-        _, values, *_, sol_status = solver.readsol_MPS(solution, model.problem, variables, names, rows)
-    model.problem.assignVarsVals(values)
+        _, values, *_, sol_status = solver.readsol_MPS(solution, problem, variables, names, rows)
+    problem.assignVarsVals(values)
     version = next(line.split()[1] for line in said if line.startswith("Version:"))
-    return _Run(read_outcome(sol_status, pulp.value(model.problem.objective), None), "CBC", version, parameters)
+    return Run(read_outcome(sol_status, pulp.value(problem.objective), None), "CBC", version, parameters)

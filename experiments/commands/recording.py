@@ -17,6 +17,9 @@ def record(
     trace: Annotated[Path, typer.Option("--out", help="Per-step trace to write (.npz).")],
     checkpoint: Annotated[Path, typer.Option(help="Model file; training goes on from it.")] = Path("runs/moe.pt"),
     tiny: Annotated[bool, typer.Option("--tiny", help="A seconds-long recording over any domains.")] = False,
+    single_domains: Annotated[
+        bool, typer.Option("--single-domains", help="Serve one domain after the other, 100 steps each.")
+    ] = False,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
@@ -25,7 +28,7 @@ def record(
     from rich.progress import Progress
 
     from experiments import rows
-    from experiments.moe_trace.config import RecordConfig, tiny_config
+    from experiments.moe_trace.config import RecordConfig, single_domains_config, tiny_config
     from experiments.moe_trace.recorder import record as run
 
     if threads < 1:
@@ -36,7 +39,9 @@ def record(
     domains = tuple(sorted(p.name for p in corpus.iterdir() if p.is_dir()))
     if not domains:
         raise InputError(f"--corpus {corpus} has no sub-folder; one per domain is needed")
-    config = tiny_config(domains) if tiny else RecordConfig()
+    if tiny and single_domains:
+        raise InputError("--tiny and --single-domains are given; only one of the two can be recorded")
+    config = tiny_config(domains) if tiny else single_domains_config() if single_domains else RecordConfig()
     with Progress(console=log) as bar:
         task = bar.add_task("training", total=None)
         steps = run(

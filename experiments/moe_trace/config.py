@@ -84,6 +84,13 @@ DEBIAN_PHASES = (
 )
 """Traffic of the shipped trace; the domains are those of :mod:`experiments.moe_trace.debian_corpus`."""
 
+DOMAINS_ALONE = ("c_headers", "dictionary", "english", "french", "german", "perl", "python", "russian")
+
+
+def single_domains_config() -> RecordConfig:
+    """Return the same model serving 100 steps of one domain after the other: the pieces of mixed traffic."""
+    return RecordConfig(serve=ServeConfig(tuple(Phase(name, 100, {name: 1.0}, {name: 1.0}) for name in DOMAINS_ALONE)))
+
 
 def tiny_config(domains: tuple[str, ...]) -> RecordConfig:
     """Return a seconds-long recording over any domains: for tests and for a first look at a new corpus."""
