@@ -33,6 +33,35 @@ def anneal(
     steps: int,
     seed: int,
 ) -> float:
+    """Improve a map on GPUs of equally many slots by one cooling from hot to cold.
+
+    Parameters
+    ----------
+    num_gpus : int
+    others
+        Those of :func:`anneal_on`.
+
+    Returns
+    -------
+    float
+        Makespan of the best map, in tokens.
+    """
+    starts = np.arange(num_gpus + 1) * (slots.size // num_gpus)
+    return anneal_on(loads, slots, starts, max_count, distinct, bound, level, steps, seed)
+
+
+@njit(cache=True)
+def anneal_on(
+    loads: np.ndarray,
+    slots: np.ndarray,
+    starts: np.ndarray,
+    max_count: int,
+    distinct: bool,
+    bound: float,
+    level: float,
+    steps: int,
+    seed: int,
+) -> float:
     """Improve a map by one cooling from hot to cold.
 
     Parameters
@@ -41,7 +70,9 @@ def anneal(
         float64 [experts].
     slots : ndarray
         Expert of every slot, int64 [slots], GPU-major: a legal map; changed in place to the best found, which is legal.
-    num_gpus, max_count : int
+    starts : ndarray
+        First slot of every GPU and, last, the number of slots, int64 [gpus + 1].
+    max_count : int
         Most replicas that an expert may have.
     distinct : bool
         Whether a GPU may not hold two replicas of one expert.
@@ -59,7 +90,11 @@ def anneal(
         Makespan of the best map, in tokens.
     """
     np.random.seed(seed)
-    experts, k = loads.size, slots.size // num_gpus
+    experts, num_gpus = loads.size, starts.size - 1
+    gpu_of = np.empty(slots.size, dtype=np.int64)
+    for g in range(num_gpus):
+        for slot in range(starts[g], starts[g + 1]):
+            gpu_of[slot] = g
     current = slots.copy()
     counts = np.zeros(experts, dtype=np.int64)
     for expert in current:
@@ -76,12 +111,14 @@ def anneal(
     sizes = loads / counts
     gpus = np.zeros(num_gpus)
     for slot in range(slots.size):
-        gpus[slot // k] += sizes[current[slot]]
+        gpus[gpu_of[slot]] += sizes[current[slot]]
     best = gpus.max()
     if best <= bound or num_gpus == 1:
         return best
     tau = bound + (best - bound) * level
     unit = (best - tau) ** 2
+    if unit == 0.0:  # the bound is within rounding
+        return best
     cooling = (COLDEST / HOTTEST) ** (1.0 / steps)
     temperature = unit * HOTTEST
     order = np.argsort(sizes)
@@ -92,20 +129,20 @@ def anneal(
     for _ in range(steps):
         temperature *= cooling
         first = np.random.randint(slots.size)
-        a, g = current[first], first // k
+        a, g = current[first], gpu_of[first]
         if np.random.random() < TRANSFERS:
             gained = np.random.randint(experts)
             if gained == a or counts[a] == 1 or counts[gained] == max_count:
                 continue
-            if distinct and holds(current, g * k, k, gained):
+            if distinct and holds(current, starts[g], starts[g + 1] - starts[g], gained):
                 continue
             loss = loads[a] / (counts[a] - 1) - sizes[a]
             gain = loads[gained] / (counts[gained] + 1) - sizes[gained]
             number = 0
             for position in range(counts[a]):
-                number = _touch(change, touched, number, where[a, position] // k, loss)
+                number = _touch(change, touched, number, gpu_of[where[a, position]], loss)
             for position in range(counts[gained]):
-                number = _touch(change, touched, number, where[gained, position] // k, gain)
+                number = _touch(change, touched, number, gpu_of[where[gained, position]], gain)
             number = _touch(change, touched, number, g, gain + sizes[gained] - loss - sizes[a])
             delta = 0.0
             for position in range(number):
@@ -148,10 +185,12 @@ def anneal(
                     continue
                 b = order[near]
                 second = where[b, np.random.randint(counts[b])]
-            h = second // k
+            h = gpu_of[second]
             if a == b or g == h:
                 continue
-            if distinct and (holds(current, g * k, k, b) or holds(current, h * k, k, a)):
+            if distinct and (
+                holds(current, starts[g], starts[g + 1] - starts[g], b) or holds(current, starts[h], starts[h + 1] - starts[h], a)
+            ):
                 continue
             moved_load = sizes[a] - sizes[b]
             one, two = gpus[g] - moved_load, gpus[h] + moved_load

@@ -15,6 +15,7 @@ from problem.deployment import Deployment
 from problem.errors import InputError
 from problem.placement import Placement
 
+DEEPSEEK = PipelineConfig()
 SGLANG_VEC = PipelineConfig(replication="largest_relief", replicas=Stage("snake"))
 
 
@@ -59,3 +60,9 @@ PEERS: dict[str, Method] = {
     "flashlb": global_only("flashlb", flashlb),
 }
 """Methods by name."""
+ELASTIC: dict[str, Method] = {"sglang-elastic": global_only("sglang-elastic", from_config(DEEPSEEK))}
+"""SGLang's ``elasticity_aware`` by name: DeepSeek's global algorithm on the GPUs that are alive.
+
+:func:`heuristics.rebalance` leaves out dead GPUs and fills their slots with expert 0 for every method, as SGLang does; with all
+GPUs alive it is the seed program ``initial_program`` under the global policy.
+"""

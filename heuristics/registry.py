@@ -11,10 +11,11 @@ import numpy as np
 from heuristics.config import Config, FastConfig, PipelineConfig
 from heuristics.config_file import check, read
 from heuristics.methods import Method, from_config
-from heuristics.peers import PEERS
+from heuristics.peers import ELASTIC, PEERS
 from heuristics.recommendations import RECOMMENDATIONS
 from heuristics.seed_programs import SEED_PROGRAMS
-from problem.deployment import Deployment
+from problem.dead_ranks import with_dead
+from problem.deployment import Deployment, UnevenDeployment
 from problem.errors import InputError
 from problem.loads import as_loads
 from problem.placement import Placement
@@ -35,11 +36,23 @@ FAST: dict[str, Method] = {
     "fast-counts": partial(_fast, "counts"),
 }
 """The project's own planner by effort; see :mod:`heuristics.fast`."""
+
+
+def _sample_average(history: np.ndarray, deployment: Deployment) -> Placement:
+    from heuristics.sample_average import plan  # imports numba
+
+    return plan(history if history.ndim == 3 else history[None], deployment)
+
+
+HISTORY_METHODS: dict[str, Method] = {"sample-average": _sample_average}
+"""Heuristics that plan on the windows of a history ``[windows, layers, experts]``; loads of two axes are one window."""
 METHODS: dict[str, Method] = {
     **{name: from_config(config) for name, config in SEED_PROGRAMS.items()},
     **{name: from_config(recommendation.config) for name, recommendation in RECOMMENDATIONS.items()},
     **PEERS,
+    **ELASTIC,
     **FAST,
+    **HISTORY_METHODS,
 }
 """Heuristics by name."""
 
@@ -90,8 +103,10 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     Parameters
     ----------
     loads : array_like of int [layers, experts] or [windows, layers, experts]
-        Recorded loads; of a history, oldest window first, the sum is planned on.
+        Recorded loads; of a history, oldest window first, the sum is planned on, except by :data:`HISTORY_METHODS`.
     deployment : Deployment
+        Dead GPUs are left out of the plan and get filler. Unequal slots on the others are for the method "fast" alone, which is
+        then :mod:`heuristics.uneven`.
     method : str, default "fast"
         Key of :data:`METHODS`.
     config : path, FastConfig or PipelineConfig, optional
@@ -105,12 +120,29 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     Raises
     ------
     InputError
-        If the loads are no non-negative integers of such a shape, do not fit the deployment, or method or config
-        is not what it must be.
+        If the loads are no non-negative integers of such a shape, do not fit the deployment, method or config is not what it must
+        be, or the method can't plan on unequal slots.
     """
     plan = choose(method, config)
     history = np.ndim(loads) == 3
     checked = as_loads(loads, "loads", 3 if history else 2)
     if checked.shape[-1] != deployment.num_experts:
         raise InputError(f"loads has {checked.shape[-1]} experts; the deployment has {deployment.num_experts}")
-    return plan(checked.sum(axis=0) if history else checked, deployment)
+    live = deployment.live
+    summed = checked.sum(axis=0) if history else checked
+    if isinstance(live, UnevenDeployment):
+        if method != DEFAULT_METHOD or config is not None:
+            raise InputError(f"{_named(method, config)} needs equally many slots on all live GPUs; 'fast' plans on unequal ones")
+        from heuristics import uneven  # imports numba
+
+        return with_dead(uneven.plan(summed, live), deployment)
+    return with_dead(plan(checked if takes_history(plan) else summed, live), deployment)
+
+
+def takes_history(method: Method) -> bool:
+    """Return whether a heuristic plans on a history [windows, layers, experts] itself, not on its sum."""
+    return method in HISTORY_METHODS.values()
+
+
+def _named(method: str, config: Any) -> str:
+    return f"method {method!r}" if config is None else "config"

@@ -8,6 +8,7 @@ heuristic they can exceed the optimum over all counts.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,22 @@ def mean_bound(instance: Instance) -> Bound:
     return Bound(instance.mean, "mean")
 
 
+def capacity_bound(instance: Instance) -> Bound:
+    """Return ``max_j (W - P(K_j)) / (G - j)``: what the j smallest GPUs can't carry is on the others.
+
+    K_j is how many slots those j GPUs have together. However the replicas are counted, n slots hold at most n experts and of each
+    no more than all its load, so at most P(n), the sum of the n largest loads. With ``j = 0`` it is the mean, and with equally
+    many slots on all GPUs no j gives more.
+    """
+    most = [0, *itertools.accumulate(sorted(instance.loads, reverse=True))]
+    slots = 0
+    best = instance.mean
+    for gpus, more in enumerate(sorted(instance.slots_by_gpu)[:-1], start=1):
+        slots = min(slots + more, instance.num_experts)
+        best = max(best, Fraction(instance.total - most[slots], instance.num_gpus - gpus))
+    return Bound(best, "capacity")
+
+
 def adams_counts(loads: Sequence[int], num_slots: int, max_count: int) -> list[int]:
     """Return the replica counts of Adams' divisor method in exact arithmetic, at most ``max_count`` each.
 
@@ -87,11 +104,11 @@ def apportionment_bound(instance: Instance) -> Bound:
 def companion_load_at(instance: Instance, threshold: Fraction) -> Fraction | None:
     """Return a lower bound on the load beside any replica in a placement within ``threshold``; None if there is none.
 
-    Suppose a placement has a makespan of at most ``threshold``. Every replica shares its GPU with ``k - 1`` companions, so
-    none is larger than ``threshold - s`` where ``s`` bounds the load of any ``k - 1`` companions from below; then expert e
-    needs ``ceil(w_e / (threshold - s))`` replicas. Those minimum counts limit how many replicas any expert can have, hence
-    how small a companion can be, hence ``s``: the argument is repeated until nothing changes. It is a contradiction when the
-    minimum counts exceed the slots.
+    Suppose a placement has a makespan of at most ``threshold``. Every replica shares its GPU with at least ``k - 1`` companions,
+    k being the slots of the smallest GPU, so none is larger than ``threshold - s`` where ``s`` bounds the load of any ``k - 1``
+    companions from below; then expert e needs ``ceil(w_e / (threshold - s))`` replicas. Those minimum counts limit how many
+    replicas any expert can have, hence how small a companion can be, hence ``s``: the argument is repeated until nothing changes.
+    It is a contradiction when the minimum counts exceed the slots.
     """
     companions = Fraction(0)
     while True:
@@ -110,11 +127,12 @@ def companion_load_at(instance: Instance, threshold: Fraction) -> Fraction | Non
 
 def _companion_load(instance: Instance, most: Sequence[int]) -> Fraction:
     """Smallest possible load of ``k - 1`` replicas on one GPU when expert e has at most ``most[e]`` of them."""
+    companions = min(instance.slots_by_gpu) - 1
     smallest = heapq.nsmallest(
-        1 if instance.duplicates == "allowed" else instance.slots_per_gpu - 1,
+        1 if instance.duplicates == "allowed" else companions,
         (Fraction(w, c) for w, c in zip(instance.loads, most, strict=True)),
     )
-    return (instance.slots_per_gpu - 1) * smallest[0] if instance.duplicates == "allowed" else sum(smallest, Fraction(0))
+    return companions * smallest[0] if instance.duplicates == "allowed" else sum(smallest, Fraction(0))
 
 
 def slot_counting_value(instance: Instance, refuted: Fraction, above: Fraction) -> Fraction:
@@ -161,12 +179,15 @@ def slot_counting_bound(instance: Instance) -> Bound:
 
 def joint_bounds(instance: Instance) -> list[Bound]:
     """Return every closed-form joint bound of the instance."""
-    return [mean_bound(instance), apportionment_bound(instance), slot_counting_bound(instance)]
+    bounds = [mean_bound(instance), apportionment_bound(instance), slot_counting_bound(instance)]
+    return bounds if instance.is_even else [*bounds, capacity_bound(instance)]
 
 
 def best_joint_bound(instance: Instance) -> Bound:
     """Return the strongest closed-form joint bound; the simpler one wins ties."""
     simple = max(mean_bound(instance), apportionment_bound(instance), key=lambda bound: bound.value)
+    if not instance.is_even:
+        simple = max(simple, capacity_bound(instance), key=lambda bound: bound.value)
     if companion_load_at(instance, simple.value) is not None:
         return simple  # slot counting does not refute that value, so it proves no larger one
     return max(simple, slot_counting_bound(instance), key=lambda bound: bound.value)

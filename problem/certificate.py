@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.bounds import Bound, apportionment_bound, mean_bound, slot_counting_value
+from problem.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
 from problem.deployment import Deployment
 from problem.errors import InputError
 from problem.instance import Instance
@@ -166,6 +166,8 @@ def _check_flat(bound: Bound, instance: Instance) -> list[str]:
         return [f"{bound.value} by {bound.kind} of {bound.witness.get('solver', 'this project')}"]
     if bound.kind == "mean":
         proven = mean_bound(instance).value
+    elif bound.kind == "capacity":
+        proven = capacity_bound(instance).value
     elif bound.kind == "apportionment":
         proven = apportionment_bound(instance).value
     elif bound.kind == "slot counting":

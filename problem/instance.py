@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -21,16 +22,18 @@ def _as_tuple(loads: Sequence[int] | np.ndarray) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Instance:
-    """Loads of E experts to be put on G GPUs with S slots, every GPU alike.
+    """Loads of E experts to be put on G GPUs with S slots.
 
     Parameters
     ----------
     loads : tuple of int
         Tokens per logical expert, non-negative.
     num_slots, num_gpus : int
-        S and G; G divides S and ``S >= E``.
+        S and G; ``S >= E``.
     duplicates : {"allowed", "forbidden"}
         Whether two replicas of one expert may share a GPU.
+    slots_by_gpu : tuple of int [gpus], optional
+        Slots of every GPU; by default ``S / G`` each.
 
     Raises
     ------
@@ -42,17 +45,24 @@ class Instance:
     num_slots: int
     num_gpus: int
     duplicates: Duplicates = "allowed"
+    slots_by_gpu: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for expert, load in enumerate(self.loads):
             if not isinstance(load, int) or isinstance(load, bool) or load < 0:
                 raise InputError(f"loads[{expert}] is {load!r}; a non-negative integer is needed")
-        Deployment(len(self.loads), self.num_slots, self.num_gpus, duplicates=self.duplicates)
+        shape = len(self.loads), self.num_slots, self.num_gpus
+        if self.slots_by_gpu:
+            Deployment(*shape, duplicates=self.duplicates, slots_per_gpu=self.slots_by_gpu)
+        else:
+            regular = Deployment(*shape, duplicates=self.duplicates)
+            object.__setattr__(self, "slots_by_gpu", regular.slots_by_gpu)
 
     @classmethod
     def of_layer(cls, loads: Sequence[int] | np.ndarray, deployment: Deployment) -> Instance:
-        """Return the flat (global) problem of one layer."""
-        return cls(_as_tuple(loads), deployment.num_slots, deployment.num_gpus, deployment.duplicates)
+        """Return the flat (global) problem of one layer on the GPUs that are alive."""
+        live = deployment.live
+        return cls(_as_tuple(loads), live.num_slots, live.num_gpus, live.duplicates, live.slots_by_gpu)
 
     @classmethod
     def of_node(cls, loads: Sequence[int] | np.ndarray, deployment: Deployment) -> Instance:
@@ -66,8 +76,22 @@ class Instance:
 
     @property
     def slots_per_gpu(self) -> int:
-        """Slots k of one GPU."""
-        return self.num_slots // self.num_gpus
+        """Slots k of one GPU; an InputError where the GPUs have unequal slots, which whoever asks can't work with."""
+        if not self.is_even:
+            raise InputError(
+                f"the GPUs have {min(self.slots_by_gpu)} to {max(self.slots_by_gpu)} slots; this needs equally many on each"
+            )
+        return self.slots_by_gpu[0]
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all GPUs have equally many slots."""
+        return len(set(self.slots_by_gpu)) == 1
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First slot of every GPU and, last, the number of slots; int [gpus + 1]."""
+        return tuple(itertools.accumulate(self.slots_by_gpu, initial=0))
 
     @cached_property
     def total(self) -> int:
@@ -89,6 +113,8 @@ class Instance:
     def digest(self) -> str:
         """Stable hash of the whole instance, 16 hexadecimal digits."""
         text = f"{self.num_slots} {self.num_gpus} {self.duplicates} {' '.join(map(str, self.loads))}"
+        if not self.is_even:
+            text += f" on {' '.join(map(str, self.slots_by_gpu))}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def makespan(self, slots: Sequence[int] | np.ndarray) -> Fraction:
@@ -96,8 +122,7 @@ class Instance:
         counts = [0] * self.num_experts
         for expert in slots:
             counts[expert] += 1
-        k = self.slots_per_gpu
         return max(
-            sum((Fraction(self.loads[e], counts[e]) for e in slots[start : start + k]), Fraction(0))
-            for start in range(0, self.num_slots, k)
+            sum((Fraction(self.loads[e], counts[e]) for e in slots[start:end]), Fraction(0))
+            for start, end in itertools.pairwise(self.starts)
         )

@@ -1,6 +1,7 @@
 """Float metrics of a placement: loads per slot and per GPU, balancedness, imbalance, duplicates.
 
-For exact makespans use :func:`problem.verify`; these are for tables, figures and protocols.
+For exact makespans use :func:`problem.verify`; these are for tables, figures and protocols. ``num_gpus`` is the number of GPUs,
+all with equally many slots, or a :class:`problem.Deployment`, whose GPUs may be unequal and of which only the live ones count.
 """
 
 from __future__ import annotations
@@ -10,24 +11,37 @@ from typing import Any
 
 import numpy as np
 
+from problem.dead_ranks import without_dead
+from problem.deployment import Deployment
 from problem.errors import InputError
 from problem.loads import as_loads
 from problem.placement import Placement
 
 
 def slot_loads(placement: Placement, loads: Any) -> np.ndarray:
-    """Return ``w_e / c_e`` of the expert on every slot, float64 [layers, slots] in tokens."""
+    """Return ``w_e / c_e`` of the expert on every slot, float64 [layers, slots] in tokens; 0 for filler."""
     checked = as_loads(loads, "loads", 2)
     expected = (placement.num_layers, placement.num_experts)
     if checked.shape != expected:
         raise InputError(f"loads has shape {checked.shape}; that of the placement, {expected} [layers, experts], is needed")
     sizes = checked / np.maximum(placement.counts(), 1)
-    return np.asarray(np.take_along_axis(sizes, placement.phy2log, axis=1))
+    return np.where(placement.ranks < 0, 0.0, np.take_along_axis(sizes, placement.phy2log, axis=1))
 
 
-def gpu_loads(placement: Placement, loads: Any, num_gpus: int) -> np.ndarray:
-    """Return the load of every GPU, float64 [layers, gpus] in tokens."""
-    return np.asarray(slot_loads(placement, loads).reshape(placement.num_layers, num_gpus, -1).sum(axis=2))
+def gpu_loads(placement: Placement, loads: Any, num_gpus: int | Deployment) -> np.ndarray:
+    """Return the load of every GPU, float64 [layers, gpus] in tokens; of the live GPUs of a deployment."""
+    live, slots = _live(placement, num_gpus)
+    sizes = slot_loads(live, loads)
+    if len(set(slots)) == 1:
+        return np.asarray(sizes.reshape(live.num_layers, len(slots), -1).sum(axis=2))
+    return np.asarray(np.add.reduceat(sizes, np.cumsum((0, *slots[:-1])), axis=1))
+
+
+def _live(placement: Placement, num_gpus: int | Deployment) -> tuple[Placement, tuple[int, ...]]:
+    """Return the map of the live GPUs and the slots of each."""
+    if isinstance(num_gpus, Deployment):
+        return without_dead(placement, num_gpus), num_gpus.live.slots_by_gpu
+    return placement, (placement.by_gpu(num_gpus).shape[2],) * num_gpus
 
 
 def balancedness_expert(placement: Placement, loads: Any) -> float:
@@ -37,30 +51,34 @@ def balancedness_expert(placement: Placement, loads: Any) -> float:
     their maximum ``max w_e / c_e``, so no packing on GPUs can change it.
     """
     checked = as_loads(loads, "loads", 2)
-    return _ratio_of_sums(checked.sum(axis=1) / placement.num_slots, slot_loads(placement, checked).max(axis=1))
+    sizes, held = slot_loads(placement, checked), (placement.ranks >= 0).sum(axis=1)
+    return _ratio_of_sums(checked.sum(axis=1) / held, sizes.max(axis=1))
 
 
-def balancedness_gpu(placement: Placement, loads: Any, num_gpus: int) -> float:
+def balancedness_gpu(placement: Placement, loads: Any, num_gpus: int | Deployment) -> float:
     """Return the sum over layers of the mean GPU load over the sum of the maximum GPU load (1 is perfect)."""
     checked = as_loads(loads, "loads", 2)
-    return _ratio_of_sums(checked.sum(axis=1) / num_gpus, gpu_loads(placement, checked, num_gpus).max(axis=1))
+    per_gpu = gpu_loads(placement, checked, num_gpus)
+    return _ratio_of_sums(checked.sum(axis=1) / per_gpu.shape[1], per_gpu.max(axis=1))
 
 
 def _ratio_of_sums(means: np.ndarray, maxima: np.ndarray) -> float:
     return float(means.sum() / maxima.sum()) if maxima.any() else 1.0
 
 
-def imbalance(placement: Placement, loads: Any, num_gpus: int) -> np.ndarray:
+def imbalance(placement: Placement, loads: Any, num_gpus: int | Deployment) -> np.ndarray:
     """Return the largest over the mean GPU load, float64 [layers]; 1 for a layer without load."""
     per_gpu = gpu_loads(placement, loads, num_gpus)
     means = per_gpu.mean(axis=1)
     return np.asarray(np.divide(per_gpu.max(axis=1), means, out=np.ones_like(means), where=means > 0))
 
 
-def duplicates(placement: Placement, num_gpus: int) -> np.ndarray:
+def duplicates(placement: Placement, num_gpus: int | Deployment) -> np.ndarray:
     """Return the replicas that share a GPU with an earlier replica of their expert, int64 [layers]."""
-    on_gpu = np.sort(placement.by_gpu(num_gpus), axis=2)
-    return np.asarray((on_gpu[:, :, 1:] == on_gpu[:, :, :-1]).sum(axis=(1, 2)))
+    live, slots = _live(placement, num_gpus)
+    # Equal keys, next to each other when sorted, are replicas of one expert on one GPU.
+    keys = np.sort(np.repeat(np.arange(len(slots)), slots) * live.num_experts + live.phy2log, axis=1)
+    return np.asarray((keys[:, 1:] == keys[:, :-1]).sum(axis=1))
 
 
 def optimality_gap(upper: Fraction, lower: Fraction) -> float:

@@ -19,7 +19,8 @@ class Placement:
     num_experts : int
         Logical experts per layer.
     ranks : array_like of int [layers, slots], optional
-        Number of the replica within its expert, from 0; by default in the order of the slots.
+        Number of the replica within its expert, from 0; by default in the order of the slots. -1 marks filler, a slot that
+        holds no replica whatever its expert: those of dead GPUs (:mod:`problem.dead_ranks`).
 
     Raises
     ------
@@ -95,17 +96,16 @@ class Placement:
         return int(self.phy2log.shape[1])
 
     def counts(self) -> np.ndarray:
-        """Return the replicas of every expert, int64 [layers, experts]."""
-        layers = np.arange(self.num_layers)[:, None] * self.num_experts
-        return np.bincount((layers + self.phy2log).ravel(), minlength=self.num_layers * self.num_experts).reshape(
-            -1, self.num_experts
-        )
+        """Return the replicas of every expert, int64 [layers, experts]; filler is none."""
+        numbers = np.arange(self.num_layers)[:, None] * self.num_experts + self.phy2log
+        held = numbers.ravel() if self.ranks.min() >= 0 else numbers[self.ranks >= 0]
+        return np.bincount(held, minlength=self.num_layers * self.num_experts).reshape(-1, self.num_experts)
 
     def log2phy(self) -> np.ndarray:
         """Return the slots of every expert by replica rank, int64 [layers, experts, max count], padded with -1."""
         table = np.full((self.num_layers, self.num_experts, int(self.counts().max())), -1, dtype=np.int64)
-        layers = np.arange(self.num_layers)[:, None]
-        table[layers, self.phy2log, self.ranks] = np.arange(self.num_slots)
+        layers, slots = np.nonzero(self.ranks >= 0)
+        table[layers, self.phy2log[layers, slots], self.ranks[layers, slots]] = slots
         return table
 
     def by_gpu(self, num_gpus: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from problem.dead_ranks import live_slots, without_dead
 from problem.deployment import Deployment
 from problem.errors import InputError, PlacementError
 from problem.loads import as_loads
@@ -24,7 +25,7 @@ def verify(placement: Placement, loads: Any, deployment: Deployment) -> list[Fra
     placement : Placement
     loads : array_like of int [layers, experts]
     deployment : Deployment
-        Shape, policy and whether a GPU may hold two replicas of one expert.
+        Shape, policy and whether a GPU may hold two replicas of one expert. What the slots of dead GPUs hold is ignored.
 
     Returns
     -------
@@ -49,30 +50,36 @@ def verify(placement: Placement, loads: Any, deployment: Deployment) -> list[Fra
             f"placement has shape {placement.phy2log.shape} for {placement.num_experts} experts; "
             f"{expected} for {deployment.num_experts} experts is needed"
         )
-    return [_verify_layer(layer, placement, checked[layer], deployment) for layer in range(checked.shape[0])]
+    judged, live, names = without_dead(placement, deployment), deployment.live, live_slots(deployment)
+    gpus = np.repeat(np.arange(deployment.num_gpus), deployment.slots_by_gpu)[names]
+    return [_verify_layer(layer, judged, checked[layer], live, names, gpus) for layer in range(checked.shape[0])]
 
 
-def _verify_layer(layer: int, placement: Placement, loads: np.ndarray, deployment: Deployment) -> Fraction:
+def _verify_layer(
+    layer: int, placement: Placement, loads: np.ndarray, deployment: Deployment, names: np.ndarray, gpus: np.ndarray
+) -> Fraction:
+    """Judge one layer of a map without dead GPUs; slot and GPU have the numbers ``names`` and ``gpus`` in the whole map."""
     slots = placement.phy2log[layer]
     outside = np.flatnonzero((slots < 0) | (slots >= deployment.num_experts))
     if outside.size:
         slot = int(outside[0])
         raise PlacementError(
-            f"layer {layer}, slot {slot}: expert {slots[slot]} does not exist; experts are 0 to {deployment.num_experts - 1}"
+            f"layer {layer}, slot {names[slot]}: expert {slots[slot]} does not exist; "
+            f"experts are 0 to {deployment.num_experts - 1}"
         )
     counts = np.bincount(slots, minlength=deployment.num_experts)
     missing = np.flatnonzero(counts == 0)
     if missing.size:
         raise PlacementError(f"layer {layer}: expert {missing[0]} has no replica; every expert needs at least one")
-    _check_ranks(layer, slots, placement.ranks[layer], counts)
+    _check_ranks(layer, slots, placement.ranks[layer], counts, names)
     if deployment.duplicates == "forbidden":
-        _check_duplicates(layer, slots, deployment)
+        _check_duplicates(layer, slots, names, gpus)
     if deployment.policy == "hierarchical":
         _check_nodes(layer, slots, deployment)
-    return _makespan(loads, slots, counts, deployment.num_gpus)
+    return _makespan(loads, slots, counts, deployment.slots_by_gpu)
 
 
-def _check_ranks(layer: int, slots: np.ndarray, ranks: np.ndarray, counts: np.ndarray) -> None:
+def _check_ranks(layer: int, slots: np.ndarray, ranks: np.ndarray, counts: np.ndarray, names: np.ndarray) -> None:
     order = np.lexsort((ranks, slots))
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     wrong = np.flatnonzero(ranks[order] != np.arange(slots.size) - starts)
@@ -80,19 +87,20 @@ def _check_ranks(layer: int, slots: np.ndarray, ranks: np.ndarray, counts: np.nd
         slot = int(order[wrong[0]])
         expert = int(slots[slot])
         raise PlacementError(
-            f"layer {layer}, slot {slot}: replica rank {ranks[slot]} of expert {expert} is missing another or given twice; "
+            f"layer {layer}, slot {names[slot]}: "
+            f"replica rank {ranks[slot]} of expert {expert} is missing another or given twice; "
             f"its {counts[expert]} replicas need the ranks 0 to {counts[expert] - 1}, once each"
         )
 
 
-def _check_duplicates(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
-    on_gpu = np.sort(slots.reshape(deployment.num_gpus, -1), axis=1)
-    repeated = np.argwhere(on_gpu[:, 1:] == on_gpu[:, :-1])
+def _check_duplicates(layer: int, slots: np.ndarray, names: np.ndarray, gpus: np.ndarray) -> None:
+    order = np.lexsort((slots, gpus))  # stable: of equal experts on a GPU the first slot comes first
+    repeated = np.flatnonzero((np.diff(gpus[order]) == 0) & (np.diff(slots[order]) == 0))
     if repeated.size:
-        gpu, position = (int(i) for i in repeated[0])
-        expert = int(on_gpu[gpu, position])
-        slot = gpu * deployment.slots_per_gpu + int(np.flatnonzero(slots.reshape(deployment.num_gpus, -1)[gpu] == expert)[1])
-        raise PlacementError(f"layer {layer}, slot {slot}: GPU {gpu} holds expert {expert} twice; duplicates are forbidden")
+        slot = int(order[repeated[0] + 1])
+        raise PlacementError(
+            f"layer {layer}, slot {names[slot]}: GPU {gpus[slot]} holds expert {slots[slot]} twice; duplicates are forbidden"
+        )
 
 
 def _check_nodes(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
@@ -116,9 +124,10 @@ def _check_nodes(layer: int, slots: np.ndarray, deployment: Deployment) -> None:
         )
 
 
-def _makespan(loads: np.ndarray, slots: np.ndarray, counts: np.ndarray, num_gpus: int) -> Fraction:
+def _makespan(loads: np.ndarray, slots: np.ndarray, counts: np.ndarray, slots_by_gpu: tuple[int, ...]) -> Fraction:
     scale = math.lcm(*{int(c) for c in counts})
     # All loads as multiples of 1/scale: int64 where the sum is safe, Python's unbounded integers otherwise.
     exact = loads if max(1, int(loads.sum())) * scale < SAFE_INT64 else loads.astype(object)
     sizes = exact * scale // counts
-    return Fraction(int(sizes[slots].reshape(num_gpus, -1).sum(axis=1).max()), scale)
+    starts = np.cumsum((0, *slots_by_gpu[:-1]))
+    return Fraction(int(np.add.reduceat(sizes[slots], starts).max()), scale)

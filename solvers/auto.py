@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from problem.deployment import Deployment
+from problem.deployment import Deployment, UnevenDeployment
 from problem.instance import Instance
-from solvers import exact_cover, oracle, pairing, patterns, splitting
+from solvers import cpsat, exact_cover, oracle, pairing, patterns, splitting
 from solvers.engine import Engine, Finding, Incumbent, Limits
+from solvers.watchdog import watched
 
 MAX_ENUMERATED_SLOTS = 9
 MAX_COVERED_SLOTS = 32
 MAX_COVERED_LAST_SLOTS = 48
 """Up to here exact cover may prove in a minute or two what the engine before it leaves open."""
+_COMPACT = watched(cpsat.search)
 
 
 def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
@@ -43,13 +45,24 @@ def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
 
 
 def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
-    """Yield what the engines find that :func:`engines` names, one after the other."""
-    for engine in engines(instance.num_slots, instance.slots_per_gpu):
+    """Yield what the engines find that :func:`engines` names, one after the other.
+
+    On GPUs with unequal slots, few slots are enumerated and otherwise CP-SAT searches where its model is small.
+    """
+    for engine in engines(instance.num_slots, instance.slots_per_gpu) if instance.is_even else _for_unequal_slots(instance):
         yield from engine(instance, incumbent, limits)
+
+
+def _for_unequal_slots(instance: Instance) -> tuple[Engine, ...]:
+    if instance.num_slots <= MAX_ENUMERATED_SLOTS:
+        return (oracle.search,)
+    return (_COMPACT,)
 
 
 def rests_on_the_mean(deployment: Deployment) -> bool:
     """Whether the mean bounds the nodes tightly, so that counts and re-partitions alone are expected to close the gap."""
+    if isinstance(deployment, UnevenDeployment):
+        return False
     return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (splitting.search,)
 
 

@@ -5,17 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from heuristics.refinement import swap_descent
+from heuristics.uneven import STEPS, plan_layer
 from problem.bounds import adams_counts
 from problem.instance import Instance
 
 
 def greedy_map(instance: Instance, stop: float = 0.0) -> tuple[int, ...]:
-    """Return a legal map: Adams' counts in exact arithmetic, replicas by LPT, then :func:`swap_descent` down to ``stop``."""
+    """Return a legal map: Adams' counts in exact arithmetic, replicas by LPT, then :func:`swap_descent` down to ``stop``.
+
+    On GPUs with unequal slots it is that of :mod:`heuristics.uneven`.
+    """
+    if not instance.is_even:
+        return _uneven_map(instance)
     counts = adams_counts(instance.loads, instance.num_slots, instance.max_count)
     experts = np.array(_lpt(instance, counts), dtype=np.int64)
     sizes = np.array([instance.loads[e] / counts[e] for e in experts], dtype=np.float64)
     swap_descent(experts, sizes, instance.num_gpus, instance.duplicates == "forbidden", stop)
     return tuple(experts.tolist())
+
+
+def _uneven_map(instance: Instance) -> tuple[int, ...]:
+    slots = np.empty(instance.num_slots, dtype=np.int64)
+    distinct = max(instance.slots_by_gpu) <= instance.num_experts
+    plan_layer(np.array(instance.loads, dtype=np.float64), np.array(instance.starts), distinct, 0.0, STEPS, slots)
+    return tuple(slots.tolist())
 
 
 def _lpt(instance: Instance, counts: list[int]) -> list[int]:

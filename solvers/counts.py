@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +32,15 @@ def num_assignment_variables(instance: Instance, upper: Fraction | None) -> int:
     return sum(len(counts) for counts in count_ranges(instance, upper)) * instance.num_gpus
 
 
-def assigned(slots: Sequence[int], slots_per_gpu: int) -> tuple[Counter[int], Counter[tuple[int, int, int]]]:
-    """Return a map as the assignment model sees it: the count of every expert, the copies of every (expert, count, GPU)."""
+def assigned(slots: Sequence[int], starts: Sequence[int]) -> tuple[Counter[int], Counter[tuple[int, int, int]]]:
+    """Return a map as the assignment model sees it: the count of every expert, the copies of every (expert, count, GPU).
+
+    Parameters
+    ----------
+    slots : sequence of int [slots]
+    starts : sequence of int [gpus + 1]
+        First slot of every GPU and, last, the number of slots.
+    """
     counted = Counter(slots)
-    return counted, Counter((expert, counted[expert], slot // slots_per_gpu) for slot, expert in enumerate(slots))
+    gpus = enumerate(itertools.pairwise(starts))
+    return counted, Counter((expert, counted[expert], gpu) for gpu, (start, end) in gpus for expert in slots[start:end])

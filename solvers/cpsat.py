@@ -3,7 +3,8 @@
 The integers are exact wherever they fit. Where they do not, loads are rounded down: such a model is a relaxation, so its
 bound is valid for the exact problem, and the incumbent evaluates the map exactly.
 
-One departure from the MILP: GPUs are numbered by their replicas of the hottest expert, which removes much of their symmetry.
+One departure from the MILP: GPUs of equally many slots are numbered by their replicas of the hottest expert, which removes much
+of their symmetry.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
     for expert, counts in enumerate(ranges):
         for count in counts:
             has_count[expert, count] = problem.new_bool_var(f"z_{expert}_{count}")
-            most = 1 if instance.duplicates == "forbidden" else min(count, instance.slots_per_gpu)
             for gpu in gpus:
+                most = 1 if instance.duplicates == "forbidden" else min(count, instance.slots_by_gpu[gpu])
                 copies[expert, count, gpu] = problem.new_int_var(0, most, f"x_{expert}_{count}_{gpu}")
     for expert, counts in enumerate(ranges):
         problem.add_exactly_one(has_count[expert, count] for count in counts)
@@ -141,17 +142,17 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
     sizes = [math.floor(instance.loads[expert] * scale / count) for expert, count in here]
     for gpu in gpus:
         on_gpu = [copies[expert, count, gpu] for expert, count in here]
-        problem.add(sum(on_gpu) == instance.slots_per_gpu)
+        problem.add(sum(on_gpu) == instance.slots_by_gpu[gpu])
         problem.add(cp_model.LinearExpr.weighted_sum(on_gpu, sizes) <= makespan)
-    # GPUs are alike, so they may be numbered by the replicas of the hottest expert on them, most first.
+    # GPUs of equally many slots are alike, so they may be numbered by the replicas of the hottest expert on them, most first.
     hottest = max(range(instance.num_experts), key=instance.loads.__getitem__)
     of_hottest = [sum(copies[hottest, count, gpu] for count in ranges[hottest]) for gpu in gpus]
-    for more, fewer in itertools.pairwise(of_hottest):
-        problem.add(more >= fewer)
+    for alike in _alike(instance):
+        for one, other in itertools.pairwise(alike):
+            problem.add(of_hottest[one] >= of_hottest[other])
     problem.minimize(makespan)
     if incumbent.slots is not None:
-        slots = _numbered_by(hottest, incumbent.slots, instance.slots_per_gpu)
-        counted, placed = assigned(slots, instance.slots_per_gpu)
+        counted, placed = assigned(_numbered_by(hottest, incumbent.slots, instance), instance.starts)
         problem.add_hint(makespan, highest)
         for (expert, count), variable in has_count.items():
             problem.add_hint(variable, int(counted[expert] == count))
@@ -160,10 +161,22 @@ def _build(instance: Instance, incumbent: Incumbent) -> _Model:
     return _Model(instance, problem, copies, scale, multiple)
 
 
-def _numbered_by(expert: int, slots: Sequence[int], slots_per_gpu: int) -> list[int]:
-    """Return the map with its GPUs in descending order of the replicas of an expert."""
-    gpus = [slots[start : start + slots_per_gpu] for start in range(0, len(slots), slots_per_gpu)]
-    return [e for gpu in sorted(gpus, key=lambda gpu: -gpu.count(expert)) for e in gpu]
+def _alike(instance: Instance) -> list[list[int]]:
+    """Return the GPUs in classes of equally many slots, ascending."""
+    classes: dict[int, list[int]] = {}
+    for gpu, slots in enumerate(instance.slots_by_gpu):
+        classes.setdefault(slots, []).append(gpu)
+    return list(classes.values())
+
+
+def _numbered_by(expert: int, slots: Sequence[int], instance: Instance) -> list[int]:
+    """Return the map with its GPUs, among those alike, in descending order of the replicas of an expert."""
+    gpus = [slots[start:end] for start, end in itertools.pairwise(instance.starts)]
+    numbered = list(gpus)
+    for alike in _alike(instance):
+        for gpu, contents in zip(alike, sorted((gpus[g] for g in alike), key=lambda held: -held.count(expert)), strict=True):
+            numbered[gpu] = contents
+    return [e for contents in numbered for e in contents]
 
 
 def _read_map(model: _Model, solver: Any) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ recomputes every map exactly and keeps the best of both.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -105,14 +106,14 @@ class Incumbent:
             )
 
     def _check(self, slots: Sequence[int]) -> None:
-        instance, k = self.instance, self.instance.slots_per_gpu
+        instance = self.instance
         if len(slots) != instance.num_slots or set(slots) != set(range(instance.num_experts)):
             raise PlacementError(
                 f"an engine returned a map of {len(slots)} slots over {len(set(slots))} experts; every expert is needed"
             )
         if instance.duplicates == "forbidden":
-            for gpu in range(instance.num_gpus):
-                if len(set(slots[gpu * k : gpu * k + k])) < k:
+            for gpu, (start, end) in enumerate(itertools.pairwise(instance.starts)):
+                if len(set(slots[start:end])) < end - start:
                     raise PlacementError(f"an engine returned a map with a duplicate on GPU {gpu}, where they are forbidden")
 
 

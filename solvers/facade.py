@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from problem.bounds import Bound, best_joint_bound
-from problem.deployment import Deployment
+from problem.dead_ranks import with_dead, without_dead
+from problem.deployment import Deployment, UnevenDeployment
 from problem.errors import InputError
 from problem.instance import Instance
 from problem.loads import as_loads
@@ -40,6 +41,9 @@ METHODS: dict[str, Engine] = {
 }
 """Engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
 
+UNEVEN_METHODS = ("auto", "bounds", "milp", "milp-cbc", "cpsat", "oracle")
+"""Those that work on GPUs with unequal slots."""
+
 _KERNELS: dict[Engine, Callable[[], None]] = {exact_cover.search: exact_cover.compile_kernels}
 """What compiles an engine's own kernels, where that takes longer than a user's time limit may be."""
 
@@ -61,8 +65,9 @@ def solve(
     ----------
     loads : array_like of int [layers, experts]
     deployment : Deployment
+        The slots of dead GPUs get filler (:mod:`problem.dead_ranks`).
     method : str, default "auto"
-        Key of :data:`METHODS`.
+        Key of :data:`METHODS`; one of :data:`UNEVEN_METHODS` if the live GPUs have unequal slots.
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
@@ -93,18 +98,33 @@ def solve(
     """
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
-    compile_kernels()
-    shape = deployment.slots_per_node, deployment.slots_per_gpu
-    for engine in auto.engines(*shape) if method == "auto" else (METHODS[method],):
-        _KERNELS.get(engine, lambda: None)()
+    live = deployment.live
+    _compile(live, method)
+    if initial is not None and live is not deployment:
+        verify(initial, checked, deployment)
+        initial = without_dead(initial, deployment)
     started = time.monotonic()
-    work = _Work(checked, deployment, method, Limits(started + time_limit, target_gap, workers, seed), started, progress)
+    work = _Work(checked, live, method, Limits(started + time_limit, target_gap, workers, seed), started, progress)
     try:
         work.start(initial)
         work.improve()
     except KeyboardInterrupt:
-        raise Interrupted(work.solution()) from None
-    return work.solution()
+        raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
+    return _on_all_gpus(work.solution(), deployment)
+
+
+def _compile(deployment: Deployment, method: str) -> None:
+    if isinstance(deployment, UnevenDeployment):
+        greedy_map(Instance((5, 4, 3, 3), 5, 2, slots_by_gpu=(2, 3)))  # no map reaches its bound: all kernels run
+        return
+    compile_kernels()
+    shape = deployment.slots_per_node, deployment.slots_per_gpu
+    for engine in auto.engines(*shape) if method == "auto" else (METHODS[method],):
+        _KERNELS.get(engine, lambda: None)()
+
+
+def _on_all_gpus(solution: Solution, deployment: Deployment) -> Solution:
+    return replace(solution, placement=with_dead(solution.placement, deployment))
 
 
 class _Work:
@@ -141,7 +161,8 @@ class _Work:
 
     def _start_layer(self, layer: int, seconds: float) -> None:
         row = self.loads[layer]
-        found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
+        uneven = isinstance(self.deployment, UnevenDeployment)
+        found = None if uneven else first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
         if found is not None:
             self.slots[layer], self.bounds[layer] = found.slots, found.bound
         if self.slots[layer] is None:
@@ -225,6 +246,11 @@ def _check_arguments(
         raise InputError(f"loads has {loads.shape[1]} experts; the deployment has {deployment.num_experts}")
     if method not in METHODS:
         raise InputError(f"method is {method!r}; the solvers are {', '.join(METHODS)}")
+    if isinstance(deployment.live, UnevenDeployment) and method not in UNEVEN_METHODS:
+        raise InputError(
+            f"method is {method!r}, which needs equally many slots on all live GPUs; "
+            f"for unequal slots there are {', '.join(UNEVEN_METHODS)}"
+        )
     if not target_gap >= 0:
         raise InputError(f"target_gap is {target_gap}; a number of at least 0 is needed")
     if not time_limit > 0:

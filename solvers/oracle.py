@@ -118,12 +118,12 @@ class _Enumeration:
 
     def pack(self, counts: tuple[int, ...]) -> None:
         """Search all packings of the replicas for one that beats the best makespan."""
-        instance, k = self.instance, self.instance.slots_per_gpu
+        instance = self.instance
         # Multiples of 1/scale: the division is exact for every possible count.
         size = [w * self.scale // c for w, c in zip(instance.loads, counts, strict=True)]
         order = sorted(range(instance.num_experts), key=lambda e: -size[e])
         replicas = [expert for expert in order for _ in range(counts[expert])]
-        loads, filled = [0] * instance.num_gpus, [0] * instance.num_gpus
+        loads, free = [0] * instance.num_gpus, list(instance.slots_by_gpu)
         chosen = [0] * len(replicas)
         apart = instance.duplicates == "forbidden"
 
@@ -140,18 +140,18 @@ class _Enumeration:
             met = set()
             # Emptiest first finds good packings early; the sort is stable, so of symmetric GPUs the lowest comes first.
             for gpu in sorted(range(first, instance.num_gpus), key=loads.__getitem__):
-                state = (loads[gpu], filled[gpu])
-                if filled[gpu] == k or state in met:
+                state = (loads[gpu], free[gpu])
+                if free[gpu] == 0 or state in met:
                     continue
                 if self.best is not None and loads[gpu] + size[expert] >= self.best:
                     break
                 met.add(state)
                 loads[gpu] += size[expert]
-                filled[gpu] += 1
+                free[gpu] -= 1
                 chosen[position] = gpu
                 place(position + 1)
                 loads[gpu] -= size[expert]
-                filled[gpu] -= 1
+                free[gpu] += 1
 
         place(0)
 

@@ -33,7 +33,7 @@ def degenerate_loads(experts: int) -> list[np.ndarray]:
     ]
 
 
-WITHOUT_NODES = ["levi", "adaevolve", "spread-replica", "tensorrt-llm", "vllm-ascend", "flashlb"]
+WITHOUT_NODES = ["levi", "adaevolve", "spread-replica", "tensorrt-llm", "vllm-ascend", "flashlb", "sglang-elastic"]
 
 
 def refusal(method: str, deployment: Deployment) -> str | None:
