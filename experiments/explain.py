@@ -2,9 +2,11 @@
 
 All makespans are on the loads that are *served*; the excess of a makespan is ``makespan / mean - 1``. Between two neighbours of
 
-    mean <= global optimum <= hierarchical optimum, method replanned, planned counts reassigned, planned map
+    mean <= global optimum <= hierarchical optimum, method replanned, planned counts reassigned, map planned on the history and
+    shared by split, planned map shared by split, planned map
 
-lies one reason. Where an optimum is known as an interval only, the upper value is used. Steps can be negative: a map planned on
+lies one reason. A map is *shared by split* when tokens are divided over the replicas of an expert as the served loads would have
+it, a dispatcher's limit; elsewhere every replica gets the same share. The *history* map is the sample-average one. Where an optimum is known as an interval only, the upper value is used. Steps can be negative: a map planned on
 other loads may by chance serve better than the method's own plan. Sums are exact: everything is a fraction.
 """
 
@@ -21,8 +23,10 @@ import heuristics
 import solvers
 from experiments.rows import fraction
 from experiments.windows import Split
+from heuristics.token_split import optimal_split
 from problem.deployment import Deployment
 from problem.placement import Placement
+from problem.shares import verify_shares, verify_split
 from problem.validation import verify
 from solvers.fixed_counts import best_assignment
 
@@ -31,16 +35,22 @@ SECONDS = 20.0
 FINER_METHOD = "fast-counts"
 PAIRS = 12
 """Most pairs of windows on which alternatives are measured."""
-MERGED = 4
-"""Windows that the alternative "more robust loads" sums."""
+WINDOWS_BACK = 8
+"""Most past windows that the history map is planned on."""
 STEPS = {
     "global": "integrality and slots",
     "hierarchical": "price of the hierarchy",
     "replanned": "packing gap of the method",
     "reassigned": "replica counts out of date",
-    "planned": "assignment out of date",
+    "history": "assignment out of date",
+    "split": "history",
+    "planned": "shared by split",
 }
-"""Name of the step that ends at each makespan of the chain."""
+"""Name of the step that ends at each makespan of the chain.
+
+The last two are what the planned map loses by not using the history, negative where history misleads, and by sharing evenly.
+"""
+HISTORY_METHOD = "sample-average"
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,12 @@ def decompose(
     progress("the planned counts, assigned anew")
     assigned = best_assignment(planned, serving, deployment)
     levels.append(Level("reassigned", assigned.upper, assigned.lower))
+    progress("token split")
+    past = split.history[-WINDOWS_BACK:]
+    robust = heuristics.rebalance(past, deployment, HISTORY_METHOD)
+    verify(robust, serving, deployment)
+    for key, placed in (("history", robust), ("split", planned)):
+        levels.append(Level(key, *verify_split(placed, optimal_split(placed, serving, deployment), serving, deployment)))
     levels.append(Level("planned", reached, reached))
     return Explanation(deployment, map_name, method, split.plan_window, split.serve_window, levels, [])
 
@@ -251,14 +267,30 @@ def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alt
         what = f"`{method}` without nodes and groups"
         shape = deployment.as_global()
         found.append(measured("global policy", what, lambda past, serving: _served(past[-1], serving, shape, method)))
+    found.append(
+        measured(
+            "token split",
+            f"`{method}` on the same window, tokens shared as the served loads would have it",
+            lambda past, serving: _shared(past[-1], serving, deployment, method),
+        )
+    )
     if len(split.history) > 1:
-        what = f"`{method}` on the sum of up to {MERGED} windows"
+        what = f"`{HISTORY_METHOD}` on up to {WINDOWS_BACK} past windows"
         found.append(
             measured(
-                "more robust loads", what, lambda past, serving: _served(past[-MERGED:].sum(axis=0), serving, deployment, method)
+                "more robust loads",
+                what,
+                lambda past, serving: _served(past[-WINDOWS_BACK:], serving, deployment, HISTORY_METHOD),
             )
         )
     return found
+
+
+def _shared(planning: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
+    """Plan on one matrix of loads and return the model's excess on another with the best token split there."""
+    placed = heuristics.rebalance(planning, deployment, method)
+    makespans = verify_shares(placed, optimal_split(placed, serving, deployment).shares, serving, deployment)
+    return model_excess(makespans, mean_loads(serving, deployment))
 
 
 def _served(planning: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:

@@ -28,7 +28,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
             value = fmean(values)
             axis.barh(row, value, left=at[value < 0], color=COLOURS[key], height=0.6, label=STEPS[key] if row == 0 else None)
             if abs(value) >= LEAST_LABEL:
-                dark = key in {"reassigned", "planned", "replanned"}
+                dark = key in {"reassigned", "history", "replanned", "planned"}
                 axis.text(
                     at[value < 0] + value / 2,
                     row,

@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from experiments.explain import STEPS, Explanation
 from experiments.figures.style import DARK, LIGHT, MIDDLE, figure
 
-COLOURS = {"global": "0.75", "hierarchical": LIGHT, "replanned": "0.45", "reassigned": DARK, "planned": MIDDLE}
+COLOURS = {
+    "global": "0.75",
+    "hierarchical": LIGHT,
+    "replanned": "0.45",
+    "reassigned": DARK,
+    "history": MIDDLE,
+    "split": "#e3b778",
+    "planned": "#6f8f5f",
+}
 
 
 def total(result: Explanation) -> Figure:
