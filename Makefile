@@ -24,10 +24,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Exact engines and heuristics against their levels and each other (under an hour): rows to runs/, tables printed.
+# Exact engines, heuristics and planning for serving against their levels and each other (an hour): rows to runs/, tables printed.
 bench: setup
 	$(BIN)/eplb-gap bench solvers
 	$(BIN)/eplb-gap bench heuristics
+	$(BIN)/eplb-gap bench serving
 
 # Redraw the published figures and tables from results/; nothing is solved.
 figures: setup

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from experiments.commands import converting, judging, measuring, recording, solving
+from experiments.commands import converting, judging, measuring, recording, sizing, solving
 from experiments.commands.options import INTERRUPTED, log
 from problem import InputError, PlacementError
 from problem.certificate import CertificateError
@@ -23,6 +23,7 @@ for command in (
     judging.evaluate,
     judging.explain,
     measuring.calibrate,
+    sizing.capacity,
     measuring.bench,
     recording.record,
     converting.convert,

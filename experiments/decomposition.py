@@ -1,4 +1,4 @@
-"""Where serving balance is lost, over all pairs of windows of both traces (part of ``eplb-gap bench heuristics``)."""
+"""Where serving balance is lost, over all pairs of windows of both traces (part of ``eplb-gap bench serving``)."""
 
 from __future__ import annotations
 

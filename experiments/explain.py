@@ -6,8 +6,9 @@ All makespans are on the loads that are *served*; the excess of a makespan is ``
     shared by split, planned map shared by split, planned map
 
 lies one reason. A map is *shared by split* when tokens are divided over the replicas of an expert as the served loads would have
-it, a dispatcher's limit; elsewhere every replica gets the same share. The *history* map is the sample-average one. Where an optimum is known as an interval only, the upper value is used. Steps can be negative: a map planned on
-other loads may by chance serve better than the method's own plan. Sums are exact: everything is a fraction.
+it, a dispatcher's limit; elsewhere every replica gets the same share. The *history* map is the sample-average one. Where an
+optimum is known as an interval only, the upper value is used. Steps can be negative: a map planned on other loads may by chance
+serve better than the method's own plan. Sums are exact: everything is a fraction.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import heuristics
 import solvers
 from experiments.rows import fraction
 from experiments.windows import Split
+from heuristics.registry import MOST_WINDOWS, planning_loads
 from heuristics.token_split import optimal_split
 from problem.deployment import Deployment
 from problem.placement import Placement
@@ -35,8 +37,6 @@ SECONDS = 20.0
 FINER_METHOD = "fast-counts"
 PAIRS = 12
 """Most pairs of windows on which alternatives are measured."""
-WINDOWS_BACK = 8
-"""Most past windows that the history map is planned on."""
 STEPS = {
     "global": "integrality and slots",
     "hierarchical": "price of the hierarchy",
@@ -225,8 +225,7 @@ def decompose(
     assigned = best_assignment(planned, serving, deployment)
     levels.append(Level("reassigned", assigned.upper, assigned.lower))
     progress("token split")
-    past = split.history[-WINDOWS_BACK:]
-    robust = heuristics.rebalance(past, deployment, HISTORY_METHOD)
+    robust = heuristics.rebalance(planning_loads(HISTORY_METHOD, split.history), deployment, HISTORY_METHOD)
     verify(robust, serving, deployment)
     for key, placed in (("history", robust), ("split", planned)):
         levels.append(Level(key, *verify_split(placed, optimal_split(placed, serving, deployment), serving, deployment)))
@@ -239,7 +238,7 @@ def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alt
     wider = replace(deployment, num_slots=deployment.num_slots + deployment.num_gpus)
     pairs = [(split.history[: plan + 1], split.history[plan + 1]) for plan in range(len(split.history) - 1)][1 - PAIRS :]
     pairs.append((split.history, split.serving))
-    base = [_served(past[-1], serving, deployment, method) for past, serving in pairs]
+    base = [_served(past, serving, deployment, method) for past, serving in pairs]
 
     def measured(name: str, what: str, choose: Callable[[np.ndarray, np.ndarray], Fraction], limit: bool = False) -> Alternative:
         reached = [choose(past, serving) for past, serving in pairs]
@@ -249,53 +248,53 @@ def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alt
         measured(
             "fresher loads",
             f"`{method}` planned on the very loads it serves",
-            lambda past, serving: _served(serving, serving, deployment, method),
+            lambda past, serving: _served(serving[None], serving, deployment, method),
             limit=True,
         ),
         measured(
             "another heuristic",
             f"`{FINER_METHOD}` on the same window",
-            lambda past, serving: _served(past[-1], serving, deployment, FINER_METHOD),
+            lambda past, serving: _served(past, serving, deployment, FINER_METHOD),
         ),
         measured(
             "more slots",
             f"`{method}` with {wider.num_slots} slots instead of {deployment.num_slots}",
-            lambda past, serving: _served(past[-1], serving, wider, method),
+            lambda past, serving: _served(past, serving, wider, method),
         ),
     ]
     if deployment.policy == "hierarchical":
         what = f"`{method}` without nodes and groups"
         shape = deployment.as_global()
-        found.append(measured("global policy", what, lambda past, serving: _served(past[-1], serving, shape, method)))
+        found.append(measured("global policy", what, lambda past, serving: _served(past, serving, shape, method)))
     found.append(
         measured(
             "token split",
             f"`{method}` on the same window, tokens shared as the served loads would have it",
-            lambda past, serving: _shared(past[-1], serving, deployment, method),
+            lambda past, serving: _shared(past, serving, deployment, method),
         )
     )
     if len(split.history) > 1:
-        what = f"`{HISTORY_METHOD}` on up to {WINDOWS_BACK} past windows"
+        what = f"`{HISTORY_METHOD}` on up to {MOST_WINDOWS} past windows"
         found.append(
             measured(
                 "more robust loads",
                 what,
-                lambda past, serving: _served(past[-WINDOWS_BACK:], serving, deployment, HISTORY_METHOD),
+                lambda past, serving: _served(past, serving, deployment, HISTORY_METHOD),
             )
         )
     return found
 
 
-def _shared(planning: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
-    """Plan on one matrix of loads and return the model's excess on another with the best token split there."""
-    placed = heuristics.rebalance(planning, deployment, method)
+def _shared(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
+    """Plan on a history and return the model's excess on other loads with the best token split there."""
+    placed = heuristics.rebalance(planning_loads(method, history), deployment, method)
     makespans = verify_shares(placed, optimal_split(placed, serving, deployment).shares, serving, deployment)
     return model_excess(makespans, mean_loads(serving, deployment))
 
 
-def _served(planning: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
-    """Plan on one matrix of loads and return the model's excess on another."""
-    makespans = verify(heuristics.rebalance(planning, deployment, method), serving, deployment)
+def _served(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
+    """Plan on a history and return the model's excess on other loads."""
+    makespans = verify(heuristics.rebalance(planning_loads(method, history), deployment, method), serving, deployment)
     return model_excess(makespans, mean_loads(serving, deployment))
 
 

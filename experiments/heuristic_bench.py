@@ -7,14 +7,14 @@ from statistics import fmean
 
 from rich.console import Console
 
-from experiments import decomposition, head_to_head, migration_table, recommendations, shape_levels
+from experiments import head_to_head, migration_table, recommendations, shape_levels
 from experiments.head_to_head import BASE
 from experiments.rows import Row
 from experiments.runner import Cell, run_cells
 from experiments.tables import markdown
 from heuristics.peers import PEERS
 
-SUITES = ("heuristics", "heuristic_seconds", "shapes", "scaling", "recommendations", migration_table.SUITE, decomposition.SUITE)
+SUITES = ("heuristics", "heuristic_seconds", "shapes", "scaling", "recommendations", migration_table.SUITE)
 
 
 def cells() -> list[Cell]:
@@ -23,7 +23,7 @@ def cells() -> list[Cell]:
 
 
 def _untimed_cells() -> list[Cell]:
-    modules = (head_to_head, recommendations, migration_table, decomposition)
+    modules = (head_to_head, recommendations, migration_table)
     return [cell for module in modules for cell in module.cells()]
 
 
@@ -49,7 +49,6 @@ def tables(measured: list[Row]) -> str:
         head_to_head.table(measured),
         shape_levels.tables(measured),
         recommendations.table(measured),
-        decomposition.table(measured),
         migration_table.table(measured),
     ]
     return "# Heuristics, measured\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"

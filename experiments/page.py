@@ -78,8 +78,8 @@ def _method(policy: str) -> str:
     chain = "mean, global optimum, " + ("hierarchical optimum, " if policy == "hierarchical" else "")
     return (
         f"All makespans are on the serving window: {chain}the method replanned on the serving window, the planned replica counts "
-        "with the best assignment for the serving window, the map planned on the history and the planned map, both shared by the best "
-        "token split of the serving window, the planned map. Optima are intervals; the upper value is used in the "
+        "with the best assignment for the serving window, the map planned on the history and the planned map, both with the best "
+        "token split, the planned map. Optima are intervals; the upper value is used in the "
         "steps. Sums are exact in fractions; shown are two digits. Layers weigh by their mean load."
     )
 

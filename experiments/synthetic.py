@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from problem.loads import LoadTrace
@@ -13,8 +15,8 @@ STEP_SDS = (0.52, 0.13, 0.11, 0.14, 0.28, 0.40, 0.40, 0.40, None, 0.50, 0.48)  #
 REGIME_FACTOR = 1.3
 
 
-def calibrated_trace(seed: int) -> LoadTrace:
-    """Return the calibrated stand-in for the recorded load file of a 58-layer, 256-expert model: 12 windows.
+def calibrated_trace(seed: int, steps: Sequence[float | None] = STEP_SDS) -> LoadTrace:
+    """Return the calibrated stand-in for the recorded load file of a 58-layer, 256-expert model: a window more than steps.
 
     The log load is a fixed effect of the layer's group (sd .48) plus a stationary AR(1) process per expert (sd .52) whose
     steps were fitted to published statistics of the recorded file, with one change of regime; counts are Poisson around
@@ -24,12 +26,14 @@ def calibrated_trace(seed: int) -> LoadTrace:
     ----------
     seed : int
         Seed of ``numpy.random.default_rng``.
+    steps : sequence of float or None
+        Standard deviation of each step; None is a change of regime. By default the fitted ones.
     """
     generator = np.random.default_rng(seed)
     group = generator.normal(size=(LAYERS, GROUPS)) * GROUP_SD
     expert = generator.normal(size=(LAYERS, EXPERTS)) * EXPERT_SD
     windows = [_counts(group, expert, generator)]
-    for step in STEP_SDS:
+    for step in steps:
         if step is None:
             group = generator.normal(size=group.shape) * GROUP_SD * REGIME_FACTOR
             expert = generator.normal(size=expert.shape) * EXPERT_SD * REGIME_FACTOR

@@ -10,7 +10,7 @@ from problem.loads import LoadTrace
 
 DOMAIN_TRACE = RESULTS / "traces" / "recorded-domains.npz"
 DOMAINS = ("dictionary", "german", "python")
-WINDOW_STEPS = 10
+WINDOW_STEPS, STATIONARY_STEPS = 10, 32
 
 
 def mixed_trace(
@@ -40,11 +40,7 @@ def mixed_trace(
         If fewer than three domains are asked for, or one that was not recorded, or windows longer than its recording.
     """
     steps = LoadTrace.load(DOMAIN_TRACE)
-    pieces, first = {}, 0
-    for phase in steps.provenance["phases"]:
-        if list(phase["start"].values()) == [1.0] and phase["start"] == phase["end"]:
-            pieces[next(iter(phase["start"]))] = steps.loads[first : first + phase["steps"]]
-        first += phase["steps"]
+    pieces = _pieces(steps)
     if len(set(domains)) < 3 or not set(domains) <= set(pieces):
         raise InputError(f"domains is {domains}; at least three of {', '.join(sorted(pieces))} are needed")
     each = min(len(pieces[domain]) for domain in domains) // window_steps
@@ -68,3 +64,38 @@ def mixed_trace(
             "arrangement_seed": seed,
         },
     )
+
+
+def stationary_trace(seed: int, window_steps: int = STATIONARY_STEPS) -> LoadTrace:
+    """Return windows of steps drawn from all domains alike: no window differs from another but by chance.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of ``numpy.random.default_rng``.
+    window_steps : int, default 32
+        Steps that a window sums; those that fill no window are left out.
+    """
+    steps = LoadTrace.load(DOMAIN_TRACE)
+    every = np.concatenate(list(_pieces(steps).values()))
+    count = len(every) // window_steps
+    order = np.random.default_rng(seed).permutation(len(every))[: count * window_steps].reshape(count, window_steps)
+    return LoadTrace(
+        np.stack([every[chosen].sum(axis=0) for chosen in order]),
+        {
+            **steps.provenance,
+            "kind": "recorded from a small model trained for this purpose, steps of all domains shuffled",
+            "window_steps": window_steps,
+            "arrangement_seed": seed,
+        },
+    )
+
+
+def _pieces(steps: LoadTrace) -> dict[str, np.ndarray]:
+    """Return the recorded steps of every domain that was served alone, int64 [steps, layers, experts]."""
+    pieces, first = {}, 0
+    for phase in steps.provenance["phases"]:
+        if list(phase["start"].values()) == [1.0] and phase["start"] == phase["end"]:
+            pieces[next(iter(phase["start"]))] = steps.loads[first : first + phase["steps"]]
+        first += phase["steps"]
+    return pieces

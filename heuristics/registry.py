@@ -21,6 +21,8 @@ from problem.loads import as_loads
 from problem.placement import Placement
 
 DEFAULT_METHOD = "fast"
+MOST_WINDOWS = 8
+"""Past windows that a plan on a history looks at."""
 
 
 def _fast(effort: Any, weight: np.ndarray, deployment: Deployment, tolerance: float | None = None) -> Placement:
@@ -142,6 +144,18 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
 def takes_history(method: Method) -> bool:
     """Return whether a heuristic plans on a history [windows, layers, experts] itself, not on its sum."""
     return method in HISTORY_METHODS.values()
+
+
+def planning_loads(method: str, history: np.ndarray) -> np.ndarray:
+    """Return what a named heuristic plans on: the last window, or for one that takes a history up to eight windows of it.
+
+    Parameters
+    ----------
+    method : str
+    history : ndarray
+        int64 [windows, layers, experts], oldest first.
+    """
+    return np.asarray(history[-MOST_WINDOWS:] if takes_history(get_method(method)) else history[-1])
 
 
 def _named(method: str, config: Any) -> str:

@@ -73,7 +73,7 @@ def relabel(placement: Placement, previous: Placement, deployment: Deployment) -
     sources = _sources(_overlap(_held(previous, deployment), _held(placement, deployment)), deployment)
     new = np.take_along_axis(placement.by_gpu(num_gpus), sources[:, :, None], axis=1)
     k = deployment.slots_per_gpu
-    kept = _keep_slots(new.reshape(-1, k), previous.by_gpu(num_gpus).reshape(-1, k))
+    kept = keep_slots(new.reshape(-1, k), previous.by_gpu(num_gpus).reshape(-1, k))
     return Placement(kept.reshape(placement.phy2log.shape), placement.num_experts)
 
 
@@ -86,8 +86,8 @@ def adopt_where_better(
     ----------
     placement, previous : Placement
         The new map, best relabelled, and the one in use. A layer in which the latter is not legal is replaced in any case.
-    loads : array_like of float or int [layers, experts]
-        Loads on which both are compared; finite and non-negative.
+    loads : array_like of float or int [layers, experts] or [windows, layers, experts]
+        Loads on which both are compared, finite and non-negative; of a history, the mean over its windows counts.
     deployment : Deployment
     threshold : float, default 0.0
         Least part of its largest GPU load that a layer must gain; at 0 every gain counts, and layers without one stay.
@@ -100,11 +100,15 @@ def adopt_where_better(
     _check_shapes(placement, previous, deployment)
     if not 0.0 <= threshold < np.inf:
         raise InputError(f"threshold is {threshold!r}; a finite number of at least 0 is needed")
-    weight = _shares(loads, (placement.num_layers, placement.num_experts))
+    history = np.asarray(loads, dtype=np.float64)
+    # Layer by layer one unit for all windows: they weigh as much as they have load.
+    windows, layers = history.reshape(-1, *history.shape[-2:]), placement.num_layers
+    columns = np.moveaxis(windows, 0, 1).reshape(windows.shape[1], -1)
+    units = shares(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
     legal = _legal_layers(previous, deployment)
     base = np.where(legal[:, None], previous.phy2log, placement.phy2log)
-    old = _makespans(Placement(base, placement.num_experts), weight, deployment)
-    gain = old - _makespans(placement, weight, deployment)
+    old = _mean_makespans(Placement(base, placement.num_experts), units, deployment)
+    gain = old - _mean_makespans(placement, units, deployment)
     stays = gain <= old * max(threshold - ROUNDING, ROUNDING)
     return Placement(np.where(stays[:, None], base, placement.phy2log), placement.num_experts)
 
@@ -152,7 +156,7 @@ def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
     return np.asarray((homes * gpus + taken).reshape(len(overlap), -1))
 
 
-def _keep_slots(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+def keep_slots(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """Order the replicas of every GPU, int64 [gpus, slots], so that those it held keep their slots and the others fill up."""
     # The i-th copy of an expert before takes the slot of the i-th copy after: numbering makes multisets sets.
     same = (old[:, :, None] == new[:, None, :]) & (_copy_numbers(old)[:, :, None] == _copy_numbers(new)[:, None, :])
@@ -180,7 +184,7 @@ def _legal_layers(placement: Placement, deployment: Deployment) -> np.ndarray:
     return legal
 
 
-def _shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
+def shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
     """Return checked loads in units of the layer's largest, so that no sum overflows; float64 [layers, experts]."""
     weight = np.asarray(loads, dtype=np.float64)
     if weight.shape != expected:
@@ -193,7 +197,8 @@ def _shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
     return np.asarray(np.divide(weight, largest, out=np.zeros_like(weight), where=largest > 0.0))
 
 
-def _makespans(placement: Placement, weight: np.ndarray, deployment: Deployment) -> np.ndarray:
-    """Return the largest GPU load of every layer, float64 [layers]."""
-    sizes = np.take_along_axis(weight / np.maximum(placement.counts(), 1), placement.phy2log, axis=1)
-    return np.asarray(sizes.reshape(placement.num_layers, deployment.num_gpus, -1).sum(axis=2).max(axis=1))
+def _mean_makespans(placement: Placement, weight: np.ndarray, deployment: Deployment) -> np.ndarray:
+    """Return the mean over windows of every layer's largest GPU load, float64 [layers]; weights [layers, windows, experts]."""
+    sizes = np.take_along_axis(weight / np.maximum(placement.counts(), 1)[:, None], placement.phy2log[:, None], axis=2)
+    loads = sizes.reshape(*weight.shape[:2], deployment.num_gpus, -1).sum(axis=3)
+    return np.asarray(loads.max(axis=2).mean(axis=1))

@@ -88,7 +88,7 @@ def convert(
         model_layers = model_layers or trace.provenance.get("num_model_layers")
         if model_layers is None and identifiers == list(range(len(identifiers))):
             model_layers = len(identifiers)
-        planned = planned_map(source, trace.window(-1), chosen, map_format, identifiers)
+        planned = planned_map(source, trace.loads, chosen, map_format, identifiers)
         name, placed = planned.name, planned.placed
     if not isinstance(placed, Placement):
         raise InputError(f"--map {name}: {placed.describe()}; no other format can hold such a map")

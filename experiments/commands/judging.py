@@ -29,14 +29,18 @@ from experiments.commands.options import (
     layer_ids,
     log,
     out,
+    read_loads,
     read_problem,
     writable_folder,
 )
 from problem import Deployment, InputError, LoadTrace
 
 if TYPE_CHECKING:  # these load the solvers, which `--help` need not wait for
+    from experiments.commands.maps import PlannedMap
     from experiments.evaluate import Evaluation
     from experiments.explain import Explanation
+    from experiments.per_step import PerStep
+    from experiments.windows import Split
 
 FIGURES = (".pdf", ".png", ".svg")
 
@@ -68,6 +72,9 @@ def evaluate(
         typer.Option(help="Score by a published protocol instead: seed, gpu or leaderboard; --map may be a Python file."),
     ] = None,
     call_seconds: Annotated[float, typer.Option(help="Time limit of one call of a program in a Python file.")] = 60.0,
+    per_step: Annotated[
+        bool, typer.Option("--per-step", help="Score the recorded steps of the serving window too; needs --window.")
+    ] = False,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Print every layer too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -82,8 +89,8 @@ def evaluate(
         return
     chosen = split(trace, plan_window, serve_window)
     identifiers = layer_ids(trace)
-    planned = [planned_map(name, chosen.planning, shape, map_format, identifiers) for name in maps]
-    past = chosen.history[-2 if len(chosen.history) > 1 else -1]
+    planned = [planned_map(name, chosen.history, shape, map_format, identifiers) for name in maps]
+    past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers)
     with Status("certifying bounds of both windows", console=log):
         bounds = certified_bounds(chosen, shape)
@@ -91,6 +98,9 @@ def evaluate(
         run(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
         for one in planned
     ]
+    steps = {}
+    if per_step:
+        steps = _by_step(read_loads(loads, format, None), trace, chosen, shape, planned)
     if as_json:
         print(
             json.dumps(
@@ -99,11 +109,17 @@ def evaluate(
                     "serve_window": chosen.serve_window,
                     "policy": shape.policy,
                     "maps": [summary(result, identifiers) for result in results],
+                    "steps": {
+                        name: {"balancedness": one.balancedness, "of_window": one.of_window, "by_step": one.by_step.tolist()}
+                        for name, one in steps.items()
+                    },
                 }
             )
         )
         return
     out.print(_totals(results, shape, chosen.plan_window, chosen.serve_window))
+    if steps:
+        out.print(_steps(steps, chosen.serve_window))
     for result in results:
         if result.note:
             out.print(f"{result.name}: {result.note}", markup=False, highlight=False, soft_wrap=True)
@@ -173,6 +189,27 @@ def _totals(results: list[Evaluation], shape: Deployment, plan: int, serve: int)
     return table
 
 
+def _by_step(
+    recorded: LoadTrace, windowed: LoadTrace, chosen: Split, shape: Deployment, planned: list[PlannedMap]
+) -> dict[str, PerStep]:
+    from experiments.per_step import per_step, serving_steps
+
+    steps = serving_steps(recorded, windowed, chosen)
+    return {one.name: per_step(one.regular("--map"), steps, shape) for one in planned}
+
+
+def _steps(steps: dict[str, PerStep], window: int) -> Table:
+    table = Table(title=f"the recorded steps of serving window {window}")
+    table.add_column("map", overflow="fold")
+    for column in ("window's sum", "steps", "flattered by", "worst step", "10 %", "median", "90 %"):
+        table.add_column(column, justify="right")
+    for name, one in steps.items():
+        cells = [f"{one.of_window:.4f}", f"{one.balancedness:.4f}", f"{100 * one.flattery:.2f} points"]
+        table.add_row(name, *cells, *(f"{value:.4f}" for value in one.quantiles()[:4]))
+    table.caption = "GPU balancedness; steps: sum of means over sum of maxima, which latency follows"
+    return table
+
+
 def _layers(result: Evaluation, identifiers: list[int]) -> Table:
     table = Table(title=result.name)
     for column in ("layer", "planning", "bound", "gap, %", "serving", "bound", "gap, %", "duplicates", "moved"):
@@ -224,7 +261,7 @@ def explain(
             writable_folder(path.parent, option)
     trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
     chosen = split(trace, plan_window, serve_window)
-    one = planned_map(served, chosen.planning, shape, map_format, layer_ids(trace))
+    one = planned_map(served, chosen.history, shape, map_format, layer_ids(trace))
     with Status("explaining", console=log) as status:
         result = run(
             chosen,

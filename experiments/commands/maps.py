@@ -35,15 +35,15 @@ class PlannedMap:
         return self.placed
 
 
-def planned_map(name: str, planning: np.ndarray, deployment: Deployment, format: str | None, layer_ids: list[int]) -> PlannedMap:
+def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: str | None, layer_ids: list[int]) -> PlannedMap:
     """Plan with the method of that name or the configuration in that file, or read the map in it.
 
     Parameters
     ----------
     name : str
         Key of :data:`heuristics.METHODS`, path of a configuration (.toml, as calibration writes) or of a map file.
-    planning : ndarray
-        int64 [layers, experts]; what a method plans on.
+    history : ndarray
+        int64 [windows, layers, experts]; what a method plans on: the last window, or more of them if it takes a history.
     deployment : Deployment
     format : str or None
         Format of the file.
@@ -56,16 +56,17 @@ def planned_map(name: str, planning: np.ndarray, deployment: Deployment, format:
         If it is neither, or the file is no map of this deployment.
     """
     import heuristics
+    from heuristics.registry import planning_loads
     from problem import formats
 
     if name in heuristics.METHODS:
-        return PlannedMap(name, heuristics.rebalance(planning, deployment, name), name)
+        return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name), name)
     if not Path(name).exists():
         raise InputError(f"{name!r} is neither a file nor a method; the methods are {', '.join(heuristics.METHODS)}")
     if Path(name).suffix == ".toml":
-        return PlannedMap(Path(name).name, heuristics.rebalance(planning, deployment, config=name), None)
+        return PlannedMap(Path(name).name, heuristics.rebalance(history[-1], deployment, config=name), None)
     placed = formats.read_map(Path(name), deployment, format, layer_ids)
     layers = placed.num_layers
-    if layers != len(planning):
-        raise InputError(f"map {name} has {layers} layers; the loads have {len(planning)}")
+    if layers != history.shape[1]:
+        raise InputError(f"map {name} has {layers} layers; the loads have {history.shape[1]}")
     return PlannedMap(Path(name).name, placed, None)

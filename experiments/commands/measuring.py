@@ -120,6 +120,7 @@ class Bench(StrEnum):
 
     solvers = "solvers"
     heuristics = "heuristics"
+    serving = "serving"
 
 
 def bench(
@@ -128,12 +129,12 @@ def bench(
     workers: Annotated[int, typer.Option(help="Processes for what is not timed against a level.")] = 2,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure the exact engines or the heuristics against their levels and against the others; can be stopped and run again."""
-    from experiments import heuristic_bench, solver_bench
+    """Measure exact engines, heuristics or planning for serving against their levels; can be stopped and run again."""
+    from experiments import heuristic_bench, serving_bench, solver_bench
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
-    chosen = solver_bench if what is Bench.solvers else heuristic_bench
+    chosen = {Bench.solvers: solver_bench, Bench.heuristics: heuristic_bench, Bench.serving: serving_bench}[what]
     measured = chosen.run(runs, workers, log)
     print(json.dumps(measured) if as_json else chosen.tables(measured))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 
-from experiments import head_to_head, heuristic_bench, rows, solver_bench
-from experiments.figures import decomposition, draw_all, pareto, performance_profile, scaling
+from experiments import head_to_head, heuristic_bench, history_serving, rows, serving_bench, solver_bench
+from experiments.figures import decomposition, draw_all, migration_front, pareto, performance_profile, scaling
 from experiments.publish import write_manifest
 from experiments.rows import Row
 from experiments.tables import loss_rows, readme_table, write_tables
@@ -30,13 +30,16 @@ def readme_blocks(published: list[Row]) -> dict[str, str]:
         "gap table": readme_table(published),
         "loss table": loss_rows(published),
         "head to head": head_to_head.readme_table(published),
+        "serving advice": history_serving.advice(published),
     }
 
 
 def main() -> None:
     """Redraw everything."""
     published = rows.read_suites(rows.RESULTS)
-    missing = {"gap", "protocol", "runtime", *solver_bench.SUITES, *heuristic_bench.SUITES} - {row["suite"] for row in published}
+    missing = {"gap", "protocol", "runtime", *solver_bench.SUITES, *heuristic_bench.SUITES, *serving_bench.SUITES} - {
+        row["suite"] for row in published
+    }
     if missing:
         sys.exit(f"results/ holds no rows of {', '.join(sorted(missing))}; run `make reproduce bench publish` first")
     write_tables(published, rows.RESULTS / "tables.md")
@@ -46,7 +49,8 @@ def main() -> None:
     (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
     (rows.RESULTS / "heuristic_tables.md").write_text(heuristic_bench.tables(published))
     drawn += performance_profile.draw(published, folder) + pareto.draw(published, folder) + scaling.draw(published, folder)
-    drawn += decomposition.draw(published, folder)
+    (rows.RESULTS / "serving_tables.md").write_text(serving_bench.tables(published))
+    drawn += decomposition.draw(published, folder) + migration_front.draw(published, folder)
     write_manifest(rows.RESULTS)
     for path in drawn:
         print(path.relative_to(rows.ROOT))

@@ -20,7 +20,7 @@ import os
 import numpy as np
 
 from heuristics.methods import Method
-from heuristics.registry import DEFAULT_METHOD, choose
+from heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose, takes_history
 from heuristics.relabel import adopt_where_better, moved, relabel
 from problem.deployment import Deployment
 from problem.errors import InputError
@@ -57,8 +57,9 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
 
     Parameters
     ----------
-    weight : ndarray [layers, experts]
-        Checked loads, int64 or float64.
+    weight : ndarray [layers, experts] or [samples, layers, experts]
+        Checked loads, int64 or float64; a history, oldest sample first, is summed, or for a method such as "sample-average"
+        summed into :data:`heuristics.registry.MOST_WINDOWS` windows.
     deployment : Deployment
     previous : Placement or None
         The map in use, of the same shape.
@@ -69,6 +70,8 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
         If the environment is not what :func:`settings` needs, or the heuristic refuses loads or deployment.
     """
     method, threshold = settings()
+    if weight.ndim == 3:
+        weight = _windows(weight) if takes_history(method) else weight.sum(axis=0, dtype=np.float64)
     planned = method(weight, deployment)
     if previous is None:
         return planned
@@ -76,6 +79,12 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
     if LOG.isEnabledFor(logging.INFO):
         _report(adopted, planned, previous, deployment)
     return adopted
+
+
+def _windows(history: np.ndarray) -> np.ndarray:
+    """Return a history summed into at most ``MOST_WINDOWS`` consecutive windows, as equally long as its length allows."""
+    parts = np.array_split(history, min(MOST_WINDOWS, len(history)))
+    return np.stack([part.sum(axis=0, dtype=np.float64) for part in parts])
 
 
 def _report(adopted: Placement, planned: Placement, previous: Placement, deployment: Deployment) -> None:

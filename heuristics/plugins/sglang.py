@@ -69,7 +69,7 @@ def rebalance_experts(
     if active_ranks is not None:
         _check_alive(active_ranks, num_gpus)
     deployment = _deployment(history.shape[2], num_physical_experts, num_gpus, num_groups, num_nodes, _name(algorithm))
-    return as_tensors(replan(history.sum(axis=0, dtype=np.float64), deployment, None))
+    return as_tensors(replan(history, deployment, None))
 
 
 def install() -> None:

@@ -16,7 +16,6 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from heuristics.plugins import replan, settings
@@ -139,7 +138,7 @@ class PlanningPolicy:
         shape = context.topology
         old, name = context.physical_to_logical_map_cpu, "physical_to_logical_map_cpu"
         placement = _placement(
-            history.sum(axis=0, dtype=np.float64),
+            history,
             context.num_replicas,
             shape.num_groups,
             shape.num_nodes,
@@ -205,14 +204,15 @@ def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]
 def _placement(
     weight: Any, num_replicas: int, num_groups: int, num_nodes: int, num_ranks: int, old: Any, old_name: str
 ) -> Placement:
-    deployment = Deployment(weight.shape[1], num_replicas, num_ranks, num_nodes=num_nodes, num_groups=num_groups)
+    layers, experts = weight.shape[-2:]
+    deployment = Deployment(experts, num_replicas, num_ranks, num_nodes=num_nodes, num_groups=num_groups)
     previous = None
     if old is not None:
         table = torch.as_tensor(old).detach().to("cpu")
         if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
             raise InputError(f"{old_name} is {table.dtype}; integers [layers, slots] are needed")
-        if tuple(table.shape) == (weight.shape[0], num_replicas):
-            previous = Placement(table.numpy(), weight.shape[1])
+        if tuple(table.shape) == (layers, num_replicas):
+            previous = Placement(table.numpy(), experts)
     return replan(weight, deployment, previous)
 
 

@@ -55,6 +55,34 @@ class UnknownAbstract:
     def rebalance_experts(cls, weight): ...
 
 
+def test_the_third_generation_hands_its_window_over_as_history(monkeypatch):
+    monkeypatch.setenv(METHOD, "sample-average")
+    generator = np.random.default_rng(2)
+    hot = np.zeros((2, 1, 16))
+    hot[0, 0, :8], hot[1, 0, 8:] = 900.0, 900.0
+    window = np.repeat(hot, [10, 10], axis=0) + generator.integers(1, 9, (20, 1, 16))
+    context = SimpleNamespace(
+        load_window_cpu=torch.from_numpy(window),
+        physical_to_logical_map_cpu=None,
+        topology=SimpleNamespace(num_groups=1, num_nodes=1, num_ranks=8),
+        num_replicas=24,
+        cpu_group=None,
+    )
+    planned = vllm.PlanningPolicy().plan_rebalance(context, None).physical_to_logical_map.numpy()
+    parts = np.array_split(window, 8)
+    deployment = Deployment(16, 24, 8)
+    expected = rebalance(np.stack([part.sum(axis=0) for part in parts]).astype(np.int64), deployment, "sample-average")
+    assert (planned == expected.phy2log).all()
+    assert (planned != rebalance(window.sum(axis=0).astype(np.int64), deployment, "sample-average").phy2log).any()
+
+
+def test_a_history_map_in_use_stays_where_its_windows_gain_nothing(monkeypatch):
+    monkeypatch.setenv(METHOD, "sample-average")
+    loads = LOADS.numpy()
+    first = vllm.replan(loads, DEPLOYMENT, None)
+    assert (vllm.replan(loads, DEPLOYMENT, first).phy2log == first.phy2log).all()
+
+
 @dataclass(frozen=True)
 class TheirPlan:
     physical_to_logical_map: torch.Tensor
