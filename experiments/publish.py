@@ -37,6 +37,7 @@ def write_manifest(results: Path) -> None:
         "tables": {
             "tables.md": {"script": "experiments/tables.py", "rows": suites},
             "heuristic_tables.md": {"script": "experiments/heuristic_bench.py", "rows": suites},
+            "serving_tables.md": {"script": "experiments/serving_bench.py", "rows": suites},
             "solver_tables.md": {"script": "experiments/solver_bench.py", "rows": suites},
         },
     }

@@ -63,6 +63,21 @@ def tables(measured: list[Row]) -> str:
     return "# Serving, measured\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
 
 
+def advice(measured: list[Row]) -> str:
+    """Return what to do about serving, with its measured gain, as Markdown list items."""
+    closed = {
+        planner: [100 * split_serving.closed(measured, name, policy, planner) for name in TRACES for policy in POLICIES]
+        for planner in ("fast", "ring")
+    }
+    part = {planner: f"{min(values):.0f} to {max(values):.0f} %" for planner, values in closed.items()}
+    return (
+        history_serving.advice(measured)
+        + "\n* *any* (both traces): tokens divided over replicas by the loads that are served (`heuristics.token_split`) close "
+        + f"{part['fast']} of the distance to a map planned on those very loads, with maps made for it "
+        + f"(`heuristics.split_placement`) {part['ring']}; shares planned on the past close nothing."
+    )
+
+
 def levels_table(measured: list[Row]) -> str:
     """Asked and measured levels side by side."""
     body = []

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from experiments.commands.maps import planned_map
+from experiments.commands.maps import PlannedMap, planned_map
 from experiments.commands.options import (
     DeploymentName,
     DuplicatesChoice,
@@ -40,6 +41,12 @@ def convert(
         str | None, typer.Option("--map", help="Map file, certificate, or a method that plans on the last window of --loads.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="Format of the map to write.")] = None,
+    previous: Annotated[
+        str | None, typer.Option(help="Map in use: the new one is renamed so that as few replicas as possible move.")
+    ] = None,
+    max_moves: Annotated[
+        int | None, typer.Option(help="With --previous and --map fast: most replicas that may move, over all layers.")
+    ] = None,
     map_format: Annotated[str | None, typer.Option(help="Format of the map file; recognised by default.")] = None,
     model_layers: Annotated[
         int | None, typer.Option(help="Decoder layers of the model, dense ones included, where the loads do not say it.")
@@ -73,8 +80,11 @@ def convert(
             {"written": str(target), **shape, **({"provenance": found} if as_json else {"format": found.get("format")})}, as_json
         )
         return
+    if (previous is not None and loads is None) or (max_moves is not None and previous is None):
+        raise InputError("--previous needs --loads, and --max-moves needs --previous; a map in use is kept as far as loads allow")
     if to not in formats.MAP_FORMATS:
         raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
+    said: dict[str, int] = {}
     if loads is None:
         named = experts if deployment is None else Deployment.preset(deployment).num_experts
         if named is None:
@@ -90,6 +100,12 @@ def convert(
             model_layers = len(identifiers)
         planned = planned_map(source, trace.loads, chosen, map_format, identifiers)
         name, placed = planned.name, planned.placed
+        if previous is not None:
+            in_use = planned_map(previous, trace.loads[:-1], chosen, map_format, identifiers).regular("--previous")
+            placed = _keeping(planned, in_use, trace.window(-1), chosen, max_moves)
+            from heuristics.relabel import moved
+
+            said = {"moved": int(moved(placed, in_use, chosen).sum())}
     if not isinstance(placed, Placement):
         raise InputError(f"--map {name}: {placed.describe()}; no other format can hold such a map")
     if to == "tensorrt-llm" and identifiers is None:
@@ -100,7 +116,22 @@ def convert(
             f"{identifiers[-1]}"
         )
     formats.write_map(target, placed, chosen, to, identifiers, model_layers)
-    _say({"written": str(target), "format": to, "layers": placed.num_layers, "slots": placed.num_slots}, as_json)
+    _say({"written": str(target), "format": to, "layers": placed.num_layers, "slots": placed.num_slots, **said}, as_json)
+
+
+def _keeping(
+    planned: PlannedMap, in_use: Placement, loads: np.ndarray, deployment: Deployment, max_moves: int | None
+) -> Placement:
+    """Return the planned map renamed after the one in use, or the best one within a number of moves."""
+    from heuristics.migration import replan
+    from heuristics.registry import DEFAULT_METHOD
+    from heuristics.relabel import relabel
+
+    if max_moves is None:
+        return relabel(planned.regular("--map"), in_use, deployment)
+    if planned.method != DEFAULT_METHOD:
+        raise InputError(f"--max-moves is given with --map {planned.name}; within a budget {DEFAULT_METHOD!r} plans")
+    return replan(loads, deployment, in_use, total_moves=max_moves)
 
 
 def _say(written: dict[str, Any], as_json: bool) -> None:

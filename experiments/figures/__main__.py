@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
-from experiments import head_to_head, heuristic_bench, history_serving, rows, serving_bench, solver_bench
+from experiments import head_to_head, heuristic_bench, rows, serving_bench, solver_bench
 from experiments.figures import decomposition, draw_all, migration_front, pareto, performance_profile, scaling
 from experiments.publish import write_manifest
 from experiments.rows import Row
@@ -30,16 +30,15 @@ def readme_blocks(published: list[Row]) -> dict[str, str]:
         "gap table": readme_table(published),
         "loss table": loss_rows(published),
         "head to head": head_to_head.readme_table(published),
-        "serving advice": history_serving.advice(published),
+        "serving advice": serving_bench.advice(published),
     }
 
 
 def main() -> None:
     """Redraw everything."""
     published = rows.read_suites(rows.RESULTS)
-    missing = {"gap", "protocol", "runtime", *solver_bench.SUITES, *heuristic_bench.SUITES, *serving_bench.SUITES} - {
-        row["suite"] for row in published
-    }
+    benches = (*solver_bench.SUITES, *heuristic_bench.SUITES, *serving_bench.SUITES)
+    missing = {"gap", "protocol", "runtime", *benches} - {row["suite"] for row in published}
     if missing:
         sys.exit(f"results/ holds no rows of {', '.join(sorted(missing))}; run `make reproduce bench publish` first")
     write_tables(published, rows.RESULTS / "tables.md")

@@ -14,7 +14,7 @@ from experiments.suites import TRACES
 from experiments.tables import TRACE_TITLES
 
 METHOD = "fast"
-LEAST_LABEL = 1.5
+LEAST_LABEL = 2.5
 """Steps of fewer points get no number: it would not fit."""
 
 

@@ -96,6 +96,12 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
         (["explain", "--loads", TRACE, "--slots", "288", "--gpus", "31"], "num_gpus is 31"),
         (["explain", "--loads", TRACE, "--deployment", FLAGSHIP, "--figure", "x.gif"], "--figure is x.gif"),
         (["explain", "--loads", TRACE, "--deployment", FLAGSHIP, "--html", "LICENSE/x.html"], "--html is LICENSE"),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--per-step"], "--per-step needs --window"),
+        (["capacity", "--loads", TRACE, "--deployment", FLAGSHIP, "--target", "1.5"], "target is 1.5"),
+        (
+            ["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP, "--to", "vllm", "--max-moves", "3"],
+            "needs --previous",
+        ),
         (["convert", "x.json"], "--map IN is missing"),
         (["convert", "--loads", TRACE, "x.json"], "a name ending in .npz is needed"),
         (["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP], "--to is None"),
@@ -144,6 +150,48 @@ def test_a_better_map_is_found_written_and_scored(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_map_in_use_is_kept_within_a_budget_of_moves(tmp_path):
+    target = tmp_path / "map.json"
+    arguments = ["--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--previous", "initial_program", "--to", "vllm"]
+    renamed = json.loads(run("convert", *arguments, target, "--json").stdout)["moved"]
+    within = json.loads(run("convert", *arguments, "--max-moves", 100, target, "--json").stdout)["moved"]
+    assert within <= 100 < renamed < 8 * 288
+
+
+def test_steps_are_scored_beside_their_window():
+    steps = TRACE.replace("windows", "steps")
+    arguments = ["--loads", steps, "--window", 100, "--deployment", FLAGSHIP, "--map", "fast-lpt", "--per-step", "--json"]
+    scores = json.loads(run("evaluate", *arguments).stdout)
+    [one] = scores["maps"]
+    found = scores["steps"]["fast-lpt"]
+    assert len(found["by_step"]) == 100
+    assert found["of_window"] == pytest.approx(one["serving"]["balancedness_gpu"])
+    assert found["balancedness"] < found["of_window"]
+
+
+def test_capacity_says_what_is_reached(tmp_path):
+    loads = tmp_path / "loads.npz"
+    LoadTrace(np.random.default_rng(0).integers(1, 900, size=(3, 2, 12))).save(loads)
+    arguments = [
+        "--loads",
+        loads,
+        "--deployment",
+        "deepseek-readme",
+        "--policy",
+        "global",
+        "--target",
+        0.9,
+        "--out",
+        tmp_path / "f",
+    ]
+    found = json.loads(run("capacity", *arguments, "--json").stdout)
+    assert [step["slots"] for step in found["steps"]] == [16, 24]
+    for step in found["steps"]:
+        assert step["reached"] <= step["limit"] + 1e-9
+        assert (step["verdict"] == "reached") is (step["reached"] >= 0.9)
+    assert all(path.endswith((".pdf", ".png")) for path in found["files"])
+
+
 def test_a_protocol_scores_methods_and_files_and_refuses_what_fails(tmp_path):
     program = tmp_path / "mine.py"
     program.write_text("def rebalance_experts(*arguments):\n    raise RuntimeError('not today')\n")
@@ -177,7 +225,7 @@ def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    commands = "solve evaluate explain calibrate bench record convert verify reproduce status"
+    commands = "solve evaluate explain calibrate capacity bench record convert verify reproduce status"
     assert all(name in done.stdout for name in commands.split())
 
 

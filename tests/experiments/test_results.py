@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from experiments import heuristic_bench, rows, solver_bench
+from experiments import heuristic_bench, rows, serving_bench, solver_bench
 from experiments.figures.__main__ import README, fill_readme, readme_blocks
 from experiments.suites import RECORDED_TRACE, gap_cells, protocol_cells
 from experiments.tables import write_tables
@@ -36,7 +36,10 @@ def test_readme_and_tables_are_drawn_from_the_published_rows(published, tmp_path
     assert write_tables(published, tmp_path / "tables.md") == (rows.RESULTS / "tables.md").read_text()
 
 
-@pytest.mark.parametrize(("bench", "name"), [(solver_bench, "solver_tables.md"), (heuristic_bench, "heuristic_tables.md")])
+@pytest.mark.parametrize(
+    ("bench", "name"),
+    [(solver_bench, "solver_tables.md"), (heuristic_bench, "heuristic_tables.md"), (serving_bench, "serving_tables.md")],
+)
 def test_bench_tables_are_drawn_from_the_published_rows(published, bench, name):
     assert {cell.key for cell in bench.cells()} <= {rows.key(row) for row in published}
     assert bench.tables(published) == (rows.RESULTS / name).read_text()
