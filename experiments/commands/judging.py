@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # these load the solvers, which `--help` need not wait for
     from experiments.windows import Split
 
 FIGURES = (".pdf", ".png", ".svg")
+COMPILES = "a first run compiles for a minute or two"
 
 PlanWindow = Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")]
 ServeWindow = Annotated[int | None, typer.Option(help="Window that is served; the one after by default.")]
@@ -92,7 +93,7 @@ def evaluate(
     planned = [planned_map(name, chosen.history, shape, map_format, identifiers) for name in maps]
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers)
-    with Status("certifying bounds of both windows", console=log):
+    with Status(f"certifying bounds of both windows ({COMPILES})", console=log):
         bounds = certified_bounds(chosen, shape)
     results = [
         run(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
@@ -262,14 +263,14 @@ def explain(
     trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
     chosen = split(trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, layer_ids(trace))
-    with Status("explaining", console=log) as status:
+    with Status(f"explaining ({COMPILES})", console=log) as status:
         result = run(
             chosen,
             shape,
             one.regular("--map"),
             one.name,
             method or one.method or DEFAULT_METHOD,
-            lambda what: status.update(f"explaining: {what}"),
+            lambda what: status.update(f"explaining ({COMPILES}): {what}"),
         )
     if page is not None:
         write_atomically(page, html_page.render(result, loads.name, layer_ids(trace)).encode())
