@@ -17,7 +17,7 @@ from problem.placement import Placement
 SAFE_INT64 = 2**62
 
 
-def verify(placement: Placement, loads: Any, deployment: Deployment) -> list[Fraction]:
+def verify(placement: Placement, loads: Any, deployment: Deployment, shares: Any = None) -> list[Fraction]:
     """Check that a placement is legal and return its exact makespans.
 
     Parameters
@@ -26,6 +26,8 @@ def verify(placement: Placement, loads: Any, deployment: Deployment) -> list[Fra
     loads : array_like of int [layers, experts]
     deployment : Deployment
         Shape, policy and whether a GPU may hold two replicas of one expert. What the slots of dead GPUs hold is ignored.
+    shares : array_like of float [layers, slots], optional
+        Part of its expert's load that each replica serves, see :func:`problem.shares.verify_shares`; by default even shares.
 
     Returns
     -------
@@ -39,8 +41,12 @@ def verify(placement: Placement, loads: Any, deployment: Deployment) -> list[Fra
     PlacementError
         Naming layer, slot or expert and the first rule broken: expert out of range, expert without replica, ranks not
         dense, duplicate on a GPU where forbidden, replicas of one expert on two nodes, a group split over nodes, nodes
-        with unequal numbers of groups.
+        with unequal numbers of groups; shares that do not sum to one.
     """
+    if shares is not None:
+        from problem.shares import verify_shares  # which judges the map by this function first
+
+        return verify_shares(placement, shares, loads, deployment)
     checked = as_loads(loads, "loads", 2)
     if checked.shape[1] != deployment.num_experts:
         raise InputError(f"loads has {checked.shape[1]} experts; the deployment has {deployment.num_experts}")

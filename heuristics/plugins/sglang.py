@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from heuristics.plugins import replan, settings
 from heuristics.tensors import as_tensors, as_weight
+from problem.dead_ranks import with_dead
 from problem.deployment import Deployment
 from problem.errors import InputError
 
@@ -52,7 +52,8 @@ def rebalance_experts(
         By its name: hierarchical for :data:`HIERARCHICAL`, global for :data:`GLOBAL`; "auto" is hierarchical where the groups
         divide over the nodes, otherwise global.
     active_ranks : array_like of bool [gpus], optional
-        Ranks that are alive; all of them must be.
+        Ranks that are alive. Where one is dead, the plan is global, as SGLang's own is, and the slots of dead ranks get expert 0,
+        which nothing is routed to.
 
     Returns
     -------
@@ -62,14 +63,16 @@ def rebalance_experts(
     Raises
     ------
     InputError
-        If an argument or the environment is not what it must be, or a rank is dead.
+        If an argument or the environment is not what it must be, or the ranks that are alive cannot hold every expert.
     """
     history = as_weight(tokens_per_expert, "tokens_per_expert", "steps, layers, experts")
     num_gpus = _num_gpus(num_physical_experts, num_local_physical_experts)
-    if active_ranks is not None:
-        _check_alive(active_ranks, num_gpus)
     deployment = _deployment(history.shape[2], num_physical_experts, num_gpus, num_groups, num_nodes, _name(algorithm))
-    return as_tensors(replan(history, deployment, None))
+    alive = [True] * num_gpus if active_ranks is None else _alive(active_ranks, num_gpus)
+    if all(alive):
+        return as_tensors(replan(history, deployment, None))
+    left = Deployment(history.shape[2], slots_per_gpu=[num_local_physical_experts] * num_gpus, active=alive)
+    return as_tensors(with_dead(replan(history, left.live, None), left))
 
 
 def install() -> None:
@@ -139,10 +142,8 @@ def _deployment(
     return Deployment(num_experts, num_slots, num_gpus)
 
 
-def _check_alive(active_ranks: Any, num_gpus: int) -> None:
+def _alive(active_ranks: Any, num_gpus: int) -> list[bool]:
     alive = torch.as_tensor(active_ranks).detach().to("cpu").numpy()
     if alive.shape != (num_gpus,):
         raise InputError(f"active_ranks has shape {alive.shape}; one entry for each of the {num_gpus} ranks is needed")
-    dead = np.flatnonzero(alive == 0).tolist()
-    if dead:
-        raise InputError(f"active_ranks says that the ranks {dead} are dead; plans are made for complete deployments only")
+    return [bool(flag) for flag in alive]

@@ -355,7 +355,7 @@ def test_sglang_is_hierarchical_only_where_the_algorithm_says_so(algorithm, num_
         ({"num_groups": 0}, "num_groups is 0; a positive integer"),
         ({"algorithm": Algorithm.topology_aware}, "algorithm is 'topology_aware'; one of auto, deepseek_hierarchical, "),
         ({"active_ranks": [True] * 7}, r"active_ranks has shape \(7,\); one entry for each of the 8 ranks"),
-        ({"active_ranks": torch.tensor([1, 1, 0, 1, 1, 1, 1, 0])}, r"active_ranks says that the ranks \[2, 7\] are dead"),
+        ({"active_ranks": torch.tensor([1, 1, 0, 0, 1, 1, 0, 0])}, "with 12 slots; at least num_experts = 16 slots are needed"),
     ],
 )
 def test_bad_arguments_of_sglang(change, message):
@@ -390,8 +390,13 @@ def test_install_asks_sglang_which_ranks_are_alive(monkeypatch):
     found = algorithms.rebalance_experts(LOADS, 24, 3, 4, 2, Algorithm.elasticity_aware)
     assert found[0].equal(sglang.rebalance_experts(LOADS, 24, 3, 4, 2, "deepseek")[0])
     alive[5] = 0
-    with pytest.raises(InputError, match=r"the ranks \[5\] are dead"):
-        algorithms.rebalance_experts(LOADS, 24, 3, 4, 2, Algorithm.elasticity_aware)
+    phy2log, log2phy, counts = algorithms.rebalance_experts(LOADS, 24, 3, 4, 2, Algorithm.elasticity_aware)
+    left = Deployment(16, slots_per_gpu=[3] * 8, active=[gpu != 5 for gpu in range(8)])
+    assert phy2log[:, 15:18].eq(0).all()
+    assert counts.sum(dim=1).tolist() == [21] * LAYERS
+    assert not torch.isin(log2phy, torch.arange(15, 18)).any()
+    verify(Placement(phy2log.numpy(), 16), LOADS.sum(dim=0).numpy(), left)
+    assert phy2log.tolist() == rebalance(LOADS.sum(dim=0).numpy(), left).phy2log.tolist()
 
 
 def test_install_without_sglang_without_its_function_and_with_bad_settings(monkeypatch):

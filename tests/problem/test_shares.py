@@ -128,3 +128,14 @@ def test_no_set_proves_more_than_any_split_has(data: st.DataObject) -> None:
     for size in (1, 2, 3):
         for gpus in itertools.combinations(range(3), size):
             assert split_bound(slots, loads, 3, gpus) <= makespan
+
+
+def test_verify_and_metrics_take_shares() -> None:
+    placement, loads = Placement([[0, 1, 0, 2]], 3), [[12, 4, 2]]
+    deployment = Deployment(3, 4, 2)
+    shares = np.array([[0.25, 1.0, 0.75, 1.0]])
+    assert verify(placement, loads, deployment, shares) == [Fraction(11)]
+    assert verify(placement, loads, deployment, shares) == verify_shares(placement, shares, loads, deployment)
+    assert verify(placement, loads, deployment) == [Fraction(10)]
+    with pytest.raises(PlacementError, match="sum to"):
+        verify(placement, loads, deployment, [[0.5, 1.0, 0.75, 1.0]])
