@@ -126,7 +126,7 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
         be, or the method can't plan on unequal slots.
     """
     plan = choose(method, config)
-    history = np.ndim(loads) == 3
+    history = _axes(loads) == 3
     checked = as_loads(loads, "loads", 3 if history else 2)
     if checked.shape[-1] != deployment.num_experts:
         raise InputError(f"loads has {checked.shape[-1]} experts; the deployment has {deployment.num_experts}")
@@ -139,6 +139,16 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
 
         return with_dead(uneven.plan(summed, live), deployment)
     return with_dead(plan(checked if takes_history(plan) else summed, live), deployment)
+
+
+def _axes(loads: Any) -> int:
+    try:
+        axes = np.ndim(loads)
+    except ValueError:  # ragged, which the check of the loads words
+        return 2
+    if axes not in (2, 3):
+        raise InputError(f"loads has {axes} axes; [layers, experts] or [windows, layers, experts] is needed")
+    return axes
 
 
 def takes_history(method: Method) -> bool:

@@ -98,3 +98,17 @@ def test_an_unknown_method_is_named_with_the_known_ones():
 def test_importing_heuristics_does_not_import_torch():
     code = "import sys, heuristics; assert 'torch' not in sys.modules and 'ortools' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("loads", "message"),
+    [
+        (np.ones((1, 1, 1, 4), np.int64), r"loads has 4 axes; \[layers, experts\] or \[windows, layers, experts\] is needed"),
+        ([1, 2, 3, 4], "loads has 1 axes"),
+        ([[1, 2, 3, 4], [1, 2]], "loads is ragged"),
+        (np.ones((0, 1, 4), np.int64), "3 non-empty axes are needed"),
+    ],
+)
+def test_loads_of_another_shape_are_refused(loads, message):
+    with pytest.raises(InputError, match=message):
+        rebalance(loads, Deployment(4, 6, 2))
