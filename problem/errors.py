@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
 MAX_REASON = 200
 """Characters of what a library says that a message quotes."""
 
@@ -19,3 +22,12 @@ def reason(error: BaseException) -> str:
     text = "".join(letter if letter.isprintable() else " " for letter in str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
     text = text or type(error).__name__
     return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+
+
+def shown(value: Any) -> str:
+    """Return a value of a file as a message quotes it: short however large and nested it is."""
+    return _SHORT.repr(value)

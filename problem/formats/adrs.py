@@ -6,14 +6,13 @@ The file has hundreds of megabytes, so it is streamed, a record (step) at a time
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError, reason
+from problem.errors import InputError, reason, shown
 from problem.formats import files
 from problem.formats.json_rows import count_table
 from problem.formats.recording import Progress, Recording, check_elements
@@ -40,7 +39,7 @@ def read(path: Path, progress: Progress | None) -> Recording:
     for record in _records(path, progress):
         where = f"file {path}: {HISTORY}[{len(steps)}]"
         if not isinstance(record, dict) or LOADS not in record:
-            raise InputError(f"{where} has no key {LOADS!r} but {reprlib.repr(record)}")
+            raise InputError(f"{where} has no key {LOADS!r} but {shown(record)}")
         step = count_table(record[LOADS], f"{where}[{LOADS!r}]")
         if steps and step.shape != steps[0].shape:
             raise InputError(f"{where} has {step.shape} layers and experts; {steps[0].shape}, as the first, is needed")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats.npy_bytes import read_npy
 from problem.formats.npz import MAX_ENTRY_BYTES, open_archive, read_entry
 from problem.formats.recording import Progress, Recording
@@ -38,22 +37,18 @@ def read_trace(path: Path) -> LoadTrace:
     trace = LoadTrace.load(path)
     steps = trace.provenance.get("window_steps", 1)
     if not _is_count(steps) or steps < 1:
-        raise InputError(f"trace file {path}: window_steps is {reprlib.repr(steps)}; a positive integer is needed")
+        raise InputError(f"trace file {path}: window_steps is {shown(steps)}; a positive integer is needed")
     ids = trace.provenance.get("layer_ids")
     layers = trace.loads.shape[1]
     if ids is not None and not (isinstance(ids, list) and len(ids) == layers and all(map(_is_count, ids))):
-        raise InputError(
-            f"trace file {path}: layer_ids is {reprlib.repr(ids)}; an index for each of the {layers} layers is needed"
-        )
+        raise InputError(f"trace file {path}: layer_ids is {shown(ids)}; an index for each of the {layers} layers is needed")
     model_layers = trace.provenance.get("num_model_layers")
     if model_layers is not None and (not _is_count(model_layers) or model_layers <= max(ids or [layers - 1])):
-        raise InputError(
-            f"trace file {path}: num_model_layers is {reprlib.repr(model_layers)}; more than the last layer is needed"
-        )
+        raise InputError(f"trace file {path}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
     for key in ("dropped_layers", "dropped_steps", "left_out_steps"):
         told = trace.provenance.get(key, 0)
         if not _is_count(told) and not isinstance(told, list):
-            raise InputError(f"trace file {path}: {key} is {reprlib.repr(told)}; a number or a list is needed")
+            raise InputError(f"trace file {path}: {key} is {shown(told)}; a number or a list is needed")
     return trace
 
 

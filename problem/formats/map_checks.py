@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from problem.deployment import Deployment
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.placement import Placement
 from problem.uneven_map import UnevenMap
 
@@ -23,37 +22,37 @@ MAX_MAP_ARRAY_BYTES = 1 << 28
 def fields(value: Any, where: str, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
     """Return an object that has all keys ``needed``, and of other keys only those that are ``optional``."""
     if not isinstance(value, dict):
-        raise InputError(f"{where} is {reprlib.repr(value)}; an object with the keys {', '.join(needed)} is needed")
+        raise InputError(f"{where} is {shown(value)}; an object with the keys {', '.join(needed)} is needed")
     for key in needed:
         if key not in value:
-            raise InputError(f"{where} has no key {key!r} but {reprlib.repr(list(value))}")
+            raise InputError(f"{where} has no key {key!r} but {shown(list(value))}")
     for key in value:
         if key not in (*needed, *optional):
-            raise InputError(f"{where} has a key {reprlib.repr(key)}; its keys are {', '.join((*needed, *optional))}")
+            raise InputError(f"{where} has a key {shown(key)}; its keys are {', '.join((*needed, *optional))}")
     return value
 
 
 def entries(value: Any, where: str) -> list[Any]:
     """Return a list that is not empty."""
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where} is {reprlib.repr(value)}; a list that is not empty is needed")
+        raise InputError(f"{where} is {shown(value)}; a list that is not empty is needed")
     return value
 
 
 def integer(value: Any, where: str) -> int:
     """Return an integer; a bool is none, nor is a float."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where} is {reprlib.repr(value)}; an integer is needed")
+        raise InputError(f"{where} is {shown(value)}; an integer is needed")
     return value
 
 
 def expert_list(value: Any, where: str, deployment: Deployment) -> list[int]:
     """Return a list, possibly empty, of experts that the deployment has."""
     if not isinstance(value, list):
-        raise InputError(f"{where} is {reprlib.repr(value)}; a list of experts is needed")
+        raise InputError(f"{where} is {shown(value)}; a list of experts is needed")
     for position, expert in enumerate(value):
         if not 0 <= integer(expert, f"{where}[{position}]") < deployment.num_experts:
-            raise _foreign(f"{where}[{position}] is {reprlib.repr(expert)}", f"experts 0 to {deployment.num_experts - 1}")
+            raise _foreign(f"{where}[{position}] is {shown(expert)}", f"experts 0 to {deployment.num_experts - 1}")
     return value
 
 
@@ -117,7 +116,7 @@ def check_layer_ids(layer_ids: Sequence[int] | None) -> list[int] | None:
     except TypeError:
         checked = []
     if not checked or checked[0] < 0 or checked != sorted(set(checked)):
-        raise InputError(f"layer_ids is {reprlib.repr(layer_ids)}; ascending layer indices from 0 on are needed")
+        raise InputError(f"layer_ids is {shown(layer_ids)}; ascending layer indices from 0 on are needed")
     return checked
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from problem.deployment import Deployment
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats import (
     certificate_map,
     files,
@@ -225,4 +224,4 @@ def _recognise(content: Any, container: str, path: Path) -> str:
             return "certificate"
         if sglang_location.KEY in content or "logical_count" in content:
             return "sglang"
-    raise InputError(f"map file {path} holds {reprlib.repr(content)}; no map format begins like that ({', '.join(_FORMATS)})")
+    raise InputError(f"map file {path} holds {shown(content)}; no map format begins like that ({', '.join(_FORMATS)})")

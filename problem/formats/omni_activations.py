@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from pathlib import Path
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats import files
 from problem.formats.omni_csv import POSITIONS
 from problem.formats.rank_files import check_ranks, folder_of, matching
@@ -74,7 +73,7 @@ def _read_file(path: Path) -> np.ndarray:
         counts = line.rstrip("\r").removesuffix("\t").split("\t")
         wrong = next((entry for entry in counts if COUNT.fullmatch(entry) is None), None)
         if wrong is not None:
-            raise InputError(f"{where} holds {reprlib.repr(wrong)}; tab-separated counts are needed")
+            raise InputError(f"{where} holds {shown(wrong)}; tab-separated counts are needed")
         if rows and len(counts) != rows[0].size:
             raise InputError(f"{where} has {len(counts)} counts; the first line has {rows[0].size}")
         rows.append(np.array([int(entry) for entry in counts], dtype=np.int64))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats import files
 from problem.formats.rank_files import matching
 from problem.formats.recording import MAX_LAYERS, Progress, Recording, check_elements
@@ -58,9 +57,7 @@ def _ordered(folder: Path) -> list[tuple[int, int, Path]]:
         found.append((int(match["first"]), int(match["last"]), file))
         modes.add(match["mode"])
     if len(modes) != 1:
-        raise InputError(
-            f"folder {folder} has files of {len(modes)} modes {reprlib.repr(sorted(modes))}; those of one mode are needed"
-        )
+        raise InputError(f"folder {folder} has files of {len(modes)} modes {shown(sorted(modes))}; those of one mode are needed")
     found.sort()
     for (_, last, _), (first, _, file) in pairwise(found):
         if first <= last:
@@ -75,7 +72,7 @@ def _read_file(path: Path) -> np.ndarray:
     header = lines[0].rstrip("\r").split(",") if lines else []
     columns = len(header) - 1
     if not 1 <= columns <= MAX_COLUMNS or header != ["", *(f"ep_{column}" for column in range(columns))]:
-        raise InputError(f"file {path} begins with {reprlib.repr(','.join(header))}; the header ,ep_0,ep_1,... is needed")
+        raise InputError(f"file {path} begins with {shown(','.join(header))}; the header ,ep_0,ep_1,... is needed")
     rows = len(lines) - 1
     if not 1 <= rows <= MAX_LAYERS:
         raise InputError(f"file {path} has {rows} rows; one per layer is needed")
@@ -85,11 +82,11 @@ def _read_file(path: Path) -> np.ndarray:
         name, *counts = line.rstrip("\r").split(",")
         where = f"file {path}: line {layer + 2}"
         if name != f"layer_{layer}":
-            raise InputError(f"{where} begins with {reprlib.repr(name)}; 'layer_{layer}' is needed")
+            raise InputError(f"{where} begins with {shown(name)}; 'layer_{layer}' is needed")
         if len(counts) != columns:
             raise InputError(f"{where} has {len(counts)} counts; the header has {columns}")
         wrong = next((entry for entry in counts if COUNT.fullmatch(entry) is None), None)
         if wrong is not None:
-            raise InputError(f"{where} holds {reprlib.repr(wrong)}; counts from 0 on are needed")
+            raise InputError(f"{where} holds {shown(wrong)}; counts from 0 on are needed")
         loads[layer] = [int(entry) for entry in counts]
     return loads

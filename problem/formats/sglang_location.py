@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 import numpy as np
 
 from problem.deployment import Deployment
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats.json_text import render_json
 from problem.formats.map_checks import MAX_MAP_ARRAY_BYTES, fields, slot_array, slot_table
 from problem.placement import Placement
@@ -63,7 +62,7 @@ def _array(value: Any, where: str) -> np.ndarray:
     import torch
 
     if not isinstance(value, torch.Tensor):
-        raise InputError(f"{where} is {reprlib.repr(value)}; a list per layer or a tensor is needed")
+        raise InputError(f"{where} is {shown(value)}; a list per layer or a tensor is needed")
     integers = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
     if value.dtype not in integers or value.layout != torch.strided or value.device.type != "cpu":
         raise InputError(f"{where} is a tensor of {value.dtype}, {value.layout}, on {value.device}; plain integers are needed")

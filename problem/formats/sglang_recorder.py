@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats import files
 from problem.formats.physical import logical_counts
 from problem.formats.rank_files import check_ranks, folder_of, matching
@@ -128,9 +127,9 @@ def _checked_records(records: Any, rank: int, where: str) -> list[tuple[int, Any
                 raise InputError(f"{inside} has no key {key!r} but {_kind(record)}")
         number = record["forward_pass_id"]
         if type(number) is not int or not 0 <= number < 1 << 62:
-            raise InputError(f"{inside}: forward_pass_id is {reprlib.repr(number)}; a number from 0 on is needed")
+            raise InputError(f"{inside}: forward_pass_id is {shown(number)}; a number from 0 on is needed")
         if record["rank"] != rank or type(record["rank"]) is not int:
-            raise InputError(f"{inside} is of rank {reprlib.repr(record['rank'])}; the file is that of rank {rank}")
+            raise InputError(f"{inside} is of rank {shown(record['rank'])}; the file is that of rank {rank}")
         checked.append((number, record["global_physical_count"]))
     return checked
 
@@ -145,5 +144,5 @@ def _check_passes(found: set[int], needed: list[int], where: str) -> None:
 def _kind(value: Any) -> str:
     """Say what something is without its content, which may be huge."""
     if isinstance(value, dict):
-        return f"the keys {reprlib.repr(list(value))}"
+        return f"the keys {shown(list(value))}"
     return f"a {type(value).__name__}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from problem.errors import MAX_REASON, InputError, reason
+from problem.errors import MAX_REASON, InputError, reason, shown
 from problem.formats import files, parquet_process
 from problem.formats.recording import Progress, Recording, check_elements
 from problem.npy import read_array
@@ -89,7 +88,7 @@ def csv_header(path: Path) -> list[str]:
 
 def _check_columns(found: list[str], path: Path) -> None:
     if sorted(found) != sorted(COLUMNS):
-        raise InputError(f"file {path} has the columns {reprlib.repr(found)}; {', '.join(COLUMNS)} are needed")
+        raise InputError(f"file {path} has the columns {shown(found)}; {', '.join(COLUMNS)} are needed")
 
 
 def _recording(columns: dict[str, np.ndarray], path: Path) -> Recording:

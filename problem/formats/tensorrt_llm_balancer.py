@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 from problem.deployment import Deployment
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats.map_checks import check_size, fields, integer, slot_row
 from problem.placement import Placement
 
@@ -32,16 +31,13 @@ def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int]
     if not isinstance(rows, dict) or not rows:
         raise InputError(f"{inside} is no mapping of layers to their slots, or an empty one")
     checked = {
-        integer(layer, f"{inside}: layer"): slot_row(row, f"{inside}[{reprlib.repr(layer)}]", deployment)
-        for layer, row in rows.items()
+        integer(layer, f"{inside}: layer"): slot_row(row, f"{inside}[{shown(layer)}]", deployment) for layer, row in rows.items()
     }
     if min(checked) < 0:
         raise InputError(f"{inside} has layer {min(checked)}; layer indices from 0 on are needed")
     missing = [layer for layer in layer_ids or () if layer not in checked]
     if missing:
-        raise InputError(
-            f"{inside} has no layer {missing[0]}, which layer_ids names; its layers are {reprlib.repr(sorted(checked))}"
-        )
+        raise InputError(f"{inside} has no layer {missing[0]}, which layer_ids names; its layers are {shown(sorted(checked))}")
     return Placement([checked[layer] for layer in layer_ids or sorted(checked)], deployment.num_experts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError, reason
+from problem.errors import InputError, reason, shown
 from problem.formats import files
 from problem.formats.rank_files import check_ranks, folder_of, matching
 from problem.formats.recording import Progress, Recording, add_counts, check_elements
@@ -62,7 +61,7 @@ def _num_experts(path: Path) -> int:
     meta = files.parse_json(path, MAX_META_BYTES)
     experts = meta.get("num_experts") if isinstance(meta, dict) else None
     if type(experts) is not int or not 1 <= experts <= 1 << 20:
-        raise InputError(f"file {path}: num_experts is {reprlib.repr(experts)}; a positive integer is needed")
+        raise InputError(f"file {path}: num_experts is {shown(experts)}; a positive integer is needed")
     return experts
 
 
@@ -85,7 +84,7 @@ def _steps_and_layers(tensors: Any, path: Path) -> dict[tuple[int, int], str]:
     for key in tensors.keys():  # noqa: SIM118 - no mapping
         match = KEY.fullmatch(key)
         if match is None:
-            raise InputError(f"file {path} has a key {reprlib.repr(key)}; keys are step_layer, such as '100_3'")
+            raise InputError(f"file {path} has a key {shown(key)}; keys are step_layer, such as '100_3'")
         pair = int(match["step"]), int(match["layer"])
         if pair in found:
             raise InputError(f"file {path} has the keys {found[pair]!r} and {key!r} for one step and layer")

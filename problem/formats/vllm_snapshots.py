@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError
+from problem.errors import InputError, shown
 from problem.formats import files
 from problem.formats.json_rows import count_table
 from problem.formats.physical import logical_counts
@@ -50,7 +49,7 @@ def read(path: Path, _progress: Progress | None) -> Recording:
             raise InputError(f"{inside} is of step {numbers[-1]} after step {numbers[-2]}; ascending steps are needed")
     for key, found in zip(SHAPE_KEYS, (*maps[0].shape, rows[0].shape[1]), strict=True):
         if key in document and document[key] != found:
-            raise InputError(f"{where}: {key} is {reprlib.repr(document[key])}; the snapshots have {found}")
+            raise InputError(f"{where}: {key} is {shown(document[key])}; the snapshots have {found}")
     changes = sum(not np.array_equal(old, new) for old, new in pairwise(maps))
     notes: dict[str, Any] = {
         "recorded_steps": [numbers[0], numbers[-1]],
@@ -63,17 +62,17 @@ def read(path: Path, _progress: Progress | None) -> Recording:
 
 def _key(snapshot: Any, key: str, where: str) -> Any:
     if not isinstance(snapshot, dict) or key not in snapshot:
-        raise InputError(f"{where} has no key {key!r} but {reprlib.repr(snapshot)}")
+        raise InputError(f"{where} has no key {key!r} but {shown(snapshot)}")
     return snapshot[key]
 
 
 def _number(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise InputError(f"{where} is {reprlib.repr(value)}; a step number from 0 on is needed")
+        raise InputError(f"{where} is {shown(value)}; a step number from 0 on is needed")
     return value
 
 
 def _positive(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
-        raise InputError(f"{where} is {reprlib.repr(value)}; a positive number of steps is needed")
+        raise InputError(f"{where} is {shown(value)}; a positive number of steps is needed")
     return value
