@@ -6,11 +6,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import metadata
 from typing import Any
 
 MIN_HIGHSPY = (1, 15, 1)
+POLL_SECONDS = 0.1
 
 
 def checked_highspy() -> str:
@@ -26,19 +27,21 @@ def checked_highspy() -> str:
 def run_interruptibly(work: Callable[[], object], stop: Callable[[], object]) -> bool:
     """Run ``work`` in a thread and return whether Ctrl-C was pressed; then ``stop`` has been called and ``work`` has ended.
 
-    Native code that runs in the main thread would keep Python from seeing the signal until it returns.
+    Native code that runs in the main thread would keep Python from seeing the signal until it returns. So would one long wait
+    where a library has put a handler of its own under Python's that restarts system calls: the waits are short.
     """
     interrupted = False
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(work)
         while True:
             try:
-                running.result()
+                wait([running], timeout=POLL_SECONDS)
+                if running.done():
+                    running.result()
+                    return interrupted
             except KeyboardInterrupt:
                 interrupted = True
                 stop()
-            else:
-                return interrupted
 
 
 @contextlib.contextmanager

@@ -173,6 +173,21 @@ def test_interrupt_stops_the_work_and_is_reported() -> None:
     assert not native.run_interruptibly(lambda: None, stopped.set)
 
 
+def test_an_interrupt_gets_through_where_a_library_restarts_system_calls() -> None:
+    stopped = threading.Event()
+
+    def work() -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert stopped.wait(10)
+
+    signal.siginterrupt(signal.SIGINT, False)
+    try:
+        assert native.run_interruptibly(work, stopped.set)
+    finally:
+        signal.siginterrupt(signal.SIGINT, True)
+
+
 @ENGINES
 def test_interrupt_ends_a_solve(engine: Engine) -> None:
     started = time.monotonic()
