@@ -8,14 +8,14 @@ from statistics import fmean, stdev
 import heuristics
 from experiments import rows
 from experiments.explain import STEPS, decompose
+from experiments.migration_table import POLICIES
 from experiments.rows import Row
 from experiments.runner import Cell
-from experiments.suites import FLAGSHIP, TRACES, WINDOWS, trace
+from experiments.suites import TRACES, WINDOWS, trace
 from experiments.tables import TRACE_TITLES, markdown
 from experiments.windows import split
 
 SUITE = "decomposition"
-POLICIES = {"hierarchical": FLAGSHIP, "global": FLAGSHIP.as_global()}
 METHODS = ("initial_program", "fast")
 
 

@@ -121,8 +121,8 @@ def evaluate(
     scores = [
         Score(
             verify(placed, loads, flat),
-            _means(loads, deployment) if note else lower,
-            _means(loads, deployment),
+            mean_loads(loads, deployment) if note else lower,
+            mean_loads(loads, deployment),
             metrics.balancedness_gpu(placed, loads, deployment.num_gpus),
             metrics.balancedness_expert(placed, loads),
         )
@@ -140,7 +140,7 @@ def evaluate(
 def _evaluate_uneven(name: str, placed: UnevenMap, split: Split, deployment: Deployment) -> Evaluation:
     scores = []
     for loads in (split.planning, split.serving):
-        mean = _means(loads, deployment)
+        mean = mean_loads(loads, deployment)
         makespans = placed.makespans(loads)
         largest = [
             max(Fraction(int(w), int(c)) for w, c in zip(row, counts, strict=True))
@@ -155,7 +155,8 @@ def _ratio(means: list[Fraction], maxima: list[Fraction]) -> float:
     return float(sum(means, Fraction(0)) / total) if (total := sum(maxima, Fraction(0))) else 1.0
 
 
-def _means(loads: np.ndarray, deployment: Deployment) -> list[Fraction]:
+def mean_loads(loads: np.ndarray, deployment: Deployment) -> list[Fraction]:
+    """Return the exact mean GPU load of every layer."""
     return [Fraction(int(row.sum()), deployment.num_gpus) for row in loads]
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 import heuristics
 import solvers
+from experiments.evaluate import SECONDS, TARGET_GAP, mean_loads
 from experiments.rows import fraction
 from experiments.windows import Split
 from heuristics.registry import MOST_WINDOWS, planning_loads
@@ -32,8 +33,6 @@ from problem.shares import verify_shares, verify_split
 from problem.validation import verify
 from solvers.fixed_counts import best_assignment
 
-TARGET_GAP = 1e-4
-SECONDS = 20.0
 FINER_METHOD = "fast-counts"
 PAIRS = 12
 """Most pairs of windows on which alternatives are measured."""
@@ -157,11 +156,6 @@ def model_excess(makespans: list[Fraction], means: list[Fraction]) -> Fraction:
     """Return ``sum of makespans / sum of means - 1``: the layers' excesses, weighted by their mean loads; 0 without load."""
     weight = sum(means, Fraction(0))
     return sum(makespans, Fraction(0)) / weight - 1 if weight else Fraction(0)
-
-
-def mean_loads(loads: np.ndarray, deployment: Deployment) -> list[Fraction]:
-    """Return the exact mean GPU load of every layer."""
-    return [Fraction(int(row.sum()), deployment.num_gpus) for row in loads]
 
 
 def explain(

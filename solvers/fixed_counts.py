@@ -66,7 +66,7 @@ def best_assignment(placement: Placement, loads: Any, deployment: Deployment, se
         As :func:`problem.verify`.
     """
     checked = as_loads(loads, "loads", 2)
-    verify(placement, checked, deployment)
+    given = verify(placement, checked, deployment)
     counts = placement.counts()
     maps, lower = [], []
     for layer, row in enumerate(checked):
@@ -74,7 +74,7 @@ def best_assignment(placement: Placement, loads: Any, deployment: Deployment, se
         maps.append(slots)
         lower.append(bound)
     found = Placement(np.array(maps), deployment.num_experts)
-    upper, given = verify(found, checked, deployment), verify(placement, checked, deployment)
+    upper = verify(found, checked, deployment)
     worse = [layer for layer, (new, old) in enumerate(zip(upper, given, strict=True)) if new > old]
     for layer in worse:
         found.phy2log[layer], upper[layer] = placement.phy2log[layer], given[layer]

@@ -16,6 +16,7 @@ from problem import Deployment, InputError, LoadTrace
 
 out, log = Console(), Console(stderr=True)
 
+MISSING = "--deployment is missing; the name of a preset, or --slots and --gpus, are needed"
 INTERRUPTED = 130
 """Exit code after Ctrl-C; typer turns the interrupt into it."""
 
@@ -101,7 +102,7 @@ def chosen_deployment(
     elif {"num_slots", "num_gpus"} <= given.keys():
         shape = Deployment(experts, **given, duplicates=duplicates.value)
     else:
-        raise InputError("--deployment is missing; the name of a preset, or --slots and --gpus, are needed")
+        raise InputError(MISSING)
     if shape.num_experts != experts:
         raise InputError(f"the loads have {experts} experts; deployment {name!r} has {shape.num_experts}")
     return shape.as_global() if policy is PolicyChoice.global_ else shape
@@ -123,7 +124,7 @@ def read_problem(
     if name is not None:
         Deployment.preset(name)
     elif slots is None or gpus is None:
-        raise InputError("--deployment is missing; the name of a preset, or --slots and --gpus, are needed")
+        raise InputError(MISSING)
     trace = read_loads(path, format, window)
     return trace, chosen_deployment(name, trace.loads.shape[2], slots, gpus, nodes, groups, policy, duplicates)
 

@@ -41,10 +41,15 @@ def size(path: Path, limit: int) -> int:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Return the content of a file of at most ``limit`` bytes."""
+    return read_start(path, limit, limit + 1)
+
+
+def read_start(path: Path, limit: int, count: int) -> bytes:
+    """Return the first ``count`` bytes of a file of at most ``limit`` bytes."""
     size(path, limit)
     try:
         with path.open("rb") as file:
-            return file.read(limit + 1)
+            return file.read(count)
     except OSError as error:
         raise InputError(f"file {path} cannot be read ({error.strerror})") from None
 

@@ -185,21 +185,12 @@ def _check_format(name: str) -> None:
 def _container(path: Path) -> str:
     if path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()]
-    start = _start(path)
+    start = files.read_start(path, MAX_MAP_ARRAY_BYTES, START_BYTES)
     if start.startswith(b"\x93NUMPY"):
         return "npy"
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return "torch"
     return "JSON" if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")) else "YAML"
-
-
-def _start(path: Path) -> bytes:
-    files.size(path, MAX_MAP_ARRAY_BYTES)
-    try:
-        with path.open("rb") as file:
-            return file.read(START_BYTES)
-    except OSError as error:
-        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
 
 
 def _open(path: Path, container: str) -> Any:

@@ -10,6 +10,8 @@ from pathlib import Path
 from problem.errors import InputError, reason
 from problem.formats import files, megatron, omni_activations, omni_csv, sglang_recorder, tables, tensorrt_llm_statistics
 
+MAX_BYTES = 1 << 40
+"""Each reader has its own limit."""
 START_BYTES = 1 << 16
 NAMES = {
     "sglang-recorder": sglang_recorder.NAME,
@@ -36,7 +38,7 @@ def recognised(path: Path) -> str | None:
             return name
     if path.name == tensorrt_llm_statistics.META:
         return "tensorrt-llm"
-    start = _start(path)
+    start = files.read_start(path, MAX_BYTES, START_BYTES)
     if start.startswith(b"\x93NUMPY"):
         return "npy"
     if start.startswith(b"PAR1"):
@@ -61,15 +63,6 @@ def _of_folder(folder: Path) -> str | None:
     if len(found) > 1:
         raise InputError(f"folder {folder} holds files of the formats {', '.join(found)}; name one of them, or the format")
     return found[0] if found else None
-
-
-def _start(path: Path) -> bytes:
-    files.size(path, 1 << 40)  # each reader has its own limit
-    try:
-        with path.open("rb") as file:
-            return file.read(START_BYTES)
-    except OSError as error:
-        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
 
 
 def _of_archive(path: Path) -> str | None:
