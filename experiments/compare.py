@@ -36,7 +36,7 @@ def compare(fresh: list[Row], published: list[Row]) -> Comparison:
     """Compare rows by key; runtime rows are left to the runtime table.
 
     Heuristics and negative controls must repeat hash, placement, makespans, status and balancedness. Of solvers, an optimum
-    must be the published one, and intervals [lower, upper] must intersect layer by layer.
+    must be the published one, and intervals [lower, upper] must intersect layer by layer. A row that failed differs.
     """
     known = {rows.key(row): row for row in published}
     equal = intersecting = new = 0
@@ -46,6 +46,9 @@ def compare(fresh: list[Row], published: list[Row]) -> Comparison:
             continue
         other = known.get(rows.key(row))
         name = " ".join(map(str, rows.key(row)))
+        if rows.failed(row):
+            problems.append(f"{name}: {row['status']}")
+            continue
         if other is None:
             new += 1
             continue

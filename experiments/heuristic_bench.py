@@ -27,7 +27,7 @@ def _untimed_cells() -> list[Cell]:
     return [cell for module in modules for cell in module.cells()]
 
 
-def run(folder: Path, workers: int, console: Console) -> list[Row]:
+def run(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> list[Row]:
     """Run what is missing in ``folder`` and return all rows.
 
     Parameters
@@ -36,10 +36,12 @@ def run(folder: Path, workers: int, console: Console) -> list[Row]:
     workers : int
         Processes of the suites in which no time is measured.
     console : Console
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers run what is not timed against a level.
     """
     timed = head_to_head.times(folder, console)
     timed += run_cells(shape_levels.cells(), folder, 1, console)
-    return timed + run_cells(_untimed_cells(), folder, workers, console)
+    return timed + run_cells(_untimed_cells(), folder, workers, console, scheduler)
 
 
 def tables(measured: list[Row]) -> str:

@@ -9,10 +9,21 @@ import sys
 from pathlib import Path
 
 from experiments import rows
+from problem.errors import InputError
 
 
 def publish(runs: Path, results: Path) -> list[str]:
-    """Copy every suite of ``runs``, one row per key, and the tables; rewrite the manifest; return the suites' names."""
+    """Copy every suite of ``runs``, one row per key, and the tables; rewrite the manifest; return the suites' names.
+
+    Raises
+    ------
+    InputError
+        If a row in ``runs`` is a failure; nothing is copied then.
+    """
+    failures = [row for row in rows.read_suites(runs) if rows.failed(row)]
+    if failures:
+        name = " ".join(map(str, rows.key(failures[0])))
+        raise InputError(f"{runs} holds {len(failures)} failed row(s), the first {name}: {failures[0]['status']}; run them again")
     names = []
     for path in sorted(runs.glob("*.ndjson")):
         target = results / path.name
@@ -45,7 +56,10 @@ def write_manifest(results: Path) -> None:
 
 
 if __name__ == "__main__":
-    published = publish(rows.RUNS, rows.RESULTS)
+    try:
+        published = publish(rows.RUNS, rows.RESULTS)
+    except InputError as error:
+        sys.exit(str(error))
     if not published:
         sys.exit("runs/ holds no rows; run `make reproduce` first")
     print("published " + ", ".join(published))

@@ -17,18 +17,19 @@ from experiments.tables import write_tables
 from heuristics.seed_programs import SEED_PROGRAMS
 
 RUNTIME_ROUNDS = 5
+RUNTIME_INSTANCE = "calibrated-00"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a reproduction produced: its rows, the tables as Markdown, and the comparison with the published rows."""
+    """What a reproduction produced: rows, tables as Markdown ("" if a cell failed), the comparison with the published rows."""
 
     rows: list[Row]
     tables: str
     comparison: Comparison
 
 
-def reproduce(folder: Path, workers: int, console: Console) -> Report:
+def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Report:
     """Run everything that is missing in ``folder``, write ``tables.md`` and ``figures/`` there, compare with ``results/``.
 
     Parameters
@@ -39,11 +40,15 @@ def reproduce(folder: Path, workers: int, console: Console) -> Report:
         Processes.
     console : Console
         For progress.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers run the cells; times are measured here.
     """
-    finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console)
+    finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console, scheduler)
     loads = suites.trace("calibrated").window(0)
     runtimes = folder / "runtime.ndjson"
-    finished += timed(runtimes, "calibrated-00", list(SEED_PROGRAMS), loads, suites.FLAGSHIP, RUNTIME_ROUNDS, console)
-    tables = write_tables(finished, folder / "tables.md")
-    draw_all(finished, folder / "figures")
+    finished += timed(runtimes, RUNTIME_INSTANCE, list(SEED_PROGRAMS), loads, suites.FLAGSHIP, RUNTIME_ROUNDS, console)
+    tables = ""
+    if not any(map(rows.failed, finished)):
+        tables = write_tables(finished, folder / "tables.md")
+        draw_all(finished, folder / "figures")
     return Report(finished, tables, compare(finished, rows.read_suites(rows.RESULTS)))

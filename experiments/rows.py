@@ -22,6 +22,8 @@ from problem.errors import InputError
 
 Row = dict[str, Any]
 KEY = ("suite", "instance", "method", "seed")
+FAILURE = "failure"
+"""Kind of the rows of cells that gave no result; their status says what happened."""
 PACKAGES = ("numpy", "torch", "ortools", "pulp", "highspy", "numba")
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, RESULTS = ROOT / "runs", ROOT / "results"
@@ -30,6 +32,17 @@ RUNS, RESULTS = ROOT / "runs", ROOT / "results"
 def key(row: Row) -> tuple[Any, ...]:
     """Return what identifies a row: suite, instance, method and seed."""
     return tuple(row[name] for name in KEY)
+
+
+def failed(row: Row) -> bool:
+    """Return whether the row stands for a cell that gave no result: nothing but its key, status and metadata can be read."""
+    return row.get("kind") == FAILURE
+
+
+def done(found: list[Row]) -> dict[tuple[Any, ...], Row]:
+    """Return by key the rows that need not be made again: of this revision, and with a result."""
+    revision = environment()["revision"]
+    return {key(row): row for row in found if row["revision"] == revision and not failed(row)}
 
 
 @cache

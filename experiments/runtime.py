@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments import rows
+from experiments.cell_servers import THREADS
 from experiments.rows import Row
 from problem.deployment import Deployment
 
@@ -98,6 +100,7 @@ def _measure(
     methods: Sequence[str], loads: np.ndarray, deployment: Deployment, rounds: int, calls: int, tick: Callable[[str], None]
 ) -> dict[str, list[float]]:
     """Time every method once per turn, turn by turn, each in a process of its own; return the seconds of all rounds."""
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # the workers must not open thread pools: set before they import numpy
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
     seconds: dict[str, list[float]] = {method: [] for method in methods}

@@ -43,7 +43,7 @@ def cells() -> list[Cell]:
     return [*serving_times.cells(), *(cell for module in UNTIMED for cell in module.cells())]
 
 
-def run(folder: Path, workers: int, console: Console) -> list[Row]:
+def run(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> list[Row]:
     """Run what is missing in ``folder`` and return all rows.
 
     Parameters
@@ -52,9 +52,11 @@ def run(folder: Path, workers: int, console: Console) -> list[Row]:
     workers : int
         Processes of the suites in which no time is measured.
     console : Console
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers run what is not timed against a level.
     """
     timed = run_cells(serving_times.cells(), folder, 1, console)
-    return timed + run_cells([cell for module in UNTIMED for cell in module.cells()], folder, workers, console)
+    return timed + run_cells([cell for module in UNTIMED for cell in module.cells()], folder, workers, console, scheduler)
 
 
 def tables(measured: list[Row]) -> str:

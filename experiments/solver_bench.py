@@ -18,7 +18,7 @@ def cells() -> list[Cell]:
     return [*levels.cells(), *method_profile.cells(), *agreement.cells(), *findings.cells()]
 
 
-def run(folder: Path, workers: int, console: Console) -> list[Row]:
+def run(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> list[Row]:
     """Run what is missing in ``folder`` and return all rows.
 
     Parameters
@@ -27,9 +27,11 @@ def run(folder: Path, workers: int, console: Console) -> list[Row]:
     workers : int
         Processes of the suites that do not measure time against a level; those run one at a time.
     console : Console
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers run what is not timed against a level.
     """
     timed = run_cells([cell for cell in cells() if cell.suite == "levels"], folder, 1, console)
-    return timed + run_cells([cell for cell in cells() if cell.suite != "levels"], folder, workers, console)
+    return timed + run_cells([cell for cell in cells() if cell.suite != "levels"], folder, workers, console, scheduler)
 
 
 def tables(measured: list[Row]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Column, Table
 
 from experiments.commands.options import (
     DeploymentName,
@@ -30,10 +31,15 @@ from experiments.commands.options import (
 )
 from problem import InputError
 
+SchedulerAddress = Annotated[
+    str | None, typer.Option("--scheduler", help="Dask scheduler, tcp://HOST:PORT, whose workers run the cells instead.")
+]
+
 
 def reproduce(
     runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the ten seed programs against proven optima, print the tables, compare with the published rows."""
@@ -41,7 +47,7 @@ def reproduce(
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
-    report = run(runs, workers, log)
+    report = run(runs, workers, log, scheduler)
     comparison = report.comparison
     if as_json:
         print(
@@ -56,9 +62,10 @@ def reproduce(
         )
     else:
         print(report.tables)
+        written = f"tables and figures in {runs}/" if report.tables else "no tables and figures: they need the rows of all cells"
         print(
             f"rows: {comparison.equal} equal to the published ones, {comparison.intersecting} solver intervals meet them, "
-            f"{comparison.new} new; tables and figures in {runs}/"
+            f"{comparison.new} new; {written}"
         )
     for problem in comparison.problems:
         log.print(f"differs from the published row: {problem}", markup=False)
@@ -127,33 +134,36 @@ def bench(
     what: Annotated[Bench, typer.Argument(help="What to measure.")],
     runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
     workers: Annotated[int, typer.Option(help="Processes for what is not timed against a level.")] = 2,
+    scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure exact engines, heuristics or planning for serving against their levels; can be stopped and run again."""
-    from experiments import heuristic_bench, serving_bench, solver_bench
+    from experiments import heuristic_bench, rows, serving_bench, solver_bench
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
     chosen = {Bench.solvers: solver_bench, Bench.heuristics: heuristic_bench, Bench.serving: serving_bench}[what]
-    measured = chosen.run(runs, workers, log)
-    print(json.dumps(measured) if as_json else chosen.tables(measured))
+    measured = chosen.run(runs, workers, log, scheduler)
+    failed = any(map(rows.failed, measured))
+    if as_json or not failed:
+        print(json.dumps(measured) if as_json else chosen.tables(measured))
+    if failed:
+        log.print("no tables: they need the rows of all cells")
+        raise typer.Exit(1)
 
 
 def status(
     runs: Annotated[Path, typer.Option(help="Folder with rows.")] = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Say which cells of the main job are done in a folder of rows."""
-    from experiments import rows, suites
+    """Say how many cells of every job are done, failed and missing in a folder of rows, at this revision."""
+    from experiments import status as found
 
-    revision = rows.environment()["revision"]
-    done = {rows.key(row) for row in rows.read_suites(runs) if row["revision"] == revision}
-    counts = {
-        suite: {"done": sum(cell.key in done for cell in cells), "cells": len(cells)}
-        for suite, cells in (("protocol", suites.protocol_cells()), ("gap", suites.gap_cells()))
-    }
+    counts = found.status(runs)
     if as_json:
         print(json.dumps(counts))
         return
+    table = Table("job", "suite", *(Column(name, justify="right") for name in ("done", "failed", "missing")), box=None)
     for suite, count in counts.items():
-        out.print(f"{suite}: {count['done']} of {count['cells']} cells done at this revision")
+        table.add_row(count["job"], suite, *(str(count[name]) for name in ("done", "failed", "missing")))
+    out.print(table)

@@ -84,3 +84,17 @@ def test_publish_copies_rows_and_hashes_every_file(tmp_path):
     manifest = json.loads((results / "MANIFEST.json").read_text())
     assert list(manifest["files"]) == ["s.ndjson"]
     assert len(manifest["files"]["s.ndjson"]) == 64
+
+
+def test_publish_refuses_failed_rows_and_leaves_the_results_alone(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    rows.append(runs / "a.ndjson", row(value=1))
+    rows.append(runs / "s.ndjson", row(kind=rows.FAILURE, status="timed out after 1 s"))
+    with pytest.raises(InputError, match=r"1 failed row\(s\), the first s i a 0: timed out after 1 s"):
+        publish(runs, results)
+    assert not results.exists()
+
+
+def test_a_failed_row_is_a_difference_with_its_status():
+    failed = row(kind=rows.FAILURE, status="killed by signal 9", hash="")
+    assert compare([failed], [heuristic()]).problems == ["s i a 0: killed by signal 9"]
