@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup reproduce test lint bench figures publish fuzz
+.PHONY: setup reproduce test lint bench figures publish check-results fuzz
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ figures: setup
 # Copy finished rows from runs/ to results/ and rewrite the manifest.
 publish: setup
 	$(BIN)/python -m experiments.publish
+
+# Hashes, schema, figures, tables, proofs and certificates of results/ checked, and a random sample of its rows run again.
+check-results: setup
+	$(BIN)/python -m experiments.check_results
 
 # Damage valid files of every format 10,000 times per reader: nothing but data or one clear error may come of it.
 fuzz: setup

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from experiments import rows
+from experiments.manifest import write_manifest
 from problem.errors import InputError
 
 
@@ -36,23 +35,6 @@ def publish(runs: Path, results: Path) -> list[str]:
         shutil.copy(tables, results / "tables.md")
     write_manifest(results)
     return names
-
-
-def write_manifest(results: Path) -> None:
-    """Tie every file of ``results`` to its sha256, and the figures and tables to the files they are drawn from."""
-    files = sorted(p for p in results.rglob("*") if p.suffix in {".ndjson", ".npz"} or p.name.endswith("tables.md"))
-    suites = [p.name for p in files if p.suffix == ".ndjson"]
-    manifest = {
-        "files": {p.relative_to(results).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
-        "figures": {"paper/figures/*": {"script": "experiments/figures", "rows": suites}},
-        "tables": {
-            "tables.md": {"script": "experiments/tables.py", "rows": suites},
-            "heuristic_tables.md": {"script": "experiments/heuristic_bench.py", "rows": suites},
-            "serving_tables.md": {"script": "experiments/serving_bench.py", "rows": suites},
-            "solver_tables.md": {"script": "experiments/solver_bench.py", "rows": suites},
-        },
-    }
-    (results / "MANIFEST.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ class Case:
     loads: np.ndarray
     deployment: Deployment
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Target gap and seconds of a solve: small instances are solved to the end."""
+        exact = self.deployment.num_slots <= 16
+        return (0.0, EXACT_SECONDS * len(self.loads)) if exact else (CERTIFIED_GAP, EXACT_SECONDS)
+
 
 @cache
 def gap_cases() -> dict[str, Case]:
@@ -196,16 +202,7 @@ def gap_heuristic_cell(case: str, method: str) -> Row:
 def gap_solver_cell(case: str, method: str) -> Row:
     """Solve one instance of the gap table."""
     chosen = gap_cases()[case]
-    layers = len(chosen.loads)
-    exact = chosen.deployment.num_slots <= 16
-    return solver_cell(
-        chosen.loads,
-        chosen.deployment,
-        method,
-        0.0 if exact else CERTIFIED_GAP,
-        EXACT_SECONDS * layers if exact else EXACT_SECONDS,
-        keep_map=chosen.name == DRAWN_CASE,
-    )
+    return solver_cell(chosen.loads, chosen.deployment, method, *chosen.limits, keep_map=chosen.name == DRAWN_CASE)
 
 
 def window_solver_cell(trace_name: str, window: int) -> Row:

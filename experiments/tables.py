@@ -24,17 +24,23 @@ PUBLISHED = {  # balancedness and combined score that the search reported for it
     "multi_swap_refinement_balanced_packing": (".311077", ".66"),
     "rr_waterfill_hare": (".289706", ".64"),
 }
+SUITES = ("protocol", "gap", "runtime")
 SEED_PAIRS, ALL_PAIRS = 5, WINDOWS - 1
 EQUAL_CLASSES = ((0, 1, 6, 7, 8), (5, 9))
 TRACE_TITLES = {"recorded": "recorded from a small model trained for this purpose", "calibrated": "synthetic, calibrated, seed 0"}
 
 
-def write_tables(rows: list[Row], path: Path) -> str:
-    """Render all tables, write them to ``path``, and return the Markdown."""
+def tables(rows: list[Row]) -> str:
+    """Render all tables as Markdown."""
     parts = ["# Tables of the main job", "All numbers come from the rows of one run; loads are named with every table."]
     parts += [trace_table(), *(seed_table(rows, name) for name in TRACES)]
     parts += [class_note(rows), gap_table(rows), proof_table(rows), loss_table(rows), runtime_table(rows)]
-    text = "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts) + "\n"
+
+
+def write_tables(rows: list[Row], path: Path) -> str:
+    """Render all tables, write them to ``path``, and return the Markdown."""
+    text = tables(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return text

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sys
 
-from experiments import head_to_head, heuristic_bench, rows, serving_bench, solver_bench
-from experiments.figures import decomposition, draw_all, migration_front, pareto, performance_profile, scaling
-from experiments.publish import write_manifest
+from experiments import row_schema, rows
+from experiments.exhibits import FIGURES, README_BLOCKS, TEXTS
+from experiments.manifest import FIGURE_FOLDER, write_manifest
 from experiments.rows import Row
-from experiments.tables import loss_rows, readme_table, write_tables
 
 README = rows.ROOT / "README.md"
 
@@ -26,30 +25,22 @@ def fill_readme(text: str, blocks: dict[str, str]) -> str:
 
 def readme_blocks(published: list[Row]) -> dict[str, str]:
     """Return the tables of the README by the name of their block."""
-    return {
-        "gap table": readme_table(published),
-        "loss table": loss_rows(published),
-        "head to head": head_to_head.readme_table(published),
-        "serving advice": serving_bench.advice(published),
-    }
+    return {name: text.render(published) for name, text in README_BLOCKS.items()}
 
 
 def main() -> None:
     """Redraw everything."""
     published = rows.read_suites(rows.RESULTS)
-    benches = (*solver_bench.SUITES, *heuristic_bench.SUITES, *serving_bench.SUITES)
-    missing = {"gap", "protocol", "runtime", *benches} - {row["suite"] for row in published}
+    needed = {suite for module in FIGURES for suite in module.SUITES} | {s for text in TEXTS.values() for s in text.suites}
+    missing = needed - {row["suite"] for row in published}
     if missing:
         sys.exit(f"results/ holds no rows of {', '.join(sorted(missing))}; run `make reproduce bench publish` first")
-    write_tables(published, rows.RESULTS / "tables.md")
+    for path, text in TEXTS.items():
+        (rows.ROOT / path).write_text(text.render(published))
     README.write_text(fill_readme(README.read_text(), readme_blocks(published)))
-    folder = rows.ROOT / "paper" / "figures"
-    drawn = draw_all(published, folder)
-    (rows.RESULTS / "solver_tables.md").write_text(solver_bench.tables(published))
-    (rows.RESULTS / "heuristic_tables.md").write_text(heuristic_bench.tables(published))
-    drawn += performance_profile.draw(published, folder) + pareto.draw(published, folder) + scaling.draw(published, folder)
-    (rows.RESULTS / "serving_tables.md").write_text(serving_bench.tables(published))
-    drawn += decomposition.draw(published, folder) + migration_front.draw(published, folder)
+    described = rows.RESULTS / "README.md"
+    described.write_text(fill_readme(described.read_text(), {row_schema.README_BLOCK: row_schema.table()}))
+    drawn = [path for module in FIGURES for path in module.draw(published, rows.ROOT / FIGURE_FOLDER)]
     write_manifest(rows.RESULTS)
     for path in drawn:
         print(path.relative_to(rows.ROOT))

@@ -13,6 +13,8 @@ from experiments.tables import pick
 from problem import metrics
 from problem.placement import Placement
 
+SUITES = ("gap",)
+
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
     """Two panels for the layer where DeepSeek's map is worst: counts of the hottest experts, sorted GPU loads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from experiments.decomposition import POLICIES, steps
+from experiments.decomposition import POLICIES, SUITE, steps
 from experiments.explain import STEPS
 from experiments.figures.style import figure, save
 from experiments.figures.waterfall import COLOURS
@@ -13,6 +13,7 @@ from experiments.rows import Row
 from experiments.suites import TRACES
 from experiments.tables import TRACE_TITLES
 
+SUITES = (SUITE,)
 METHOD = "fast"
 LEAST_LABEL = 2.5
 """Steps of fewer points get no number: it would not fit."""

@@ -11,6 +11,8 @@ from experiments.suites import TRACES
 from experiments.tables import TRACE_TITLES, layer_gaps, protocol_rows
 from heuristics.seed_programs import SEED_PROGRAMS
 
+SUITES = ("protocol",)
+
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
     """Box per program and trace, whiskers over all layers and windows."""

@@ -10,6 +10,7 @@ from experiments.rows import Row
 from experiments.tables import case_bounds, layer_gaps, pick
 from heuristics.seed_programs import SEED_PROGRAMS
 
+SUITES = ("gap", "runtime")
 CASE = "flagship-calibrated"
 
 

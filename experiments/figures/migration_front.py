@@ -11,6 +11,8 @@ from experiments.migration_front import ASKED_KEPT, FULL, SHARES, SLOW, SUITE, T
 from experiments.migration_table import POLICIES
 from experiments.rows import Row
 
+SUITES = (SUITE,)
+
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
     """Draw one panel per trace, one line per policy, and for each the full re-plan and the level asked for."""

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from experiments.figures.style import DARK, MIDDLE, figure, save
-from experiments.head_to_head import POLICIES, mean_gaps, seconds
+from experiments.head_to_head import POLICIES, SECONDS_SUITE, mean_gaps, seconds
 from experiments.rows import Row
 from heuristics.peers import PEERS
 from heuristics.registry import FAST
 
+SUITES = ("heuristics", SECONDS_SUITE)
 SHOWN = {"initial_program": "DeepSeek EPLB", "sglang-vec": "SGLang vec", "tensorrt-llm": "TensorRT-LLM", "flashlb": "FlashLB"}
 
 

@@ -10,6 +10,7 @@ from experiments.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from experiments.method_profile import METHODS, SECONDS, SHAPES, gap_at, seconds_to_proof
 from experiments.rows import Row
 
+SUITES = ("profile",)
 LOOKS = {"auto": (DARK, "-", "o"), "milp": (MIDDLE, "--", "s"), "cpsat": ("0.35", "-.", "^"), "milp-cbc": (LIGHT, ":", "v")}
 LABELS = {"auto": "eplb-gap engines", "milp": "MILP (HiGHS)", "cpsat": "CP-SAT", "milp-cbc": "MILP (CBC), up to 96 slots"}
 SMALLEST_GAP = 1e-7

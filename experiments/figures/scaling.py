@@ -8,6 +8,7 @@ from experiments.figures.style import DARK, MIDDLE, figure, save
 from experiments.rows import Row
 from experiments.shape_levels import SCALING_METHODS, exponent
 
+SUITES = ("scaling",)
 LOOKS = {
     "fast-lpt": (DARK, "-", "o"),
     "fast": (DARK, "--", "s"),

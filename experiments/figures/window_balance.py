@@ -9,6 +9,8 @@ from experiments.rows import Row
 from experiments.suites import TRACES
 from experiments.tables import ALL_PAIRS, TRACE_TITLES, certified_balancedness, protocol_rows
 
+SUITES = ("protocol",)
+
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
     """Lines over the serving windows of both traces."""
