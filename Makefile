@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup reproduce test lint bench figures publish check-results fuzz
+.PHONY: setup reproduce test lint bench figures paper publish check-results fuzz
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ bench: setup
 # Redraw the published figures and tables from results/; nothing is solved.
 figures: setup
 	$(BIN)/python -m experiments.figures
+
+# The paper's numbers and tables from results/, and paper/paper.pdf from its text.
+paper: setup
+	$(BIN)/python -m experiments.paper
 
 # Copy finished rows from runs/ to results/ and rewrite the manifest.
 publish: setup

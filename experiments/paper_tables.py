@@ -1,0 +1,179 @@
+"""The tables that the paper shows, from the published rows, as CSV files that typst reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+from experiments import decomposition, head_to_head, history_serving, levels, split_serving
+from experiments.paper_numbers import BASE, SETTINGS, gain
+from experiments.rows import Row
+from experiments.suites import TRACES
+from experiments.tables import PUBLISHED, case_bounds, layer_gaps, pick, protocol_rows
+from heuristics.seed_programs import SEED_PROGRAMS
+from problem.metrics import optimality_gap
+
+Table = list[list[str]]
+
+SHOWN_HISTORIES = (("recorded", 4), ("calibrated", 4), ("mix", 8), ("alternating", 4), ("mix of six", 8), ("stationary", 8))
+PAIRED_FAMILIES = ("ln.6", "ln1.0", "zipf.8", *TRACES)
+
+
+def _two(values: list[float], digits: int = 2) -> str:
+    return f"{100 * fmean(values):.{digits}f} / {100 * max(values):.{digits}f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+
+
+def engines(measured: list[Row]) -> Table:
+    """How far the exact engines get on every kind of instance."""
+    found = [row for row in measured if row["suite"] == "levels"]
+    body = [["k", "experts/slots/GPUs, loads", "within, %", "reached", "equal fractions", "worst gap, %", "s, median", "worst"]]
+    for policy, total, gap, _ in levels.FLAGSHIP_LEVELS:
+        row = next(r for r in found if r["instance"] == f"flagship {policy} {total:g} {gap:g}")
+        reached, equal = (sum(g <= limit for g in row["gap"]) for limit in (gap, 0))
+        name = f"256/288/32 {policy}, calibrated, {total:,} tokens"
+        line = [f"{reached}/{len(row['gap'])}", str(equal), f"{100 * max(row['gap']):.5f}"]
+        body.append(["9", name, f"{100 * gap:g}", *line, _seconds(median(row["seconds"])), _seconds(max(row["seconds"]))])
+    for level in levels.LEVELS:
+        names = {level.instance(family) for family in level.families}
+        rows = [row for row in found if row["instance"] in names]
+        gaps, seconds = [row["gap"][0] for row in rows], [row["wall_seconds"] for row in rows]
+        line = [f"{sum(g <= level.gap for g in gaps)}/{len(gaps)}", str(sum(g == 0 for g in gaps)), f"{100 * max(gaps):.4f}"]
+        name = level.instance(", ".join(level.families))
+        times = [_seconds(median(seconds)), _seconds(max(seconds))]
+        body.append([str(level.slots // level.gpus), name, f"{100 * level.gap:g}", *line, *times])
+    return [body[0], *sorted(body[1:], key=lambda cells: int(cells[0]))]
+
+
+def methods(measured: list[Row]) -> Table:
+    """Planners on the flagship: time, gap on both traces, balancedness on the window served."""
+    body = [["policy", "method", "ms", "recorded", "calibrated", "recorded", "calibrated"]]
+    for policy in head_to_head.POLICIES:
+        timed = head_to_head.seconds(measured, policy)
+        for method in sorted(timed, key=lambda name: timed[name]["median_seconds"]):
+            gaps = [_two(head_to_head.mean_gaps(measured, name, policy, method), 3) for name in TRACES]
+            served = [f"{fmean(pick(measured, 'heuristics', f'{name} {policy}', method)['serving']):.4f}" for name in TRACES]
+            body.append([policy, method, f"{1000 * timed[method]['median_seconds']:.2f}", *gaps, *served])
+    return body
+
+
+def paired(measured: list[Row]) -> Table:
+    """Programs at two slots per GPU: mean gap to the mean load and to the proven bound; equal rows are one."""
+    at = [pick(measured, "findings", f"256/288/144 {family}", "auto") for family in PAIRED_FAMILIES]
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for name in at[0]["programs"]:
+        cells = []
+        for row in at:
+            both = [
+                fmean(optimality_gap(Fraction(u), Fraction(v)) for u, v in zip(row["programs"][name], row[side], strict=True))
+                for side in ("mean", "lower")
+            ]
+            cells.append(" / ".join(f"{100 * value:.2f}" for value in both))
+        label = str(list(SEED_PROGRAMS).index(name)) if name in SEED_PROGRAMS else "Adams, folded"
+        lines.setdefault(tuple(cells), []).append(label)
+    proven = [f"{row['status'].count('optimal')} of {len(row['status'])}" for row in at]
+    named = [[", ".join(sorted(labels)), *cells] for cells, labels in lines.items()]
+    return [["program", *PAIRED_FAMILIES], *named, ["proven optimal", *proven]]
+
+
+def survival(measured: list[Row]) -> Table:
+    """What a map within a hundredth of a percent of optimal gains where it was planned, and where it serves."""
+    body = [
+        ["trace, policy", "planned by DeepSeek", "by fast-split", "gain, points", "serving", "serving", "gain, points [95 %]"]
+    ]
+    for name, policy in SETTINGS:
+        cells = []
+        for side in ("planning", "serving"):
+            pair = [pick(measured, "heuristics", f"{name} {policy}", method)[side] for method in (BASE, "fast-split")]
+            mean, low, high = gain(measured, name, policy, "fast-split", side)
+            interval = f" [{low:+.2f}, {high:+.2f}]" if side == "serving" else ""
+            cells += [*(f"{fmean(values):.4f}" for values in pair), f"{mean:+.2f}{interval}"]
+        body.append([f"{name}, {policy}", *cells])
+    return body
+
+
+def steps(measured: list[Row]) -> Table:
+    """The decomposition of the excess on the serving window."""
+    body = [["trace, policy", *decomposition.STEPS.values(), "excess"]]
+    for name, policy in SETTINGS:
+        found = decomposition.steps(measured, name, policy, BASE)
+        totals = [sum(values) for values in zip(*found.values(), strict=True)]
+        body.append([f"{name}, {policy}", *(f"{fmean(v):.2f} ± {stdev(v):.2f}" for v in (*found.values(), totals))])
+    return body
+
+
+def histories(measured: list[Row]) -> Table:
+    """Sample-average placement on several kinds of traffic."""
+    body = [["traffic, policy, windows", "pairs", "last", "sum", "sample average", "against last", "against sum"]]
+    for name, windows in SHOWN_HISTORIES:
+        for policy in head_to_head.POLICIES:
+            row = history_serving.find(measured, name, policy, windows)
+            means = [f"{fmean(row['served'][plan]):.4f}" for plan in ("last", "sum", "sample-average")]
+            gains = [
+                "{:+.1f} [{:+.1f}, {:+.1f}]".format(*history_serving.gain(row, "sample-average", base))
+                for base in ("last", "sum")
+            ]
+            body.append([f"{name}, {policy}, {windows}", str(len(row["served"]["last"])), *means, *gains])
+    return body
+
+
+def shares(measured: list[Row]) -> Table:
+    """The optimal token split on the serving window."""
+    body = [["trace, policy", "map", "even", "past shares", "best shares", "oracle map", "closed, %"]]
+    for name, policy in SETTINGS:
+        for planner in split_serving.MAPS:
+            served = pick(measured, split_serving.SUITE, f"{name} {policy}", planner)["served"]
+            means = [f"{fmean(served[key]):.4f}" for key in ("even", "past", "best", "oracle")]
+            closed = f"{100 * split_serving.closed(measured, name, policy, planner):.1f}"
+            body.append([f"{name}, {policy}", planner, *means, closed])
+    return body
+
+
+def metric(measured: list[Row]) -> Table:
+    """Ten published programs as the published metric and as the GPUs see them."""
+    case = "flagship-calibrated"
+    bounds = case_bounds(measured, case)
+    body = [["program", "published", "expert level", "GPU level", "GPU level, serving", "gap, %, mean / worst"]]
+    for generation, method in enumerate(SEED_PROGRAMS):
+        at = protocol_rows(measured, "calibrated", method)[:-1]
+        means = [fmean(row[side][level] for row in at) for side, level in SEEN]
+        gaps = layer_gaps(pick(measured, "gap", case, method), bounds)
+        body.append([f"{generation} {method}", PUBLISHED[method][0], *(f"{value:.4f}" for value in means), _two(gaps)])
+    return body
+
+
+SEEN = (("planning", "expert"), ("planning", "gpu"), ("serving", "gpu"))
+
+TABLES: dict[str, Callable[[list[Row]], Table]] = {
+    "engines": engines,
+    "methods": methods,
+    "paired": paired,
+    "survival": survival,
+    "steps": steps,
+    "histories": histories,
+    "shares": shares,
+    "metric": metric,
+}
+
+
+def render(table: Table) -> str:
+    """Return a table as CSV text; minus signs are typographic, as in the paper's text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [cell.replace("-", "\u2212") if cell[:1] in "+-" and cell[1:2].isdigit() else cell for cell in line] for line in table
+    )
+    return text.getvalue()
+
+
+def write(measured: list[Row], folder: Path) -> None:
+    """Write every table to the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, build in TABLES.items():
+        (folder / f"{name}.csv").write_text(render(build(measured)))
