@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,9 @@ def record(
     single_domains: Annotated[
         bool, typer.Option("--single-domains", help="Serve one domain after the other, 100 steps each.")
     ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Another model and other batches than those of the shipped trace.", show_default=False)
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
@@ -42,6 +46,8 @@ def record(
     if tiny and single_domains:
         raise InputError("--tiny and --single-domains are given; only one of the two can be recorded")
     config = tiny_config(domains) if tiny else single_domains_config() if single_domains else RecordConfig()
+    if seed is not None:
+        config = replace(config, seed=seed)
     with Progress(console=log) as bar:
         task = bar.add_task("training", total=None)
         steps = run(
