@@ -22,7 +22,8 @@ def record(
         bool, typer.Option("--single-domains", help="Serve one domain after the other, 100 steps each.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Another model and other batches than those of the shipped trace.", show_default=False)
+        int | None,
+        typer.Option(min=0, help="For another model than that of the shipped trace.", show_default=False),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
     as_json: JsonFlag = False,
