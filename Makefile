@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup reproduce test lint bench figures paper publish check-results fuzz
+.PHONY: setup reproduce reproduce-all test lint bench figures paper publish check-results fuzz
 
 setup: $(STAMP)
 
@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 # The main job: rows to runs/, tables and figures beside them, compared with the published rows.
 reproduce: setup
 	$(BIN)/eplb-gap reproduce
+
+# Everything: the main job and all benches (hours; stop and start it as you like), compared with the published rows.
+reproduce-all: setup
+	$(BIN)/eplb-gap reproduce --all
 
 test: setup
 	$(BIN)/python -m pytest -n 2
@@ -29,13 +33,14 @@ bench: setup
 	$(BIN)/eplb-gap bench solvers
 	$(BIN)/eplb-gap bench heuristics
 	$(BIN)/eplb-gap bench serving
+	$(BIN)/eplb-gap bench regimes
 
-# Redraw the published figures and tables from results/; nothing is solved.
+# Redraw the published figures, tables and the paper's numbers from results/; nothing is solved.
 figures: setup
 	$(BIN)/python -m experiments.figures
 
-# The paper's numbers and tables from results/, and paper/paper.pdf from its text.
-paper: setup
+# paper/paper.pdf from its text and what `figures` draws.
+paper: figures
 	$(BIN)/python -m experiments.paper
 
 # Copy finished rows from runs/ to results/ and rewrite the manifest.

@@ -103,9 +103,9 @@ def check_rows(published: Published) -> list[str]:
 
 
 def check_files(published: Published) -> list[str]:
-    """Every file, suite, figure and table is the one that MANIFEST.json lists."""
+    """Every file, suite, figure, table and number of the paper is the one that MANIFEST.json lists."""
     listed, found = json.loads((published.results / MANIFEST).read_text()), manifest(published.results, published.rows)
-    kinds = {"files": "file", "suites": "suite", "figures": "figure", "tables": "table"}
+    kinds = {"files": "file", "suites": "suite", "figures": "figure", "tables": "table", "numbers": "number"}
     return [line for part, kind in kinds.items() for line in _differences(listed.get(part, {}), found[part], kind)]
 
 

@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from experiments import head_to_head, heuristic_bench, history_serving, serving_bench, solver_bench, split_serving, tables
+from experiments import (
+    head_to_head,
+    heuristic_bench,
+    history_serving,
+    paper_numbers,
+    paper_tables,
+    serving_bench,
+    solver_bench,
+    split_serving,
+    tables,
+)
 from experiments.figures import (
     before_after,
     decomposition,
@@ -58,6 +68,11 @@ TEXTS = {
     "results/solver_tables.md": Text(solver_bench, solver_bench.SUITES, solver_bench.tables),
     "results/heuristic_tables.md": Text(heuristic_bench, heuristic_bench.SUITES, heuristic_bench.tables),
     "results/serving_tables.md": Text(serving_bench, serving_bench.SUITES, serving_bench.tables),
+    "paper/numbers.json": Text(paper_numbers, paper_numbers.SUITES, paper_numbers.render),
+    **{
+        f"paper/tables/{name}.csv": Text(paper_tables, suites, lambda rows, build=build: paper_tables.render(build(rows)))
+        for name, (suites, build) in paper_tables.TABLES.items()
+    },
 }
 """Files by their path in the project."""
 

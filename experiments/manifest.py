@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments import rows
 from experiments.exhibits import FIGURES, README_BLOCKS, TEXTS, script
+from experiments.paper_numbers import NUMBERS, matches
 from experiments.rows import Row
 
 MANIFEST, ROW_DIGESTS = "MANIFEST.json", "ROWS.sha256"
@@ -50,7 +51,8 @@ def manifest(results: Path, published: list[Row]) -> dict[str, Any]:
     -------
     dict
         ``files``: sha256 by path in ``results``. ``suites``: number of rows and their revisions. ``figures`` and ``tables``:
-        script, suites and sha256 by path in the project; the README's tables have their names behind its path.
+        script, suites and sha256 by path in the project; the README's tables have their names behind its path. ``numbers``: those
+        of the paper, with value, script, the rows they come from (number, sha256 of their digests) and these rows' revisions.
     """
     root = results.parent
     suites = sorted({row["suite"] for row in published})
@@ -60,6 +62,7 @@ def manifest(results: Path, published: list[Row]) -> dict[str, Any]:
         "suites": {suite: _suite([row for row in published if row["suite"] == suite]) for suite in suites},
         "figures": _figures(root),
         "tables": _tables(root),
+        "numbers": _numbers(root, published),
     }
 
 
@@ -101,6 +104,17 @@ def _tables(root: Path) -> dict[str, Any]:
         path: {"script": script(texts[path].module), "suites": list(texts[path].suites), "sha256": _sha256(content)}
         for path, content in contents.items()
     }
+
+
+def _numbers(root: Path, published: list[Row]) -> dict[str, Any]:
+    path = root / "paper" / "numbers.json"
+    said = json.loads(path.read_text()) if path.exists() else {}
+    found = {}
+    for number, given in said.items():
+        used = [row for row in published if matches(row, NUMBERS[number].patterns)] if number in NUMBERS else []
+        digests = "".join(sorted(f"{row_digest(row)}  {name(row)}\n" for row in used))
+        found[number] = {**given, "sha256": _sha256(digests.encode()), **_suite(used)}
+    return found
 
 
 def _sha256(content: bytes) -> str:

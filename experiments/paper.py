@@ -1,20 +1,13 @@
-"""The paper: its numbers and tables from the published rows, and its text compiled by typst (``make paper``)."""
+"""The paper: its text compiled by typst, with the numbers, tables and figures of ``make figures`` (``make paper``)."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from experiments import paper_numbers, paper_tables, rows
-from experiments.rows import Row
+from experiments import rows
 
 FOLDER = rows.ROOT / "paper"
-
-
-def write_data(measured: list[Row], folder: Path = FOLDER) -> None:
-    """Write ``numbers.json`` and ``tables/*.csv``."""
-    paper_numbers.write(measured, folder / "numbers.json")
-    paper_tables.write(measured, folder / "tables")
 
 
 def compile_pdf(source: Path = FOLDER / "paper.typ") -> tuple[bytes, list[str]]:
@@ -33,8 +26,7 @@ def compile_pdf(source: Path = FOLDER / "paper.typ") -> tuple[bytes, list[str]]:
 
 
 def main() -> None:
-    """Write the data, compile, and print where the paper is."""
-    write_data(rows.read_suites(rows.RESULTS))
+    """Compile, and print where the paper is."""
     pdf, warnings = compile_pdf()
     if warnings:
         sys.exit("\n".join(warnings))

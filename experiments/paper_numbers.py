@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -56,15 +55,16 @@ def chosen(measured: Iterable[Row], patterns: Iterable[Pattern]) -> list[Row]:
         If a pattern matches none.
     """
     wanted, found = list(patterns), list(measured)
-    hits = [[row for row in found if _matches(row, pattern)] for pattern in wanted]
-    for pattern, rows_of_it in zip(wanted, hits, strict=True):
-        if not rows_of_it:
+    for pattern in wanted:
+        if not any(matches(row, [pattern]) for row in found):
             raise LookupError(f"results/ holds no row of {' | '.join(pattern)}")
-    return [row for row in found if any(_matches(row, pattern) for pattern in wanted)]
+    return [row for row in found if matches(row, wanted)]
 
 
-def _matches(row: Row, pattern: Pattern) -> bool:
-    return all(fnmatchcase(str(row[key]), part) for key, part in zip(("suite", "instance", "method"), pattern, strict=True))
+def matches(row: Row, patterns: Iterable[Pattern]) -> bool:
+    """Return whether a row matches one of the patterns."""
+    of_row = row["suite"], row["instance"], row["method"]
+    return any(all(map(fnmatchcase, of_row, pattern)) for pattern in patterns)
 
 
 def _percent(value: float, digits: int = 2) -> str:
@@ -346,6 +346,9 @@ NUMBERS: dict[str, Number] = {
 }
 
 
+SUITES = tuple(sorted({suite for number in NUMBERS.values() for suite, _, _ in number.patterns}))
+
+
 def numbers(measured: list[Row]) -> dict[str, dict[str, Any]]:
     """Return every number of the paper with the rows it came from."""
     return {
@@ -358,6 +361,6 @@ def numbers(measured: list[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def write(measured: list[Row], path: Path) -> None:
-    """Write the numbers as JSON that typst reads."""
-    path.write_text(json.dumps(numbers(measured), indent=1, ensure_ascii=False) + "\n")
+def render(measured: list[Row]) -> str:
+    """Return the numbers as JSON that typst reads."""
+    return json.dumps(numbers(measured), indent=1, ensure_ascii=False) + "\n"

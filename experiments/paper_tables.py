@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from statistics import fmean, median, stdev
 
 from experiments import decomposition, head_to_head, history_serving, levels, split_serving
@@ -151,16 +150,17 @@ def metric(measured: list[Row]) -> Table:
 
 SEEN = (("planning", "expert"), ("planning", "gpu"), ("serving", "gpu"))
 
-TABLES: dict[str, Callable[[list[Row]], Table]] = {
-    "engines": engines,
-    "methods": methods,
-    "paired": paired,
-    "survival": survival,
-    "steps": steps,
-    "histories": histories,
-    "shares": shares,
-    "metric": metric,
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], Table]]] = {
+    "engines": (("levels",), engines),
+    "methods": (("heuristics", "heuristic_seconds"), methods),
+    "paired": (("findings",), paired),
+    "survival": (("heuristics",), survival),
+    "steps": (("decomposition",), steps),
+    "histories": (("history",), histories),
+    "shares": (("token_split",), shares),
+    "metric": (("protocol", "gap"), metric),
 }
+"""The suites that a table draws from, and how, by its name."""
 
 
 def render(table: Table) -> str:
@@ -170,10 +170,3 @@ def render(table: Table) -> str:
         [cell.replace("-", "\u2212") if cell[:1] in "+-" and cell[1:2].isdigit() else cell for cell in line] for line in table
     )
     return text.getvalue()
-
-
-def write(measured: list[Row], folder: Path) -> None:
-    """Write every table to the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, build in TABLES.items():
-        (folder / f"{name}.csv").write_text(render(build(measured)))

@@ -29,8 +29,8 @@ class Report:
     comparison: Comparison
 
 
-def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Report:
-    """Run everything that is missing in ``folder``, write ``tables.md`` and ``figures/`` there, compare with ``results/``.
+def measure(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> list[Row]:
+    """Run what is missing in ``folder`` and return the rows of the main job.
 
     Parameters
     ----------
@@ -46,7 +46,12 @@ def reproduce(folder: Path, workers: int, console: Console, scheduler: str | Non
     finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console, scheduler)
     loads = suites.trace("calibrated").window(0)
     runtimes = folder / "runtime.ndjson"
-    finished += timed(runtimes, RUNTIME_INSTANCE, list(SEED_PROGRAMS), loads, suites.FLAGSHIP, RUNTIME_ROUNDS, console)
+    return finished + timed(runtimes, RUNTIME_INSTANCE, list(SEED_PROGRAMS), loads, suites.FLAGSHIP, RUNTIME_ROUNDS, console)
+
+
+def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Report:
+    """Measure, write ``tables.md`` and ``figures/`` to ``folder``, compare with ``results/``; parameters: see :func:`measure`."""
+    finished = measure(folder, workers, console, scheduler)
     tables = ""
     if not any(map(rows.failed, finished)):
         tables = write_tables(finished, folder / "tables.md")

@@ -6,26 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from experiments import head_to_head, heuristic_bench, reproduce, rows, serving_bench, solver_bench, suites
-from heuristics.seed_programs import SEED_PROGRAMS
-
-Key = tuple[Any, ...]
-
-
-def jobs() -> dict[str, list[Key]]:
-    """Return the keys of all rows that every job makes."""
-    timed = [("runtime", reproduce.RUNTIME_INSTANCE, method, 0) for method in SEED_PROGRAMS]
-    interleaved = [
-        (head_to_head.SECONDS_SUITE, policy, method, 0)
-        for policy in head_to_head.POLICIES
-        for method in head_to_head.applicable(policy)
-    ]
-    return {
-        "reproduce": [*(cell.key for cell in suites.protocol_cells() + suites.gap_cells()), *timed],
-        "bench solvers": [cell.key for cell in solver_bench.cells()],
-        "bench heuristics": [*(cell.key for cell in heuristic_bench.cells()), *interleaved],
-        "bench serving": [cell.key for cell in serving_bench.cells()],
-    }
+from experiments import jobs, rows
 
 
 def status(folder: Path) -> dict[str, dict[str, Any]]:
@@ -41,7 +22,7 @@ def status(folder: Path) -> dict[str, dict[str, Any]]:
     done = rows.done(found)
     failed = {rows.key(row) for row in found if row["revision"] == revision and rows.failed(row)}
     counts = {}
-    for job, keys in jobs().items():
+    for job, keys in jobs.keys().items():
         for suite, cells in Counter(key[0] for key in keys).items():
             of_suite = [key for key in keys if key[0] == suite]
             good, bad = (sum(key in among for key in of_suite) for among in (done, failed))

@@ -39,14 +39,17 @@ SchedulerAddress = Annotated[
 def reproduce(
     runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    everything: Annotated[bool, typer.Option("--all", help="The whole grid, benches too: hours; can be stopped.")] = False,
     scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the ten seed programs against proven optima, print the tables, compare with the published rows."""
-    from experiments.reproduce import reproduce as run
-
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
+    if everything:
+        from experiments.reproduce_all import reproduce_all as run
+    else:
+        from experiments.reproduce import reproduce as run
     report = run(runs, workers, log, scheduler)
     comparison = report.comparison
     if as_json:
@@ -128,6 +131,7 @@ class Bench(StrEnum):
     solvers = "solvers"
     heuristics = "heuristics"
     serving = "serving"
+    regimes = "regimes"
 
 
 def bench(
@@ -137,12 +141,13 @@ def bench(
     scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure exact engines, heuristics or planning for serving against their levels; can be stopped and run again."""
-    from experiments import heuristic_bench, rows, serving_bench, solver_bench
+    """Measure exact engines, heuristics or planning for serving against their levels, or regime by regime; resumable."""
+    from experiments import rows
+    from experiments.jobs import BENCHES
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
-    chosen = {Bench.solvers: solver_bench, Bench.heuristics: heuristic_bench, Bench.serving: serving_bench}[what]
+    chosen = BENCHES[what]
     measured = chosen.run(runs, workers, log, scheduler)
     failed = any(map(rows.failed, measured))
     if as_json or not failed:

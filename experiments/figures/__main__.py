@@ -1,4 +1,4 @@
-"""Redraw the published figures, tables and the README's tables from ``results/``; nothing is solved."""
+"""Redraw from ``results/`` the figures, all tables and the paper's numbers; nothing is solved."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def main() -> None:
     if missing:
         sys.exit(f"results/ holds no rows of {', '.join(sorted(missing))}; run `make reproduce bench publish` first")
     for path, text in TEXTS.items():
+        (rows.ROOT / path).parent.mkdir(exist_ok=True)
         (rows.ROOT / path).write_text(text.render(published))
     README.write_text(fill_readme(README.read_text(), readme_blocks(published)))
     described = rows.RESULTS / "README.md"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments import heuristic_bench, rows, serving_bench, solver_bench
-from experiments.suites import RECORDED_TRACE, gap_cells, protocol_cells
+from experiments import jobs, rows
+from experiments.suites import RECORDED_TRACE
 from problem import LoadTrace
 
 
@@ -14,14 +14,9 @@ def published():
     return rows.read_suites(rows.RESULTS)
 
 
-def test_every_cell_of_the_main_job_is_published(published):
-    keys = {rows.key(row) for row in published}
-    assert {cell.key for cell in protocol_cells() + gap_cells()} <= keys
-
-
-@pytest.mark.parametrize("bench", [solver_bench, heuristic_bench, serving_bench])
-def test_every_cell_of_the_benches_is_published(published, bench):
-    assert {cell.key for cell in bench.cells()} <= {rows.key(row) for row in published}
+@pytest.mark.parametrize("job", jobs.keys())
+def test_every_row_of_the_grid_is_published(published, job):
+    assert set(jobs.keys()[job]) <= {rows.key(row) for row in published}
 
 
 def test_recorded_trace_says_what_it_is():

@@ -55,7 +55,7 @@ def heuristic(**changes):
 
 
 def solver(low, up):
-    return row("solver", kind="solver", hash="h", lower=[low], upper=[up])
+    return {**row("solver", kind="solver", hash="h", lower=[low], upper=[up]), "suite": "gap"}
 
 
 @pytest.mark.parametrize(
