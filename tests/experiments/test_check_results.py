@@ -21,9 +21,9 @@ def published():
 
 @pytest.fixture
 def copy(tmp_path):
-    """Copy results, figures and README."""
-    shutil.copytree(rows.RESULTS, tmp_path / "results")
-    shutil.copytree(rows.ROOT / "paper" / "figures", tmp_path / "paper" / "figures")
+    """Copy results, paper and README."""
+    for folder in ("results", "paper"):
+        shutil.copytree(rows.ROOT / folder, tmp_path / folder)
     shutil.copy(rows.ROOT / "README.md", tmp_path / "README.md")
     return tmp_path / "results"
 
@@ -106,7 +106,8 @@ def test_a_damaged_line_is_named(copy):
     edit(copy / "steps.ndjson", '{"by_step"', '{by_step"')
     found = quick(copy)
     assert "steps.ndjson, line 1: no result row" in found
-    assert sum(line.endswith(": missing") for line in found) == 1
+    assert sum(line.startswith("row ") and line.endswith(": missing") for line in found) == 1
+    assert "number flattered: changed" in found
 
 
 def test_a_changed_digest_is_named(copy):
@@ -120,6 +121,24 @@ def test_a_changed_manifest_is_named(copy):
     listed["figures"]["paper/figures/pareto.pdf"]["suites"] = ["gap"]
     (copy / MANIFEST).write_text(json.dumps(listed))
     assert problems(copy, "files") == ["figure paper/figures/pareto.pdf: changed"]
+
+
+def test_a_changed_number_of_the_paper_is_named(copy):
+    path = copy.parent / "paper" / "numbers.json"
+    said = json.loads(path.read_text())["gap-fast"]["value"]
+    edit(path, f'"{said}"', f'"1{said}"')
+    assert problems(copy, "files") == ["table paper/numbers.json: changed", "number gap-fast: changed"]
+    (found,) = problems(copy, "tables")
+    assert found.startswith("paper/numbers.json, line ")
+
+
+def test_a_number_of_the_paper_is_tied_to_its_rows(copy):
+    listed = json.loads((copy / MANIFEST).read_text())["numbers"]["gap-fast"]
+    assert listed["from"] == ["heuristics | calibrated hierarchical | fast", "heuristics | calibrated hierarchical | auto"]
+    assert (listed["script"], listed["rows"]) == ("experiments/paper_numbers.py", 2)
+    file = copy / "heuristics.ndjson"
+    edit(file, the_row(file, "heuristics", "calibrated hierarchical", "fast") + "\n", "")
+    assert "number gap-fast: changed" in problems(copy, "files")
 
 
 def test_added_files_and_changed_figures_are_named(copy):
