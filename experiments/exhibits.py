@@ -16,6 +16,7 @@ from experiments import (
     solver_bench,
     split_serving,
     tables,
+    verifiable,
 )
 from experiments.figures import (
     before_after,
@@ -81,6 +82,7 @@ README_BLOCKS = {
     "loss table": Text(tables, ("protocol",), tables.loss_rows),
     "head to head": Text(head_to_head, ("heuristics", head_to_head.SECONDS_SUITE), head_to_head.readme_table),
     "serving advice": Text(serving_bench, (history_serving.SUITE, split_serving.SUITE), serving_bench.advice),
+    "verifiable": Text(verifiable, verifiable.SUITES, verifiable.table),
 }
 """Parts of the README between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
 
