@@ -12,6 +12,7 @@ from experiments import (
     history_serving,
     paper_numbers,
     paper_tables,
+    regime_bench,
     serving_bench,
     solver_bench,
     split_serving,
@@ -26,6 +27,8 @@ from experiments.figures import (
     migration_front,
     pareto,
     performance_profile,
+    redundancy,
+    regime_gaps,
     scaling,
     window_balance,
 )
@@ -61,6 +64,8 @@ FIGURES: tuple[ModuleType, ...] = (
     scaling,
     decomposition,
     migration_front,
+    regime_gaps,
+    redundancy,
 )
 """Modules with ``SUITES`` and ``draw(rows, folder)``; the files have the module's name."""
 
@@ -69,6 +74,7 @@ TEXTS = {
     "results/solver_tables.md": Text(solver_bench, solver_bench.SUITES, solver_bench.tables),
     "results/heuristic_tables.md": Text(heuristic_bench, heuristic_bench.SUITES, heuristic_bench.tables),
     "results/serving_tables.md": Text(serving_bench, serving_bench.SUITES, serving_bench.tables),
+    "results/regime_tables.md": Text(regime_bench, regime_bench.SUITES, regime_bench.tables),
     "paper/numbers.json": Text(paper_numbers, paper_numbers.SUITES, paper_numbers.render),
     **{
         f"paper/tables/{name}.csv": Text(paper_tables, suites, lambda rows, build=build: paper_tables.render(build(rows)))

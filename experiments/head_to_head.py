@@ -17,11 +17,11 @@ from experiments import rows
 from experiments.rows import Row
 from experiments.runner import Cell
 from experiments.runtime import timed
-from experiments.suites import CERTIFIED_GAP, EXACT_SECONDS, FLAGSHIP, TRACES, WINDOWS, plan, trace
+from experiments.suites import CERTIFIED_GAP, EXACT_SECONDS, FLAGSHIP, TRACES, WINDOWS, trace
 from experiments.tables import layer_gaps, markdown, pick
+from experiments.window_pairs import planned_row
 from heuristics.peers import PEERS
 from heuristics.registry import FAST
-from problem import metrics
 from problem.errors import InputError
 
 POLICIES = {"hierarchical": FLAGSHIP, "global": FLAGSHIP.as_global()}
@@ -48,26 +48,7 @@ def applicable(policy: str) -> tuple[str, ...]:
 
 def quality_cell(trace_name: str, policy: str, method: str) -> Row:
     """Plan on every window of a trace, verify, and score on that window and on the next."""
-    deployment, loads = POLICIES[policy], trace(trace_name).loads
-    planned, served, upper, duplicates = [], [], [], []
-    status, fields = "legal", {}
-    for window in range(PAIRS):
-        placement, fields = plan(method, loads[window], deployment)
-        status = fields["status"] if fields["status"] != "legal" else status
-        upper.append(fields["upper"])
-        duplicates.append(fields["duplicates"])
-        planned.append(metrics.balancedness_gpu(placement, loads[window], deployment.num_gpus))
-        served.append(metrics.balancedness_gpu(placement, loads[window + 1], deployment.num_gpus))
-    return {
-        "kind": "heuristic",
-        "hash": rows.instance_hash(loads, deployment),
-        "parameters": {"windows": PAIRS},
-        "status": status,
-        "upper": upper,
-        "duplicates": duplicates,
-        "planning": planned,
-        "serving": served,
-    }
+    return planned_row(trace(trace_name).loads, POLICIES[policy], method)
 
 
 def bound_cell(trace_name: str, policy: str) -> Row:

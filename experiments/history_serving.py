@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cache
 from statistics import fmean
 
-import numpy as np
-
 import heuristics
 from experiments import rows
 from experiments.migration_table import POLICIES
 from experiments.rows import Row
 from experiments.runner import Cell
+from experiments.statistics import Interval, paired
 from experiments.suites import trace
 from experiments.tables import markdown
 from experiments.traffic_mix import mixed_trace, stationary_trace
@@ -33,7 +32,6 @@ TRAFFIC = {
 }
 MIXES = ("mix", "alternating", "mix of six")
 SIX = ("c_headers", "dictionary", "english", "french", "german", "python")
-RESAMPLES, RESAMPLE_SEED = 2000, 1
 PLANS = ("last", "sum", "sample-average", "forecast")
 FEWEST_TO_FORECAST = 4
 
@@ -95,16 +93,12 @@ def cells() -> list[Cell]:
     ]
 
 
-def gain(row: Row, method: str, base: str) -> tuple[float, float, float]:
+def gain(row: Row, method: str, base: str) -> Interval:
     """Return the mean gain in points of balancedness over another plan and its 95 % bootstrap interval over window pairs.
 
     Pairs share windows of history, so the interval is narrower than that of independent pairs would be.
     """
-    differences = 100 * (np.array(row["served"][method]) - np.array(row["served"][base]))
-    generator = np.random.default_rng(RESAMPLE_SEED)
-    means = differences[generator.integers(len(differences), size=(RESAMPLES, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(differences.mean()), float(low), float(high)
+    return paired(row["served"][method], row["served"][base]).difference.scaled(100)
 
 
 def find(measured: list[Row], traffic_name: str, policy: str, windows: int) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from experiments import head_to_head, heuristic_bench, reproduce, serving_bench, solver_bench, suites
+from experiments import head_to_head, heuristic_bench, regime_bench, reproduce, serving_bench, solver_bench, suites
 from experiments.cell import Cell
 from heuristics.seed_programs import SEED_PROGRAMS
 
@@ -15,6 +15,7 @@ BENCHES: dict[str, ModuleType] = {
     "solvers": solver_bench,
     "heuristics": heuristic_bench,
     "serving": serving_bench,
+    "regimes": regime_bench,
 }
 """Modules with ``cells()``, ``run(folder, workers, console, scheduler)`` and ``tables(rows)``, by what ``bench`` calls them."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from experiments import decomposition, head_to_head, history_serving, migration_front, shape_levels, split_serving
 from experiments.rows import Row
 from experiments.sample_average_gaps import gathered
+from experiments.statistics import Interval, paired
 from experiments.suites import TRACES
 from experiments.tables import case_bounds, layer_gaps, pick, protocol_rows
 from heuristics.seed_programs import SEED_PROGRAMS
@@ -27,7 +28,6 @@ SCRIPT = "experiments/paper_numbers.py"
 BASE = "initial_program"
 POLICIES = ("hierarchical", "global")
 SETTINGS = [(name, policy) for name in TRACES for policy in POLICIES]
-RESAMPLES, RESAMPLE_SEED = 2000, 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _milliseconds(policy: str, method: str) -> Number:
     return Number((("heuristic_seconds", policy, method),), lambda rows: f"{1000 * rows[0]['median_seconds']:.1f}")
 
 
-def gain(measured: list[Row], trace: str, policy: str, method: str, side: str) -> tuple[float, float, float]:
+def gain(measured: list[Row], trace: str, policy: str, method: str, side: str) -> Interval:
     """Return what a method gains over DeepSeek's algorithm in points of GPU balancedness, with a 95 % bootstrap interval.
 
     Parameters
@@ -103,11 +103,7 @@ def gain(measured: list[Row], trace: str, policy: str, method: str, side: str) -
         "planning" or "serving". The pairs of windows are resampled as if independent, which consecutive ones are not.
     """
     ours, base = (pick(measured, "heuristics", f"{trace} {policy}", name)[side] for name in (method, BASE))
-    differences = 100 * (np.array(ours) - np.array(base))
-    generator = np.random.default_rng(RESAMPLE_SEED)
-    means = differences[generator.integers(len(differences), size=(RESAMPLES, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(differences.mean()), float(low), float(high)
+    return paired(ours, base).difference.scaled(100)
 
 
 def _gains(method: str, side: str, digits: int) -> Number:

@@ -11,6 +11,7 @@ import numpy as np
 import heuristics
 from experiments.rows import Row
 from experiments.runner import Cell
+from experiments.statistics import LEVEL, RESAMPLES, SEED, two_way_interval
 from experiments.suites import FLAGSHIP, TRACES, WINDOWS, protocol_cell, trace, window_solver_cell
 from experiments.tables import TRACE_TITLES, layer_gaps, markdown
 from heuristics.recommendations import RECOMMENDATIONS
@@ -18,8 +19,6 @@ from heuristics.recommendations import RECOMMENDATIONS
 SUITE = "recommendations"
 BOUND = "auto"
 BASES = tuple(dict.fromkeys(base for recommendation in RECOMMENDATIONS.values() for base in recommendation.bases))
-RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-LEVEL = 95.0
 REASONS = {
     "two-by-two-swap": "After LPT the heaviest and the lightest GPU differ by much less than the heaviest items of the one "
     "and the lightest of the other do. Such a pair overshoots, so the one pair of the base is nearly always declined, and "
@@ -83,26 +82,9 @@ def cells() -> list[Cell]:
     return found
 
 
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of paired differences.
-
-    Parameters
-    ----------
-    differences : ndarray
-        float64 [windows] or [windows, layers]. Windows are drawn with replacement and, independently, layers are: the layers of
-        one window and the windows of one layer resemble each other, and pairs drawn one by one would look too certain.
-    """
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    table = differences.reshape(len(differences), -1)
-    windows, layers = (generator.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) for n in table.shape)
-    estimates = ((windows @ table) * layers).sum(axis=1) / table.size
-    low, high = np.percentile(estimates, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 def verdict(differences: np.ndarray, less_is_better: bool) -> str:
     """Say what paired differences mean: nothing, unless their interval excludes 0."""
-    low, high = interval(differences)
+    _, low, high = two_way_interval(differences)
     if low <= 0 <= high:
         return "does nothing" if differences.any() else "does nothing (all equal)"
     return "helps" if (high < 0) == less_is_better else "hurts"
@@ -115,8 +97,8 @@ def table(measured: list[Row]) -> str:
         "Every recommendation against the program it would change (first base) and against what else does its work. Planning "
         "gap: to the certified hierarchical bound, mean over layers and windows. Serving: GPU-level balancedness on the next "
         "window, in points of a hundred. Differences are recommendation minus base, paired over windows (and layers), with "
-        f"{LEVEL:g} % bootstrap intervals ({RESAMPLES} resamples of whole windows and, independently, of whole layers, seed "
-        f"{BOOTSTRAP_SEED}). Rule: *helps* or *hurts* only where the interval excludes 0, *does nothing* otherwise. Time: median "
+        f"{100 * LEVEL:g} % bootstrap intervals ({RESAMPLES} resamples of whole windows and, independently, of whole layers, "
+        f"seed {SEED}). Rule: *helps* or *hurts* only where the interval excludes 0, *does nothing* otherwise. Time: median "
         "over windows of the ratio of CPU seconds, recommendation and base run one after the other in one process; the two "
         "diversity rules loop over Python's numbers and their bases over tensors, as published, so that those ratios say "
         "something of the programs and nothing of the rules.",
@@ -170,5 +152,5 @@ def _table(measured: list[Row], trace_name: str) -> str:
 
 
 def _difference(differences: np.ndarray) -> str:
-    low, high = interval(differences)
-    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    mean, low, high = two_way_interval(differences)
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"

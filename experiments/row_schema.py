@@ -126,6 +126,14 @@ SHAPES = (
     _solver(("profile",), family="text", trajectory=NESTED),
     Shape(("protocol",), "heuristic", PLANNED | BALANCE, {}),
     Shape(("gap",), "heuristic", PLANNED, {"phy2log": MAP}),
+    Shape(("regimes",), "heuristic", PLANNED | {"family": "text"}, {"serving": "number"}),
+    Shape(
+        ("regimes",),
+        "solver",
+        {**CELL, **CALL, **SOLVED, "family": "text"},
+        {"serving": "number"},
+        frozenset({*SOLVED, "status", "placement", "serving"}),
+    ),
     Shape(("recommendations",), "heuristic", PLANNED | BALANCE, {"seconds": "object of number"}),
     Shape(
         ("protocol",),
@@ -134,7 +142,7 @@ SHAPES = (
         {},
     ),
     Shape(
-        ("heuristics",),
+        ("heuristics", "redundancy", "held_out"),
         "heuristic",
         CELL | {"upper": "list of makespans", "duplicates": "list of integer", "planning": NUMBERS, "serving": NUMBERS},
         {},
@@ -146,6 +154,21 @@ SHAPES = (
         {},
         frozenset({"upper", "lower"}),
     ),
+    Shape(
+        ("redundancy", "held_out"),
+        "solver",
+        CELL
+        | {
+            "upper": "list of list of p/q",
+            "lower": "list of list of p/q",
+            "limit": NUMBERS,
+            "planning": NUMBERS,
+            "serving": NUMBERS,
+        },
+        {},
+        frozenset({"upper", "lower", "limit", "planning", "serving", "status"}),
+    ),
+    Shape(("held_out",), "history", CELL | {"planning": NUMBERS, "serving": NUMBERS}, {}),
     Shape(
         ("shapes",),
         "heuristic",

@@ -13,6 +13,8 @@ TOKENS_PER_LAYER = 1.35e6
 GROUP_SD, EXPERT_SD = 0.48, 0.52
 STEP_SDS = (0.52, 0.13, 0.11, 0.14, 0.28, 0.40, 0.40, 0.40, None, 0.50, 0.48)  # None: regime change
 REGIME_FACTOR = 1.3
+HOT_SHARE, HOT_FACTOR, HOT_SD = 0.02, 20.0, 0.3
+DRIFT_WINDOWS, DRIFT_SD, DRIFT_RHO = 3, 0.6, 0.8
 
 
 def calibrated_trace(seed: int, steps: Sequence[float | None] = STEP_SDS) -> LoadTrace:
@@ -58,16 +60,41 @@ def family_loads(family: str, experts: int, total: int, seed: int) -> np.ndarray
     Parameters
     ----------
     family : str
-        "lnS": lognormal with sigma S; "zipfA": ``1 / rank**A`` in random order times lognormal noise of sigma .05.
+        "flat": Poisson around equal loads; "lnS": lognormal with sigma S; "zipfA": ``1 / rank**A`` in random order times
+        lognormal noise of sigma .05; "hot": lognormal with sigma .3, and 2 % of the experts, at least one, 20 times hotter.
     experts, total, seed : int
     """
     generator = np.random.default_rng(seed)
-    if family.startswith("ln"):
+    if family == "flat":
+        raw = generator.poisson(total / experts, size=experts).astype(float)
+    elif family == "hot":
+        raw = np.exp(HOT_SD * generator.normal(size=experts))
+        raw[generator.permutation(experts)[: max(1, round(HOT_SHARE * experts))]] *= HOT_FACTOR
+    elif family.startswith("ln"):
         raw = np.exp(float(family[2:]) * generator.normal(size=experts))
     else:
         rank = 1 + generator.permutation(experts)
         raw = rank ** -float(family.removeprefix("zipf")) * np.exp(0.05 * generator.normal(size=experts))
     return scaled(raw[None], total)[0]
+
+
+def drifting_loads(experts: int, total: int, seed: int) -> np.ndarray:
+    """Return a few windows of one layer whose log loads are a stationary AR(1) process per expert; int64 [windows, experts].
+
+    Every window is lognormal with sigma .6; the correlation of log loads from one to the next is .8.
+
+    Parameters
+    ----------
+    experts : int
+    total : int
+        Tokens of a window, about.
+    seed : int
+    """
+    generator = np.random.default_rng(seed)
+    windows = [generator.normal(size=experts)]
+    for _ in range(DRIFT_WINDOWS - 1):
+        windows.append(DRIFT_RHO * windows[-1] + np.sqrt(1 - DRIFT_RHO**2) * generator.normal(size=experts))
+    return scaled(np.exp(DRIFT_SD * np.stack(windows)), total)
 
 
 def scaled(loads: np.ndarray, total: int) -> np.ndarray:

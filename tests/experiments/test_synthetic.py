@@ -6,7 +6,7 @@ import pytest
 import heuristics
 from experiments.defective_snake import defective_map, published_score
 from experiments.suites import FLAGSHIP
-from experiments.synthetic import calibrated_trace, family_loads
+from experiments.synthetic import calibrated_trace, drifting_loads, family_loads
 from problem import Placement, PlacementError
 from problem.metrics import balancedness_expert
 
@@ -35,6 +35,32 @@ def test_families_are_scaled_and_positive(family):
     assert loads.min() >= 1
     assert abs(loads.sum() - 10_000) < 100
     assert loads.max() > 3 * loads.mean()
+
+
+@pytest.mark.parametrize(("experts", "hot"), [(6, 1), (64, 1), (256, 5), (896, 18)])
+def test_hot_loads_have_a_few_experts_far_above_the_others(experts, hot):
+    loads = np.sort(family_loads("hot", experts, 10**6, 0))
+    assert loads[-hot] > 4 * loads[-hot - 1]
+    assert loads[-hot - 1] < 4 * np.median(loads)
+
+
+def test_flat_loads_are_poisson_around_equal_ones():
+    loads = family_loads("flat", 896, 10**6, 0)
+    assert loads.var() / loads.mean() == pytest.approx(1, abs=0.2)
+    assert loads.sum() == pytest.approx(10**6, rel=1e-3)
+
+
+def test_drifting_loads_drift_at_one_skew():
+    loads = drifting_loads(896, 10**6, 0)
+    assert loads.shape == (3, 896)
+    assert loads.min() >= 1
+    assert (loads == drifting_loads(896, 10**6, 0)).all()
+    assert (loads != drifting_loads(896, 10**6, 1)).any()
+    log_load = np.log(loads)
+    assert log_load.std(axis=1) == pytest.approx([0.6] * 3, abs=0.06)
+    correlation = np.corrcoef(log_load)
+    assert correlation[0, 1] == pytest.approx(0.8, abs=0.06)
+    assert correlation[0, 2] == pytest.approx(0.64, abs=0.08)
 
 
 def test_the_defective_snake_scores_worse_only_because_its_map_is_broken():
