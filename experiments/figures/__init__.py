@@ -8,7 +8,7 @@ from experiments.rows import Row
 
 
 def draw_all(rows: list[Row], folder: Path) -> list[Path]:
-    """Draw every figure as PDF (for the paper) and PNG (for the README) and return the files."""
+    """Draw every figure as PDF, those that the README shows as PNG too, and return the files."""
     from experiments.figures import before_after, gap_distribution, gap_runtime, window_balance
 
     folder.mkdir(parents=True, exist_ok=True)

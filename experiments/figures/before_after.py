@@ -1,4 +1,7 @@
-"""Replica counts and GPU loads of one layer before (DeepSeek's map) and after (certified map)."""
+"""GPU loads of DeepSeek's map and of the certified one.
+
+Message: what is unequal under the hierarchical policy are the nodes, and the certified map cannot mend that either.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.figures.style import DARK, LIGHT, MIDDLE, figure, save
+from experiments.figures.style import figure, save
 from experiments.rows import Row
 from experiments.suites import DRAWN_CASE, HOTTEST_WINDOW, gap_cases
 from experiments.tables import pick
@@ -14,43 +17,36 @@ from problem import metrics
 from problem.placement import Placement
 
 SUITES = ("gap",)
+MAPS = {"initial_program": "DeepSeek EPLB", "auto": "certified map"}
 
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
-    """Two panels for the layer where DeepSeek's map is worst: counts of the hottest experts, sorted GPU loads."""
+    """Draw one heat map per placement on one scale: layers by GPUs, load over the layer's mean, planning window."""
     case = gap_cases()[DRAWN_CASE]
     gpus = case.deployment.num_gpus
-    before, after = (
-        Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], case.deployment.num_experts)
-        for method in ("initial_program", "auto")
-    )
-    layer = int(np.argmax(metrics.imbalance(before, case.loads, gpus) - metrics.imbalance(after, case.loads, gpus)))
-    loads = case.loads[layer]
-    hottest = np.argsort(-loads, kind="stable")[:24]
-    fig, (left, right) = figure(7.2, 2.9, ncols=2)
-    at = np.arange(hottest.size)
-    left.bar(at - 0.2, before.counts()[layer, hottest], 0.4, color=LIGHT, edgecolor=DARK, label="DeepSeek EPLB")
-    left.bar(at + 0.2, after.counts()[layer, hottest], 0.4, color=MIDDLE, label="certified map")
-    left.set_xticks(at[::4], [str(e) for e in hottest[::4]])
-    left.set_xlabel("24 hottest experts (logical id, hottest first)")
-    left.set_ylabel("replicas")
-    left.yaxis.get_major_locator().set_params(integer=True)
-    left.set_ylim(top=1.3 * int(before.counts()[layer].max()))
-    left.legend(fontsize=8, loc="upper right")
-    mean = loads.sum() / gpus
-    for placement, color, width, name in ((before, DARK, 1.2, "DeepSeek EPLB"), (after, MIDDLE, 2.4, "certified map")):
-        per_gpu = np.sort(metrics.gpu_loads(placement, case.loads, gpus)[layer])[::-1] / mean
-        right.plot(
-            np.arange(1, gpus + 1),
-            per_gpu,
-            drawstyle="steps-mid",
-            color=color,
-            linewidth=width,
-            label=f"{name}, max {per_gpu[0]:.3f}",
-        )
-    right.axhline(1.0, color=DARK, linewidth=0.8, linestyle=":")
-    right.set_xlabel("GPU, sorted by load")
-    right.set_ylabel("load / mean load")
-    right.legend(fontsize=8)
-    fig.suptitle(f"Recorded trace, window {HOTTEST_WINDOW}, layer {layer}: planning window, hierarchical", fontsize=9)
+    mean = case.loads.sum(axis=1, keepdims=True) / gpus
+    maps = [Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], case.deployment.num_experts) for method in MAPS]
+    relative = [_sorted(metrics.gpu_loads(chosen, case.loads, gpus) / mean, case.deployment.num_nodes) for chosen in maps]
+    low, high = min(map(float, (r.min() for r in relative))), max(map(float, (r.max() for r in relative)))
+    fig, axes = figure(7.2, 2.6, ncols=2, sharey=True)
+    for axis, chosen, shown, name in zip(axes, maps, relative, MAPS.values(), strict=True):
+        # A mesh stays a vector drawing; an image would be resampled by some viewers.
+        mesh = axis.pcolormesh(shown, cmap="Greys", vmin=low, vmax=high)
+        for node in range(1, case.deployment.num_nodes):
+            axis.axvline(node * gpus / case.deployment.num_nodes, color="w", linewidth=1.6)
+        axis.set_xticks([g + 0.5 for g in range(0, gpus, 4)], [str(g) for g in range(0, gpus, 4)])
+        axis.set_yticks([layer + 0.5 for layer in range(len(mean))], [str(layer) for layer in range(len(mean))])
+        axis.set_xlabel("GPU by load, nodes apart, fullest first")
+        axis.set_title(f"{name}: balancedness {float(metrics.balancedness_gpu(chosen, case.loads, gpus)):.4f}")
+    axes[0].set_ylabel("layer")
+    axes[0].invert_yaxis()
+    fig.colorbar(mesh, ax=axes, label="load / mean load of the layer")
+    fig.suptitle(f"Recorded trace, window {HOTTEST_WINDOW} (planning window), hierarchical policy", fontsize=9)
     return save(fig, folder, "before_after")
+
+
+def _sorted(loads: np.ndarray, num_nodes: int) -> np.ndarray:
+    """Return loads with nodes and their GPUs in descending order: the names of both are arbitrary in a map."""
+    nodes = -np.sort(-loads.reshape(len(loads), num_nodes, -1), axis=2)
+    order = np.argsort(-nodes.sum(axis=2), axis=1, kind="stable")
+    return np.take_along_axis(nodes, order[:, :, None], axis=1).reshape(loads.shape)

@@ -1,7 +1,11 @@
-"""Where serving balance is lost: mean steps of the explanation over all pairs of windows, both traces, both policies."""
+"""Where serving balance is lost: mean steps of the explanation over all pairs of windows, both traces, both policies.
+
+Message: hardly anything to packing; most to an assignment that is out of date and, on calibrated loads, to the hierarchy.
+"""
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
@@ -10,39 +14,31 @@ from experiments.explain import STEPS
 from experiments.figures.style import figure, save
 from experiments.figures.waterfall import COLOURS
 from experiments.rows import Row
-from experiments.suites import TRACES
+from experiments.suites import TRACES, WINDOWS
 from experiments.tables import TRACE_TITLES
 
 SUITES = (SUITE,)
 METHOD = "fast"
-LEAST_LABEL = 2.5
-"""Steps of fewer points get no number: it would not fit."""
 
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
-    """Draw one stacked bar per trace and policy; steps below zero hang to the left of it."""
-    fig, axis = figure(7.2, 2.9)
-    bars = [(name, policy) for name in TRACES for policy in POLICIES]
-    for row, (name, policy) in enumerate(bars):
-        at = {True: 0.0, False: 0.0}
-        for key, values in steps(rows, name, policy, METHOD).items():
-            value = fmean(values)
-            axis.barh(row, value, left=at[value < 0], color=COLOURS[key], height=0.6, label=STEPS[key] if row == 0 else None)
-            if abs(value) >= LEAST_LABEL:
-                dark = key in {"reassigned", "history", "replanned", "planned"}
-                axis.text(
-                    at[value < 0] + value / 2,
-                    row,
-                    f"{value:.1f}",
-                    ha="center",
-                    va="center",
-                    color="w" if dark else "k",
-                    fontsize=8,
-                )
-            at[value < 0] += value
-    axis.set_yticks(range(len(bars)), [f"{name}\n{policy}" for name, policy in bars])
-    axis.invert_yaxis()
-    axis.set_xlabel("load of the fullest GPUs above the mean on the serving window, % (mean of 11 pairs of windows)")
-    axis.set_title("; ".join(f"{name}: {title}" for name, title in TRACE_TITLES.items()), fontsize=7.5)
-    fig.legend(loc="outside upper center", ncols=3, fontsize=8)
+    """Draw one waterfall per trace and policy: every step starts where the one above ends, the last bar is the whole excess."""
+    fig, axes = figure(7.2, 4.4, nrows=len(TRACES), ncols=len(POLICIES), sharex=True, sharey=True)
+    for line, name in zip(axes, TRACES, strict=True):
+        for axis, policy in zip(line, POLICIES, strict=True):
+            values = {key: fmean(found) for key, found in steps(rows, name, policy, METHOD).items()}
+            ends = list(accumulate(values.values()))
+            for row, ((key, value), end) in enumerate(zip(values.items(), ends, strict=True)):
+                axis.barh(row, value, left=end - value, color=COLOURS[key], edgecolor="0.2", linewidth=0.5, height=0.64)
+                axis.plot([end, end], [row - 0.32, row + 1.32], color="0.4", linewidth=0.7)
+                axis.text(max(end, end - value) + 0.6, row, f"{value:+.1f}", va="center", fontsize=7.5)
+            axis.barh(len(values), ends[-1], color="0.2", height=0.64)
+            axis.text(ends[-1] + 0.6, len(values), f"{ends[-1]:.1f}", va="center", fontsize=7.5)
+            axis.set_title(f"{name}, {policy}", fontsize=8.5)
+            axis.margins(x=0.14)
+    for axis in axes[:, 0]:
+        axis.set_yticks(range(len(STEPS) + 1), [*STEPS.values(), f"map of {METHOD}, served"], fontsize=8)
+    axes[0, 0].invert_yaxis()
+    fig.supxlabel(f"makespan above the mean load on the serving window, % (mean of {WINDOWS - 1} pairs of windows)", fontsize=9)
+    fig.suptitle("; ".join(f"{name}: {title}" for name, title in TRACE_TITLES.items()), fontsize=7.5)
     return save(fig, folder, "decomposition")

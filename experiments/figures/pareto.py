@@ -1,4 +1,7 @@
-"""Time against planning gap of every balancer on the flagship, one panel per policy."""
+"""Time against planning gap of every balancer on the flagship, one panel per policy.
+
+Message: the project's planner reaches smaller gaps in less time than the other balancers.
+"""
 
 from __future__ import annotations
 

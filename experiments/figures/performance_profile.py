@@ -1,4 +1,7 @@
-"""Share of instances that every method has proven optimal, and gap after a minute against size."""
+"""Share of instances that every method has proven optimal, and gap after a minute against size.
+
+Message: the engines prove most instances, the textbook models only the smallest.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Time per layer against the number of slots, with fitted exponents."""
+"""Time per layer against the number of slots, with fitted exponents.
+
+Message: time a layer grows about linearly with the slots.
+"""
 
 from __future__ import annotations
 

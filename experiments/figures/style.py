@@ -11,6 +11,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+IN_README = ("window_balance", "gap_distribution", "pareto", "decomposition", "performance_profile")
+"""Figures that the README shows: these alone are also written as PNG."""
 DARK, MIDDLE, LIGHT = "#1f3b57", "#c8641b", "#9fb4c7"
 SHORT_NAMES = {
     "initial_program": "0 DeepSeek EPLB",
@@ -45,9 +47,11 @@ def figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
 
 
 def save(fig: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PDF and PNG without time stamps and close it."""
-    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    """Write a figure as PDF, and as PNG if the README shows one of its name, without time stamps; close it."""
+    paths = [folder / f"{name}.pdf"]
     fig.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    fig.savefig(paths[1], metadata={"Software": None})
+    if name in IN_README:
+        paths.append(folder / f"{name}.png")
+        fig.savefig(paths[1], metadata={"Software": None})
     plt.close(fig)
     return paths

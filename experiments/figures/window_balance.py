@@ -1,4 +1,7 @@
-"""GPU-level balancedness of DeepSeek's algorithm per window pair: planned, served, and the certified limit."""
+"""GPU-level balancedness of DeepSeek's algorithm per window pair: planned, served, and the certified limit.
+
+Message: maps are near the limit on the window that they are planned on and lose on the next.
+"""
 
 from __future__ import annotations
 

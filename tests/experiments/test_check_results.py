@@ -143,13 +143,13 @@ def test_a_number_of_the_paper_is_tied_to_its_rows(copy):
 
 def test_added_files_and_changed_figures_are_named(copy):
     (copy / "traces" / "other.npz").write_bytes(b"x")
-    (copy.parent / "paper" / "figures" / "scaling.png").write_bytes(b"x")
+    (copy.parent / "paper" / "figures" / "window_balance.png").write_bytes(b"x")
     (copy.parent / "paper" / "figures" / "pareto.pdf").unlink()
     found = problems(copy, "files")
     assert found == [
         "file traces/other.npz: not listed",
         "figure paper/figures/pareto.pdf: missing",
-        "figure paper/figures/scaling.png: changed",
+        "figure paper/figures/window_balance.png: changed",
     ]
 
 
