@@ -156,7 +156,8 @@ def _methods(policy: str) -> tuple[str, ...]:
     return *ONE_WINDOW[policy], *ON_HISTORY
 
 
-def _gap_text(measured: list[Row], trace_name: str, policy: str, method: str) -> str:
+def gap_text(measured: list[Row], trace_name: str, policy: str, method: str) -> str:
+    """Return a method's mean gap in % with its interval over traces; "-" for plans on a history, which no bound is of."""
     ours, optimum = (found_rows(measured, trace_name, policy, name) for name in (method, OPTIMUM))
     if any("upper" not in row for row in ours):
         return "-"
@@ -183,14 +184,14 @@ def _line(
         f"{fmean(fmean(row[side]) for row in found_rows(measured, trace_name, policy, method)):.4f}"
         for side in ("planning", "serving")
     ]
-    line = [f"{policy}, `{method}`", _gap_text(measured, trace_name, policy, method), *means]
+    line = [f"{policy}, `{method}`", gap_text(measured, trace_name, policy, method), *means]
     if method == BASE:
         return [*line, *["-"] * 6]
     return [*line, *(cell for side in ("planning", "serving") for cell in _compared(compare(measured, policy, method, side)))]
 
 
-def _survives(measured: list[Row], policy: str, method: str) -> str:
-    """Say what survives; the ratio of next to nothing says nothing."""
+def survives(measured: list[Row], policy: str, method: str) -> str:
+    """Return what survives of a method's planning gain, in %, or "-": the ratio of next to nothing says nothing."""
     if method == BASE or over_seeds(measured, policy, method, "planning").difference.low < LEAST_POINTS:
         return "-"
     return _with_ends(survival(measured, policy, method), 0)
@@ -211,7 +212,7 @@ def table(measured: list[Row]) -> str:
         "wins / ties / losses",
     ]
     lines = [(policy, method) for policy in ONE_WINDOW for method in _methods(policy)]
-    seeds = [[*_line(measured, "calibrated", *at, over_seeds), _survives(measured, *at)] for at in lines]
+    seeds = [[*_line(measured, "calibrated", *at, over_seeds), survives(measured, *at)] for at in lines]
     text = (
         "## Held-out loads\n\nFlagship; GPU balancedness on the planning and on the next window, mean gap to the certified bound "
         f"(target gap {CERTIFIED_GAP:g}). Nothing was tuned on these loads. Gains over `{BASE}` are paired, on the same pairs of "

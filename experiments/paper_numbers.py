@@ -12,10 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments import decomposition, head_to_head, history_serving, migration_front, shape_levels, split_serving
+from experiments import (
+    decomposition,
+    head_to_head,
+    held_out,
+    history_serving,
+    migration_front,
+    redundancy,
+    regimes,
+    shape_levels,
+    split_serving,
+)
 from experiments.rows import Row
 from experiments.sample_average_gaps import gathered
-from experiments.statistics import Interval, paired
+from experiments.statistics import Interval, mean_interval, paired
 from experiments.suites import TRACES
 from experiments.tables import case_bounds, layer_gaps, pick, protocol_rows
 from heuristics.seed_programs import SEED_PROGRAMS
@@ -247,7 +257,98 @@ def _total(key: str) -> Callable[[list[Row]], str]:
     return lambda rows: str(sum(row[key] if isinstance(row[key], int) else len(row[key]) for row in rows))
 
 
+def _regime(name: str, method: str) -> Number:
+    """The mean gap in a regime with its interval over instances."""
+
+    def compute(rows: list[Row]) -> str:
+        instances = regimes.gaps(rows)[name][method]
+        return interval_text(mean_interval([100 * fmean(layers) for layers in instances.values()]), 2)
+
+    return Number((("regimes", "*", method), ("regimes", "*", "auto")), compute)
+
+
+def _regimes_proven(rows: list[Row]) -> str:
+    status = [status for row in rows for status in row["status"]]
+    return f"{status.count('optimal'):,} of {len(status):,}"
+
+
+def interval_text(found: Interval, digits: int, sign: bool = False) -> str:
+    """Return a mean with its interval in brackets; only the mean where both ends print alike."""
+    mean, low, high = (f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212") for value in found)
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
+def _held_out(policy: str, method: str, side: str) -> Number:
+    """What a method gains on held-out calibrated traces over DeepSeek's algorithm, in points, with its interval over traces."""
+    patterns = tuple(("held_out", f"calibrated {policy}", name) for name in (method, BASE))
+    return Number(patterns, lambda rows: interval_text(held_out.over_seeds(rows, policy, method, side).difference, 2, sign=True))
+
+
+def _survives(policy: str, method: str) -> Number:
+    patterns = tuple(("held_out", f"calibrated {policy}", name) for name in (method, BASE))
+    return Number(patterns, lambda rows: interval_text(held_out.survival(rows, policy, method), 0))
+
+
+def _held_out_recorded(side: str) -> Number:
+    """Least and largest gain on the second recorded trace, over both policies."""
+    patterns = tuple(("held_out", f"recorded {policy}", name) for policy in POLICIES for name in ("fast-split", BASE))
+    return Number(
+        patterns,
+        lambda rows: _span((held_out.over_pairs(rows, p, "fast-split", side).difference.mean for p in POLICIES), 1, sign=True),
+    )
+
+
+def _price_of_slots(trace: str, policy: str, gpus: int, redundant: int) -> Number:
+    """What fewer than 64 redundant slots cost on the window planned on, as an interval of proven bounds."""
+    names = [redundancy.instance(trace, policy, gpus, count) for count in (redundant, redundancy.MOST)]
+    return Number(
+        tuple(("redundancy", name, "*") for name in names),
+        lambda rows: _span(redundancy.price(rows, trace, policy, gpus, redundant), 1),
+    )
+
+
+def _served_price_of_slots(trace: str, policy: str, gpus: int, redundant: int) -> Number:
+    names = [redundancy.instance(trace, policy, gpus, count) for count in (redundant, redundancy.MOST)]
+    return Number(
+        tuple(("redundancy", name, "auto") for name in names),
+        lambda rows: interval_text(redundancy.served_price(rows, trace, policy, gpus, redundant), 1),
+    )
+
+
+ONE, TWO, FEW, MANY, HIERARCHICAL = regimes.REGIMES
+
 NUMBERS: dict[str, Number] = {
+    # Regime by regime.
+    "regime-one": _regime(ONE, BASE),
+    "regime-two": _regime(TWO, BASE),
+    "regime-few": _regime(FEW, BASE),
+    "regime-many": _regime(MANY, BASE),
+    "regime-hierarchical": _regime(HIERARCHICAL, BASE),
+    "regime-two-split": _regime(TWO, "fast-split"),
+    "regime-few-split": _regime(FEW, "fast-split"),
+    "regime-many-split": _regime(MANY, "fast-split"),
+    "regime-hierarchical-split": _regime(HIERARCHICAL, "fast-split"),
+    "regime-few-certified": _regime(FEW, "auto"),
+    "regime-two-certified": _regime(TWO, "auto"),
+    "regime-two-hamilton": _regime(TWO, "proportional_quota_replication"),
+    "regime-instances": Number((("regimes", "*", "auto"),), lambda rows: str(len(rows))),
+    "regime-proven": Number((("regimes", "*", "auto"),), _regimes_proven),
+    # Held-out loads, redundant slots.
+    "held-planning-hierarchical": _held_out("hierarchical", "fast-split", "planning"),
+    "held-planning-global": _held_out("global", "fast-split", "planning"),
+    "held-serving-hierarchical": _held_out("hierarchical", "fast-split", "serving"),
+    "held-serving-global": _held_out("global", "fast-split", "serving"),
+    "held-survives-hierarchical": _survives("hierarchical", "fast-split"),
+    "held-survives-global": _survives("global", "fast-split"),
+    "held-recorded-planning": _held_out_recorded("planning"),
+    "held-recorded-serving": _held_out_recorded("serving"),
+    "slots-planning": _price_of_slots("calibrated", "global", 32, 0),
+    "slots-planning-half": _price_of_slots("calibrated", "global", 32, 32),
+    "slots-planning-wide": _price_of_slots("calibrated", "global", 64, 0),
+    "slots-planning-narrow": _price_of_slots("calibrated", "global", 8, 0),
+    "slots-serving": _served_price_of_slots("calibrated", "global", 32, 0),
+    "slots-serving-half": _served_price_of_slots("calibrated", "global", 32, 32),
+    "slots-serving-wide": _served_price_of_slots("calibrated", "global", 64, 0),
     "certified-gap": Number(
         (("protocol", "*", "auto"),), lambda rows: f"{100 * max(row['parameters']['target_gap'] for row in rows):g}"
     ),

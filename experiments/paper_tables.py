@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from statistics import fmean, median, stdev
 
-from experiments import decomposition, head_to_head, history_serving, levels, split_serving
-from experiments.paper_numbers import BASE, SETTINGS, gain
+from experiments import decomposition, head_to_head, held_out, history_serving, levels, regimes, split_serving
+from experiments.paper_numbers import BASE, SETTINGS, gain, interval_text
 from experiments.rows import Row
+from experiments.statistics import mean_interval
 from experiments.suites import TRACES
 from experiments.tables import PUBLISHED, case_bounds, layer_gaps, pick, protocol_rows
 from heuristics.seed_programs import SEED_PROGRAMS
 from problem.metrics import optimality_gap
 
 Table = list[list[str]]
+MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
+"""A hyphen that is a sign."""
 
 SHOWN_HISTORIES = (("recorded", 4), ("calibrated", 4), ("mix", 8), ("alternating", 4), ("mix of six", 8), ("stationary", 8))
 PAIRED_FAMILIES = ("ln.6", "ln1.0", "zipf.8", *TRACES)
@@ -28,6 +32,34 @@ def _two(values: list[float], digits: int = 2) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+
+
+def by_regime(measured: list[Row]) -> Table:
+    """Mean gap of every balancer in every regime, with its interval over instances; balancers that agree are one line."""
+    found = regimes.gaps(measured)
+    lines: dict[tuple[str, ...], list[str]] = {}
+    planned = {method for of in found.values() for method in of}
+    for method in sorted(planned, key=regimes.order(found)):
+        cells = []
+        for name in regimes.REGIMES:
+            instances = found[name].get(method)
+            of = [100 * fmean(layers) for layers in instances.values()] if instances else []
+            cells.append(interval_text(mean_interval(of), 2) if of else "-")
+        lines.setdefault(tuple(cells), []).append(method)
+    header = [f"{name} ({len(found[name][regimes.SOLVER])})" for name in regimes.REGIMES]
+    return [["method", *header], *([", ".join(names), *cells] for cells, names in lines.items())]
+
+
+def held(measured: list[Row]) -> Table:
+    """Held-out calibrated traces: gap, gains over DeepSeek's algorithm with intervals and effects, and what survives."""
+    body = [["policy, method", "gap, %", "planning gain", "effect", "serving gain", "effect", "survives, %"]]
+    for policy, methods_of in held_out.ONE_WINDOW.items():
+        for method in (name for name in (*methods_of, *held_out.ON_HISTORY) if name != BASE):
+            sides = [held_out.over_seeds(measured, policy, method, side) for side in ("planning", "serving")]
+            cells = [c for found in sides for c in (interval_text(found.difference, 2, sign=True), f"{found.effect:+.2f}")]
+            line = [held_out.gap_text(measured, "calibrated", policy, method), *cells]
+            body.append([f"{policy}, {method}", *line, held_out.survives(measured, policy, method)])
+    return body
 
 
 def engines(measured: list[Row]) -> Table:
@@ -151,6 +183,8 @@ def metric(measured: list[Row]) -> Table:
 SEEN = (("planning", "expert"), ("planning", "gpu"), ("serving", "gpu"))
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], Table]]] = {
+    "by_regime": (("regimes",), by_regime),
+    "held_out": (("held_out",), held),
     "engines": (("levels",), engines),
     "methods": (("heuristics", "heuristic_seconds"), methods),
     "paired": (("findings",), paired),
@@ -166,7 +200,5 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], Table]]] = {
 def render(table: Table) -> str:
     """Return a table as CSV text; minus signs are typographic, as in the paper's text."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [cell.replace("-", "\u2212") if cell[:1] in "+-" and cell[1:2].isdigit() else cell for cell in line] for line in table
-    )
+    csv.writer(text, lineterminator="\n").writerows([MINUS.sub("\u2212", cell) for cell in line] for line in table)
     return text.getvalue()

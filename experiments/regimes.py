@@ -186,7 +186,7 @@ def _of(measured: list[Row]) -> list[Row]:
 def _gap_table(measured: list[Row]) -> str:
     found = gaps(measured)
     planned = {method for of in found.values() for method in of}
-    body = [[f"`{m}`", *(_gap_entry(found[name].get(m)) for name in REGIMES)] for m in sorted(planned, key=_order(found))]
+    body = [[f"`{m}`", *(_gap_entry(found[name].get(m)) for name in REGIMES)] for m in sorted(planned, key=order(found))]
     header = ["method"]
     for name in REGIMES:
         solved = found[name].get(SOLVER, {})
@@ -205,7 +205,9 @@ def _gap_table(measured: list[Row]) -> str:
     )
 
 
-def _order(found: dict[str, dict[str, dict[str, list[float]]]]) -> Callable[[str], float]:
+def order(found: dict[str, dict[str, dict[str, list[float]]]]) -> Callable[[str], float]:
+    """Return the key by which methods are sorted: their mean gap over all instances that they plan."""
+
     def mean(method: str) -> float:
         return fmean(fmean(of) for name in REGIMES for of in found[name].get(method, {}).values())
 

@@ -1,6 +1,6 @@
-"""GPU loads of DeepSeek's map and of the certified one.
+"""GPU loads of DeepSeek's map and of the certified one, and of the latter one window later.
 
-Message: what is unequal under the hierarchical policy are the nodes, and the certified map cannot mend that either.
+Message: under the hierarchical policy the nodes are what is unequal, which no map can mend; the next window undoes the rest.
 """
 
 from __future__ import annotations
@@ -11,37 +11,42 @@ import numpy as np
 
 from experiments.figures.style import figure, save
 from experiments.rows import Row
-from experiments.suites import DRAWN_CASE, HOTTEST_WINDOW, gap_cases
+from experiments.suites import DRAWN_CASE, HOTTEST_WINDOW, gap_cases, trace
 from experiments.tables import pick
 from problem import metrics
 from problem.placement import Placement
 
 SUITES = ("gap",)
-MAPS = {"initial_program": "DeepSeek EPLB", "auto": "certified map"}
+PANELS = (
+    ("initial_program", 0, "DeepSeek EPLB"),
+    ("auto", 0, "certified map"),
+    ("auto", 1, "certified map, next window"),
+)
+"""Method, windows after the one planned on, title."""
+MOST = 1.5
+"""Upper end of the scale, in mean loads; the lower one is as far from 1."""
 
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
-    """Draw one heat map per placement on one scale: layers by GPUs, load over the layer's mean, planning window."""
-    case = gap_cases()[DRAWN_CASE]
-    gpus = case.deployment.num_gpus
-    mean = case.loads.sum(axis=1, keepdims=True) / gpus
-    maps = [Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], case.deployment.num_experts) for method in MAPS]
-    relative = [_sorted(metrics.gpu_loads(chosen, case.loads, gpus) / mean, case.deployment.num_nodes) for chosen in maps]
-    low, high = min(map(float, (r.min() for r in relative))), max(map(float, (r.max() for r in relative)))
-    fig, axes = figure(7.2, 2.6, ncols=2, sharey=True)
-    for axis, chosen, shown, name in zip(axes, maps, relative, MAPS.values(), strict=True):
+    """Draw one heat map per panel on one scale: layers by GPUs, load over the layer's mean."""
+    deployment = gap_cases()[DRAWN_CASE].deployment
+    gpus, nodes = deployment.num_gpus, deployment.num_nodes
+    fig, axes = figure(7.2, 2.5, ncols=len(PANELS), sharey=True)
+    for axis, (method, later, title) in zip(axes, PANELS, strict=True):
+        loads = trace("recorded").window(HOTTEST_WINDOW + later)
+        chosen = Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], deployment.num_experts)
+        relative = metrics.gpu_loads(chosen, loads, gpus) / (loads.sum(axis=1, keepdims=True) / gpus)
         # A mesh stays a vector drawing; an image would be resampled by some viewers.
-        mesh = axis.pcolormesh(shown, cmap="Greys", vmin=low, vmax=high)
-        for node in range(1, case.deployment.num_nodes):
-            axis.axvline(node * gpus / case.deployment.num_nodes, color="w", linewidth=1.6)
-        axis.set_xticks([g + 0.5 for g in range(0, gpus, 4)], [str(g) for g in range(0, gpus, 4)])
-        axis.set_yticks([layer + 0.5 for layer in range(len(mean))], [str(layer) for layer in range(len(mean))])
-        axis.set_xlabel("GPU by load, nodes apart, fullest first")
-        axis.set_title(f"{name}: balancedness {float(metrics.balancedness_gpu(chosen, case.loads, gpus)):.4f}")
+        mesh = axis.pcolormesh(_sorted(relative, nodes), cmap="Greys", vmin=2 - MOST, vmax=MOST)
+        for node in range(1, nodes):
+            axis.axvline(node * gpus / nodes, color="w", linewidth=1.6)
+        axis.set_xticks([g + 0.5 for g in range(0, gpus, 8)], [str(g) for g in range(0, gpus, 8)])
+        axis.set_yticks([layer + 0.5 for layer in range(len(loads))], [str(layer) for layer in range(len(loads))])
+        axis.set_title(f"{title}\nbalancedness {float(metrics.balancedness_gpu(chosen, loads, gpus)):.3f}", fontsize=8.5)
+    axes[1].set_xlabel("GPU: by load within its node, nodes by load")
     axes[0].set_ylabel("layer")
     axes[0].invert_yaxis()
-    fig.colorbar(mesh, ax=axes, label="load / mean load of the layer")
-    fig.suptitle(f"Recorded trace, window {HOTTEST_WINDOW} (planning window), hierarchical policy", fontsize=9)
+    fig.colorbar(mesh, ax=axes, label="load / mean load", extend="both")
     return save(fig, folder, "before_after")
 
 

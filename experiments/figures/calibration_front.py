@@ -45,7 +45,7 @@ def draw(result: Calibration, title: str, folder: Path) -> list[Path]:
     axis.grid(color="0.92", which="major")
     axis.set_axisbelow(True)
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
-    return save(fig, folder, "pareto")
+    return save(fig, folder, "pareto", png=True)
 
 
 def _label(axis: Axes, name: str, point: tuple[float, float], left: bool) -> None:

@@ -31,7 +31,7 @@ def draw(result: Capacity, title: str, folder: Path) -> list[Path]:
     axis.grid(axis="y", color="0.92")
     axis.set_axisbelow(True)
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    return save(fig, folder, "capacity")
+    return save(fig, folder, "capacity", png=True)
 
 
 def _answers(result: Capacity) -> list[tuple[Step, float]]:

@@ -41,4 +41,4 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     axes[0, 0].invert_yaxis()
     fig.supxlabel(f"makespan above the mean load on the serving window, % (mean of {WINDOWS - 1} pairs of windows)", fontsize=9)
     fig.suptitle("; ".join(f"{name}: {title}" for name, title in TRACE_TITLES.items()), fontsize=7.5)
-    return save(fig, folder, "decomposition")
+    return save(fig, folder, "decomposition", png=True)

@@ -46,4 +46,4 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0].invert_yaxis()
-    return save(fig, folder, "gap_distribution")
+    return save(fig, folder, "gap_distribution", png=True)

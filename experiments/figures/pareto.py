@@ -49,7 +49,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         axis.set_title(f"{policy}, calibrated synthetic loads", fontsize=9)
         axis.grid(color="0.94", which="major")
     axes[0].set_ylabel("mean gap to the certified bound, %")
-    return save(fig, folder, "pareto")
+    return save(fig, folder, "pareto", png=True)
 
 
 def _label(axis: Any, points: list[tuple[float, float, str]]) -> None:

@@ -11,8 +11,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-IN_README = ("window_balance", "gap_distribution", "pareto", "decomposition", "performance_profile")
-"""Figures that the README shows: these alone are also written as PNG."""
 DARK, MIDDLE, LIGHT = "#1f3b57", "#c8641b", "#9fb4c7"
 SHORT_NAMES = {
     "initial_program": "0 DeepSeek EPLB",
@@ -46,11 +44,11 @@ def figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     return plt.subplots(figsize=(width, height), layout="constrained", **subplots)
 
 
-def save(fig: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PDF, and as PNG if the README shows one of its name, without time stamps; close it."""
+def save(fig: Figure, folder: Path, name: str, png: bool = False) -> list[Path]:
+    """Write a figure as PDF, and as PNG where a page shows it, without time stamps; close it and return the files."""
     paths = [folder / f"{name}.pdf"]
     fig.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    if name in IN_README:
+    if png:
         paths.append(folder / f"{name}.png")
         fig.savefig(paths[1], metadata={"Software": None})
     plt.close(fig)

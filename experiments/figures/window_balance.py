@@ -52,4 +52,4 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         axis.grid(axis="y", color="0.9")
     axes[0].set_ylabel("balancedness of the GPUs")
     axes[0].legend(loc="lower left", title="DeepSeek EPLB", alignment="left", fontsize=8)
-    return save(fig, folder, "window_balance")
+    return save(fig, folder, "window_balance", png=True)

@@ -11,7 +11,6 @@ from experiments import rows
 from experiments.exhibits import FIGURES
 from experiments.figures import scaling
 from experiments.figures.before_after import _sorted
-from experiments.figures.style import IN_README
 from experiments.manifest import FIGURE_FOLDER
 
 FOLDER = rows.ROOT / FIGURE_FOLDER
@@ -27,7 +26,7 @@ def test_every_font_is_embedded(module):
 
 def test_png_are_those_of_the_readme():
     shown = set(re.findall(rf"{FIGURE_FOLDER}/(\w+)\.png", (rows.ROOT / "README.md").read_text()))
-    assert shown == set(IN_README) == {path.stem for path in FOLDER.glob("*.png")}
+    assert shown == {path.stem for path in FOLDER.glob("*.png")}
 
 
 def test_a_figure_drawn_twice_has_the_same_bytes(tmp_path):
