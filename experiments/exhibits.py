@@ -85,6 +85,7 @@ TEXTS = {
 
 README_BLOCKS = {
     "gap table": Text(tables, ("gap",), tables.readme_table),
+    "regimes": Text(regime_bench, regime_bench.SUITES, regime_bench.readme),
     "loss table": Text(tables, ("protocol",), tables.loss_rows),
     "head to head": Text(head_to_head, ("heuristics", head_to_head.SECONDS_SUITE), head_to_head.readme_table),
     "serving advice": Text(serving_bench, (history_serving.SUITE, split_serving.SUITE), serving_bench.advice),

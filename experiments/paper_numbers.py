@@ -84,8 +84,13 @@ def _percent(value: float, digits: int = 2) -> str:
 def _span(values: Iterable[float], digits: int = 0, sign: bool = False) -> str:
     """Return least to largest as text; one number where both print alike."""
     found = list(values)
-    low, high = (f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212") for value in (min(found), max(found)))
+    low, high = (_rounded(value, digits, sign) for value in (min(found), max(found)))
     return low if low == high else f"{low} to {high}"
+
+
+def _rounded(value: float, digits: int, sign: bool) -> str:
+    """Return a number as text with a typographic minus, and none before what rounds to zero."""
+    return f"{value:{'+' if sign else ''}z.{digits}f}".replace("-", "\u2212")
 
 
 def _gaps(trace: str, policy: str, method: str, of: Callable[[list[float]], float]) -> Number:
@@ -274,7 +279,7 @@ def _regimes_proven(rows: list[Row]) -> str:
 
 def interval_text(found: Interval, digits: int, sign: bool = False) -> str:
     """Return a mean with its interval in brackets; only the mean where both ends print alike."""
-    mean, low, high = (f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212") for value in found)
+    mean, low, high = (_rounded(value, digits, sign) for value in found)
     return mean if low == high else f"{mean} [{low}, {high}]"
 
 
@@ -315,11 +320,10 @@ def _served_price_of_slots(trace: str, policy: str, gpus: int, redundant: int) -
     )
 
 
-ONE, TWO, FEW, MANY, HIERARCHICAL = regimes.REGIMES
+_, TWO, FEW, MANY, HIERARCHICAL = regimes.REGIMES
 
 NUMBERS: dict[str, Number] = {
     # Regime by regime.
-    "regime-one": _regime(ONE, BASE),
     "regime-two": _regime(TWO, BASE),
     "regime-few": _regime(FEW, BASE),
     "regime-many": _regime(MANY, BASE),
@@ -355,10 +359,6 @@ NUMBERS: dict[str, Number] = {
     # Distance from optimal.
     **{f"gap-{t}-{p}": _gaps(t, p, BASE, fmean) for t, p in SETTINGS},
     **{f"worst-{t}-{p}": _gaps(t, p, BASE, max) for t, p in SETTINGS},
-    "gap-span": Number(
-        tuple(("heuristics", f"{t} {p}", m) for t, p in SETTINGS for m in (BASE, "auto")),
-        lambda rows: _span((100 * fmean(head_to_head.mean_gaps(rows, *at, BASE)) for at in SETTINGS), 1),
-    ),
     "gap-openevolve": _gaps("calibrated", "hierarchical", "openevolve", fmean),
     "gap-fast": _gaps("calibrated", "hierarchical", "fast", fmean),
     "worst-split": _worst_everywhere("fast-split"),
@@ -367,10 +367,6 @@ NUMBERS: dict[str, Number] = {
     "ms-base-hierarchical": _milliseconds("hierarchical", BASE),
     "flashlb-gap": _example_gap(BASE),
     "flashlb-hamilton": _example_gap("proportional_quota_replication"),
-    "paired-span": Number(
-        (("findings", "256/288/144 *", "auto"),),
-        lambda rows: _span((float(_paired("*", BASE, "lower").compute([row])) for row in rows), 1),
-    ),
     "paired-ln06": _paired("ln.6", BASE, "lower"),
     "paired-ln06-mean": _paired("ln.6", BASE, "mean"),
     "paired-zipf-mean": _paired("zipf.8", BASE, "mean"),

@@ -104,6 +104,21 @@ def served_price(measured: list[Row], trace_name: str, policy: str, gpus: int, r
     return mean_interval([100 * (b / a - 1) for a, b in zip(few["serving"], most["serving"], strict=True)])
 
 
+def advice(measured: list[Row]) -> str:
+    """Return what fewer redundant slots cost, as a Markdown list item."""
+    at = "calibrated", "global", FLAGSHIP.num_gpus
+    parts = [
+        "{} instead of {}: {:z.1f} to {:z.1f} % on the window planned on, {:z.1f} [{:z.1f}, {:z.1f}] % on the next".format(
+            redundant, MOST, *price(measured, *at, redundant), *served_price(measured, *at, redundant)
+        )
+        for redundant in (0, MOST // 2)
+    ]
+    return (
+        f"* *Redundant slots* ({EXPERTS} experts, {at[2]} GPUs, global, calibrated synthetic trace): makespan with fewer, on the "
+        f"window planned on of the optimum (proven bounds), on the next of the solver's maps (95 % interval): {'; '.join(parts)}."
+    )
+
+
 def table(measured: list[Row]) -> str:
     """Return balancedness and price by redundant slots as Markdown, one table per trace."""
     header = [

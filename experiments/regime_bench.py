@@ -37,3 +37,8 @@ def run(folder: Path, workers: int, console: Console, scheduler: str | None = No
 def tables(measured: list[Row]) -> str:
     """Return all tables as Markdown."""
     return "# Regimes, measured\n\n" + "\n\n".join(module.table(measured).rstrip() for module in MODULES) + "\n"
+
+
+def readme(measured: list[Row]) -> str:
+    """Return the README's short form: gaps by regime, what is left on held-out loads, what redundant slots buy."""
+    return f"{regimes.readme_table(measured)}\n\n{held_out.advice(measured)}\n{redundancy.advice(measured)}"

@@ -70,6 +70,7 @@ EXACT_SLOTS_PER_GPU = 2
 SECONDS_PER_LAYER = 2.5
 CELL_SECONDS = 180.0
 """Far above what a cell needs, except one that has to compile the kernels first."""
+README_METHODS = ("initial_program", "multi_swap_refinement_balanced_packing", "flashlb", "fast", "fast-split", SOLVER)
 REGIMES = ("1 slot per GPU", "2 slots", "3 or 4 slots", "5 to 10 slots", "hierarchical")
 
 
@@ -177,6 +178,19 @@ def gaps(measured: list[Row]) -> dict[str, dict[str, dict[str, list[float]]]]:
 def table(measured: list[Row]) -> str:
     """Gaps by regime and method, what the solver certifies, and the price of forbidding duplicates."""
     return "\n\n".join([_gap_table(measured), _certified_table(measured)])
+
+
+def readme_table(measured: list[Row]) -> str:
+    """Return the mean gaps of some methods by regime, with intervals over instances, as Markdown."""
+    found, body = gaps(measured), []
+    for method in README_METHODS:
+        cells = []
+        for name in REGIMES:
+            instances = found[name].get(method)
+            means = [100 * fmean(of) for of in instances.values()] if instances else []
+            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*mean_interval(means)) if means else "-")
+        body.append([f"`{method}`", *cells])
+    return markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
 
 
 def _of(measured: list[Row]) -> list[Row]:

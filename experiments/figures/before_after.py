@@ -37,7 +37,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         chosen = Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], deployment.num_experts)
         relative = metrics.gpu_loads(chosen, loads, gpus) / (loads.sum(axis=1, keepdims=True) / gpus)
         # A mesh stays a vector drawing; an image would be resampled by some viewers.
-        mesh = axis.pcolormesh(_sorted(relative, nodes), cmap="Greys", vmin=2 - MOST, vmax=MOST)
+        mesh = axis.pcolormesh(_sorted(relative, nodes), cmap="Greys", vmin=2 - MOST, vmax=MOST, edgecolors="face", linewidth=0.2)
         for node in range(1, nodes):
             axis.axvline(node * gpus / nodes, color="w", linewidth=1.6)
         axis.set_xticks([g + 0.5 for g in range(0, gpus, 8)], [str(g) for g in range(0, gpus, 8)])

@@ -27,7 +27,7 @@ LINEAR_TO, TICKS = 5, (-4, -2, 0, 2, 4, 10, 20, 40)
 
 def draw(rows: list[Row], folder: Path) -> list[Path]:
     """Draw both prices over redundant slots, one column per trace; bars span the proven bounds, or the bootstrap interval."""
-    fig, axes = figure(7.2, 5.0, nrows=2, ncols=2, sharex=True, sharey=True)
+    fig, axes = figure(7.2, 4.2, nrows=2, ncols=2, sharex=True, sharey=True)
     for column, name in enumerate(TRACES):
         for look, slots in SWEEP.items():
             bounds = [price(rows, name, *look, redundant) for redundant in slots]

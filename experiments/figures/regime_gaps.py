@@ -47,7 +47,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         axis.set_axisbelow(True)
     axes[0].invert_yaxis()
     fig.supxlabel("gap to the certified bound, %, of every layer", fontsize=9)
-    return save(fig, folder, "regime_gaps")
+    return save(fig, folder, "regime_gaps", png=True)
 
 
 def boxes_of(found: dict[str, dict[str, list[float]]]) -> list[list[float]]:

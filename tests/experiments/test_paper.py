@@ -29,6 +29,8 @@ CONSTANTS = {
     *("256", "8", "288", "32", "4", "144", "58"),  # the deployments and the layers of the calibrated trace
     *("256/288/144", "128/192/64"),  # experts, slots and GPUs of an instance
     *("2", "3"),  # programs by number
+    *("1024", "64"),  # slots of the ladder of sizes and of the sweep
+    "95",  # level of the intervals
     *(
         "3-partition",
         "105",
