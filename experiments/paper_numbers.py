@@ -18,6 +18,7 @@ from experiments import (
     held_out,
     history_serving,
     migration_front,
+    recommendations,
     redundancy,
     regimes,
     shape_levels,
@@ -28,6 +29,7 @@ from experiments.sample_average_gaps import gathered
 from experiments.statistics import Interval, mean_interval, paired
 from experiments.suites import TRACES
 from experiments.tables import case_bounds, layer_gaps, pick, protocol_rows
+from heuristics.recommendations import RECOMMENDATIONS
 from heuristics.seed_programs import SEED_PROGRAMS
 from problem.metrics import optimality_gap
 
@@ -320,6 +322,22 @@ def _served_price_of_slots(trace: str, policy: str, gpus: int, redundant: int) -
     )
 
 
+def _recommended(side: str, said: str | None) -> Number:
+    """Of the recommendations against the programs they would change, on both traces: how many get a verdict, or all."""
+
+    def compute(rows: list[Row]) -> str:
+        first = [
+            found
+            for name in TRACES
+            for found in recommendations.comparisons(rows, name)
+            if found.base == RECOMMENDATIONS[found.method].bases[0]
+        ]
+        verdicts = [recommendations.verdict(getattr(found, side), side == "planned") for found in first]
+        return str(len(verdicts) if said is None else verdicts.count(said))
+
+    return Number((("recommendations", "*", "*"),), compute)
+
+
 _, TWO, FEW, MANY, HIERARCHICAL = regimes.REGIMES
 
 NUMBERS: dict[str, Number] = {
@@ -435,6 +453,11 @@ NUMBERS: dict[str, Number] = {
     "unchecked-gap": _published_gap("local_swap_refine_in_packing", fmean),
     "unchecked-worst": _published_gap("local_swap_refine_in_packing", max),
     "unchecked-expert": _protocol("calibrated", "local_swap_refine_in_packing", "planning", "expert"),
+    "recommended": _recommended("planned", None),
+    "recommended-helps-planning": _recommended("planned", "helps"),
+    "recommended-hurts-planning": _recommended("planned", "hurts"),
+    "recommended-helps-serving": _recommended("served", "helps"),
+    "recommended-hurts-serving": _recommended("served", "hurts"),
     "control-legal": Number((("protocol", "*", "defective_snake"),), _control),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 from statistics import fmean, median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -115,28 +116,48 @@ def _rows(measured: list[Row], trace_name: str, method: str) -> list[Row]:
     return sorted(found, key=lambda r: r["instance"])
 
 
-def _table(measured: list[Row], trace_name: str) -> str:
+class Comparison(NamedTuple):
+    """A recommendation against a base: paired differences in %, and what the base leaves."""
+
+    method: str
+    base: str
+    planned: np.ndarray
+    """float64 [windows, layers], gap of the recommendation minus gap of the base."""
+    served: np.ndarray
+    """float64 [pairs], balancedness on the next window likewise."""
+    base_gap: float
+
+
+def comparisons(measured: list[Row], trace_name: str) -> list[Comparison]:
+    """Return every recommendation against its bases, the program that it would change first."""
     lower = [[Fraction(value) for value in row["lower"]] for row in _rows(measured, trace_name, BOUND)]
     rows = {method: _rows(measured, trace_name, method) for method in (*RECOMMENDATIONS, *BASES)}
     gaps = {m: 100 * np.array([layer_gaps(r, low) for r, low in zip(rows[m], lower, strict=True)]) for m in rows}
     serving = {m: 100 * np.array([row["serving"]["gpu"] for row in rows[m] if row["serving"]]) for m in rows}
+    return [
+        Comparison(method, base, gaps[method] - gaps[base], serving[method] - serving[base], float(gaps[base].mean()))
+        for method, recommendation in RECOMMENDATIONS.items()
+        for base in recommendation.bases
+    ]
+
+
+def _table(measured: list[Row], trace_name: str) -> str:
     body = []
-    for method, recommendation in RECOMMENDATIONS.items():
-        for base in recommendation.bases:
-            planned, served = gaps[method] - gaps[base], serving[method] - serving[base]
-            body.append(
-                [
-                    f"{recommendation.number} `{method}`",
-                    f"`{base}`",
-                    f"{gaps[base].mean():.3f}",
-                    _difference(planned),
-                    verdict(planned, less_is_better=True),
-                    _difference(served),
-                    verdict(served, less_is_better=False),
-                    f"{median(row['seconds'][method] / row['seconds'][base] for row in rows[method]):.2f}",
-                    f"{fmean(r['duplicates'] for r in rows[method]):.1f} / {fmean(r['duplicates'] for r in rows[base]):.1f}",
-                ]
-            )
+    for found in comparisons(measured, trace_name):
+        own, base = (_rows(measured, trace_name, method) for method in (found.method, found.base))
+        body.append(
+            [
+                f"{RECOMMENDATIONS[found.method].number} `{found.method}`",
+                f"`{found.base}`",
+                f"{found.base_gap:.3f}",
+                _difference(found.planned),
+                verdict(found.planned, less_is_better=True),
+                _difference(found.served),
+                verdict(found.served, less_is_better=False),
+                f"{median(row['seconds'][found.method] / row['seconds'][found.base] for row in own):.2f}",
+                f"{fmean(r['duplicates'] for r in own):.1f} / {fmean(r['duplicates'] for r in base):.1f}",
+            ]
+        )
     header = [
         "recommendation",
         "base",
