@@ -31,7 +31,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
             for row, ((key, value), end) in enumerate(zip(values.items(), ends, strict=True)):
                 axis.barh(row, value, left=end - value, color=COLOURS[key], edgecolor="0.2", linewidth=0.5, height=0.64)
                 axis.plot([end, end], [row - 0.32, row + 1.32], color="0.4", linewidth=0.7)
-                axis.text(max(end, end - value) + 0.6, row, f"{value:+.1f}", va="center", fontsize=7.5)
+                axis.text(max(end, end - value) + 0.6, row, f"{value:+z.1f}".replace("-", "\u2212"), va="center", fontsize=7.5)
             axis.barh(len(values), ends[-1], color="0.2", height=0.64)
             axis.text(ends[-1] + 0.6, len(values), f"{ends[-1]:.1f}", va="center", fontsize=7.5)
             axis.set_title(f"{name}, {policy}", fontsize=8.5)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.figures.style import DARK, LIGHT, MIDDLE, figure, save
-from experiments.regimes import REGIMES, SOLVER, SUITE, gaps
+from experiments.regimes import BASE, REGIMES, SOLVER, SUITE, gaps
 from experiments.rows import Row
 from heuristics.registry import FAST
 
 SUITES = (SUITE,)
-BASE = "initial_program"
 OWN = ("fast", "fast-split")
 LABELS = ("DeepSeek EPLB", "best of the other\npublished programs,\nper layer", "fast", "fast-split")
 SMALLEST = 1e-3
