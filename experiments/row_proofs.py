@@ -6,14 +6,14 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from experiments import rows
+from experiments import held_out, redundancy, regimes, rows
 from experiments.compare import FLOAT_TOLERANCE
 from experiments.findings import POLICIES
 from experiments.manifest import name
@@ -154,7 +154,7 @@ def _kept_map(row: Row, instance: Instance) -> Iterator[str]:
 
 
 def _instance(row: Row) -> Instance | None:
-    """Return the instance of a row where it is a window of a trace, a whole trace or a case of the gap table; else None."""
+    """Return the instance of a row where its name says it: windows of traces, cases of the gap table, regimes; else None."""
     suite, instance = row["suite"], row["instance"]
     if suite == "gap":
         return _made(instance, None) if instance in gap_cases() else None
@@ -165,7 +165,42 @@ def _instance(row: Row) -> Instance | None:
         return _made(instance, FLAGSHIP)
     if suite == "findings" and row["method"] in POLICIES:
         return _made(instance, POLICIES[row["method"]])
+    if suite == regimes.SUITE:
+        return _of_regime(instance, row["method"] == regimes.FORBIDDEN)
+    if suite == redundancy.SUITE:
+        return _with_slots(instance)
+    if suite == held_out.SUITE:
+        return _held_out(instance, row["seed"])
     return None
+
+
+@cache
+def _of_regime(instance: str, forbidden: bool) -> Instance | None:
+    deployment_name, _, family = instance.rpartition(" ")
+    declared = regimes.DEPLOYMENTS.get(deployment_name)
+    if declared is None or family not in regimes.families(declared):
+        return None
+    asked = regimes.question(deployment_name, family)
+    deployment = replace(asked.deployment, duplicates="forbidden") if forbidden else asked.deployment
+    return _hashed(asked.loads, deployment)
+
+
+@cache
+def _with_slots(instance: str) -> Instance | None:
+    for trace_name in TRACES:
+        for (policy, gpus), swept in redundancy.SWEEP.items():
+            for redundant in swept:
+                if instance == redundancy.instance(trace_name, policy, gpus, redundant):
+                    return _hashed(trace(trace_name).loads, redundancy.deployment(policy, gpus, redundant))
+    return None
+
+
+@cache
+def _held_out(instance: str, seed: int) -> Instance | None:
+    trace_name, _, policy = instance.partition(" ")
+    if seed not in held_out.TRACES.get(trace_name, ()) or policy not in POLICIES:
+        return None
+    return _hashed(held_out.held_out_trace(trace_name, seed).loads, POLICIES[policy])
 
 
 @cache
