@@ -33,7 +33,6 @@ bench: setup
 	$(BIN)/eplb-gap bench solvers
 	$(BIN)/eplb-gap bench heuristics
 	$(BIN)/eplb-gap bench serving
-	$(BIN)/eplb-gap bench regimes
 
 # Redraw the published figures, tables and the paper's numbers from results/; nothing is solved.
 figures: setup

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments import check_results, rerun, row_proofs, row_schema, rows
+from experiments.compare import TIMED, differences
 from experiments.manifest import MANIFEST, ROW_DIGESTS, name, write_manifest
 
 CONSOLE = Console(quiet=True)
@@ -275,22 +276,22 @@ def test_the_sample_is_of_quick_cells_and_follows_its_seed(published):
     one = rerun.draw(published, 9, 1)
     assert one == rerun.draw(published, 9, 1) != rerun.draw(published, 9, 2)
     assert len(one) == 9
-    assert all(row["cell_wall_seconds"] < rerun.MOST_SECONDS and row["kind"] not in rerun.TIMED for row in one)
+    assert all(row["cell_wall_seconds"] < rerun.MOST_SECONDS and row["kind"] not in TIMED for row in one)
     assert len(rerun.draw(published, 10**6, 0)) < len(published)
 
 
 def test_reruns_must_repeat_all_but_times_and_meet_the_intervals_of_solves(published):
     heuristic, solved = find(published, "protocol", "heuristic"), find(published, "protocol", "solver")
     again = {**heuristic, "wall_seconds": 9.0, "revision": "other", "planning": dict(heuristic["planning"])}
-    assert rerun.differences(again, heuristic) == []
+    assert differences(again, heuristic) == []
     again["planning"]["gpu"] *= 1 + 1e-9
-    assert [line.split()[0] for line in rerun.differences(again, heuristic)] == ["planning"]
+    assert [line.split()[0] for line in differences(again, heuristic)] == ["planning"]
     tighter = {**solved, "lower": solved["upper"], "status": ["optimal"] * len(solved["upper"])}
-    assert rerun.differences(tighter, solved) == []
+    assert differences(tighter, solved) == []
     numerator, denominator = map(int, solved["upper"][0].split("/"))
     above = f"{numerator * 10**15 + 1}/{denominator * 10**15}"
     apart = {**tighter, "lower": [above, *solved["lower"][1:]], "upper": [above, *solved["upper"][1:]]}
-    assert [line.partition(":")[0] for line in rerun.differences(apart, solved)] == ["layer 0"]
+    assert [line.partition(":")[0] for line in differences(apart, solved)] == ["layer 0"]
 
 
 def test_command_says_what_failed(copy, capsys, monkeypatch):
