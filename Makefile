@@ -28,7 +28,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Exact engines, heuristics and planning for serving against their levels and each other (an hour): rows to runs/, tables printed.
+# Exact engines, heuristics and planning for serving against their levels and each other (45 minutes): rows to runs/, tables printed.
 bench: setup
 	$(BIN)/eplb-gap bench solvers
 	$(BIN)/eplb-gap bench heuristics
