@@ -38,8 +38,7 @@ def by_regime(measured: list[Row]) -> Table:
     """Mean gap of every balancer in every regime, with its interval over instances; balancers that agree are one line."""
     found = regimes.gaps(measured)
     lines: dict[tuple[str, ...], list[str]] = {}
-    planned = {method for of in found.values() for method in of}
-    for method in sorted(planned, key=regimes.order(found)):
+    for method in regimes.ranked(found):
         cells = []
         for name in regimes.REGIMES:
             instances = found[name].get(method)

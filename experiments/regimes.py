@@ -200,8 +200,7 @@ def _of(measured: list[Row]) -> list[Row]:
 
 def _gap_table(measured: list[Row]) -> str:
     found = gaps(measured)
-    planned = {method for of in found.values() for method in of}
-    body = [[f"`{m}`", *(_gap_entry(found[name].get(m)) for name in REGIMES)] for m in sorted(planned, key=order(found))]
+    body = [[f"`{m}`", *(_gap_entry(found[name].get(m)) for name in REGIMES)] for m in ranked(found)]
     header = ["method"]
     for name in REGIMES:
         solved = found[name].get(SOLVER, {})
@@ -220,13 +219,13 @@ def _gap_table(measured: list[Row]) -> str:
     )
 
 
-def order(found: dict[str, dict[str, dict[str, list[float]]]]) -> Callable[[str], float]:
-    """Return the key by which methods are sorted: their mean gap over all instances that they plan."""
+def ranked(found: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]:
+    """Return the methods by their mean gap over all instances that they plan; equal ones by name."""
 
     def mean(method: str) -> float:
         return fmean(fmean(of) for name in REGIMES for of in found[name].get(method, {}).values())
 
-    return mean
+    return sorted({method for of in found.values() for method in of}, key=lambda method: (mean(method), method))
 
 
 def _gap_entry(instances: dict[str, list[float]] | None) -> str:
@@ -240,8 +239,8 @@ def _gap_entry(instances: dict[str, list[float]] | None) -> str:
 
 def _paired_table(measured: list[Row]) -> str:
     found = gaps(measured)
-    planned = {method for of in found.values() for method in of} - {BASE, SOLVER}
-    body = [[f"`{m}`", *(_paired_entry(found[name], m) for name in REGIMES)] for m in sorted(planned, key=order(found))]
+    compared = [method for method in ranked(found) if method not in {BASE, SOLVER}]
+    body = [[f"`{m}`", *(_paired_entry(found[name], m) for name in REGIMES)] for m in compared]
     return (
         f"### Against `{BASE}`, paired\n\nDifference of the mean gaps, method minus `{BASE}`, in points of %, over the instances "
         "that both plan [95 % interval over instances]; effect (matched-pairs rank-biserial correlation: -1 if the method is "
