@@ -34,7 +34,7 @@ from heuristics.seed_programs import SEED_PROGRAMS
 from problem.metrics import optimality_gap
 
 Pattern = tuple[str, str, str]
-"""Suite, instance and method of rows; ``*`` stands for anything."""
+"""Suite, instance and method of rows; in the latter two ``*`` stands for anything."""
 
 SCRIPT = "experiments/paper_numbers.py"
 BASE = "initial_program"
@@ -75,8 +75,10 @@ def chosen(measured: Iterable[Row], patterns: Iterable[Pattern]) -> list[Row]:
 
 def matches(row: Row, patterns: Iterable[Pattern]) -> bool:
     """Return whether a row matches one of the patterns."""
-    of_row = row["suite"], row["instance"], row["method"]
-    return any(all(map(fnmatchcase, of_row, pattern)) for pattern in patterns)
+    return any(
+        row["suite"] == suite and fnmatchcase(row["instance"], instance) and fnmatchcase(row["method"], method)
+        for suite, instance, method in patterns
+    )
 
 
 def _percent(value: float, digits: int = 2) -> str:

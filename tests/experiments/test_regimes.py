@@ -120,18 +120,25 @@ def measured():
         _row("b", "good", ["10/1", "13/1"]),
         _row("a", "broken", ["10/1", "20/1"]),
         _row("b", "broken", None),
+        _row("a", "initial_program", ["10/1", "12/1"]),
+        _row("b", "initial_program", ["10/1", "12/1"]),
     ]
 
 
 def test_the_table_says_what_the_rows_imply(measured):
     text = regimes.table(measured)
-    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    assert "5.000 / 10.000 [5.000, 15.000] / 30.00; 2/4" in lines["`good`"]
-    assert "50.000 / 50.000 [50.000, 50.000] / 100.00; 1/2" in lines["`broken`"]
+    first, against, certified = (
+        {line.split("|")[1].strip(): line for line in part.splitlines() if line.startswith("| ")} for part in text.split("###")
+    )
+    assert "5.000 / 10.000 [5.000, 15.000] / 30.00; 2/4" in first["`good`"]
+    assert "50.000 / 50.000 [50.000, 50.000] / 100.00; 1/2" in first["`broken`"]
     assert "`broken` 1 of 2 instances" in text
     assert "`good` 0" not in text
-    assert "4/4" in lines["2 slots"]
-    assert "5.000 to 10.000 (1 instances)" in lines["2 slots"]
+    # Paired: good has 5 % on a and 15 % on b, the base 10 % on both; broken has a legal map of a alone.
+    assert "+0.000 [-5.000, +5.000]; +0.00; 1 / 0 / 1" in against["`good`"]
+    assert "+40.000 [+40.000, +40.000]; +1.00; 0 / 0 / 1" in against["`broken`"]
+    assert "4/4" in certified["2 slots"]
+    assert "5.000 to 10.000 (1 instances)" in certified["2 slots"]
 
 
 def test_a_table_without_illegal_maps_says_so(measured):
@@ -139,6 +146,7 @@ def test_a_table_without_illegal_maps_says_so(measured):
 
 
 def test_the_figure_takes_the_best_of_the_others_by_layer(measured):
+    measured = [row for row in measured if row["method"] != "initial_program"]
     measured += [_row(i, "initial_program", ["15/1", "15/1"]) for i in "ab"]
     deepseek, best, fast, _ = regime_gaps.boxes_of(regimes.gaps(measured)["2 slots"])
     assert deepseek == [0.5] * 4
