@@ -164,7 +164,8 @@ def status(
     """Say how many cells of every job are done, failed and missing in a folder of rows, at this revision."""
     from experiments import status as found
 
-    counts = found.status(runs)
+    with log.status("counting cells"):  # a fresh checkout compiles kernels to find out which balancers plan where
+        counts = found.status(runs)
     if as_json:
         print(json.dumps(counts))
         return
