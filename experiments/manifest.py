@@ -109,11 +109,11 @@ def _tables(root: Path) -> dict[str, Any]:
 def _numbers(root: Path, published: list[Row]) -> dict[str, Any]:
     path = root / "paper" / "numbers.json"
     said = json.loads(path.read_text()) if path.exists() else {}
-    found = {}
+    digests, found = row_digests(published) if said else {}, {}
     for number, given in said.items():
         used = [row for row in published if matches(row, NUMBERS[number].patterns)] if number in NUMBERS else []
-        digests = "".join(sorted(f"{row_digest(row)}  {name(row)}\n" for row in used))
-        found[number] = {**given, "sha256": _sha256(digests.encode()), **_suite(used)}
+        listed = "".join(sorted(f"{digests[name(row)]}  {name(row)}\n" for row in used))
+        found[number] = {**given, "sha256": _sha256(listed.encode()), **_suite(used)}
     return found
 
 
