@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,10 @@ def check_tables(published: Published) -> list[str]:
     """Every table, drawn from the rows of its own suites alone, is the published one to the byte."""
     root, found = published.results.parent, []
     for path, text in TEXTS.items():
-        found += _compared(path, lambda text=text: text.render(chosen(published.rows, text.suites)), _text(root / path))
+        found += _compared(path, partial(text.render, chosen(published.rows, text.suites)), _text(root / path))
     readme = _text(root / "README.md")
     for title, text in README_BLOCKS.items():
-        draw = lambda text=text: text.render(chosen(published.rows, text.suites))  # noqa: E731
+        draw = partial(text.render, chosen(published.rows, text.suites))
         found += _compared(f"README.md, {title}", draw, block(readme, title))
     described = block(_text(published.results / "README.md"), row_schema.README_BLOCK)
     return found + _compared("results/README.md, row schema", row_schema.table, described)

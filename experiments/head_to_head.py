@@ -22,6 +22,7 @@ from experiments.tables import layer_gaps, markdown, pick
 from experiments.window_pairs import planned_row
 from heuristics.peers import PEERS
 from heuristics.registry import FAST
+from problem.deployment import Deployment
 from problem.errors import InputError
 
 POLICIES = {"hierarchical": FLAGSHIP, "global": FLAGSHIP.as_global()}
@@ -35,14 +36,19 @@ BASE = "initial_program"
 @cache
 def applicable(policy: str) -> tuple[str, ...]:
     """Return the methods that plan under a policy: some balancers of others know no nodes and say so."""
-    loads, found = trace("calibrated").window(0)[:1], []
+    return (BASE, *planning_peers(trace("calibrated").window(0)[:1], POLICIES[policy]), *FAST)
+
+
+def planning_peers(loads: np.ndarray, deployment: Deployment) -> list[str]:
+    """Return the balancers of others that do not refuse loads, int64 [layers, experts], or their deployment."""
+    found = []
     for method in PEERS:
         try:
-            heuristics.rebalance(loads, POLICIES[policy], method)
+            heuristics.rebalance(loads, deployment, method)
         except InputError:
             continue
         found.append(method)
-    return (BASE, *found, *FAST)
+    return found
 
 
 def quality_cell(trace_name: str, policy: str, method: str) -> Row:

@@ -11,7 +11,7 @@ from experiments import head_to_head, migration_table, recommendations, shape_le
 from experiments.head_to_head import BASE
 from experiments.rows import Row
 from experiments.runner import Cell, run_cells
-from experiments.tables import markdown
+from experiments.tables import markdown, yes_or_no
 from heuristics.peers import PEERS
 
 SUITES = ("heuristics", "heuristic_seconds", "shapes", "scaling", "recommendations", migration_table.SUITE)
@@ -73,7 +73,7 @@ def levels_table(measured: list[Row]) -> str:
     body += [*_shape_levels(measured), _duplicates_level(measured)]
     worst = {method: shape_levels.exponent(measured, method) for method in ("fast-lpt", "fast", "fast-split")}
     found = ", ".join(f"{method} {value:.2f}" for method, value in worst.items())
-    body.append(["time exponent in slots, 9 a GPU, 8 to 1024 GPUs", "<= 1.2", found, _met(max(worst.values()) <= 1.2)])
+    body.append(["time exponent in slots, 9 a GPU, 8 to 1024 GPUs", "<= 1.2", found, yes_or_no(max(worst.values()) <= 1.2)])
     return (
         "## Levels of the heuristics\n\nCalibrated trace; the fastest opponent under the hierarchical policy is "
         f"`{rival}` ({1000 * hierarchical[rival]['median_seconds']:.2f} ms).\n\n"
@@ -92,7 +92,7 @@ def _timed_level(
         f"{policy}, `{method}`",
         f"mean gap <= {100 * limit:.4f} %, time <= {share:.4g} x `{base}`",
         f"{100 * gap:.4f} %, {1000 * timed[method]['median_seconds']:.2f} ms, {ratio:.4g} x",
-        _met(gap <= limit and ratio <= share),
+        yes_or_no(gap <= limit and ratio <= share),
     ]
 
 
@@ -112,7 +112,7 @@ def _shape_levels(measured: list[Row]) -> list[list[str]]:
             met &= fmean(gaps) <= fmean(shape_levels.gaps(row, "Adams + fold"))
         limit = f"mean <= {100 * mean:g} %" + (f", worst <= {100 * worst:g} %" if worst else "")
         found = f"{100 * fmean(gaps):.3f} / {100 * max(gaps):.3f} %, {time:.2f} ms"
-        body.append([f"{name}, `{method}`", f"{limit}, {milliseconds:g} ms a layer", found, _met(met)])
+        body.append([f"{name}, `{method}`", f"{limit}, {milliseconds:g} ms a layer", found, yes_or_no(met)])
     return body
 
 
@@ -120,8 +120,4 @@ def _duplicates_level(measured: list[Row]) -> list[str]:
     total = sum(
         found["duplicates"] or 0 for row in measured if row["suite"] == "shapes" for found in row["methods"].values()
     ) + sum(sum(r["duplicates"]) for r in measured if r["suite"] == "heuristics" and r["method"].startswith("fast"))
-    return ["same-GPU duplicates, all maps above", "0", str(total), _met(total == 0)]
-
-
-def _met(met: bool) -> str:
-    return "yes" if met else "no"
+    return ["same-GPU duplicates, all maps above", "0", str(total), yes_or_no(total == 0)]

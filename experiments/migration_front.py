@@ -14,7 +14,7 @@ from experiments.rows import Row
 from experiments.runner import Cell
 from experiments.suites import trace
 from experiments.synthetic import calibrated_trace
-from experiments.tables import TRACE_TITLES, markdown
+from experiments.tables import TRACE_TITLES, markdown, yes_or_no
 from heuristics.migration import replan
 from heuristics.relabel import moved, relabel
 from problem import metrics
@@ -109,7 +109,7 @@ def levels(measured: list[Row]) -> list[list[str]]:
                     f"migration, {ASKED_SHARE} % of the replicas may move, {name}, {policy}",
                     f"keeps >= {100 * ASKED_KEPT:.0f} % of the full re-plan's gain on slow drift",
                     f"{100 * kept:.0f} %",
-                    "yes" if kept >= ASKED_KEPT else "no",
+                    yes_or_no(kept >= ASKED_KEPT),
                 ]
             )
     return body

@@ -26,7 +26,7 @@ from experiments import (
 )
 from experiments.rows import Row
 from experiments.sample_average_gaps import gathered
-from experiments.statistics import Interval, mean_interval, paired
+from experiments.statistics import Interval, paired
 from experiments.suites import TRACES
 from experiments.tables import case_bounds, layer_gaps, pick, protocol_rows
 from heuristics.recommendations import RECOMMENDATIONS
@@ -270,8 +270,7 @@ def _regime(name: str, method: str) -> Number:
     """The mean gap in a regime with its interval over instances."""
 
     def compute(rows: list[Row]) -> str:
-        instances = regimes.gaps(rows)[name][method]
-        return interval_text(mean_interval([100 * fmean(layers) for layers in instances.values()]), 2)
+        return interval_text(regimes.mean_percent(regimes.gaps(rows)[name][method]), 2)
 
     return Number((("regimes", "*", method), ("regimes", "*", "auto")), compute)
 

@@ -12,7 +12,6 @@ from statistics import fmean, median, stdev
 from experiments import decomposition, head_to_head, held_out, history_serving, levels, regimes, split_serving
 from experiments.paper_numbers import BASE, SETTINGS, gain, interval_text
 from experiments.rows import Row
-from experiments.statistics import mean_interval
 from experiments.suites import TRACES
 from experiments.tables import PUBLISHED, case_bounds, layer_gaps, pick, protocol_rows
 from heuristics.seed_programs import SEED_PROGRAMS
@@ -42,8 +41,7 @@ def by_regime(measured: list[Row]) -> Table:
         cells = []
         for name in regimes.REGIMES:
             instances = found[name].get(method)
-            of = [100 * fmean(layers) for layers in instances.values()] if instances else []
-            cells.append(interval_text(mean_interval(of), 2) if of else "-")
+            cells.append(interval_text(regimes.mean_percent(instances), 2) if instances else "-")
         lines.setdefault(tuple(cells), []).append(method)
     header = [f"{name} ({len(found[name][regimes.SOLVER])})" for name in regimes.REGIMES]
     return [["method", *header], *([", ".join(names), *cells] for cells, names in lines.items())]

@@ -12,20 +12,17 @@ from statistics import fmean, median
 
 import numpy as np
 
-import heuristics
-from experiments.head_to_head import applicable
+from experiments.head_to_head import applicable, planning_peers
 from experiments.rows import Row
 from experiments.runner import Cell
 from experiments.shape_levels import name_of
-from experiments.statistics import mean_interval, paired
+from experiments.statistics import Interval, mean_interval, paired
 from experiments.suites import TRACES, plan, solver_cell, trace
 from experiments.synthetic import drifting_loads, family_loads
 from experiments.tables import layer_gaps, markdown
-from heuristics.peers import PEERS
 from heuristics.registry import FAST
 from heuristics.seed_programs import SEED_PROGRAMS
 from problem.deployment import PRESETS, Deployment
-from problem.errors import InputError
 from problem.metrics import balancedness_gpu
 from problem.placement import Placement
 
@@ -94,14 +91,9 @@ def families(deployment: Deployment) -> tuple[str, ...]:
 
 def methods(deployment: Deployment) -> tuple[str, ...]:
     """Return the balancers that plan on a deployment: some know no nodes or few extra replicas, and say so."""
-    loads, found = np.ones((1, deployment.num_experts), np.int64), []
-    for method in (m for m in PEERS if m in applicable(deployment.policy)):
-        try:
-            heuristics.rebalance(loads, deployment, method)
-        except InputError:
-            continue
-        found.append(method)
-    return (*SEED_PROGRAMS, *found, *FAST)
+    peers = planning_peers(np.ones((1, deployment.num_experts), np.int64), deployment)
+    # Equal groups let a balancer of the global policy pass under the hierarchical one.
+    return (*SEED_PROGRAMS, *(method for method in peers if method in applicable(deployment.policy)), *FAST)
 
 
 def question(name: str, family: str) -> Question:
@@ -176,6 +168,11 @@ def gaps(measured: list[Row]) -> dict[str, dict[str, dict[str, list[float]]]]:
     return found
 
 
+def mean_percent(instances: dict[str, list[float]]) -> Interval:
+    """Return the mean over instances of their layers' mean gap, in %, with its interval over instances."""
+    return mean_interval([100 * fmean(layers) for layers in instances.values()])
+
+
 def table(measured: list[Row]) -> str:
     """Gaps by regime and method, paired comparisons, what the solver certifies, and the price of forbidding duplicates."""
     return "\n\n".join([_gap_table(measured), _paired_table(measured), _certified_table(measured)])
@@ -188,8 +185,7 @@ def readme_table(measured: list[Row]) -> str:
         cells = []
         for name in REGIMES:
             instances = found[name].get(method)
-            means = [100 * fmean(of) for of in instances.values()] if instances else []
-            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*mean_interval(means)) if means else "-")
+            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*mean_percent(instances)) if instances else "-")
         body.append([f"`{method}`", *cells])
     return markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
 
@@ -232,7 +228,7 @@ def _gap_entry(instances: dict[str, list[float]] | None) -> str:
     if not instances:
         return "-"
     layers = [100 * gap for of in instances.values() for gap in of]
-    mean, low, high = mean_interval([100 * fmean(of) for of in instances.values()])
+    mean, low, high = mean_percent(instances)
     optimal = f"{sum(gap == 0 for gap in layers)}/{len(layers)}"
     return f"{median(layers):.3f} / {mean:.3f} [{low:.3f}, {high:.3f}] / {max(layers):.2f}; {optimal}"
 

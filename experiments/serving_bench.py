@@ -21,7 +21,7 @@ from experiments.migration_table import POLICIES
 from experiments.rows import Row
 from experiments.runner import Cell, run_cells
 from experiments.suites import TRACES
-from experiments.tables import markdown
+from experiments.tables import markdown, yes_or_no
 
 UNTIMED = (
     history_serving,
@@ -93,7 +93,7 @@ def levels_table(measured: list[Row]) -> str:
                     f"sample-average, m = {windows}, {policy}",
                     f"<= {START_MS:g} ms start, <= {ALL_MS:g} ms in all",
                     f"{start:.1f} ms, {whole:.1f} ms",
-                    _met(start <= START_MS and whole <= ALL_MS),
+                    yes_or_no(start <= START_MS and whole <= ALL_MS),
                 ]
             )
     for name in history_serving.TRAFFIC:
@@ -107,7 +107,7 @@ def levels_table(measured: list[Row]) -> str:
                         f"sample-average against the sum, {name}, {policy}, m = {windows}",
                         f">= {least:+g} points",
                         f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]",
-                        _met(mean >= least),
+                        yes_or_no(mean >= least),
                     ]
                 )
     gaps = sample_average_gaps.gathered(measured, "gaps")
@@ -118,7 +118,7 @@ def levels_table(measured: list[Row]) -> str:
             f"sample-average, {len(gaps)} instances of <= 10 slots",
             f"all proven, mean gap <= {100 * SMALL_GAP:g} %",
             f"{proven} proven by every model, mean {100 * fmean(gaps):.3f} %, worst {100 * max(gaps):.2f} %",
-            _met(proven == len(gaps) and fmean(gaps) <= SMALL_GAP),
+            yes_or_no(proven == len(gaps) and fmean(gaps) <= SMALL_GAP),
         ]
     )
     splits = [row for row in measured if row["suite"] == split_serving.SUITE]
@@ -130,7 +130,7 @@ def levels_table(measured: list[Row]) -> str:
                 f"token split, {policy}",
                 f"within {LP_DIFFERENCE:g} of the LP, <= {SPLIT_US:g} us a layer",
                 f"{difference:.1e}, {took:.1f} us",
-                _met(difference <= LP_DIFFERENCE and took <= SPLIT_US),
+                yes_or_no(difference <= LP_DIFFERENCE and took <= SPLIT_US),
             ]
         )
     for name in TRACES:
@@ -141,12 +141,8 @@ def levels_table(measured: list[Row]) -> str:
                     f"token split on the serving window, {name}, {policy}",
                     f"closes >= {100 * CLOSED:g} % of the distance to the oracle map",
                     ", ".join(f"`{planner}` map {100 * share:.1f} %" for planner, share in shares.items()),
-                    _met(max(shares.values()) >= CLOSED),
+                    yes_or_no(max(shares.values()) >= CLOSED),
                 ]
             )
     body += migration_front.levels(measured)
     return "## Levels of serving\n\n" + markdown(["what", "asked", "measured", "met"], body)
-
-
-def _met(met: bool) -> str:
-    return "yes" if met else "no"

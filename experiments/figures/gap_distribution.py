@@ -8,7 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from experiments.figures.style import DARK, LIGHT, MIDDLE, SHORT_NAMES, figure, save
+from experiments.figures.style import SHORT_NAMES, boxes, figure, save
 from experiments.rows import Row
 from experiments.suites import TRACES
 from experiments.tables import TRACE_TITLES, layer_gaps, protocol_rows
@@ -26,17 +26,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
             [100 * gap for row, low in zip(protocol_rows(rows, name, method), lower, strict=True) for gap in layer_gaps(row, low)]
             for method in SEED_PROGRAMS
         ]
-        axis.boxplot(
-            gaps,
-            orientation="horizontal",
-            whis=(0, 100),
-            patch_artist=True,
-            widths=0.6,
-            boxprops={"facecolor": LIGHT, "edgecolor": DARK},
-            medianprops={"color": MIDDLE, "linewidth": 2},
-            whiskerprops={"color": DARK},
-            capprops={"color": DARK},
-        )
+        boxes(axis, gaps, width=0.6, median=2)
         axis.set_yticks(range(1, len(gaps) + 1), [SHORT_NAMES[m] for m in SEED_PROGRAMS])
         axis.set_xscale("symlog", linthresh=0.1, linscale=0.4)
         axis.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.figures.style import DARK, LIGHT, MIDDLE, figure, save
+from experiments.figures.style import boxes, figure, save
 from experiments.regimes import BASE, REGIMES, SOLVER, SUITE, gaps
 from experiments.rows import Row
 from heuristics.registry import FAST
@@ -21,19 +21,9 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     fig, axes = figure(7.6, 2.6, ncols=len(REGIMES), sharey=True, sharex=True)
     found = gaps(rows)
     for axis, name in zip(axes, REGIMES, strict=True):
-        boxes = [[100 * gap for gap in of] for of in boxes_of(found[name])]
-        axis.boxplot(
-            boxes,
-            orientation="horizontal",
-            whis=(0, 100),
-            patch_artist=True,
-            widths=0.45,
-            boxprops={"facecolor": LIGHT, "edgecolor": DARK},
-            medianprops={"color": MIDDLE, "linewidth": 2.5},
-            whiskerprops={"color": DARK},
-            capprops={"color": DARK},
-        )
-        for place, of in enumerate(boxes, start=1):
+        samples = [[100 * gap for gap in of] for of in boxes_of(found[name])]
+        boxes(axis, samples, width=0.45, median=2.5)
+        for place, of in enumerate(samples, start=1):
             if of:
                 share = sum(gap == 0 for gap in of) / len(of)
                 axis.text(0.98, place - 0.3, f"{share:.0%} at 0", transform=axis.get_yaxis_transform(), ha="right", fontsize=6.5)

@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 DARK, MIDDLE, LIGHT = "#1f3b57", "#c8641b", "#9fb4c7"
@@ -42,6 +43,21 @@ plt.rcParams.update(
 def figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     """Return a figure of a size in inches and its axes, laid out so that nothing is cut off."""
     return plt.subplots(figsize=(width, height), layout="constrained", **subplots)
+
+
+def boxes(axis: Axes, samples: list[list[float]], width: float, median: float) -> None:
+    """Draw a horizontal box per sample, whiskers to the extremes; ``width`` of a box, ``median`` line width in points."""
+    axis.boxplot(
+        samples,
+        orientation="horizontal",
+        whis=(0, 100),
+        patch_artist=True,
+        widths=width,
+        boxprops={"facecolor": LIGHT, "edgecolor": DARK},
+        medianprops={"color": MIDDLE, "linewidth": median},
+        whiskerprops={"color": DARK},
+        capprops={"color": DARK},
+    )
 
 
 def save(fig: Figure, folder: Path, name: str, png: bool = False) -> list[Path]:
