@@ -36,20 +36,20 @@ bench: setup
 
 # Redraw the published figures, tables and the paper's numbers from results/; nothing is solved.
 figures: setup
-	$(BIN)/python -m experiments.figures
+	$(BIN)/python -m eplb_gap.experiments.exhibits.figures
 
 # paper/paper.pdf from its text and what `figures` draws.
 paper: figures
-	$(BIN)/python -m experiments.paper
+	$(BIN)/python -m eplb_gap.experiments.published.paper
 
 # Copy finished rows from runs/ to results/ and rewrite the manifest.
 publish: setup
-	$(BIN)/python -m experiments.publish
+	$(BIN)/python -m eplb_gap.experiments.published.publish
 
 # Hashes, schema, figures, tables, proofs and certificates of results/ checked, and a random sample of its rows run again.
 check-results: setup
-	$(BIN)/python -m experiments.check_results
+	$(BIN)/python -m eplb_gap.experiments.published.check_results
 
 # Damage valid files of every format 10,000 times per reader: nothing but data or one clear error may come of it.
 fuzz: setup
-	$(BIN)/python -m experiments.fuzz
+	$(BIN)/python -m eplb_gap.experiments.fuzzing.fuzz

@@ -13,9 +13,9 @@ class Stage:
     Parameters
     ----------
     packer : str
-        Key of :data:`heuristics.packing.PACKERS`.
+        Key of :data:`eplb_gap.heuristics.programs.packing.PACKERS`.
     swap_rule : str or None
-        Key of :data:`heuristics.swaps.RULES`; None for no refinement.
+        Key of :data:`eplb_gap.heuristics.programs.swaps.RULES`; None for no refinement.
     swap_steps : int
         Most exchanges per row; a pack of k items gets at most ``min(swap_steps, k)``.
     rank_by_item : bool
@@ -46,13 +46,13 @@ class PipelineConfig:
     groups : Stage
         Packing of expert groups on nodes.
     replication : str
-        Key of :data:`heuristics.replication.REPLICATORS`.
+        Key of :data:`eplb_gap.heuristics.programs.replication.REPLICATORS`.
     replicas : Stage
         Packing of replicas on the GPUs of a node.
     dtype : {"float32", "float64"}
         Type in which the program computes.
     fix_ups : int
-        Most replicas per node that are moved after replication; see :func:`heuristics.replication.fix_up`.
+        Most replicas per node that are moved after replication; see :func:`eplb_gap.heuristics.programs.replication.fix_up`.
     """
 
     groups: Stage = Stage()
@@ -67,12 +67,12 @@ Effort = Literal["lpt", "fast", "split", "counts"]
 
 @dataclass(frozen=True)
 class FastConfig:
-    """A setting of the project's own planner, :func:`heuristics.fast.plan`.
+    """A setting of the project's own planner, :func:`eplb_gap.heuristics.planner.fast.plan`.
 
     Parameters
     ----------
     effort : {"lpt", "fast", "split", "counts"}
-        See :mod:`heuristics.fast`.
+        See :mod:`eplb_gap.heuristics.planner.fast`.
     tolerance : float or None
         Relative distance to the layer's lower bound at which the search stops; None for the effort's own.
     """

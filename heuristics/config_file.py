@@ -1,7 +1,7 @@
 """Configurations from outside: their check, and the small TOML that calibration writes.
 
 Either one table ``[fast]`` or one table ``[pipeline]`` with its stages as ``[pipeline.groups]`` and ``[pipeline.replicas]``; a
-key that is left out has the default of :mod:`heuristics.config`.
+key that is left out has the default of :mod:`eplb_gap.heuristics.config`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from heuristics.config import Config, Effort, FastConfig, PipelineConfig, Stage
-from problem.errors import InputError
+from eplb_gap.heuristics.config import Config, Effort, FastConfig, PipelineConfig, Stage
+from eplb_gap.problem.errors import InputError
 
 MAX_BYTES = 1 << 16
 TABLES: dict[str, type[Config]] = {"fast": FastConfig, "pipeline": PipelineConfig}
@@ -66,9 +66,9 @@ def check(config: Config) -> None:
             _check_least("fast.tolerance", config.tolerance, 0)
         return
     # These import torch, which a setting of the planner does not need.
-    from heuristics.packing import PACKERS
-    from heuristics.replication import REPLICATORS
-    from heuristics.swaps import RULES
+    from eplb_gap.heuristics.programs.packing import PACKERS
+    from eplb_gap.heuristics.programs.replication import REPLICATORS
+    from eplb_gap.heuristics.programs.swaps import RULES
 
     _check_name("pipeline.replication", config.replication, REPLICATORS)
     _check_name("pipeline.dtype", config.dtype, ("float32", "float64"))

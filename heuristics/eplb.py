@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from heuristics.registry import DEFAULT_METHOD, choose
-from heuristics.tensors import as_tensors, as_weight
-from problem.deployment import Deployment
+from eplb_gap.heuristics.registry import DEFAULT_METHOD, choose
+from eplb_gap.heuristics.tensors import as_tensors, as_weight
+from eplb_gap.problem.deployment import Deployment
 
 
 def rebalance_experts(
@@ -33,7 +33,7 @@ def rebalance_experts(
     num_groups, num_nodes, num_gpus : int
         Hierarchical where the groups divide over the nodes, otherwise global.
     old_global_expert_indices : optional
-        Ignored: every plan here is made anew; :mod:`heuristics.plugins.vllm` moves as few replicas as possible from it.
+        Ignored: every plan here is made anew; :mod:`eplb_gap.heuristics.plugins.vllm` moves as few replicas as possible from it.
     method : str, default "fast"
         Key of :data:`heuristics.METHODS`; "initial_program" is DeepSeek's own algorithm.
     config : path, FastConfig or PipelineConfig, optional

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from heuristics.config import PipelineConfig
-from problem.deployment import Deployment
-from problem.errors import InputError
-from problem.placement import Placement
+from eplb_gap.heuristics.config import PipelineConfig
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
 
 Method = Callable[[np.ndarray, Deployment], Placement]
 """``method(weight float64 or int64 [layers, experts], deployment)``; the weights are finite and non-negative."""
@@ -20,7 +20,7 @@ def run_config(config: PipelineConfig, weight: np.ndarray, deployment: Deploymen
     """Run the pipeline with one configuration."""
     import torch  # imported here so that `import heuristics` stays fast
 
-    from heuristics.pipeline import run
+    from eplb_gap.heuristics.programs.pipeline import run
 
     return run(config, torch.tensor(weight), deployment)
 

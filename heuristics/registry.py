@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from heuristics.config import Config, FastConfig, PipelineConfig
-from heuristics.config_file import check, read
-from heuristics.methods import Method, from_config
-from heuristics.peers import ELASTIC, PEERS
-from heuristics.recommendations import RECOMMENDATIONS
-from heuristics.seed_programs import SEED_PROGRAMS
-from problem.dead_ranks import with_dead
-from problem.deployment import Deployment, UnevenDeployment
-from problem.errors import InputError
-from problem.loads import as_loads
-from problem.placement import Placement
+from eplb_gap.heuristics.config import Config, FastConfig, PipelineConfig
+from eplb_gap.heuristics.config_file import check, read
+from eplb_gap.heuristics.methods import Method, from_config
+from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS
+from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
+from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
+from eplb_gap.problem.dead_ranks import with_dead
+from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.placement import Placement
 
 DEFAULT_METHOD = "fast"
 MOST_WINDOWS = 8
@@ -26,7 +26,7 @@ MOST_WINDOWS = 8
 
 
 def _fast(effort: Any, weight: np.ndarray, deployment: Deployment, tolerance: float | None = None) -> Placement:
-    from heuristics.fast import plan  # imports numba
+    from eplb_gap.heuristics.planner.fast import plan  # imports numba
 
     return plan(weight, deployment, effort=effort, tolerance=tolerance)
 
@@ -37,11 +37,11 @@ FAST: dict[str, Method] = {
     "fast-split": partial(_fast, "split"),
     "fast-counts": partial(_fast, "counts"),
 }
-"""The project's own planner by effort; see :mod:`heuristics.fast`."""
+"""The project's own planner by effort; see :mod:`eplb_gap.heuristics.planner.fast`."""
 
 
 def _sample_average(history: np.ndarray, deployment: Deployment) -> Placement:
-    from heuristics.sample_average import plan  # imports numba
+    from eplb_gap.heuristics.serving.sample_average import plan  # imports numba
 
     return plan(history if history.ndim == 3 else history[None], deployment)
 
@@ -108,11 +108,11 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
         Recorded loads; of a history, oldest window first, the sum is planned on, except by :data:`HISTORY_METHODS`.
     deployment : Deployment
         Dead GPUs are left out of the plan and get filler. Unequal slots on the others are for the method "fast" alone, which is
-        then :mod:`heuristics.uneven`.
+        then :mod:`eplb_gap.heuristics.planner.uneven`.
     method : str, default "fast"
         Key of :data:`METHODS`.
     config : path, FastConfig or PipelineConfig, optional
-        What to run in place of a named method; a file is one that ``eplb-gap calibrate`` wrote (:mod:`heuristics.config_file`).
+        What to run in place of a named method; a file is one that ``eplb-gap calibrate`` wrote (:mod:`eplb_gap.heuristics.config_file`).
 
     Returns
     -------
@@ -135,7 +135,7 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     if isinstance(live, UnevenDeployment):
         if method != DEFAULT_METHOD or config is not None:
             raise InputError(f"{_named(method, config)} needs equally many slots on all live GPUs; 'fast' plans on unequal ones")
-        from heuristics import uneven  # imports numba
+        from eplb_gap.heuristics.planner import uneven  # imports numba
 
         return with_dead(uneven.plan(summed, live), deployment)
     return with_dead(plan(checked if takes_history(plan) else summed, live), deployment)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from problem.errors import InputError
-from problem.placement import Placement
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
 
 
 def as_weight(value: Any, name: str, axes: str) -> np.ndarray:

@@ -1,11 +1,11 @@
 """What is given, what is asked, how an answer is judged: the trusted kernel."""
 
-from problem.deployment import PRESETS, Deployment, UnevenDeployment
-from problem.errors import InputError, PlacementError
-from problem.instance import Instance
-from problem.loads import LoadTrace
-from problem.placement import Placement
-from problem.validation import verify
+from eplb_gap.problem.deployment import PRESETS, Deployment, UnevenDeployment
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.loads import LoadTrace
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import verify
 
 __all__ = [
     "PRESETS",

@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from problem.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
-from problem.deployment import Deployment
-from problem.errors import InputError
-from problem.instance import Instance
-from problem.loads import as_loads
-from problem.pairing_dual import pairing_value
-from problem.partition import cover
-from problem.pattern_dual import pattern_value
-from problem.placement import Placement
-from problem.validation import verify
+from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
+from eplb_gap.problem.bounds.pairing_dual import pairing_value
+from eplb_gap.problem.bounds.partition import cover
+from eplb_gap.problem.bounds.pattern_dual import pattern_value
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import verify
 
 SCHEMA = "eplb-gap certificate 1"
 MAX_BYTES = 256 << 20

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from problem.deployment import Deployment, UnevenDeployment
-from problem.placement import Placement
+from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.placement import Placement
 
 FILLER = 0
 """Expert in the slots of dead GPUs, as in SGLang's maps."""

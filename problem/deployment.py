@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from problem.errors import InputError
+from eplb_gap.problem.errors import InputError
 
 Duplicates = Literal["allowed", "forbidden"]
 Policy = Literal["hierarchical", "global"]
@@ -169,7 +169,7 @@ class UnevenDeployment(Deployment):
     """A deployment whose GPUs have unequal slots, or some of whose GPUs are dead; made by :class:`Deployment`.
 
     Slots are numbered GPU after GPU: GPU ``g`` has the ``slots_per_gpu[g]`` slots behind those of the GPUs before it. The slots
-    of a dead GPU are part of every map but hold nothing: see :mod:`problem.dead_ranks`. The policy is global.
+    of a dead GPU are part of every map but hold nothing: see :mod:`eplb_gap.problem.dead_ranks`. The policy is global.
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from problem.deployment import Deployment, Duplicates
-from problem.errors import InputError
-from problem.loads import as_loads
+from eplb_gap.problem.deployment import Deployment, Duplicates
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import as_loads
 
 
 def _as_tuple(loads: Sequence[int] | np.ndarray) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError, reason
-from problem.npy import read_array
+from eplb_gap.problem.errors import InputError, reason
+from eplb_gap.problem.npy import read_array
 
 TRACE_FORMAT = "eplb-gap load trace"
 TRACE_VERSION = 1

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from problem.dead_ranks import without_dead
-from problem.deployment import Deployment
-from problem.errors import InputError
-from problem.loads import as_loads
-from problem.placement import Placement
+from eplb_gap.problem.dead_ranks import without_dead
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.placement import Placement
 
 
 def slot_loads(placement: Placement, loads: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from problem.errors import InputError, reason
+from eplb_gap.problem.errors import InputError, reason
 
 MAX_AXES = 8
 CHUNK_BYTES = 1 << 20

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError
 
 
 class Placement:
@@ -20,7 +20,7 @@ class Placement:
         Logical experts per layer.
     ranks : array_like of int [layers, slots], optional
         Number of the replica within its expert, from 0; by default in the order of the slots. -1 marks filler, a slot that
-        holds no replica whatever its expert: those of dead GPUs (:mod:`problem.dead_ranks`).
+        holds no replica whatever its expert: those of dead GPUs (:mod:`eplb_gap.problem.dead_ranks`).
 
     Raises
     ------

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from problem.deployment import Deployment
-from problem.errors import InputError, PlacementError
-from problem.loads import as_loads
-from problem.placement import Placement
-from problem.validation import verify
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import verify
 
 SUM_TOLERANCE = 1e-9
 """How far the shares of one expert may sum from 1: floats seldom do exactly, and a wrong sum must not hide behind rounding."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from problem.errors import InputError, PlacementError
-from problem.loads import as_loads
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.loads import as_loads
 
 EMPTY = -1
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from problem.dead_ranks import live_slots, without_dead
-from problem.deployment import Deployment
-from problem.errors import InputError, PlacementError
-from problem.loads import as_loads
-from problem.placement import Placement
+from eplb_gap.problem.dead_ranks import live_slots, without_dead
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.placement import Placement
 
 SAFE_INT64 = 2**62
 
@@ -27,7 +27,7 @@ def verify(placement: Placement, loads: Any, deployment: Deployment, shares: Any
     deployment : Deployment
         Shape, policy and whether a GPU may hold two replicas of one expert. What the slots of dead GPUs hold is ignored.
     shares : array_like of float [layers, slots], optional
-        Part of its expert's load that each replica serves, see :func:`problem.shares.verify_shares`; by default even shares.
+        Part of its expert's load that each replica serves, see :func:`eplb_gap.problem.shares.verify_shares`; by default even shares.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def verify(placement: Placement, loads: Any, deployment: Deployment, shares: Any
         with unequal numbers of groups; shares that do not sum to one.
     """
     if shares is not None:
-        from problem.shares import verify_shares  # which judges the map by this function first
+        from eplb_gap.problem.shares import verify_shares  # which judges the map by this function first
 
         return verify_shares(placement, shares, loads, deployment)
     checked = as_loads(loads, "loads", 2)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from problem.deployment import Deployment, UnevenDeployment
-from problem.instance import Instance
-from solvers import cpsat, exact_cover, oracle, pairing, patterns, splitting
-from solvers.engine import Engine, Finding, Incumbent, Limits
-from solvers.watchdog import watched
+from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.instance import Instance
+from eplb_gap.solvers.compact import cpsat
+from eplb_gap.solvers.compact.watchdog import watched
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
+from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
+from eplb_gap.solvers.engines import repartition as splitting
 
 MAX_ENUMERATED_SLOTS = 9
 MAX_COVERED_SLOTS = 32

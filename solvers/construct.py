@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from heuristics.refinement import swap_descent
-from heuristics.uneven import STEPS, plan_layer
-from problem.bounds import adams_counts
-from problem.instance import Instance
+from eplb_gap.heuristics.kernels.refinement import swap_descent
+from eplb_gap.heuristics.planner.uneven import STEPS, plan_layer
+from eplb_gap.problem.bounds.bounds import adams_counts
+from eplb_gap.problem.instance import Instance
 
 
 def greedy_map(instance: Instance, stop: float = 0.0) -> tuple[int, ...]:
     """Return a legal map: Adams' counts in exact arithmetic, replicas by LPT, then :func:`swap_descent` down to ``stop``.
 
-    On GPUs with unequal slots it is that of :mod:`heuristics.uneven`.
+    On GPUs with unequal slots it is that of :mod:`eplb_gap.heuristics.planner.uneven`.
     """
     if not instance.is_even:
         return _uneven_map(instance)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from problem.bounds import Bound
-from problem.errors import PlacementError
-from problem.instance import Instance
-from problem.metrics import optimality_gap
+from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.errors import PlacementError
+from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.metrics import optimality_gap
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from problem.bounds import Bound, best_joint_bound
-from problem.dead_ranks import with_dead, without_dead
-from problem.deployment import Deployment, UnevenDeployment
-from problem.errors import InputError
-from problem.instance import Instance
-from problem.loads import as_loads
-from problem.metrics import optimality_gap
-from problem.placement import Placement
-from problem.validation import verify
-from solvers import auto, cpsat, exact_cover, milp, oracle, pairing, patterns, splitting
-from solvers.construct import greedy_map
-from solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
-from solvers.first_pass import compile_kernels, first_pass
-from solvers.hierarchical import NodeProblems, search_layer
-from solvers.solution import Interrupted, Progress, Solution
-from solvers.watchdog import watched
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
+from eplb_gap.problem.dead_ranks import with_dead, without_dead
+from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.metrics import optimality_gap
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import verify
+from eplb_gap.solvers import auto
+from eplb_gap.solvers.compact import cpsat, milp
+from eplb_gap.solvers.compact.watchdog import watched
+from eplb_gap.solvers.construct import greedy_map
+from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
+from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
+from eplb_gap.solvers.engines import repartition as splitting
+from eplb_gap.solvers.engines.first_pass import compile_kernels, first_pass
+from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
+from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
 METHODS: dict[str, Engine] = {
     "auto": auto.search,
@@ -65,7 +68,7 @@ def solve(
     ----------
     loads : array_like of int [layers, experts]
     deployment : Deployment
-        The slots of dead GPUs get filler (:mod:`problem.dead_ranks`).
+        The slots of dead GPUs get filler (:mod:`eplb_gap.problem.dead_ranks`).
     method : str, default "auto"
         Key of :data:`METHODS`; one of :data:`UNEVEN_METHODS` if the live GPUs have unequal slots.
     target_gap : float, default 0.0

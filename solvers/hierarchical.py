@@ -15,13 +15,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from problem.bounds import Bound, best_joint_bound
-from problem.deployment import Deployment
-from problem.errors import InputError
-from problem.instance import Instance
-from problem.partition import cover
-from solvers.construct import greedy_map
-from solvers.engine import Engine, Finding, Incumbent, Limits, drive
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
+from eplb_gap.problem.bounds.partition import cover
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.instance import Instance
+from eplb_gap.solvers.construct import greedy_map
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits, drive
 
 Groups = tuple[int, ...]
 MAX_NODE_PROBLEMS = 20_000

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from problem.bounds import Bound
-from problem.metrics import optimality_gap
-from problem.placement import Placement
+from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.metrics import optimality_gap
+from eplb_gap.problem.placement import Placement
 
 
 @dataclass(frozen=True)

@@ -75,21 +75,21 @@ def test_every_layer_was_looked_at() -> None:
 @pytest.mark.parametrize(
     ("layer", "source", "bad"),
     [
-        ("problem", "import numpy as np\nimport os.path\nfrom problem.errors import InputError", set()),
-        ("problem", "def f():\n    from heuristics.packing import PACKERS", {"heuristics"}),
+        ("problem", "import numpy as np\nimport os.path\nfrom eplb_gap.problem.errors import InputError", set()),
+        ("problem", "def f():\n    from eplb_gap.heuristics.programs.packing import PACKERS", {"heuristics"}),
         ("problem", "import torch", {"torch"}),
         ("problem", "def f():\n    import torch", {"torch"}),
         ("problem/formats", "def f():\n    import torch, ijson", set()),
         ("problem/formats", "import yaml\ndef f():\n    import torch", {"yaml"}),
         ("problem/formats", "def f():\n    import scipy", {"scipy"}),
-        ("problem/formats", "def f():\n    from heuristics.eplb import g", {"heuristics"}),
+        ("problem/formats", "def f():\n    from eplb_gap.heuristics.eplb import g", {"heuristics"}),
         ("problem", "import eplb_gap", {"eplb_gap"}),
         ("problem", "import importlib\nimportlib.import_module('solvers')", {"dynamic import"}),
         ("heuristics", "import torch\nfrom problem import Instance", set()),
-        ("heuristics", "import solvers.milp", {"solvers"}),
+        ("heuristics", "import eplb_gap.solvers.compact.milp", {"solvers"}),
         ("heuristics", "from . import packing", {"relative import"}),
         ("solvers", "import pulp, heuristics, problem", set()),
-        ("solvers", "if True:\n    import experiments.suites", {"experiments"}),
+        ("solvers", "if True:\n    import eplb_gap.experiments.studies.gaps", {"experiments"}),
         ("experiments", "import problem, heuristics, solvers, matplotlib", set()),
     ],
 )
@@ -104,7 +104,7 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_importing_the_kernel_loads_no_heavy_library_and_no_other_layer() -> None:
-    loaded = loaded_after("import problem")
+    loaded = loaded_after("from eplb_gap import problem")
     assert {"problem", "numpy"} <= loaded
     assert loaded.isdisjoint([*HEAVY, *LAYERS[1:]])
 

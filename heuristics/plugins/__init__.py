@@ -4,7 +4,7 @@ A system starts a plug-in without arguments, so its settings come from the envir
 
 ======================  ================================================================================================
 ``EPLB_GAP_METHOD``     key of :data:`heuristics.METHODS`; without it "fast"
-``EPLB_GAP_CONFIG``     path of a configuration to run in place of a named method (:mod:`heuristics.config_file`)
+``EPLB_GAP_CONFIG``     path of a configuration to run in place of a named method (:mod:`eplb_gap.heuristics.config_file`)
 ``EPLB_GAP_THRESHOLD``  least part of its largest GPU load that a layer must gain to be changed, as "0.02"; without it any gain
 ======================  ================================================================================================
 
@@ -19,12 +19,12 @@ import os
 
 import numpy as np
 
-from heuristics.methods import Method
-from heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose, takes_history
-from heuristics.relabel import adopt_where_better, moved, relabel
-from problem.deployment import Deployment
-from problem.errors import InputError
-from problem.placement import Placement
+from eplb_gap.heuristics.methods import Method
+from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
+from eplb_gap.heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose, takes_history
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
 
 METHOD, CONFIG, THRESHOLD = "EPLB_GAP_METHOD", "EPLB_GAP_CONFIG", "EPLB_GAP_THRESHOLD"
 LOG = logging.getLogger("eplb_gap")
@@ -59,7 +59,7 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
     ----------
     weight : ndarray [layers, experts] or [samples, layers, experts]
         Checked loads, int64 or float64; a history, oldest sample first, is summed, or for a method such as "sample-average"
-        summed into :data:`heuristics.registry.MOST_WINDOWS` windows.
+        summed into :data:`eplb_gap.heuristics.registry.MOST_WINDOWS` windows.
     deployment : Deployment
     previous : Placement or None
         The map in use, of the same shape.

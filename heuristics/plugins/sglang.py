@@ -3,7 +3,7 @@
 SGLang calls ``rebalance_experts`` of its module ``sglang.srt.eplb.eplb_algorithms`` by that name, at the start for
 ``--init-expert-location`` and in every rebalance; :func:`install` replaces it there. Call it in every process before the server
 starts. Nothing of SGLang is imported before that. Which algorithm the server was started with decides only between the
-hierarchical and the global policy; the method comes from the environment: :mod:`heuristics.plugins`.
+hierarchical and the global policy; the method comes from the environment: :mod:`eplb_gap.heuristics.plugins`.
 
 SGLang does not hand the map in use over, so that every plan is made anew and nothing is relabelled.
 """
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from heuristics.plugins import replan, settings
-from heuristics.tensors import as_tensors, as_weight
-from problem.dead_ranks import with_dead
-from problem.deployment import Deployment
-from problem.errors import InputError
+from eplb_gap.heuristics.plugins import replan, settings
+from eplb_gap.heuristics.tensors import as_tensors, as_weight
+from eplb_gap.problem.dead_ranks import with_dead
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
 
 MODULE = "sglang.srt.eplb.eplb_algorithms"
 HIERARCHICAL = ("deepseek_hierarchical", "deepseek_vec_hierarchical")
@@ -58,7 +58,7 @@ def rebalance_experts(
     Returns
     -------
     tuple of Tensor
-        ``phy2log``, ``log2phy`` and ``logcnt``, int64 on the CPU; see :func:`heuristics.tensors.as_tensors`.
+        ``phy2log``, ``log2phy`` and ``logcnt``, int64 on the CPU; see :func:`eplb_gap.heuristics.tensors.as_tensors`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def install() -> None:
     Raises
     ------
     InputError
-        If the module or its function is missing, or the environment is not what :func:`heuristics.plugins.settings` needs.
+        If the module or its function is missing, or the environment is not what :func:`eplb_gap.heuristics.plugins.settings` needs.
     """
     try:
         import sglang.srt.eplb.eplb_algorithms as algorithms

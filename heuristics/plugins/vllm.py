@@ -4,10 +4,10 @@ vLLM finds :func:`register` as an entry point of the group ``vllm.general_plugin
 has one key that its configuration accepts, "default": the policy behind it is replaced, so that ``--enable-eplb`` suffices. Three
 generations of the policy interface are in use; :func:`policy_for` tells them apart by the abstract class of the installed vLLM.
 Nothing of vLLM is imported before it calls. Method, configuration and threshold come from the environment:
-:mod:`heuristics.plugins`.
+:mod:`eplb_gap.heuristics.plugins`.
 
 The map in use keeps every layer that the new one does not improve, and GPUs, nodes and slots of the others are renamed so that
-the fewest replicas move (:mod:`heuristics.relabel`); the logger "eplb_gap" says how many at level INFO.
+the fewest replicas move (:mod:`eplb_gap.heuristics.moves.relabel`); the logger "eplb_gap" says how many at level INFO.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from heuristics.plugins import replan, settings
-from heuristics.tensors import as_tensors, as_weight
-from problem.deployment import Deployment
-from problem.errors import InputError
-from problem.placement import Placement
+from eplb_gap.heuristics.plugins import replan, settings
+from eplb_gap.heuristics.tensors import as_tensors, as_weight
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
 
 OLD_ARGUMENT = "old_global_expert_indices"
 
@@ -56,7 +56,7 @@ class TriplePolicy:
         Returns
         -------
         tuple of Tensor
-            ``phy2log``, ``log2phy`` and ``logcnt``, int64 on the CPU; see :func:`heuristics.tensors.as_tensors`.
+            ``phy2log``, ``log2phy`` and ``logcnt``, int64 on the CPU; see :func:`eplb_gap.heuristics.tensors.as_tensors`.
 
         Raises
         ------
@@ -163,7 +163,7 @@ def register() -> None:
     ------
     InputError
         If that module or one of its names is missing, its interface is none of the three, or the environment is not what
-        :func:`heuristics.plugins.settings` needs, so that a server does not start with a setting it would stumble over later.
+        :func:`eplb_gap.heuristics.plugins.settings` needs, so that a server does not start with a setting it would stumble over later.
     """
     try:
         from vllm.distributed.eplb.policy import EPLB_POLICIES, AbstractEplbPolicy

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-import heuristics.fast
-from heuristics import METHODS, rebalance
-from heuristics.config import Effort, FastConfig, PipelineConfig, Stage
-from heuristics.config_file import MAX_BYTES, check, read, write
-from heuristics.eplb import rebalance_experts
-from heuristics.recommendations import RECOMMENDATIONS
-from heuristics.seed_programs import SEED_PROGRAMS
-from problem import Deployment, InputError
+from eplb_gap.heuristics import METHODS, rebalance
+from eplb_gap.heuristics.config import Effort, FastConfig, PipelineConfig, Stage
+from eplb_gap.heuristics.config_file import MAX_BYTES, check, read, write
+from eplb_gap.heuristics.eplb import rebalance_experts
+from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
+from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
+from eplb_gap.problem import Deployment, InputError
 
 CONFIGS = [
     FastConfig(),

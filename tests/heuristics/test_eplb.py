@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import eplb_gap
-from heuristics.eplb import rebalance_experts
-from problem import Deployment, InputError, Placement, verify
+from eplb_gap.heuristics.eplb import rebalance_experts
+from eplb_gap.problem import Deployment, InputError, Placement, verify
 
 README = torch.tensor(
     [[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]]

@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from heuristics import METHODS, rebalance
-from problem import Deployment, InputError, verify
-from problem.metrics import duplicates
+from eplb_gap.heuristics import METHODS, rebalance
+from eplb_gap.problem import Deployment, InputError, verify
+from eplb_gap.problem.metrics import duplicates
 
 DEPLOYMENTS = [
     Deployment(12, 16, 8, num_nodes=2, num_groups=4),

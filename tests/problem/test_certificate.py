@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from problem import Deployment, InputError, Placement, PlacementError
-from problem.bounds import Bound, apportionment_bound, mean_bound, slot_counting_bound
-from problem.certificate import CertificateError, check, write
-from problem.instance import Instance
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError
+from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, mean_bound, slot_counting_bound
+from eplb_gap.problem.certificate import CertificateError, check, write
+from eplb_gap.problem.instance import Instance
 
 NODES = Deployment(8, 12, 4, num_nodes=2, num_groups=4)
 LOADS = np.array([[90, 30, 40, 60, 20, 50, 70, 10]])
@@ -123,5 +123,7 @@ def test_only_plain_fractions_are_read(valid, text):
 
 
 def test_checking_imports_no_solver():
-    code = "import sys, problem.certificate; assert not {'ortools', 'pulp', 'highspy', 'numba', 'torch'} & set(sys.modules)"
+    code = (
+        "import sys, eplb_gap.problem.certificate; assert not {'ortools', 'pulp', 'highspy', 'numba', 'torch'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

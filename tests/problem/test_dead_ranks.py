@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from problem import Deployment, InputError, Instance, Placement, PlacementError, UnevenDeployment, metrics, verify
-from problem.bounds import best_joint_bound, capacity_bound, joint_bounds
-from problem.certificate import CertificateError, check, write
-from problem.dead_ranks import live_slots, with_dead, without_dead
+from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, UnevenDeployment, metrics, verify
+from eplb_gap.problem.bounds.bounds import best_joint_bound, capacity_bound, joint_bounds
+from eplb_gap.problem.certificate import CertificateError, check, write
+from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 
 DEAD = Deployment(3, 8, 4, active=[True, False, True, True])
 UNEVEN = Deployment(3, slots_per_gpu=[1, 3])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from problem import PRESETS, Deployment, InputError
+from eplb_gap.problem import PRESETS, Deployment, InputError
 
 
 @pytest.mark.parametrize(

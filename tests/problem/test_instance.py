@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Instance, Placement, verify
+from eplb_gap.problem import Deployment, InputError, Instance, Placement, verify
 
 
 def test_sizes_and_mean() -> None:

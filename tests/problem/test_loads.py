@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from problem import InputError, LoadTrace
-from problem.loads import TRACE_FORMAT, TRACE_VERSION, as_loads
+from eplb_gap.problem import InputError, LoadTrace
+from eplb_gap.problem.loads import TRACE_FORMAT, TRACE_VERSION, as_loads
 
 MAX_INT64 = 2**63 - 1
 
@@ -374,7 +374,7 @@ def test_an_entry_that_claims_too_many_bytes_is_refused_unread(tmp_path: Path, m
     path = tmp_path / "trace.npz"
     LoadTrace(np.zeros((100, 10, 100), dtype=int)).save(path)
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr("problem.loads.MAX_TRACE_BYTES", 10_000)
+    monkeypatch.setattr("eplb_gap.problem.loads.MAX_TRACE_BYTES", 10_000)
     refuses(path, "'loads' claims 100128 bytes", "at most 10000")
 
 

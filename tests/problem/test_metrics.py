@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Placement, metrics, verify
+from eplb_gap.problem import Deployment, InputError, Placement, metrics, verify
 
 PLACEMENT = Placement([[0, 0, 1, 1], [0, 1, 1, 1]], 2)
 LOADS = [[6, 2], [3, 9]]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from problem import InputError
-from problem.npy import read_array
+from eplb_gap.problem import InputError
+from eplb_gap.problem.npy import read_array
 
 
 def saved(array: np.ndarray, version: tuple[int, int] = (1, 0), **options: Any) -> bytes:

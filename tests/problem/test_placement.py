@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import InputError, Placement, PlacementError
+from eplb_gap.problem import InputError, Placement, PlacementError
 
 
 @st.composite

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Placement, PlacementError, metrics, verify
-from problem.shares import (
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, metrics, verify
+from eplb_gap.problem.shares import (
     Split,
     as_shares,
     balancedness_with_shares,

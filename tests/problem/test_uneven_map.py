@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Placement, PlacementError, metrics, verify
-from problem.uneven_map import UnevenMap
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, metrics, verify
+from eplb_gap.problem.uneven_map import UnevenMap
 
 UNEVEN = UnevenMap.from_lists([[[0, 1], [2, 0, 0]], [[1], [2, 0]]], 3)
 LOADS = [[7, 1, 3], [5, 2, 4]]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Placement, PlacementError, verify
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 
 # The rules once more, as plainly as they can be written; nothing here comes from the package but the deployment's numbers.
 

@@ -7,15 +7,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from experiments.agreement import hierarchical_optimum
-from experiments.random_instances import flat_instances, hierarchical_cases
-from heuristics import METHODS as HEURISTICS
-from heuristics import rebalance
-from problem import Deployment, InputError, Instance, PlacementError, verify
-from problem.bounds import adams_counts, cardinality_bound, joint_bounds, lifted_bound, pigeonhole_bound
-from solvers import solve
-from solvers.construct import greedy_map
-from solvers.oracle import best_map, best_map_for_counts
+from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
+from eplb_gap.experiments.studies.agreement import hierarchical_optimum
+from eplb_gap.heuristics import METHODS as HEURISTICS
+from eplb_gap.heuristics import rebalance
+from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, verify
+from eplb_gap.problem.bounds.bounds import adams_counts, cardinality_bound, joint_bounds, lifted_bound, pigeonhole_bound
+from eplb_gap.solvers import solve
+from eplb_gap.solvers.construct import greedy_map
+from eplb_gap.solvers.engines.oracle import best_map, best_map_for_counts
 
 FLAT = flat_instances(150, seed=1)
 TWELVE = flat_instances(20, seed=2, shapes=[(8, 12, 4), (9, 12, 3), (10, 12, 4), (9, 12, 6)])

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Instance
-from solvers.construct import greedy_map
-from solvers.engine import Incumbent
+from eplb_gap.problem import Instance
+from eplb_gap.solvers.construct import greedy_map
+from eplb_gap.solvers.engine import Incumbent
 
 
 @st.composite

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import eplb_gap
-import solvers
-from heuristics import rebalance
-from problem import Deployment, InputError, Placement, PlacementError, verify
-from problem.bounds import Bound
-from solvers import METHODS, ContradictionError, Interrupted, solve
+from eplb_gap import solvers
+from eplb_gap.heuristics import rebalance
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
+from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.solvers import METHODS, ContradictionError, Interrupted, solve
 
 README = np.array([[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]])
 SHAPE = Deployment.preset("deepseek-readme")

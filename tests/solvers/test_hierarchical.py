@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from problem import Deployment, InputError
-from solvers.hierarchical import NodeProblems
+from eplb_gap.problem import Deployment, InputError
+from eplb_gap.solvers.hierarchical import NodeProblems
 
 SHAPE = Deployment(16, 24, 8, num_nodes=4, num_groups=8)
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heuristics import rebalance
-from problem import Deployment, InputError, Instance, Placement, PlacementError, verify
-from problem.bounds import joint_bounds
-from problem.dead_ranks import with_dead
-from solvers import METHODS, solve
-from solvers.facade import UNEVEN_METHODS
-from solvers.oracle import best_map
+from eplb_gap.heuristics import rebalance
+from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, verify
+from eplb_gap.problem.bounds.bounds import joint_bounds
+from eplb_gap.problem.dead_ranks import with_dead
+from eplb_gap.solvers import METHODS, solve
+from eplb_gap.solvers.engines.oracle import best_map
+from eplb_gap.solvers.facade import UNEVEN_METHODS
 
 
 def instances(count: int, seed: int) -> list[Instance]:

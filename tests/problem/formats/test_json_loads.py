@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.format_samples import sample_loads, write_samples
-from problem import InputError, LoadTrace
-from problem.formats import adrs, cached, read
+from eplb_gap.experiments.fuzzing.format_samples import sample_loads, write_samples
+from eplb_gap.problem import InputError, LoadTrace
+from eplb_gap.problem.formats import read
+from eplb_gap.problem.formats.loads import adrs, cached
 
 LOADS = sample_loads()
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Instance, Placement, PlacementError, certificate
-from problem.bounds import mean_bound
-from problem.formats import MAP_FORMATS, read_map, write_map
-from problem.uneven_map import UnevenMap
+from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, certificate
+from eplb_gap.problem.bounds.bounds import mean_bound
+from eplb_gap.problem.formats import MAP_FORMATS, read_map, write_map
+from eplb_gap.problem.uneven_map import UnevenMap
 
 SUFFIXES = {
     "sglang": "json",

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import Deployment, InputError, Placement
-from problem.formats import MAP_FORMATS, read_map, write_map
-from problem.formats.map_checks import MAX_MAP_BYTES
+from eplb_gap.problem import Deployment, InputError, Placement
+from eplb_gap.problem.formats import MAP_FORMATS, read_map, write_map
+from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_BYTES
 
 DEPLOYMENT = Deployment(4, 6, 3)
 ROW = [0, 1, 2, 3, 0, 2]

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from problem import InputError
-from problem.formats.yaml_text import MAX_DEPTH, parse_yaml
+from eplb_gap.problem import InputError
+from eplb_gap.problem.formats.containers.yaml_text import MAX_DEPTH, parse_yaml
 
 
 def parse(folder: Path, content: str) -> Any:

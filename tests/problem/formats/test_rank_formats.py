@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments.format_samples import sample_loads, write_samples
-from problem import InputError
-from problem.formats import read
+from eplb_gap.experiments.fuzzing.format_samples import sample_loads, write_samples
+from eplb_gap.problem import InputError
+from eplb_gap.problem.formats import read
 
 LOADS = sample_loads()
 STEP3_RANK0 = "activation_counts_recordstep_3_rank_0.txt"

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.format_samples import SAMPLES, sample_loads, write_samples
-from problem import InputError, LoadTrace
-from problem.formats import LOAD_FORMATS, read
+from eplb_gap.experiments.fuzzing.format_samples import SAMPLES, sample_loads, write_samples
+from eplb_gap.problem import InputError, LoadTrace
+from eplb_gap.problem.formats import LOAD_FORMATS, read
 
 LOADS = sample_loads()
 FOLDERS = ["sglang-recorder:per_pass", "tensorrt-llm", "omni-csv", "omni-activations", "megatron"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.format_samples import sample_loads, write_samples
-from problem import InputError
-from problem.formats import read
+from eplb_gap.experiments.fuzzing.format_samples import sample_loads, write_samples
+from eplb_gap.problem import InputError
+from eplb_gap.problem.formats import read
 
 RANK0, RANK1 = "expert_distribution_recorder_1719912345.1_0.pt", "expert_distribution_recorder_1719912345.2_1.pt"
 

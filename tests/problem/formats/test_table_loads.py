@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from experiments.format_samples import sample_loads, write_samples
-from problem import InputError
-from problem.formats import npz, read, tables
+from eplb_gap.experiments.fuzzing.format_samples import sample_loads, write_samples
+from eplb_gap.problem import InputError
+from eplb_gap.problem.formats import read
+from eplb_gap.problem.formats.containers import npz
+from eplb_gap.problem.formats.loads import tables
 
 LOADS = sample_loads()
 HEAD = "window,layer,expert,tokens\n"
@@ -160,7 +162,7 @@ def test_an_npz_entry_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_torch_file_that_unpacks_to_too_much(tmp_path: Path) -> None:
-    from problem.formats import files
+    from eplb_gap.problem.formats.containers import files
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,0 +1,237 @@
+"""Capacity: how many slots a target balancedness needs, and what the next ones buy.
+
+Two answers, for two questions. *Planning*: on the window that is planned on, solver and bounds say whether any map with so many
+slots reaches the target. *Serving*: maps planned on one window by the default heuristic and served on the next, mean over all
+pairs of windows; more slots do not help against loads that change.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from eplb_gap import solvers
+from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.heuristics import rebalance
+from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import LoadTrace
+from eplb_gap.problem.metrics import balancedness_gpu
+
+PLANNING_GAP = 1e-3
+"""The solver stops within it: a target in so narrow a band may stay open."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One number of slots.
+
+    Parameters
+    ----------
+    slots : int
+        Slots of a layer.
+    reached : float
+        GPU balancedness of the best map found for the planning window.
+    limit : float
+        No map with so many slots has a larger one there (proven).
+    serving : float or None
+        Mean GPU balancedness on the window after the one planned on; None for a trace of one window.
+    verdict : {"reached", "unreachable", "open"}
+        Whether the target is reached on the planning window, proven to be out of reach, or between map and bound.
+    """
+
+    slots: int
+    reached: float
+    limit: float
+    serving: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Result of :func:`capacity`.
+
+    Parameters
+    ----------
+    target : float
+    window : int
+        Planning window.
+    num_gpus, num_experts, num_layers : int
+    steps : list of Step
+        Ascending slots, a multiple of the GPUs each.
+    """
+
+    target: float
+    window: int
+    num_gpus: int
+    num_experts: int
+    num_layers: int
+    steps: list[Step]
+
+    @property
+    def planning(self) -> Step | None:
+        """Fewest slots that reach the target on the planning window; None if none of the steps does."""
+        return next((step for step in self.steps if step.verdict == "reached"), None)
+
+    @property
+    def serving(self) -> Step | None:
+        """Fewest slots whose mean serving balancedness reaches the target; None if none of the steps does."""
+        return next((step for step in self.steps if step.serving is not None and step.serving >= self.target), None)
+
+    @property
+    def fewest_is_proven(self) -> bool:
+        """Whether every smaller number of slots is proven not to reach the target on the planning window."""
+        return self.planning is not None and all(
+            step.verdict == "unreachable" for step in self.steps if step.slots < self.planning.slots
+        )
+
+
+def capacity(
+    trace: LoadTrace,
+    deployment: Deployment,
+    target: float,
+    most_slots: int | None = None,
+    window: int | None = None,
+    method: str = "auto",
+    seconds: float = 10.0,
+    tick: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Capacity:
+    """Measure all numbers of slots, from the fewest that hold every expert upwards.
+
+    Parameters
+    ----------
+    trace : LoadTrace
+    deployment : Deployment
+        GPUs, nodes, groups, duplicates; its own number of slots does not matter.
+    target : float
+        GPU balancedness, above 0 and at most 1.
+    most_slots : int, optional
+        Largest number of slots; by default two per expert.
+    window : int, optional
+        Planning window; by default the last but one, or the only one.
+    method : str, default "auto"
+        Solver of the planning window, a key of :data:`solvers.METHODS`.
+    seconds : float, default 10
+        Solver's time limit for one number of slots.
+    tick : callable, optional
+        Called with (what, done, total) before every number of slots.
+
+    Raises
+    ------
+    InputError
+        If the target is no balancedness, the trace does not fit, there is no such number of slots or window, or the deployment
+        has unequal slots or dead GPUs.
+    """
+    if isinstance(deployment, UnevenDeployment):
+        raise InputError("deployment has unequal slots or dead GPUs; capacity is counted in GPUs alike")
+    if not 0 < target <= 1:
+        raise InputError(f"target is {target}; a balancedness above 0 and at most 1 is needed")
+    windows, layers, experts = trace.loads.shape
+    if experts != deployment.num_experts:
+        raise InputError(f"the trace has {experts} experts; the deployment has {deployment.num_experts}")
+    chosen = max(windows - 2, 0) if window is None else window
+    loads = trace.window(chosen)
+    options = slot_options(deployment, 2 * experts if most_slots is None else most_slots)
+    steps = []
+    for number, slots in enumerate(options):
+        tick(f"{slots} slots", number, len(options))
+        shape = replace(deployment, num_slots=slots)
+        solution = solvers.solve(loads, shape, method, PLANNING_GAP, seconds)
+        perfect = int(loads.sum()) / shape.num_gpus
+        upper, lower = float(sum(solution.upper)), float(sum(solution.lower))
+        reached, limit = (perfect / upper, min(perfect / lower, 1.0)) if upper else (1.0, 1.0)
+        verdict = "reached" if reached >= target else "unreachable" if limit < target else "open"
+        steps.append(Step(slots, reached, limit, _serving(trace, shape), verdict))
+    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps)
+
+
+def slot_options(deployment: Deployment, most: int) -> list[int]:
+    """Return the multiples of the GPUs from the fewest slots that hold every expert to ``most``.
+
+    Raises
+    ------
+    InputError
+        If there is none, or duplicates are forbidden and not even the fewest slots can be without.
+    """
+    gpus, experts = deployment.num_gpus, deployment.num_experts
+    fewest = -(-experts // gpus) * gpus
+    if most < fewest:
+        raise InputError(f"most_slots is {most}; {experts} experts on {gpus} GPUs need at least {fewest}")
+    options = list(range(fewest, most + 1, gpus))
+    if deployment.duplicates == "forbidden":
+        on_a_node = experts // deployment.num_nodes if deployment.policy == "hierarchical" else experts
+        options = [slots for slots in options if slots // gpus <= on_a_node]
+    return options
+
+
+def _serving(trace: LoadTrace, deployment: Deployment) -> float | None:
+    """Return the mean over pairs of windows of the balancedness on the second when planned on the first."""
+    pairs = range(trace.loads.shape[0] - 1)
+    served = [balancedness_gpu(rebalance(trace.loads[i], deployment), trace.loads[i + 1], deployment.num_gpus) for i in pairs]
+    return statistics.fmean(served) if served else None
+
+
+def report(result: Capacity) -> str:
+    """Return the result as text: the table of slots, what each step buys, and the two answers."""
+    body = []
+    before: Step | None = None
+    for step in result.steps:
+        body.append(
+            [
+                str(step.slots),
+                f"{step.slots - result.num_experts}",
+                f"{step.reached:.4f}",
+                f"{step.limit:.4f}",
+                step.verdict,
+                "" if before is None else f"{100 * (step.reached - before.reached):+.2f}",
+                "" if step.serving is None else f"{step.serving:.4f}",
+                "" if before is None or step.serving is None else f"{100 * (step.serving - (before.serving or 0.0)):+.2f}",
+            ]
+        )
+        before = step
+    header = ["slots", "extra", "planning: map", "proven limit", "target", "gain, points", "serving", "gain, points"]
+    lines = [
+        f"Slots of a layer for a GPU balancedness of {result.target:g} on {result.num_gpus} GPUs, {result.num_layers} layers of "
+        f"{result.num_experts} experts; planning window {result.window}.",
+        "Serving: planned on a window, served on the next, mean over all pairs. Gains: over the row before.",
+        "",
+        markdown(header, body),
+        "",
+        _planning_verdict(result),
+        _serving_verdict(result),
+    ]
+    return "\n".join(lines)
+
+
+def _planning_verdict(result: Capacity) -> str:
+    found, last = result.planning, result.steps[-1]
+    if found is not None:
+        proof = "fewer are proven not to" if result.fewest_is_proven else "fewer may, between map and bound"
+        if found is result.steps[0]:
+            proof = "the fewest that hold every expert"
+        return f"Planning: {found.slots} slots reach it; {proof}."
+    if last.verdict == "unreachable":
+        return f"Planning: no step up to {last.slots} slots reaches it; {last.slots} slots are proven not to."
+    return f"Planning: no map found up to {last.slots} slots reaches it; the bound does not rule it out."
+
+
+def _serving_verdict(result: Capacity) -> str:
+    if result.steps[0].serving is None:
+        return "Serving: a trace of one window has no next one to serve."
+    found = result.serving
+    if found is not None:
+        return f"Serving: {found.slots} slots reach it on average."
+    best = max(result.steps, key=lambda step: step.serving or 0.0)
+    return f"Serving: no step reaches it; the best is {best.serving:.4f} with {best.slots} slots."
+
+
+def as_dict(result: Capacity) -> dict[str, Any]:
+    """Return the result as JSON-serialisable data."""
+    return {
+        **asdict(result),
+        "planning": None if result.planning is None else result.planning.slots,
+        "serving": None if result.serving is None else result.serving.slots,
+        "fewest_is_proven": result.fewest_is_proven,
+    }

@@ -1,0 +1,5 @@
+"""``python -m experiments`` is the command ``eplb-gap``."""
+
+from eplb_gap.cli.main import main
+
+main()

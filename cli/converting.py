@@ -1,0 +1,141 @@
+"""``convert``: recorded loads and maps from one format to another, and a better map into the format of a serving system."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from eplb_gap.cli.maps import PlannedMap, planned_map
+from eplb_gap.cli.options import (
+    DeploymentName,
+    DuplicatesChoice,
+    DuplicatesOption,
+    Format,
+    Gpus,
+    Groups,
+    JsonFlag,
+    MaybeLoads,
+    Nodes,
+    Policy,
+    PolicyChoice,
+    Slots,
+    Window,
+    chosen_deployment,
+    layer_ids,
+    out,
+    read_loads,
+    read_problem,
+    writable_folder,
+)
+from eplb_gap.problem import Deployment, InputError, Placement
+
+
+def convert(
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: a trace (.npz) for loads, else a map.")],
+    loads: MaybeLoads = None,
+    source: Annotated[
+        str | None, typer.Option("--map", help="Map file, certificate, or a method that plans on the last window of --loads.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Format of the map to write.")] = None,
+    previous: Annotated[
+        str | None, typer.Option(help="Map in use: the new one is renamed so that as few replicas as possible move.")
+    ] = None,
+    max_moves: Annotated[
+        int | None, typer.Option(help="With --previous and --map fast: most replicas that may move, over all layers.")
+    ] = None,
+    map_format: Annotated[str | None, typer.Option(help="Format of the map file; recognised by default.")] = None,
+    model_layers: Annotated[
+        int | None, typer.Option(help="Decoder layers of the model, dense ones included, where the loads do not say it.")
+    ] = None,
+    format: Format = None,
+    window: Window = None,
+    deployment: DeploymentName = None,
+    experts: Annotated[int | None, typer.Option(help="Logical experts, where neither loads nor a preset say it.")] = None,
+    slots: Slots = None,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    groups: Groups = None,
+    policy: Policy = PolicyChoice.as_deployed,
+    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write recorded loads as a trace, or a map in the format of a serving system."""
+    from eplb_gap.problem import formats
+
+    writable_folder(target.parent, "OUT")
+    if source is None:
+        if loads is None:
+            raise InputError("--loads IN or --map IN is missing; what to convert is needed")
+        if target.suffix != ".npz":
+            raise InputError(f"OUT is {target}; loads are written as a trace, a name ending in .npz is needed")
+        trace = read_loads(loads, format, window)
+        trace.save(target)
+        shape = dict(zip(("windows", "layers", "experts"), trace.loads.shape, strict=True))
+        found = trace.provenance
+        _say(
+            {"written": str(target), **shape, **({"provenance": found} if as_json else {"format": found.get("format")})}, as_json
+        )
+        return
+    if (previous is not None and loads is None) or (max_moves is not None and previous is None):
+        raise InputError("--previous needs --loads, and --max-moves needs --previous; a map in use is kept as far as loads allow")
+    if to not in formats.MAP_FORMATS:
+        raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
+    said: dict[str, int] = {}
+    if loads is None:
+        named = experts if deployment is None else Deployment.preset(deployment).num_experts
+        if named is None:
+            raise InputError("--experts is missing; without --loads and --deployment the number of logical experts is needed")
+        chosen = chosen_deployment(deployment, named, slots, gpus, nodes, groups, policy, duplicates)
+        name, placed = Path(source).name, formats.read_map(Path(source), chosen, map_format)
+        identifiers: list[int] | None = None
+    else:
+        trace, chosen = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+        identifiers = layer_ids(trace)
+        model_layers = model_layers or trace.provenance.get("num_model_layers")
+        if model_layers is None and identifiers == list(range(len(identifiers))):
+            model_layers = len(identifiers)
+        planned = planned_map(source, trace.loads, chosen, map_format, identifiers)
+        name, placed = planned.name, planned.placed
+        if previous is not None:
+            in_use = planned_map(previous, trace.loads[:-1], chosen, map_format, identifiers).regular("--previous")
+            placed = _keeping(planned, in_use, trace.window(-1), chosen, max_moves)
+            from eplb_gap.heuristics.moves.relabel import moved
+
+            said = {"moved": int(moved(placed, in_use, chosen).sum())}
+    if not isinstance(placed, Placement):
+        raise InputError(f"--map {name}: {placed.describe()}; no other format can hold such a map")
+    if to == "tensorrt-llm" and identifiers is None:
+        raise InputError(f"--loads is missing; {to} names layers by their index in the model, which the loads say")
+    if to == "sglang" and identifiers is not None and model_layers is None:
+        raise InputError(
+            f"--model-layers is missing; {to} lists all decoder layers of the model, of which the loads name {identifiers[0]} to "
+            f"{identifiers[-1]}"
+        )
+    formats.write_map(target, placed, chosen, to, identifiers, model_layers)
+    _say({"written": str(target), "format": to, "layers": placed.num_layers, "slots": placed.num_slots, **said}, as_json)
+
+
+def _keeping(
+    planned: PlannedMap, in_use: Placement, loads: np.ndarray, deployment: Deployment, max_moves: int | None
+) -> Placement:
+    """Return the planned map renamed after the one in use, or the best one within a number of moves."""
+    from eplb_gap.heuristics.moves.migration import replan
+    from eplb_gap.heuristics.moves.relabel import relabel
+    from eplb_gap.heuristics.registry import DEFAULT_METHOD
+
+    if max_moves is None:
+        return relabel(planned.regular("--map"), in_use, deployment)
+    if planned.method != DEFAULT_METHOD:
+        raise InputError(f"--max-moves is given with --map {planned.name}; within a budget {DEFAULT_METHOD!r} plans")
+    return replan(loads, deployment, in_use, total_moves=max_moves)
+
+
+def _say(written: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(written))
+    else:
+        out.print(", ".join(f"{key} {value}" for key, value in written.items()), markup=False, highlight=False, soft_wrap=True)

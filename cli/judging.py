@@ -1,0 +1,306 @@
+"""``evaluate`` and ``explain``: how good a map is on the loads it serves, and where its balance is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.status import Status
+from rich.table import Table
+
+from eplb_gap.cli.maps import planned_map
+from eplb_gap.cli.options import (
+    DeploymentName,
+    DuplicatesChoice,
+    DuplicatesOption,
+    Format,
+    Gpus,
+    Groups,
+    JsonFlag,
+    Loads,
+    Nodes,
+    Policy,
+    PolicyChoice,
+    Slots,
+    Window,
+    layer_ids,
+    log,
+    out,
+    read_loads,
+    read_problem,
+    writable_folder,
+)
+from eplb_gap.problem import Deployment, InputError, LoadTrace
+
+if TYPE_CHECKING:  # these load the solvers, which `--help` need not wait for
+    from eplb_gap.analysis.evaluate import Evaluation
+    from eplb_gap.analysis.explain import Explanation
+    from eplb_gap.analysis.per_step import PerStep
+    from eplb_gap.analysis.windows import Split
+    from eplb_gap.cli.maps import PlannedMap
+
+FIGURES = (".pdf", ".png", ".svg")
+COMPILES = "a first run compiles for a minute or two"
+
+PlanWindow = Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")]
+ServeWindow = Annotated[int | None, typer.Option(help="Window that is served; the one after by default.")]
+MapFormat = Annotated[str | None, typer.Option(help="Format of map files; recognised by default.")]
+
+
+def evaluate(
+    loads: Loads,
+    maps: Annotated[list[str], typer.Option("--map", help="A map file or the name of a method; can be repeated.")],
+    format: Format = None,
+    window: Window = None,
+    deployment: DeploymentName = None,
+    slots: Slots = None,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    groups: Groups = None,
+    policy: Policy = PolicyChoice.as_deployed,
+    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
+    plan_window: PlanWindow = None,
+    serve_window: ServeWindow = None,
+    map_format: MapFormat = None,
+    previous: Annotated[
+        str | None, typer.Option(help="Map file or method that served before: moved replicas are counted against it.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Score by a published protocol instead: seed, gpu or leaderboard; --map may be a Python file."),
+    ] = None,
+    call_seconds: Annotated[float, typer.Option(help="Time limit of one call of a program in a Python file.")] = 60.0,
+    per_step: Annotated[
+        bool, typer.Option("--per-step", help="Score the recorded steps of the serving window too; needs --window.")
+    ] = False,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Print every layer too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score maps and methods on the window they are planned on and on the one they serve."""
+    from eplb_gap.analysis.evaluate import certified_bounds, summary
+    from eplb_gap.analysis.evaluate import evaluate as run
+    from eplb_gap.analysis.windows import split
+
+    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    if protocol is not None:
+        _print_scores(protocol, trace, shape, maps, call_seconds, as_json)
+        return
+    chosen = split(trace, plan_window, serve_window)
+    identifiers = layer_ids(trace)
+    planned = [planned_map(name, chosen.history, shape, map_format, identifiers) for name in maps]
+    past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
+    before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers)
+    with Status(f"certifying bounds of both windows ({COMPILES})", console=log):
+        bounds = certified_bounds(chosen, shape)
+    results = [
+        run(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
+        for one in planned
+    ]
+    steps = {}
+    if per_step:
+        steps = _by_step(read_loads(loads, format, None), trace, chosen, shape, planned)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "plan_window": chosen.plan_window,
+                    "serve_window": chosen.serve_window,
+                    "policy": shape.policy,
+                    "maps": [summary(result, identifiers) for result in results],
+                    "steps": {
+                        name: {"balancedness": one.balancedness, "of_window": one.of_window, "by_step": one.by_step.tolist()}
+                        for name, one in steps.items()
+                    },
+                }
+            )
+        )
+        return
+    out.print(_totals(results, shape, chosen.plan_window, chosen.serve_window))
+    if steps:
+        out.print(_steps(steps, chosen.serve_window))
+    for result in results:
+        if result.note:
+            out.print(f"{result.name}: {result.note}", markup=False, highlight=False, soft_wrap=True)
+        if per_layer:
+            out.print(_layers(result, identifiers))
+
+
+def _print_scores(
+    protocol: str, trace: LoadTrace, shape: Deployment, names: list[str], call_seconds: float, as_json: bool
+) -> None:
+    """Run a published scoring for methods and Python files; what fails or is illegal is said, and the others go on."""
+    from dataclasses import asdict
+
+    from eplb_gap.analysis.protocol_runs import score_all
+
+    with Status("scoring", console=log) as status:
+        scores = score_all(protocol, trace.loads, shape, names, call_seconds, lambda name: status.update(f"scoring {name}"))
+    if as_json:
+        print(json.dumps({name: asdict(score) for name, score in scores.items()}))
+        return
+    table = Table(title=f"protocol {protocol}: {shape.policy} policy, a map planned on one window is scored on the next")
+    table.add_column("program", overflow="fold")
+    for column in ("pairs", "balancedness", "slot", "GPU", "ms", "score"):
+        table.add_column(column, justify="right")
+    for name, score in scores.items():
+        if score.legal:
+            cells = [
+                str(len(score.pairs)),
+                *(f"{value:.4f}" for value in (score.balancedness, score.balancedness_expert, score.balancedness_gpu)),
+            ]
+            table.add_row(name, *cells, f"{1000 * score.seconds:.2f}", " / ".join(f"{each.score:.4g}" for each in score.combined))
+        else:
+            table.add_row(name, "-", "-", "-", "-", "-", "refused")
+    table.caption = "; ".join(each.rule for each in next((s.combined for s in scores.values() if s.legal), ()))
+    out.print(table)
+    for name, score in scores.items():
+        if not score.legal:
+            out.print(f"{name}: {score.status}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _totals(results: list[Evaluation], shape: Deployment, plan: int, serve: int) -> Table:
+    size = f"{shape.num_experts} experts / {shape.num_slots} slots / {shape.num_gpus} GPUs"
+    table = Table(title=f"planned on window {plan}, serving window {serve}: {shape.policy} policy, {size}")
+    table.add_column("map", overflow="fold")
+    table.add_column("window")
+    for column in ("GPU", "slot", "mean gap", "worst", "same-GPU", "moved"):
+        table.add_column(column, justify="right")
+    for result in results:
+        moved = "-" if result.moved is None else str(sum(result.moved))
+        for name, score in (("planning", result.planning), ("serving", result.serving)):
+            first = name == "planning"
+            table.add_row(
+                result.name if first else "",
+                name,
+                f"{score.balancedness_gpu:.4f}",
+                f"{score.balancedness_expert:.4f}",
+                f"{100 * fmean(score.gaps):.3f} %",
+                f"{100 * max(score.gaps):.2f} %",
+                str(sum(result.duplicates)) if first else "",
+                moved if first else "",
+                end_section=not first,
+            )
+    table.caption = (
+        "GPU, slot: balancedness, mean over maximum, 1 is perfect; gap: to the certified bound of that window; "
+        "same-GPU: replicas beside another of their expert"
+    )
+    return table
+
+
+def _by_step(
+    recorded: LoadTrace, windowed: LoadTrace, chosen: Split, shape: Deployment, planned: list[PlannedMap]
+) -> dict[str, PerStep]:
+    from eplb_gap.analysis.per_step import per_step, serving_steps
+
+    steps = serving_steps(recorded, windowed, chosen)
+    return {one.name: per_step(one.regular("--map"), steps, shape) for one in planned}
+
+
+def _steps(steps: dict[str, PerStep], window: int) -> Table:
+    table = Table(title=f"the recorded steps of serving window {window}")
+    table.add_column("map", overflow="fold")
+    for column in ("window's sum", "steps", "flattered by", "worst step", "10 %", "median", "90 %"):
+        table.add_column(column, justify="right")
+    for name, one in steps.items():
+        cells = [f"{one.of_window:.4f}", f"{one.balancedness:.4f}", f"{100 * one.flattery:.2f} points"]
+        table.add_row(name, *cells, *(f"{value:.4f}" for value in one.quantiles()[:4]))
+    table.caption = "GPU balancedness; steps: sum of means over sum of maxima, which latency follows"
+    return table
+
+
+def _layers(result: Evaluation, identifiers: list[int]) -> Table:
+    table = Table(title=result.name)
+    for column in ("layer", "planning", "bound", "gap, %", "serving", "bound", "gap, %", "duplicates", "moved"):
+        table.add_column(column, justify="right")
+    for row, identifier in enumerate(identifiers):
+        cells = [str(identifier)]
+        for score in (result.planning, result.serving):
+            cells += [f"{float(score.makespans[row]):.1f}", f"{float(score.bounds[row]):.1f}", f"{100 * score.gaps[row]:.3f}"]
+        moved = "-" if result.moved is None else str(result.moved[row])
+        table.add_row(*cells, str(result.duplicates[row]), moved)
+    return table
+
+
+def explain(
+    loads: Loads,
+    served: Annotated[str, typer.Option("--map", help="The map that serves: a file, or a method that plans it.")] = "fast",
+    method: Annotated[
+        str | None, typer.Option(help="Method that is replanned on the serving window; by default --map's, or fast.")
+    ] = None,
+    format: Format = None,
+    window: Window = None,
+    deployment: DeploymentName = None,
+    slots: Slots = None,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    groups: Groups = None,
+    policy: Policy = PolicyChoice.as_deployed,
+    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
+    plan_window: PlanWindow = None,
+    serve_window: ServeWindow = None,
+    map_format: MapFormat = None,
+    figure: Annotated[Path | None, typer.Option(help="Write the waterfall: .png, .pdf or .svg.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say where the balance of the serving window is lost, step by step, and what would help most."""
+    from eplb_gap.analysis import page as html_page
+    from eplb_gap.analysis.explain import explain as run
+    from eplb_gap.analysis.explain import summary
+    from eplb_gap.analysis.verdict import verdict
+    from eplb_gap.analysis.windows import split
+    from eplb_gap.heuristics.registry import DEFAULT_METHOD
+    from eplb_gap.problem.formats.containers.files import write_atomically
+
+    if figure is not None and figure.suffix not in FIGURES:
+        raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")
+    for path, option in ((figure, "--figure"), (page, "--html")):
+        if path is not None:
+            writable_folder(path.parent, option)
+    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    chosen = split(trace, plan_window, serve_window)
+    one = planned_map(served, chosen.history, shape, map_format, layer_ids(trace))
+    with Status(f"explaining ({COMPILES})", console=log) as status:
+        result = run(
+            chosen,
+            shape,
+            one.regular("--map"),
+            one.name,
+            method or one.method or DEFAULT_METHOD,
+            lambda what: status.update(f"explaining ({COMPILES}): {what}"),
+        )
+    if page is not None:
+        write_atomically(page, html_page.render(result, loads.name, layer_ids(trace)).encode())
+    if figure is not None:
+        from eplb_gap.analysis.figures import waterfall
+
+        waterfall.write(result, figure)
+    if as_json:
+        print(json.dumps({**summary(result, layer_ids(trace)), "verdict": verdict(result)}))
+        return
+    out.print(_chain(result))
+    for line in verdict(result):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _chain(result: Explanation) -> Table:
+    from eplb_gap.analysis.explain import STEPS
+    from eplb_gap.analysis.verdict import points
+
+    table = Table(title=f"{result.map_name}, planned on window {result.plan_window}, serving window {result.serve_window}")
+    table.add_column("step")
+    for column in ("points", "excess reached, %", "layers: least", "median", "most"):
+        table.add_column(column, justify="right")
+    layers = [result.layer_steps(layer) for layer in range(len(result.mean))]
+    for level, (key, value) in zip(result.levels[1:], result.steps().items(), strict=True):
+        low, high = points(result.total(level.lower)), points(result.total(level.upper))
+        known = high if low == high else f"{low} to {high}"
+        spread = [
+            points(step) for step in (min(s[key] for s in layers), median(s[key] for s in layers), max(s[key] for s in layers))
+        ]
+        table.add_row(STEPS[key], f"{100 * float(value):+.2f}", known, *spread)
+    table.caption = "excess: load of the fullest GPUs above the mean; steps add up exactly; an interval is an optimum's"
+    return table

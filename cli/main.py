@@ -1,0 +1,52 @@
+"""The command line ``eplb-gap``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from eplb_gap.cli import converting, judging, measuring, recording, sizing, solving
+from eplb_gap.cli.options import INTERRUPTED, log
+from eplb_gap.problem import InputError, PlacementError
+from eplb_gap.problem.certificate import CertificateError
+
+app = typer.Typer(
+    name="eplb-gap",
+    help="Optimal placements, certified bounds and optimality gaps for expert-parallel load balancing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    solving.solve,
+    judging.evaluate,
+    judging.explain,
+    measuring.calibrate,
+    sizing.capacity,
+    measuring.bench,
+    recording.record,
+    converting.convert,
+    solving.verify,
+    measuring.reproduce,
+    measuring.status,
+):
+    app.command()(command)
+
+
+RESUMABLE = {"bench", "record", "reproduce"}
+"""Commands that go on where an interrupted run was."""
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit code 2, Ctrl-C with exit code 130."""
+    try:
+        app(standalone_mode=True)
+    except (InputError, PlacementError, CertificateError) as error:
+        log.print(f"eplb-gap: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            kept = "; what was finished is kept" if set(sys.argv[1:2]) <= RESUMABLE else ""
+            log.print(f"eplb-gap: interrupted{kept}")
+        raise

@@ -1,0 +1,72 @@
+"""Maps that a command line names: a file of a serving system, or a method that plans one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eplb_gap.problem import Deployment, InputError, Placement
+from eplb_gap.problem.uneven_map import UnevenMap
+
+
+@dataclass(frozen=True)
+class PlannedMap:
+    """A map and where it comes from.
+
+    Parameters
+    ----------
+    name : str
+        File name or method.
+    placed : Placement or UnevenMap
+    method : str or None
+        The method that planned it; None for a file.
+    """
+
+    name: str
+    placed: Placement | UnevenMap
+    method: str | None
+
+    def regular(self, option: str) -> Placement:
+        """Return the placement, or refuse a map whose GPUs hold unequal numbers of experts."""
+        if isinstance(self.placed, UnevenMap):
+            raise InputError(f"{option} {self.name}: {self.placed.describe()}; equal numbers are needed here")
+        return self.placed
+
+
+def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: str | None, layer_ids: list[int]) -> PlannedMap:
+    """Plan with the method of that name or the configuration in that file, or read the map in it.
+
+    Parameters
+    ----------
+    name : str
+        Key of :data:`heuristics.METHODS`, path of a configuration (.toml, as calibration writes) or of a map file.
+    history : ndarray
+        int64 [windows, layers, experts]; what a method plans on: the last window, or more of them if it takes a history.
+    deployment : Deployment
+    format : str or None
+        Format of the file.
+    layer_ids : list of int
+        Which layer of the model each row of the loads is.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or the file is no map of this deployment.
+    """
+    from eplb_gap import heuristics
+    from eplb_gap.heuristics.registry import planning_loads
+    from eplb_gap.problem import formats
+
+    if name in heuristics.METHODS:
+        return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name), name)
+    if not Path(name).exists():
+        raise InputError(f"{name!r} is neither a file nor a method; the methods are {', '.join(heuristics.METHODS)}")
+    if Path(name).suffix == ".toml":
+        return PlannedMap(Path(name).name, heuristics.rebalance(history[-1], deployment, config=name), None)
+    placed = formats.read_map(Path(name), deployment, format, layer_ids)
+    layers = placed.num_layers
+    if layers != history.shape[1]:
+        raise InputError(f"map {name} has {layers} layers; the loads have {history.shape[1]}")
+    return PlannedMap(Path(name).name, placed, None)

@@ -1,0 +1,175 @@
+"""``reproduce``, ``bench``, ``calibrate`` and ``status``: measurements over many cells."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from eplb_gap.cli.options import (
+    DeploymentName,
+    DuplicatesChoice,
+    DuplicatesOption,
+    Format,
+    Gpus,
+    Groups,
+    JsonFlag,
+    Loads,
+    Nodes,
+    Policy,
+    PolicyChoice,
+    Slots,
+    Window,
+    log,
+    out,
+    read_problem,
+    writable_folder,
+)
+from eplb_gap.problem import InputError
+
+SchedulerAddress = Annotated[
+    str | None, typer.Option("--scheduler", help="Dask scheduler, tcp://HOST:PORT, whose workers run the cells instead.")
+]
+
+
+def reproduce(
+    runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    everything: Annotated[bool, typer.Option("--all", help="The whole grid, benches too: hours; can be stopped.")] = False,
+    scheduler: SchedulerAddress = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the ten seed programs against proven optima, print the tables, compare with the published rows."""
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; at least 1 is needed")
+    if everything:
+        from eplb_gap.experiments.published.reproduce_all import reproduce_all as run
+    else:
+        from eplb_gap.experiments.published.reproduce import reproduce as run
+    report = run(runs, workers, log, scheduler)
+    comparison = report.comparison
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "equal": comparison.equal,
+                    "intersecting": comparison.intersecting,
+                    "new": comparison.new,
+                    "problems": comparison.problems,
+                }
+            )
+        )
+    else:
+        print(report.tables)
+        written = f"tables and figures in {runs}/" if report.tables else "no tables and figures: they need the rows of all cells"
+        print(
+            f"rows: {comparison.equal} equal to the published ones, {comparison.intersecting} solver intervals meet them, "
+            f"{comparison.new} new; {written}"
+        )
+    for problem in comparison.problems:
+        log.print(f"differs from the published row: {problem}", markup=False)
+    if comparison.problems:
+        raise typer.Exit(1)
+
+
+def calibrate(
+    loads: Loads,
+    format: Format = None,
+    window: Window = None,
+    deployment: DeploymentName = None,
+    slots: Slots = None,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    groups: Groups = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="CPU ms that planning a window may take; by default what the default method takes.")
+    ] = None,
+    policy: Policy = PolicyChoice.as_deployed,
+    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for config.toml and the figure.")] = Path("runs/calibration"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose a configuration on the first two thirds of the windows, report it on the others, write it for `rebalance`."""
+    from rich.progress import Progress
+
+    from eplb_gap.analysis import calibration
+    from eplb_gap.analysis.figures import calibration_front
+
+    if budget_ms is not None and not budget_ms >= 0:
+        raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
+    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    writable_folder(folder, "--out")
+    name = deployment or f"{shape.num_experts}/{shape.num_slots}/{shape.num_gpus}"
+    with Progress(console=log) as bar:
+        task = bar.add_task("calibrating", total=None)
+        result = calibration.calibrate(
+            trace.loads,
+            shape,
+            calibration.candidates(),
+            budget_ms,
+            tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
+        )
+        bar.update(task, description="done", completed=1, total=1)
+    written = [
+        calibration.save(result, folder, loads.name, f"{name} ({shape.policy})"),
+        *calibration_front.draw(result, f"{name}, {shape.policy}", folder),
+    ]
+    if as_json:
+        print(json.dumps({**calibration.summary(result), "files": [str(path) for path in written]}))
+    else:
+        print(calibration.report(result))
+        print("written: " + ", ".join(map(str, written)))
+
+
+class Bench(StrEnum):
+    """What a bench measures."""
+
+    solvers = "solvers"
+    heuristics = "heuristics"
+    serving = "serving"
+    regimes = "regimes"
+
+
+def bench(
+    what: Annotated[Bench, typer.Argument(help="What to measure.")],
+    runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
+    workers: Annotated[int, typer.Option(help="Processes for what is not timed against a level.")] = 2,
+    scheduler: SchedulerAddress = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure exact engines, heuristics or planning for serving against their levels, or regime by regime; resumable."""
+    from eplb_gap.experiments.measuring import rows
+    from eplb_gap.experiments.studies.jobs import BENCHES
+
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; at least 1 is needed")
+    chosen = BENCHES[what]
+    measured = chosen.run(runs, workers, log, scheduler)
+    failed = any(map(rows.failed, measured))
+    if as_json or not failed:
+        print(json.dumps(measured) if as_json else chosen.tables(measured))
+    if failed:
+        log.print("no tables: they need the rows of all cells")
+        raise typer.Exit(1)
+
+
+def status(
+    runs: Annotated[Path, typer.Option(help="Folder with rows.")] = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Say how many cells of every job are done, failed and missing in a folder of rows, at this revision."""
+    from eplb_gap.experiments.published import status as found
+
+    with log.status("counting cells"):  # a fresh checkout compiles kernels to find out which balancers plan where
+        counts = found.status(runs)
+    if as_json:
+        print(json.dumps(counts))
+        return
+    table = Table("job", "suite", *(Column(name, justify="right") for name in ("done", "failed", "missing")), box=None)
+    for suite, count in counts.items():
+        table.add_row(count["job"], suite, *(str(count[name]) for name in ("done", "failed", "missing")))
+    out.print(table)

@@ -1,0 +1,73 @@
+"""``record``: loads of a small model trained for this purpose."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eplb_gap.cli.options import JsonFlag, log, out
+from eplb_gap.problem import InputError
+
+
+def record(
+    corpus: Annotated[Path, typer.Option(help="Folder with one sub-folder of UTF-8 text files per domain.")],
+    trace: Annotated[Path, typer.Option("--out", help="Per-step trace to write (.npz).")],
+    checkpoint: Annotated[Path, typer.Option(help="Model file; training goes on from it.")] = Path("runs/moe.pt"),
+    tiny: Annotated[bool, typer.Option("--tiny", help="A seconds-long recording over any domains.")] = False,
+    single_domains: Annotated[
+        bool, typer.Option("--single-domains", help="Serve one domain after the other, 100 steps each.")
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="For another model than that of the shipped trace.", show_default=False),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train the small mixture-of-experts model on a folder of text, serve shifting traffic, record the expert loads."""
+    import torch
+    from rich.progress import Progress
+
+    from eplb_gap.experiments.loads.moe_trace.config import RecordConfig, single_domains_config, tiny_config
+    from eplb_gap.experiments.loads.moe_trace.recorder import record as run
+    from eplb_gap.experiments.measuring import rows
+
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; at least 1 is needed")
+    if not corpus.is_dir():
+        raise InputError(f"--corpus is {corpus}; a folder with a sub-folder of text files per domain is needed")
+    torch.set_num_threads(threads)
+    domains = tuple(sorted(p.name for p in corpus.iterdir() if p.is_dir()))
+    if not domains:
+        raise InputError(f"--corpus {corpus} has no sub-folder; one per domain is needed")
+    if tiny and single_domains:
+        raise InputError("--tiny and --single-domains are given; only one of the two can be recorded")
+    config = tiny_config(domains) if tiny else single_domains_config() if single_domains else RecordConfig()
+    if seed is not None:
+        config = replace(config, seed=seed)
+    with Progress(console=log) as bar:
+        task = bar.add_task("training", total=None)
+        steps = run(
+            corpus, checkpoint, config, lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+        )
+    steps.provenance["revision"] = rows.environment()["revision"]
+    steps.save(trace)
+    windows = steps.windowed(config.serve.window_steps)
+    windowed = trace.with_name(f"{trace.stem}-windows.npz")
+    windows.save(windowed)
+    summary = {
+        "steps": str(trace),
+        "windows": str(windowed),
+        "shape": list(windows.loads.shape),
+        "skew": {name: values.round(4).tolist() for name, values in windows.skew(config.model.groups).items()},
+        "drift": windows.drift().round(4).tolist(),
+        "training": steps.provenance["training"],
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        out.print_json(data=summary)

@@ -1,5 +1,0 @@
-"""``python -m experiments`` is the command ``eplb-gap``."""
-
-from experiments.cli import main
-
-main()

@@ -1,0 +1,201 @@
+"""The tables that the paper shows, from the published rows, as CSV files that typst reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from statistics import fmean, median, stdev
+
+from eplb_gap.experiments.exhibits.paper_numbers import BASE, SETTINGS, gain, interval_text
+from eplb_gap.experiments.exhibits.tables import PUBLISHED, case_bounds, layer_gaps, pick, protocol_rows
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.studies import decomposition, head_to_head, held_out, history_serving, levels, regimes, split_serving
+from eplb_gap.experiments.studies.gaps import TRACES
+from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
+from eplb_gap.problem.metrics import optimality_gap
+
+Table = list[list[str]]
+MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
+"""A hyphen that is a sign."""
+
+SHOWN_HISTORIES = (("recorded", 4), ("calibrated", 4), ("mix", 8), ("alternating", 4), ("mix of six", 8), ("stationary", 8))
+PAIRED_FAMILIES = ("ln.6", "ln1.0", "zipf.8", *TRACES)
+
+
+def _two(values: list[float], digits: int = 2) -> str:
+    return f"{100 * fmean(values):.{digits}f} / {100 * max(values):.{digits}f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+
+
+def by_regime(measured: list[Row]) -> Table:
+    """Mean gap of every balancer in every regime, with its interval over instances; balancers that agree are one line."""
+    found = regimes.gaps(measured)
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for method in regimes.ranked(found):
+        cells = []
+        for name in regimes.REGIMES:
+            instances = found[name].get(method)
+            cells.append(interval_text(regimes.mean_percent(instances), 2) if instances else "-")
+        lines.setdefault(tuple(cells), []).append(method)
+    header = [f"{name} ({len(found[name][regimes.SOLVER])})" for name in regimes.REGIMES]
+    return [["method", *header], *([", ".join(names), *cells] for cells, names in lines.items())]
+
+
+def held(measured: list[Row]) -> Table:
+    """Held-out calibrated traces: gap, gains over DeepSeek's algorithm with intervals and effects, and what survives."""
+    body = [["policy, method", "gap, %", "planning gain", "effect", "serving gain", "effect", "survives, %"]]
+    for policy, methods_of in held_out.ONE_WINDOW.items():
+        for method in (name for name in (*methods_of, *held_out.ON_HISTORY) if name != BASE):
+            sides = [held_out.over_seeds(measured, policy, method, side) for side in ("planning", "serving")]
+            cells = [c for found in sides for c in (interval_text(found.difference, 2, sign=True), f"{found.effect:+.2f}")]
+            line = [held_out.gap_text(measured, "calibrated", policy, method), *cells]
+            body.append([f"{policy}, {method}", *line, held_out.survives(measured, policy, method)])
+    return body
+
+
+def engines(measured: list[Row]) -> Table:
+    """How far the exact engines get on every kind of instance."""
+    found = [row for row in measured if row["suite"] == "levels"]
+    body = [["k", "experts/slots/GPUs, loads", "within, %", "reached", "equal fractions", "worst gap, %", "s, median", "worst"]]
+    for policy, total, gap, _ in levels.FLAGSHIP_LEVELS:
+        row = next(r for r in found if r["instance"] == f"flagship {policy} {total:g} {gap:g}")
+        reached, equal = (sum(g <= limit for g in row["gap"]) for limit in (gap, 0))
+        name = f"256/288/32 {policy}, calibrated, {total:,} tokens"
+        line = [f"{reached}/{len(row['gap'])}", str(equal), f"{100 * max(row['gap']):.5f}"]
+        body.append(["9", name, f"{100 * gap:g}", *line, _seconds(median(row["seconds"])), _seconds(max(row["seconds"]))])
+    for level in levels.LEVELS:
+        names = {level.instance(family) for family in level.families}
+        rows = [row for row in found if row["instance"] in names]
+        gaps, seconds = [row["gap"][0] for row in rows], [row["wall_seconds"] for row in rows]
+        line = [f"{sum(g <= level.gap for g in gaps)}/{len(gaps)}", str(sum(g == 0 for g in gaps)), f"{100 * max(gaps):.4f}"]
+        name = level.instance(", ".join(level.families))
+        times = [_seconds(median(seconds)), _seconds(max(seconds))]
+        body.append([str(level.slots // level.gpus), name, f"{100 * level.gap:g}", *line, *times])
+    return [body[0], *sorted(body[1:], key=lambda cells: int(cells[0]))]
+
+
+def methods(measured: list[Row]) -> Table:
+    """Planners on the flagship: time, gap on both traces, balancedness on the window served."""
+    body = [["policy", "method", "ms", "recorded", "calibrated", "recorded", "calibrated"]]
+    for policy in head_to_head.POLICIES:
+        timed = head_to_head.seconds(measured, policy)
+        for method in sorted(timed, key=lambda name: timed[name]["median_seconds"]):
+            gaps = [_two(head_to_head.mean_gaps(measured, name, policy, method), 3) for name in TRACES]
+            served = [f"{fmean(pick(measured, 'heuristics', f'{name} {policy}', method)['serving']):.4f}" for name in TRACES]
+            body.append([policy, method, f"{1000 * timed[method]['median_seconds']:.2f}", *gaps, *served])
+    return body
+
+
+def paired(measured: list[Row]) -> Table:
+    """Programs at two slots per GPU: mean gap to the mean load and to the proven bound; equal rows are one."""
+    at = [pick(measured, "findings", f"256/288/144 {family}", "auto") for family in PAIRED_FAMILIES]
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for name in at[0]["programs"]:
+        cells = []
+        for row in at:
+            both = [
+                fmean(optimality_gap(Fraction(u), Fraction(v)) for u, v in zip(row["programs"][name], row[side], strict=True))
+                for side in ("mean", "lower")
+            ]
+            cells.append(" / ".join(f"{100 * value:.2f}" for value in both))
+        label = str(list(SEED_PROGRAMS).index(name)) if name in SEED_PROGRAMS else "Adams, folded"
+        lines.setdefault(tuple(cells), []).append(label)
+    proven = [f"{row['status'].count('optimal')} of {len(row['status'])}" for row in at]
+    named = [[", ".join(sorted(labels)), *cells] for cells, labels in lines.items()]
+    return [["program", *PAIRED_FAMILIES], *named, ["proven optimal", *proven]]
+
+
+def survival(measured: list[Row]) -> Table:
+    """What a map within a hundredth of a percent of optimal gains where it was planned, and where it serves."""
+    body = [
+        ["trace, policy", "planned by DeepSeek", "by fast-split", "gain, points", "serving", "serving", "gain, points [95 %]"]
+    ]
+    for name, policy in SETTINGS:
+        cells = []
+        for side in ("planning", "serving"):
+            pair = [pick(measured, "heuristics", f"{name} {policy}", method)[side] for method in (BASE, "fast-split")]
+            mean, low, high = gain(measured, name, policy, "fast-split", side)
+            interval = f" [{low:+.2f}, {high:+.2f}]" if side == "serving" else ""
+            cells += [*(f"{fmean(values):.4f}" for values in pair), f"{mean:+.2f}{interval}"]
+        body.append([f"{name}, {policy}", *cells])
+    return body
+
+
+def steps(measured: list[Row]) -> Table:
+    """The decomposition of the excess on the serving window."""
+    body = [["trace, policy", *decomposition.STEPS.values(), "excess"]]
+    for name, policy in SETTINGS:
+        found = decomposition.steps(measured, name, policy, BASE)
+        totals = [sum(values) for values in zip(*found.values(), strict=True)]
+        body.append([f"{name}, {policy}", *(f"{fmean(v):.2f} ± {stdev(v):.2f}" for v in (*found.values(), totals))])
+    return body
+
+
+def histories(measured: list[Row]) -> Table:
+    """Sample-average placement on several kinds of traffic."""
+    body = [["traffic, policy, windows", "pairs", "last", "sum", "sample average", "against last", "against sum"]]
+    for name, windows in SHOWN_HISTORIES:
+        for policy in head_to_head.POLICIES:
+            row = history_serving.find(measured, name, policy, windows)
+            means = [f"{fmean(row['served'][plan]):.4f}" for plan in ("last", "sum", "sample-average")]
+            gains = [
+                "{:+.1f} [{:+.1f}, {:+.1f}]".format(*history_serving.gain(row, "sample-average", base))
+                for base in ("last", "sum")
+            ]
+            body.append([f"{name}, {policy}, {windows}", str(len(row["served"]["last"])), *means, *gains])
+    return body
+
+
+def shares(measured: list[Row]) -> Table:
+    """The optimal token split on the serving window."""
+    body = [["trace, policy", "map", "even", "past shares", "best shares", "oracle map", "closed, %"]]
+    for name, policy in SETTINGS:
+        for planner in split_serving.MAPS:
+            served = pick(measured, split_serving.SUITE, f"{name} {policy}", planner)["served"]
+            means = [f"{fmean(served[key]):.4f}" for key in ("even", "past", "best", "oracle")]
+            closed = f"{100 * split_serving.closed(measured, name, policy, planner):.1f}"
+            body.append([f"{name}, {policy}", planner, *means, closed])
+    return body
+
+
+def metric(measured: list[Row]) -> Table:
+    """Ten published programs as the published metric and as the GPUs see them."""
+    case = "flagship-calibrated"
+    bounds = case_bounds(measured, case)
+    body = [["program", "published", "expert level", "GPU level", "GPU level, serving", "gap, %, mean / worst"]]
+    for generation, method in enumerate(SEED_PROGRAMS):
+        at = protocol_rows(measured, "calibrated", method)[:-1]
+        means = [fmean(row[side][level] for row in at) for side, level in SEEN]
+        gaps = layer_gaps(pick(measured, "gap", case, method), bounds)
+        body.append([f"{generation} {method}", PUBLISHED[method][0], *(f"{value:.4f}" for value in means), _two(gaps)])
+    return body
+
+
+SEEN = (("planning", "expert"), ("planning", "gpu"), ("serving", "gpu"))
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], Table]]] = {
+    "by_regime": (("regimes",), by_regime),
+    "held_out": (("held_out",), held),
+    "engines": (("levels",), engines),
+    "methods": (("heuristics", "heuristic_seconds"), methods),
+    "paired": (("findings",), paired),
+    "survival": (("heuristics",), survival),
+    "steps": (("decomposition",), steps),
+    "histories": (("history",), histories),
+    "shares": (("token_split",), shares),
+    "metric": (("protocol", "gap"), metric),
+}
+"""The suites that a table draws from, and how, by its name."""
+
+
+def render(table: Table) -> str:
+    """Return a table as CSV text; minus signs are typographic, as in the paper's text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([MINUS.sub("\u2212", cell) for cell in line] for line in table)
+    return text.getvalue()

@@ -1,0 +1,241 @@
+"""Small valid files of every format of recorded loads, built to the descriptions: what tests read and the fuzzer damages."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eplb_gap.problem import LoadTrace
+
+STEPS, LAYERS, EXPERTS, RANKS = 4, 3, 4, 2
+DENSE = 1
+"""Layers without experts that come first in the model of the formats that count all layers."""
+PHY2LOG = np.array([[0, 1, 2, 3, 0, 1], [3, 2, 1, 0, 3, 3], [0, 1, 2, 3, 2, 1]])
+
+
+def sample_loads() -> np.ndarray:
+    """Return the loads that every sample holds, int64 [steps, layers, experts]; each is even and at least 10."""
+    return 2 * np.random.default_rng(7).integers(5, 50, (STEPS, LAYERS, EXPERTS))
+
+
+def write_samples(folder: Path, name: str) -> Path:
+    """Write the sample of one format.
+
+    Parameters
+    ----------
+    folder : Path
+        Created; it should be empty.
+    name : str
+        Key of :data:`SAMPLES`; the part before ``:`` is the format.
+
+    Returns
+    -------
+    Path
+        What to read: a file, or the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    loads = sample_loads()
+    for file, content in SAMPLES[name](loads).items():
+        (folder / file).write_bytes(content)
+    written = sorted(SAMPLES[name](loads))
+    return folder / written[0] if len(written) == 1 else folder
+
+
+def _trace(loads: np.ndarray) -> dict[str, bytes]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        LoadTrace(loads, {"window_steps": 1}).save(Path(folder) / "trace.npz")
+        return {"trace.npz": (Path(folder) / "trace.npz").read_bytes()}
+
+
+def _sglang_stat(loads: np.ndarray) -> dict[str, bytes]:
+    """Two unused rows of the circular buffer, and the dense layers, are zero."""
+    counts = np.zeros((STEPS + 2, DENSE + LAYERS, EXPERTS), dtype=np.int32)
+    counts[:STEPS, DENSE:] = loads
+    content = {"rank": 0, "logical_count": _tensor(counts), "average_utilization_rate_over_window": 0.5}
+    return {"expert_distribution_recorder_1719912345.125.pt": _torch(content)}
+
+
+def _sglang_passes(loads: np.ndarray, per_token: bool) -> dict[str, bytes]:
+    """Ranks share the tokens of a pass by parts that differ, replicas share an expert's likewise; clocks differ too."""
+    table = np.vstack([np.resize(np.arange(EXPERTS), (DENSE, PHY2LOG.shape[1])), PHY2LOG])
+    files = {}
+    for rank in range(RANKS):
+        records = []
+        for step in range(STEPS):
+            counts = np.zeros(table.shape, dtype=np.int32)
+            counts[DENSE:] = _physical(loads[step] // 2 + (1 if rank else -1))
+            record = {
+                "forward_pass_id": 10 + step,
+                "rank": rank,
+                "gatherer_key": "primary",
+                "global_physical_count": _tensor(counts),
+            }
+            if per_token:
+                chosen = np.full((len(table), 2, 8), -1, dtype=np.int32)
+                record |= {"input_ids": [1, 2], "positions": [0, 1], "extend_seq_lens": [2], "forward_mode": 1}
+                record |= {"topk_ids_of_layer": _tensor(chosen), "misc_objects": []}
+            records.append(record)
+        content = {"records": records, "last_physical_to_logical_map": _tensor(table)}
+        files[f"expert_distribution_recorder_1719912345.{rank + 1}_{rank}.pt"] = _torch(content)
+    return files
+
+
+def _physical(loads: np.ndarray) -> np.ndarray:
+    """Give the first slot of an expert all its tokens but one for each other slot."""
+    slots = np.ones_like(PHY2LOG)
+    for layer, row in enumerate(PHY2LOG):
+        for expert in range(EXPERTS):
+            held = np.flatnonzero(row == expert)
+            slots[layer, held[0]] = loads[layer, expert] - (held.size - 1)
+    return slots
+
+
+def _tensorrt_llm(loads: np.ndarray) -> dict[str, bytes]:
+    from safetensors.numpy import save
+
+    files = {"meta_info.json": json.dumps({"num_experts": EXPERTS, "num_experts_per_token": 2}).encode()}
+    for rank in range(RANKS):
+        part = loads // 2 + (1 if rank else -1)
+        keys = np.ndindex(STEPS, LAYERS)
+        files[f"rank{rank}.safetensors"] = save({f"{100 + s}_{DENSE + i}": part[s, i] for s, i in keys})
+    files["rank0_raw.safetensors"] = b"token_selected_experts are not read"
+    return files
+
+
+def _vllm(loads: np.ndarray) -> dict[str, bytes]:
+    table = PHY2LOG.tolist()
+    snapshots = [
+        {
+            "step": 100 * (index + 1),
+            "window_expert_load": _physical(step).tolist(),
+            "latest_expert_load": _physical(step).tolist(),
+            "physical_to_logical_map": table,
+        }
+        for index, step in enumerate(loads)
+    ]
+    shape: dict[str, Any] = {"world_size": 2, "num_moe_layers": LAYERS, "num_physical_experts": PHY2LOG.shape[1]}
+    shape |= {"num_logical_experts": EXPERTS, "num_redundant_experts": 2, "window_size": 50}
+    return {"model.json": json.dumps({**shape, "snapshots": snapshots}).encode()}
+
+
+def _vllm_ascend(loads: np.ndarray) -> dict[str, bytes]:
+    return {"loads.pt": _torch(_tensor(loads[0]))}
+
+
+def _adrs(loads: np.ndarray) -> dict[str, bytes]:
+    records = [{"logical_expert_load": step.tolist()} for step in loads]
+    return {"expert-load.json": json.dumps({"description": "a sample", "load_history": records}).encode()}
+
+
+def _rows(loads: np.ndarray) -> np.ndarray:
+    index = np.indices(loads.shape).reshape(3, -1)
+    return np.vstack([index[0], index[1] + DENSE, index[2], loads.ravel()])
+
+
+def _csv(loads: np.ndarray) -> dict[str, bytes]:
+    lines = ["window,layer,expert,tokens", *(",".join(map(str, row)) for row in _rows(loads).T.tolist())]
+    return {"loads.csv": ("\n".join(lines) + "\n").encode()}
+
+
+def _parquet(loads: np.ndarray) -> dict[str, bytes]:
+    import polars
+
+    buffer = io.BytesIO()
+    polars.DataFrame(_rows(loads).T, schema=["window", "layer", "expert", "tokens"], orient="row").write_parquet(buffer)
+    return {"loads.parquet": buffer.getvalue()}
+
+
+def _npy(loads: np.ndarray) -> dict[str, bytes]:
+    buffer = io.BytesIO()
+    np.save(buffer, loads)
+    return {"loads.npy": buffer.getvalue()}
+
+
+def _npz(loads: np.ndarray) -> dict[str, bytes]:
+    return {"loads.npz": _archive({"loads": loads})}
+
+
+def _omni_csv(loads: np.ndarray) -> dict[str, bytes]:
+    """The counts are taken for units of 128 tokens."""
+    files = {}
+    for index, step in enumerate(loads):
+        rows = [f"layer_{layer}," + ",".join(map(str, row)) for layer, row in enumerate(step.tolist())]
+        header = "," + ",".join(f"ep_{expert}" for expert in range(EXPERTS))
+        name = f"topk_ids_count_20250527_093605_decode_step{100 * index}to{100 * index + 99}.csv"
+        files[name] = ("\n".join([header, *rows]) + "\n").encode()
+    return files
+
+
+def _omni_activations(loads: np.ndarray) -> dict[str, bytes]:
+    files = {}
+    for (step, counts), rank in ((pair, rank) for pair in enumerate(loads) for rank in range(RANKS)):
+        part = np.split(counts, RANKS, axis=1)[rank]
+        lines = ("\t".join(map(str, row)) + "\t\n" for row in part.tolist())
+        files[f"activation_counts_recordstep_{step + 1}_rank_{rank}.txt"] = "".join(lines).encode()
+    return files
+
+
+def _megatron(loads: np.ndarray) -> dict[str, bytes]:
+    files = {}
+    for rank in range(RANKS):
+        part = (loads // 2 + (1 if rank else -1)).transpose(1, 0, 2).astype(np.int32)
+        entries = {
+            "dump_version": np.asarray("mcore_ep_load_dump_v1"),
+            "capture_id": np.asarray("capture"),
+            "loads": part,
+            "layer_numbers": np.arange(LAYERS, dtype=np.int32) + DENSE,
+            "forward_counts": np.full(LAYERS, STEPS, dtype=np.int32),
+            "ep_group_ranks": np.arange(RANKS, dtype=np.int32),
+            "ep_rank": np.int32(rank),
+            "ep_size": np.int32(RANKS),
+            "global_rank": np.int32(rank),
+        }
+        files[f"mcore_ep_loads_rank{rank}_capture.npz"] = _archive(entries)
+    return files
+
+
+def _archive(entries: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **entries)
+    return buffer.getvalue()
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(array.copy())
+
+
+def _torch(content: Any) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
+    "eplb-gap": _trace,
+    "sglang-recorder": _sglang_stat,
+    "sglang-recorder:per_pass": lambda loads: _sglang_passes(loads, per_token=False),
+    "sglang-recorder:per_token": lambda loads: _sglang_passes(loads, per_token=True),
+    "tensorrt-llm": _tensorrt_llm,
+    "vllm-snapshots": _vllm,
+    "vllm-ascend": _vllm_ascend,
+    "adrs": _adrs,
+    "csv": _csv,
+    "parquet": _parquet,
+    "npy": _npy,
+    "npz": _npz,
+    "omni-csv": _omni_csv,
+    "omni-activations": _omni_activations,
+    "megatron": _megatron,
+}
+"""Format, and variant where it has several -> what builds the files of the sample from the loads."""

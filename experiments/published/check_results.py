@@ -1,0 +1,275 @@
+"""Check that ``results/`` is what was measured: ``make check-results``; one line per problem, exit code 1 if there is one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, chosen, script
+from eplb_gap.experiments.measuring import row_schema, rows
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.published import rerun, row_proofs
+from eplb_gap.experiments.published.certificates import FOLDER as CERTIFICATES
+from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, block, manifest, name, row_digests
+from eplb_gap.experiments.published.row_proofs import makespans
+from eplb_gap.experiments.studies.gaps import gap_cases
+from eplb_gap.problem import certificate
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
+
+MOST_BYTES = 50_000_000
+SAMPLE = 12
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is checked.
+
+    Parameters
+    ----------
+    results : Path
+        The README and the figures are beside it.
+    lines : dict
+        By file name, what is on every line: a row, or None where a line holds none.
+    """
+
+    results: Path
+    lines: dict[str, list[Row | None]]
+
+    @classmethod
+    def read(cls, results: Path) -> Published:
+        """Read every row; lines that hold none do not stop it."""
+        return cls(results, {p.name: [_row(line) for line in _lines(p)] for p in sorted(results.glob("*.ndjson"))})
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return [row for lines in self.lines.values() for row in lines if row is not None]
+
+    @property
+    def sound(self) -> list[Row]:
+        """The rows that have all their fields."""
+        return [row for row in self.rows if not row_schema.problems(row)]
+
+
+def _lines(path: Path) -> list[bytes]:
+    content = path.read_bytes()
+    return content.removesuffix(b"\n").split(b"\n") if content else []
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+        rows.key(row)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return row
+
+
+def check_size(published: Published) -> list[str]:
+    """All files together are under 50 MB."""
+    size = sum(path.stat().st_size for path in published.results.rglob("*") if path.is_file())
+    return [f"results/ has {size} bytes; at most {MOST_BYTES} are allowed"] if size >= MOST_BYTES else []
+
+
+def check_schema(published: Published) -> list[str]:
+    """Every line is one row, in the file of its suite, with the fields of its kind; no key is there twice."""
+    found = []
+    for file, lines in published.lines.items():
+        found += [f"{file}, line {number}: no result row" for number, row in enumerate(lines, start=1) if row is None]
+        found += [f"{file}: holds {name(row)}" for row in lines if row and f"{row['suite']}.ndjson" != file]
+    counts = Counter(map(name, published.rows))
+    found += [f"{row}: {count} rows of this key" for row, count in counts.items() if count > 1]
+    return found + [f"{name(row)}: {text}" for row in published.rows for text in row_schema.problems(row)]
+
+
+def check_rows(published: Published) -> list[str]:
+    """Every row has the digest that ROWS.sha256 lists, and no row is missing or new."""
+    listed = {}
+    for line in (published.results / ROW_DIGESTS).read_text().splitlines():
+        digest, _, row = line.partition("  ")
+        listed[row] = digest
+    return _differences(listed, row_digests(published.rows), "row")
+
+
+def check_files(published: Published) -> list[str]:
+    """Every file, suite, figure, table and number of the paper is the one that MANIFEST.json lists."""
+    listed, found = json.loads((published.results / MANIFEST).read_text()), manifest(published.results, published.rows)
+    kinds = {"files": "file", "suites": "suite", "figures": "figure", "tables": "table", "numbers": "number"}
+    return [line for part, kind in kinds.items() for line in _differences(listed.get(part, {}), found[part], kind)]
+
+
+def _differences(listed: dict[str, Any], found: dict[str, Any], kind: str) -> list[str]:
+    lines = [f"{kind} {item}: missing" for item in listed.keys() - found.keys()]
+    lines += [f"{kind} {item}: not listed" for item in found.keys() - listed.keys()]
+    lines += [f"{kind} {item}: changed" for item in listed.keys() & found.keys() if listed[item] != found[item]]
+    return sorted(lines)
+
+
+def check_suites(published: Published) -> list[str]:
+    """Every suite that a figure or a table draws from has rows."""
+    present = {row["suite"] for row in published.rows}
+    scripts = {path: (script(text.module), text.suites) for path, text in TEXTS.items()}
+    scripts |= {f"figure {module.__name__.rpartition('.')[2]}": (script(module), module.SUITES) for module in FIGURES}
+    scripts |= {f"README.md, {title}": (script(text.module), text.suites) for title, text in README_BLOCKS.items()}
+    return [
+        f"{exhibit}: {source} draws from suite {suite}, which has no rows"
+        for exhibit, (source, needed) in scripts.items()
+        for suite in needed
+        if suite not in present
+    ]
+
+
+def check_tables(published: Published) -> list[str]:
+    """Every table, drawn from the rows of its own suites alone, is the published one to the byte."""
+    root, found = published.results.parent, []
+    for path, text in TEXTS.items():
+        found += _compared(path, partial(text.render, chosen(published.rows, text.suites)), _text(root / path))
+    readme = _text(root / "README.md")
+    for title, text in README_BLOCKS.items():
+        draw = partial(text.render, chosen(published.rows, text.suites))
+        found += _compared(f"README.md, {title}", draw, block(readme, title))
+    described = block(_text(published.results / "README.md"), row_schema.README_BLOCK)
+    return found + _compared("results/README.md, row schema", row_schema.table, described)
+
+
+def check_figures(published: Published) -> list[str]:
+    """Every figure, drawn from the rows of its own suites alone, is the published one to the byte."""
+    folder = published.results.parent / FIGURE_FOLDER
+    with tempfile.TemporaryDirectory() as fresh:
+        drawn = (_figure_problems(m, chosen(published.rows, m.SUITES), folder, Path(fresh)) for m in FIGURES)
+        return [line for lines in drawn for line in lines]
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _compared(what: str, draw: Callable[[], str], said: str) -> list[str]:
+    try:
+        drawn = draw()
+    except Exception as error:  # rows that somebody changed can fail in any way: that they do is the finding
+        return [f"{what}: cannot be drawn from the rows ({error!r})"]
+    if drawn == said:
+        return []
+    lines = zip([*drawn.splitlines(), ""], [*said.splitlines(), ""], strict=False)
+    number, (new, old) = next(((n, pair) for n, pair in enumerate(lines, start=1) if pair[0] != pair[1]), (1, ("", "")))
+    return [f"{what}, line {number}: is {_around(old, new)!r}, the rows give {_around(new, old)!r}"]
+
+
+def _around(line: str, other: str) -> str:
+    """Return the part of a line where it begins to differ from another."""
+    first = next((at for at, (a, b) in enumerate(zip(line, other, strict=False)) if a != b), min(len(line), len(other)))
+    return line[max(0, first - 20) : first + 40]
+
+
+def _figure_problems(module: Any, measured: list[Row], published: Path, folder: Path) -> list[str]:
+    try:
+        drawn = module.draw(measured, folder)
+    except Exception as error:  # as above
+        return [f"{script(module)}: cannot be drawn from the rows ({error!r})"]
+    found = []
+    for path in drawn:
+        said = published / path.name
+        if not said.exists() or said.read_bytes() != path.read_bytes():
+            found.append(f"{FIGURE_FOLDER}/{path.name}: not what {script(module)} draws from the rows")
+    return found
+
+
+def check_proofs(published: Published) -> list[str]:
+    """Gaps, bounds, kept maps and hashes in the rows agree with each other and with the instances."""
+    return row_proofs.problems(published.sound)
+
+
+def check_certificates(published: Published) -> list[str]:
+    """Every instance of the gap table has a certificate that holds, and no row contradicts it."""
+    found = []
+    for case in gap_cases().values():
+        path = published.results / CERTIFICATES / f"{case.name}.json"
+        label = f"{CERTIFICATES}/{path.name}"
+        try:
+            verdict = certificate.check(path)
+        except (InputError, PlacementError, certificate.CertificateError) as error:
+            found.append(f"{label}: {error}")
+            continue
+        document = json.loads(path.read_text())
+        if document["loads"] != case.loads.tolist() or Deployment(**document["deployment"]) != case.deployment:
+            found.append(f"{label}: is of other loads or another deployment")
+            continue
+        for row in (r for r in published.sound if r["suite"] == "gap" and r["instance"] == case.name):
+            above = (up < low for up, low in zip(makespans(row, "upper"), verdict.lower, strict=False))
+            below = (low > up for low, up in zip(makespans(row, "lower"), verdict.upper, strict=False))
+            if any(above) or any(below):
+                found.append(f"{label}: contradicts {name(row)}")
+    return found
+
+
+CHECKS = {
+    "size": check_size,
+    "schema": check_schema,
+    "rows": check_rows,
+    "files": check_files,
+    "suites of figures and tables": check_suites,
+    "tables drawn again": check_tables,
+    "figures drawn again": check_figures,
+    "proofs in rows": check_proofs,
+    "certificates": check_certificates,
+}
+"""Checks that run nothing anew, in their order."""
+
+
+def check(results: Path, sample: int, seed: int, workers: int, console: Console) -> Iterable[tuple[str, float, list[str]]]:
+    """Yield the name of every check, its seconds and its problems, as it ends."""
+    published = Published.read(results)
+    again = f"rerun of {sample} rows, seed {seed}"
+    run = {again: lambda published: rerun.rerun(rerun.draw(published.sound, sample, seed), workers, console)} if sample else {}
+    for title, function in {**CHECKS, **run}.items():
+        start = time.perf_counter()
+        try:
+            problems = function(published)
+        except (OSError, ValueError) as error:
+            problems = [f"cannot be checked: {error}"]
+        yield title, time.perf_counter() - start, problems
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check, print every check with its result, and return 1 if there is a problem."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eplb_gap.experiments.published.check_results", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--results", type=Path, default=rows.RESULTS, help="folder; README.md and paper/ are beside it")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="rows to run again")
+    parser.add_argument("--seed", type=int, default=None, help="of the sample; another one every time unless given")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the sample")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    given = parser.parse_args(arguments)
+    if given.sample < 0 or given.workers < 1:
+        parser.error("--sample needs a number of at least 0, --workers of at least 1")
+    seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    outcome, failed = {}, 0
+    for title, seconds, problems in check(given.results, given.sample, seed, given.workers, Console(stderr=True)):
+        failed += len(problems)
+        outcome[title] = problems
+        if not given.json:
+            print(f"{title:36} {seconds:6.1f} s  {f'{len(problems)} problem(s)' if problems else 'ok'}", flush=True)
+            for line in problems:
+                print(f"  {line}", flush=True)
+    if given.json:
+        print(json.dumps({"seed": seed, "sample": given.sample, "ok": not failed, "problems": outcome}, indent=1))
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

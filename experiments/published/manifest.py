@@ -1,0 +1,121 @@
+"""What is published: every file, row, figure and table of ``results/`` with its sha256, script and revision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, script
+from eplb_gap.experiments.exhibits.paper_numbers import NUMBERS, matches
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.rows import Row
+
+MANIFEST, ROW_DIGESTS = "MANIFEST.json", "ROWS.sha256"
+APART = {MANIFEST, ROW_DIGESTS, "README.md"}
+"""Files of ``results/`` that are not listed: the two lists themselves and their description."""
+FIGURE_FOLDER = "paper/figures"
+DIGITS = 16
+"""Hexadecimal digits kept of a row's sha256."""
+
+
+def name(row: Row) -> str:
+    """Return a row's key as text: suite | instance | method | seed."""
+    return " | ".join(map(str, rows.key(row)))
+
+
+def row_digest(row: Row) -> str:
+    """Return the first digits of the sha256 of a row: its JSON with sorted keys and no spaces."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:DIGITS]
+
+
+def block(text: str, title: str) -> str:
+    """Return the part of a README between ``<!-- title -->`` and ``<!-- /title -->``; empty where there is none."""
+    found = re.search(rf"<!-- {title} -->\n(.*?)\n<!-- /{title} -->", text, re.DOTALL)
+    return found[1] if found else ""
+
+
+def manifest(results: Path, published: list[Row]) -> dict[str, Any]:
+    """Return what is in ``results`` and drawn from it, as MANIFEST.json says it.
+
+    Parameters
+    ----------
+    results : Path
+        The README and the figures are looked for beside it.
+    published : list of dict
+        Its rows.
+
+    Returns
+    -------
+    dict
+        ``files``: sha256 by path in ``results``. ``suites``: number of rows and their revisions. ``figures`` and ``tables``:
+        script, suites and sha256 by path in the project; the README's tables have their names behind its path. ``numbers``: those
+        of the paper, with value, script, the rows they come from (number, sha256 of their digests) and these rows' revisions.
+    """
+    root = results.parent
+    suites = sorted({row["suite"] for row in published})
+    listed = sorted(p for p in results.rglob("*") if p.is_file() and p.relative_to(results).as_posix() not in APART)
+    return {
+        "files": {p.relative_to(results).as_posix(): _sha256(p.read_bytes()) for p in listed},
+        "suites": {suite: _suite([row for row in published if row["suite"] == suite]) for suite in suites},
+        "figures": _figures(root),
+        "tables": _tables(root),
+        "numbers": _numbers(root, published),
+    }
+
+
+def row_digests(published: list[Row]) -> dict[str, str]:
+    """Return the digest of every row by its name."""
+    return {name(row): row_digest(row) for row in published}
+
+
+def write_manifest(results: Path) -> None:
+    """Write both lists: MANIFEST.json and, one line per row, ROWS.sha256."""
+    published = rows.read_suites(results)
+    digests = row_digests(published)
+    (results / ROW_DIGESTS).write_text("".join(f"{digest}  {key}\n" for key, digest in digests.items()))
+    (results / MANIFEST).write_text(json.dumps(manifest(results, published), indent=1, sort_keys=True) + "\n")
+
+
+def _suite(published: list[Row]) -> dict[str, Any]:
+    return {"rows": len(published), "revisions": sorted({row.get("revision", "unknown") for row in published})}
+
+
+def _figures(root: Path) -> dict[str, Any]:
+    found = {}
+    for module in FIGURES:
+        stem = module.__name__.rpartition(".")[2]
+        for path in (root / FIGURE_FOLDER / f"{stem}.pdf", root / FIGURE_FOLDER / f"{stem}.png"):
+            if path.exists():
+                entry = {"script": script(module), "suites": list(module.SUITES), "sha256": _sha256(path.read_bytes())}
+                found[path.relative_to(root).as_posix()] = entry
+    return found
+
+
+def _tables(root: Path) -> dict[str, Any]:
+    contents = {path: (root / path).read_bytes() for path in TEXTS if (root / path).exists()}
+    readme = root / "README.md"
+    blocks = {f"README.md, {title}": title for title in README_BLOCKS} if readme.exists() else {}
+    contents |= {path: block(readme.read_text(), title).encode() for path, title in blocks.items()}
+    texts = {path: README_BLOCKS[blocks[path]] if path in blocks else TEXTS[path] for path in contents}
+    return {
+        path: {"script": script(texts[path].module), "suites": list(texts[path].suites), "sha256": _sha256(content)}
+        for path, content in contents.items()
+    }
+
+
+def _numbers(root: Path, published: list[Row]) -> dict[str, Any]:
+    path = root / "paper" / "numbers.json"
+    said = json.loads(path.read_text()) if path.exists() else {}
+    digests, found = row_digests(published) if said else {}, {}
+    for number, given in said.items():
+        used = [row for row in published if matches(row, NUMBERS[number].patterns)] if number in NUMBERS else []
+        listed = "".join(sorted(f"{digests[name(row)]}  {name(row)}\n" for row in used))
+        found[number] = {**given, "sha256": _sha256(listed.encode()), **_suite(used)}
+    return found
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,221 @@
+"""What rows say of themselves, checked exactly: gaps, bounds against makespans, kept maps, hashes of instances made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.compare import FLOAT_TOLERANCE
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.published.manifest import name
+from eplb_gap.experiments.studies import held_out, redundancy, regimes
+from eplb_gap.experiments.studies.findings import POLICIES
+from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, gap_cases, trace
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.metrics import optimality_gap
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import verify
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Loads, int64 [windows, layers, experts], and deployment that a row was measured on, and the hash its row must carry."""
+
+    loads: np.ndarray
+    deployment: Deployment
+    hash: str
+
+
+def problems(published: list[Row]) -> list[str]:
+    """Return everything in rows that contradicts itself, another row of the same instance, or the instance; one line each."""
+    found = [f"{name(row)}: {text}" for row in published for text in (*_within(row), *_against_instance(row))]
+    return [*found, *_across(published)]
+
+
+def makespans(row: Row, side: str) -> list[Fraction]:
+    """Return the exact ``upper`` or ``lower`` values of a row, all layers and windows in one list; none if a map was illegal."""
+    leaves = list(_leaves(row.get(side)))
+    return [Fraction(text) for text in leaves] if all(isinstance(leaf, str) for leaf in leaves) else []
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _within(row: Row) -> Iterator[str]:
+    """Check that gap, status and bounds of a row agree with each other."""
+    upper, lower = makespans(row, "upper"), makespans(row, "lower")
+    if not lower or not upper:
+        return
+    lists = {side: row[side] for side in ("status", "gap", "proof") if isinstance(row.get(side), list)}
+    for side, values in {"lower": lower, **lists}.items():
+        if len(values) != len(upper):
+            yield f"{side} has {len(values)} entries for {len(upper)} makespans"
+            return
+    for layer, (up, low) in enumerate(zip(upper, lower, strict=True)):
+        if low > up:
+            yield f"layer {layer}: lower {low} is above upper {up}"
+        elif "status" in lists and (row["status"][layer] == "optimal") != (low == up):
+            yield f"layer {layer}: status is {row['status'][layer]!r} with lower {low} and upper {up}"
+        elif "gap" in lists and row["gap"][layer] != optimality_gap(up, low):
+            yield f"layer {layer}: gap is {row['gap'][layer]!r}, upper / lower - 1 is {optimality_gap(up, low)!r}"
+
+
+def _across(published: list[Row]) -> Iterator[str]:
+    """Check every bound of an instance against every makespan of the same instance: whatever found it, none may be lower."""
+    bounds: dict[str, list[tuple[str, list[Fraction]]]] = defaultdict(list)
+    reached: dict[str, list[tuple[str, list[Fraction]]]] = defaultdict(list)
+    for row in published:
+        bounds[row["hash"]] += [(who, values) for who, values in [(name(row), makespans(row, "lower"))] if values]
+        reached[row["hash"]] += [(who, values) for who, values in _reached(row) if values]
+    for digest, of_instance in bounds.items():
+        count = len(of_instance[0][1]) if of_instance else 0
+        for who, values in (*of_instance, *reached[digest]):
+            if of_instance and len(values) != count:
+                yield f"{who}: {len(values)} layers, another row of this instance has {count}"
+                return
+        best = [max((values[layer], who) for who, values in of_instance) for layer in range(count)]
+        for who, values in reached[digest] if of_instance else ():
+            for layer, (value, (low, source)) in enumerate(zip(values, best, strict=True)):
+                if value < low:
+                    yield f"{who}: layer {layer}: makespan {value} is below the bound {low} of {source}"
+
+
+def _reached(row: Row) -> Iterator[tuple[str, list[Fraction]]]:
+    """Yield the makespans of every method in a row."""
+    yield name(row), makespans(row, "upper")
+    for method, values in row.get("programs", {}).items():
+        yield f"{name(row)}, {method}", [Fraction(text) for text in values]
+    for method, measured in row.get("methods", {}).items():
+        yield f"{name(row)}, {method}", makespans(measured, "upper")
+
+
+def _against_instance(row: Row) -> Iterator[str]:
+    """Check hash, kept map, mean bound and planning balancedness against the instance, made anew."""
+    instance = _instance(row)
+    if instance is None:
+        return
+    if row["hash"] != instance.hash:
+        yield f"hash is {row['hash']}, the instance's is {instance.hash}"
+    layers, gpus = instance.loads.shape[1], instance.deployment.num_gpus
+    upper = makespans(row, "upper")
+    totals = [int(total) for total in instance.loads.sum(axis=-1).ravel()]
+    if len(upper) % layers or len(upper) > len(totals):
+        yield f"{len(upper)} makespans for {layers} layers"
+        return
+    for layer, (value, total) in enumerate(zip(upper, totals, strict=False)):
+        if value * gpus < total:
+            yield f"layer {layer}: upper {value} is below the mean load {Fraction(total, gpus)}"
+    if upper:
+        yield from _balancedness(row, totals, upper, layers, gpus)
+    if "phy2log" in row:
+        yield from _kept_map(row, instance)
+
+
+def _balancedness(row: Row, totals: list[int], upper: list[Fraction], layers: int, gpus: int) -> Iterator[str]:
+    """Check that the stored balancedness of planning windows is mean load over makespan, both summed over layers."""
+    said = row.get("planning")
+    values = said if isinstance(said, list) else [said["gpu"]] if said else []
+    if len(values) * layers > len(upper):
+        yield f"planning has {len(values)} windows, upper has {len(upper) // layers}"
+        return
+    for window, value in enumerate(values):
+        at = slice(window * layers, (window + 1) * layers)
+        exact = float(Fraction(sum(totals[at]), gpus) / sum(upper[at], Fraction(0)))
+        if not math.isclose(value, exact, rel_tol=FLOAT_TOLERANCE):
+            yield f"planning balancedness of window {window} is {value!r}, from the makespans it is {exact!r}"
+
+
+def _kept_map(row: Row, instance: Instance) -> Iterator[str]:
+    try:
+        placement = Placement(row["phy2log"], instance.deployment.num_experts)
+        found = verify(placement, instance.loads[0], instance.deployment)
+    except (PlacementError, InputError) as error:
+        yield f"phy2log: {error}"
+        return
+    if rows.fractions(found) != row["upper"]:
+        yield "upper is not what phy2log gives"
+    digest = hashlib.sha256(np.ascontiguousarray(placement.phy2log, dtype="<i8").tobytes()).hexdigest()
+    if not digest.startswith(row["placement"]):
+        yield "placement is not the hash of phy2log"
+
+
+def _instance(row: Row) -> Instance | None:
+    """Return the instance of a row where its name says it: windows of traces, cases of the gap table, regimes; else None."""
+    suite, instance = row["suite"], row["instance"]
+    if suite == "gap":
+        return _made(instance, None) if instance in gap_cases() else None
+    if suite == "heuristics":
+        trace_name, _, policy = instance.partition(" ")
+        return _made(trace_name, POLICIES.get(policy))
+    if suite in {"protocol", "recommendations"}:
+        return _made(instance, FLAGSHIP)
+    if suite == "findings" and row["method"] in POLICIES:
+        return _made(instance, POLICIES[row["method"]])
+    if suite == regimes.SUITE:
+        return _of_regime(instance, row["method"] == regimes.FORBIDDEN)
+    if suite == redundancy.SUITE:
+        return _with_slots(instance)
+    if suite == held_out.SUITE:
+        return _held_out(instance, row["seed"])
+    return None
+
+
+@cache
+def _of_regime(instance: str, forbidden: bool) -> Instance | None:
+    deployment_name, _, family = instance.rpartition(" ")
+    declared = regimes.DEPLOYMENTS.get(deployment_name)
+    if declared is None or family not in regimes.families(declared):
+        return None
+    asked = regimes.question(deployment_name, family)
+    deployment = replace(asked.deployment, duplicates="forbidden") if forbidden else asked.deployment
+    return _hashed(asked.loads, deployment)
+
+
+@cache
+def _with_slots(instance: str) -> Instance | None:
+    for trace_name in TRACES:
+        for (policy, gpus), swept in redundancy.SWEEP.items():
+            for redundant in swept:
+                if instance == redundancy.instance(trace_name, policy, gpus, redundant):
+                    return _hashed(trace(trace_name).loads, redundancy.deployment(policy, gpus, redundant))
+    return None
+
+
+@cache
+def _held_out(instance: str, seed: int) -> Instance | None:
+    trace_name, _, policy = instance.partition(" ")
+    if seed not in held_out.TRACES.get(trace_name, ()) or policy not in POLICIES:
+        return None
+    return _hashed(held_out.held_out_trace(trace_name, seed).loads, POLICIES[policy])
+
+
+@cache
+def _made(instance: str, deployment: Deployment | None) -> Instance | None:
+    if deployment is None:
+        case = gap_cases().get(instance)
+        return None if case is None else _hashed(case.loads, case.deployment)
+    if instance in TRACES:
+        return _hashed(trace(instance).loads, deployment)
+    trace_name, _, window = instance.rpartition("-")
+    if trace_name in TRACES and window.isdecimal() and int(window) < WINDOWS:
+        return _hashed(trace(trace_name).window(int(window)), deployment)
+    return None
+
+
+def _hashed(loads: np.ndarray, deployment: Deployment) -> Instance:
+    return Instance(loads.reshape(-1, *loads.shape[-2:]), deployment, rows.instance_hash(loads, deployment))

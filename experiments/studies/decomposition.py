@@ -1,0 +1,80 @@
+"""Where serving balance is lost, over all pairs of windows of both traces (part of ``eplb-gap bench serving``)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from statistics import fmean, stdev
+
+from eplb_gap import heuristics
+from eplb_gap.analysis.explain import STEPS, decompose
+from eplb_gap.analysis.windows import split
+from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.studies.gaps import TRACES, WINDOWS, trace
+from eplb_gap.experiments.studies.relabelling import POLICIES
+
+SUITE = "decomposition"
+METHODS = ("initial_program", "fast")
+
+
+def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: str) -> Row:
+    """Take the excess of one pair of windows apart."""
+    deployment, windows = POLICIES[policy], split(trace(trace_name), plan_window)
+    planned = heuristics.rebalance(windows.planning, deployment, method)
+    result = decompose(windows, deployment, planned, method, method)
+    return {
+        "kind": "finding",
+        "hash": rows.instance_hash(windows.serving, deployment),
+        "parameters": {"plan_window": plan_window},
+        "status": "legal",
+        "excess": rows.fraction(result.excess()),
+        "steps": {key: rows.fraction(value) for key, value in result.steps().items()},
+        "lower": {level.key: float(result.total(level.lower)) for level in result.levels},
+        "upper": {level.key: float(result.total(level.upper)) for level in result.levels},
+    }
+
+
+def cells() -> list[Cell]:
+    """Return the cells: both traces, both policies, every pair of consecutive windows, DeepSeek's algorithm and the project's."""
+    return [
+        Cell(
+            SUITE,
+            f"{name} {policy} {window:02d}",
+            method,
+            decomposition_cell,
+            {"trace_name": name, "policy": policy, "plan_window": window, "method": method},
+        )
+        for name in TRACES
+        for policy in POLICIES
+        for window in range(WINDOWS - 1)
+        for method in METHODS
+    ]
+
+
+def steps(measured: list[Row], trace_name: str, policy: str, method: str) -> dict[str, list[float]]:
+    """Return the points of excess that each step adds, one number per pair of windows."""
+    prefix = f"{trace_name} {policy} "
+    chosen = [row for row in measured if row["suite"] == SUITE and row["method"] == method and row["instance"].startswith(prefix)]
+    return {key: [100 * float(Fraction(row["steps"][key])) for row in chosen] for key in STEPS}
+
+
+def table(measured: list[Row]) -> str:
+    """Return mean and standard deviation of every step over the pairs of windows as Markdown."""
+    body = []
+    for name in TRACES:
+        for policy in POLICIES:
+            for method in METHODS:
+                found = steps(measured, name, policy, method)
+                totals = [sum(values) for values in zip(*found.values(), strict=True)]
+                cells_of_row = [f"{fmean(values):.2f} ± {stdev(values):.2f}" for values in (*found.values(), totals)]
+                body.append([f"{name}, {policy}, `{method}`", *cells_of_row])
+    traces = "; ".join(f"{name}, {title}" for name, title in TRACE_TITLES.items())
+    return (
+        "## Where serving balance is lost\n\nExcess of the planned map's makespan over the mean load on the window it serves, in "
+        "percent, and the steps of the chain that it is the exact sum of (`eplb-gap explain`). Mean and standard deviation over "
+        f"{WINDOWS - 1} pairs of windows. Traces: {traces}.\n\n"
+        + markdown(["trace, policy, method", *STEPS.values(), "excess"], body)
+        + "\n"
+    )

@@ -1,0 +1,79 @@
+"""Dead GPUs: the project's planner against SGLang's ``elasticity_aware`` (part of ``eplb-gap bench serving``)."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from eplb_gap import heuristics
+from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.studies.gaps import TRACES, trace
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap
+from eplb_gap.problem.validation import verify
+
+SUITE = "elastic"
+METHODS = ("sglang-elastic", "fast")
+GPUS, SLOTS = 32, 10
+DEAD = (0, 1, 2, 4)
+PLAN = (3, 7, 10)
+"""Windows that are planned on; the next one is served."""
+
+
+def elastic_cell(trace_name: str, dead: int, method: str) -> Row:
+    """Plan with some GPUs dead, verify, and score on both windows."""
+    active = [gpu % 8 != 3 or gpu // 8 >= dead for gpu in range(GPUS)]
+    deployment = Deployment(256, slots_per_gpu=[SLOTS] * GPUS, active=active)
+    loads = trace(trace_name).loads
+    gaps, served = [], []
+    for window in PLAN:
+        placement = heuristics.rebalance(loads[window], deployment, method)
+        makespans = verify(placement, loads[window], deployment)
+        means = [Instance.of_layer(row, deployment).mean for row in loads[window]]
+        gaps += [optimality_gap(up, low) for up, low in zip(makespans, means, strict=True)]
+        served.append(balancedness_gpu(placement, loads[window + 1], deployment))
+    return {
+        "kind": "finding",
+        "hash": rows.instance_hash(loads, deployment),
+        "parameters": {"dead": dead, "slots_per_gpu": SLOTS},
+        "status": "legal",
+        "gaps": gaps,
+        "served": served,
+    }
+
+
+def cells() -> list[Cell]:
+    """Return the cells: both traces, none to four dead GPUs, both methods."""
+    return [
+        Cell(SUITE, f"{name} {dead} dead", method, elastic_cell, {"trace_name": name, "dead": dead, "method": method})
+        for name in TRACES
+        for dead in DEAD
+        for method in METHODS
+    ]
+
+
+def table(measured: list[Row]) -> str:
+    """Return planning gaps and serving balancedness as Markdown."""
+    body = []
+    for name in TRACES:
+        for dead in DEAD:
+            cells_of_row = [f"{name}, {dead} of {GPUS}"]
+            for method in METHODS:
+                row = next(
+                    r for r in measured if (r["suite"], r["instance"], r["method"]) == (SUITE, f"{name} {dead} dead", method)
+                )
+                cells_of_row += [
+                    f"{100 * fmean(row['gaps']):.3f} / {100 * max(row['gaps']):.2f} %",
+                    f"{fmean(row['served']):.4f}",
+                ]
+            body.append(cells_of_row)
+    traces = "; ".join(f"{name}, {title}" for name, title in TRACE_TITLES.items())
+    return (
+        f"## Dead GPUs\n\n256 experts, {GPUS} GPUs of {SLOTS} slots, global policy; gap to the mean of the live GPUs, mean / "
+        f"worst over all layers of {len(PLAN)} windows, and their balancedness on the next window. Traces: {traces}.\n\n"
+        + markdown(["trace, dead GPUs", *(f"`{m}` {what}" for m in METHODS for what in ("planning gap", "serving"))], body)
+        + "\n"
+    )

@@ -1,0 +1,111 @@
+"""All methods over instances from 12 to 512 slots: time to proof, gap after 1, 10 and 60 seconds (``eplb-gap bench solvers``)."""
+
+from __future__ import annotations
+
+import statistics
+
+from eplb_gap import solvers
+from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.experiments.loads.synthetic import family_loads
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.studies.gaps import solver_cell
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.solvers import Progress
+
+SHAPES = ((9, 12, 4), (16, 24, 8), (32, 48, 16), (64, 96, 48), (128, 192, 64), (256, 288, 32), (384, 512, 64))
+FAMILIES = ("ln1.0", "zipf.8")
+"""One instance of each per shape: the two seeds of a cell."""
+METHODS = ("auto", "milp", "cpsat", "milp-cbc")
+LARGEST_FOR_CBC = 96
+"""Slots above which CBC spends the whole minute on its first relaxation."""
+SECONDS = 60.0
+MOMENTS = (1.0, 10.0, 60.0)
+WARM_SECONDS = 0.5
+
+
+def profile_cell(shape: tuple[int, int, int], number: int, method: str) -> Row:
+    """Solve one instance to the end or for ``SECONDS``; keep the gap at every improvement."""
+    deployment = Deployment(*shape)
+    family, total = FAMILIES[number], 10**5 if deployment.num_slots <= 48 else 10**6
+    other = family_loads(family, deployment.num_experts, total, 1000)
+    solvers.solve(other[None], deployment, method, 0.0, WARM_SECONDS)
+    steps: list[tuple[float, float]] = []
+
+    def follow(progress: Progress) -> None:
+        if not steps or progress.gap < steps[-1][1]:
+            steps.append((progress.elapsed, progress.gap))
+
+    loads = family_loads(family, deployment.num_experts, total, number)[None]
+    row = solver_cell(loads, deployment, method, 0.0, SECONDS, progress=follow)
+    return {**row, "family": family, "trajectory": [*steps, (row["wall_seconds"], row["gap"][0])]}
+
+
+def cells() -> list[Cell]:
+    """Return the cells of the profile."""
+    return [
+        Cell(
+            "profile",
+            f"{shape[0]}/{shape[1]}/{shape[2]}",
+            method,
+            profile_cell,
+            {"shape": shape, "number": number, "method": method},
+            number,
+        )
+        for shape in SHAPES
+        for number in range(len(FAMILIES))
+        for method in METHODS
+        if method != "milp-cbc" or shape[1] <= LARGEST_FOR_CBC
+    ]
+
+
+def gap_at(row: Row, moment: float) -> float:
+    """Return the gap that a solve had proven after so many seconds; infinite before its first map."""
+    return min((gap for elapsed, gap in row["trajectory"] if elapsed <= moment * 1.1), default=float("inf"))
+
+
+def seconds_to_proof(row: Row) -> float:
+    """Return the seconds after which upper equalled lower; infinite where they never did."""
+    return row["wall_seconds"] if row["status"] == ["optimal"] else float("inf")
+
+
+def table(measured: list[Row]) -> str:
+    """Gaps at the three moments and proofs, method by method and size by size."""
+    profiled = [row for row in measured if row["suite"] == "profile"]
+    body = []
+    for shape in SHAPES:
+        name = f"{shape[0]}/{shape[1]}/{shape[2]}"
+        for method in METHODS:
+            at = [row for row in profiled if row["instance"] == name and row["method"] == method]
+            if not at:
+                continue
+            proofs = [seconds_to_proof(row) for row in at]
+            body.append(
+                [
+                    name,
+                    f"`{method}`",
+                    *(_percent(statistics.mean(gap_at(row, moment) for row in at)) for moment in MOMENTS),
+                    f"{sum(seconds < float('inf') for seconds in proofs)}/{len(at)}",
+                    ", ".join("-" if seconds == float("inf") else f"{seconds:.2f} s" for seconds in proofs),
+                ]
+            )
+    return (
+        "## Methods side by side\n\n"
+        f"Lognormal (sigma 1) and Zipf (.8) loads, one instance of each, one thread, two solves at a time, {SECONDS:.0f} s. "
+        "Gap: of the method's own map to its own bound, mean of the two. The compact models (`milp`, `milp-cbc`, `cpsat`) start "
+        "from the same first map and closed-form bounds as `auto`.\n\n"
+        + markdown(
+            [
+                "experts/slots/GPUs",
+                "method",
+                *(f"gap after {moment:.0f} s" for moment in MOMENTS),
+                "proven optimal",
+                "seconds to proof",
+            ],
+            body,
+        )
+    )
+
+
+def _percent(gap: float) -> str:
+    return "-" if gap == float("inf") else f"{100 * gap:.4f} %"

@@ -1,0 +1,162 @@
+"""What a redundant slot buys: the certified optimum and two heuristics with 0 to 64 slots more than experts."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from statistics import fmean
+
+from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown, pick
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
+from eplb_gap.experiments.measuring.window_pairs import bounded_row, planned_row
+from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, trace
+from eplb_gap.problem.deployment import Deployment
+
+SUITE = "redundancy"
+EXPERTS, MOST = 256, 64
+SWEEP = {
+    ("global", 8): range(0, MOST + 1, 8),
+    ("global", 16): range(0, MOST + 1, 16),
+    ("global", 32): range(0, MOST + 1, 32),
+    ("global", 64): range(0, MOST + 1, 64),
+    ("hierarchical", FLAGSHIP.num_gpus): range(0, MOST + 1, 32),
+}
+"""Redundant slots by policy and GPUs: the multiples of the GPUs."""
+HEURISTICS = ("initial_program", "fast")
+TARGET_GAP, SECONDS = 1e-3, 5.0
+"""Of a window's solve; the time limit decides without redundant slots, where counts are fixed and packing is all there is."""
+
+
+def deployment(policy: str, gpus: int, redundant: int) -> Deployment:
+    """Return the deployment; the hierarchical one has the flagship's nodes and groups."""
+    if policy == "global":
+        return Deployment(EXPERTS, EXPERTS + redundant, gpus)
+    return Deployment(EXPERTS, EXPERTS + redundant, gpus, FLAGSHIP.num_nodes, FLAGSHIP.num_groups)
+
+
+def instance(trace_name: str, policy: str, gpus: int, redundant: int) -> str:
+    """Return the name of a trace on a deployment: experts/slots/GPUs."""
+    return f"{trace_name} {EXPERTS}/{EXPERTS + redundant}/{gpus}{'' if policy == 'global' else ' ' + policy}"
+
+
+def heuristic_cell(trace_name: str, policy: str, gpus: int, redundant: int, method: str) -> Row:
+    """Plan on every window but the last with a heuristic and serve the next."""
+    return planned_row(trace(trace_name).loads, deployment(policy, gpus, redundant), method)
+
+
+def bound_cell(trace_name: str, policy: str, gpus: int, redundant: int) -> Row:
+    """Bound the optimum of every window but the last, and serve the next with the map found."""
+    return bounded_row(trace(trace_name).loads, deployment(policy, gpus, redundant), TARGET_GAP, SECONDS)
+
+
+def cells() -> list[Cell]:
+    """Return the cells: both traces, every deployment of the sweep, the solver and two heuristics."""
+    found = []
+    for name in TRACES:
+        for (policy, gpus), slots in SWEEP.items():
+            for redundant in slots:
+                at = {"trace_name": name, "policy": policy, "gpus": gpus, "redundant": redundant}
+                key = instance(name, policy, gpus, redundant)
+                found.append(Cell(SUITE, key, "auto", bound_cell, at))
+                found += [Cell(SUITE, key, m, heuristic_cell, {**at, "method": m}) for m in HEURISTICS]
+    return found
+
+
+def price(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> tuple[float, float]:
+    """Return the bounds of the optimum's makespan, summed over windows and layers, above that with 64 redundant slots, in %.
+
+    From above, a layer's optimum is bounded by the best legal map of all methods. The interval reaches below 0 where the bounds
+    do not tell the two optima apart.
+    """
+    if redundant == MOST:
+        return 0.0, 0.0
+    (low, high), (least, most) = (_bounds(measured, trace_name, policy, gpus, count) for count in (redundant, MOST))
+    return 100 * float(low / most - 1), 100 * float(high / least - 1)
+
+
+def _bounds(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> tuple[Fraction, Fraction]:
+    """Return the bounds of the optimum's makespan, summed over windows and layers."""
+    found = _legal(measured, trace_name, policy, gpus, redundant)
+    lower = sum(Fraction(value) for window in found[0]["lower"] for value in window)
+    upper = sum(
+        min(map(Fraction, values))
+        for windows in zip(*(row["upper"] for row in found), strict=True)
+        for values in zip(*windows, strict=True)
+    )
+    return lower, upper
+
+
+def _legal(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> list[Row]:
+    """Return the rows of a deployment whose maps are all legal, the solver's first."""
+    key = instance(trace_name, policy, gpus, redundant)
+    found = [pick(measured, SUITE, key, method) for method in ("auto", *HEURISTICS)]
+    return [row for row in found if row["kind"] == "solver" or row["status"] == "legal"]
+
+
+def served_price(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> Interval:
+    """Return the summed makespan on the serving window above that with 64 redundant slots, in %, for the solver's maps.
+
+    Mean over the pairs of windows, with a bootstrap interval over them.
+    """
+    few, most = (pick(measured, SUITE, instance(trace_name, policy, gpus, count), "auto") for count in (redundant, MOST))
+    # The mean load of a window is the same for both, so that makespans are as the inverse of balancedness.
+    return mean_interval([100 * (b / a - 1) for a, b in zip(few["serving"], most["serving"], strict=True)])
+
+
+def advice(measured: list[Row]) -> str:
+    """Return what fewer redundant slots cost, as a Markdown list item."""
+    at = "calibrated", "global", FLAGSHIP.num_gpus
+    parts = [
+        "{} instead of {}: {:z.1f} to {:z.1f} % on the window planned on, {:z.1f} [{:z.1f}, {:z.1f}] % on the next".format(
+            redundant, MOST, *price(measured, *at, redundant), *served_price(measured, *at, redundant)
+        )
+        for redundant in (0, MOST // 2)
+    ]
+    return (
+        f"* *Redundant slots* ({EXPERTS} experts, {at[2]} GPUs, global, calibrated synthetic trace): makespan with fewer, on the "
+        f"window planned on of the optimum (proven bounds), on the next of the solver's maps (95 % interval): {'; '.join(parts)}."
+    )
+
+
+def table(measured: list[Row]) -> str:
+    """Return balancedness and price by redundant slots as Markdown, one table per trace."""
+    header = [
+        "GPUs, policy",
+        "redundant slots",
+        "optimum",
+        *(f"`{m}` {side}" for m in HEURISTICS for side in ("planning", "serving")),
+        "solver's map serving",
+        "price planning, %",
+        "price serving, %",
+    ]
+    sections = []
+    for name in TRACES:
+        body = [_line(measured, name, policy, gpus, redundant) for (policy, gpus), slots in SWEEP.items() for redundant in slots]
+        layers = trace(name).loads.shape[1]
+        sections.append(f"### {name.capitalize()} trace ({TRACE_TITLES[name]}), {layers} layers\n\n" + markdown(header, body))
+    return (
+        f"## Redundant slots\n\n{EXPERTS} experts; the hierarchical deployment has {FLAGSHIP.num_nodes} nodes and "
+        f"{FLAGSHIP.num_groups} groups. GPU balancedness, mean over {WINDOWS - 1} pairs of windows; *optimum*: between the best "
+        f"of the three maps and the proven limit of any map (target gap {TARGET_GAP:g}, at most {SECONDS:g} s a window). "
+        f"*Price*: the optimum's makespan, summed over layers and windows, above that with {MOST} redundant slots (interval of "
+        "the proven bounds), and the same of the solver's maps on the serving window (mean over the pairs, 95 % bootstrap "
+        "interval over pairs, which share windows).\n\n" + "\n\n".join(sections) + "\n"
+    )
+
+
+def _line(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> list[str]:
+    at = trace_name, policy, gpus, redundant
+    legal_rows = _legal(measured, *at)
+    optimum, best = legal_rows[0], [max(values) for values in zip(*(row["planning"] for row in legal_rows), strict=True)]
+    cells = [f"{gpus}, {policy}", str(redundant), f"{fmean(best):.4f} to {fmean(optimum['limit']):.4f}"]
+    for method in HEURISTICS:
+        row = pick(measured, SUITE, instance(*at), method)
+        legal = row["status"] == "legal"
+        cells += [f"{fmean(row[side]):.4f}" if legal else row["status"] for side in ("planning", "serving")]
+    return [
+        *cells,
+        f"{fmean(optimum['serving']):.4f}",
+        "{:+.2f} to {:+.2f}".format(*price(measured, *at)),
+        "{:+.2f} [{:+.2f}, {:+.2f}]".format(*served_price(measured, *at)),
+    ]

@@ -1,0 +1,317 @@
+"""How far from optimal every balancer is, regime by regime: presets and a ladder of sizes on graded loads.
+
+Part of ``eplb-gap bench regimes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from statistics import fmean, median
+
+import numpy as np
+
+from eplb_gap.experiments.exhibits.tables import layer_gaps, markdown
+from eplb_gap.experiments.loads.synthetic import drifting_loads, family_loads
+from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.measuring.statistics import Interval, mean_interval, paired
+from eplb_gap.experiments.studies.gaps import TRACES, plan, solver_cell, trace
+from eplb_gap.experiments.studies.head_to_head import applicable, planning_peers
+from eplb_gap.experiments.studies.shape_levels import name_of
+from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
+from eplb_gap.heuristics.registry import FAST
+from eplb_gap.problem.deployment import PRESETS, Deployment
+from eplb_gap.problem.metrics import balancedness_gpu
+from eplb_gap.problem.placement import Placement
+
+SUITE = "regimes"
+BASE = "initial_program"
+SOLVER, FORBIDDEN = "auto", "auto, no duplicates"
+EXAMPLE = "deepseek-readme"
+"""Preset that comes with loads of its own, which the gap table has."""
+LADDER = (
+    Deployment(6, 8, 8),
+    Deployment(96, 128, 128),
+    Deployment(6, 8, 4),
+    Deployment(24, 32, 16),
+    Deployment(448, 512, 256),
+    Deployment(24, 36, 12),
+    Deployment(96, 144, 48),
+    Deployment(384, 480, 160),
+    Deployment(12, 16, 4),
+    Deployment(48, 64, 16),
+    Deployment(448, 512, 128),
+    Deployment(36, 48, 8),
+    Deployment(160, 192, 32),
+    Deployment(24, 32, 4),
+    Deployment(224, 256, 32),
+    Deployment(896, 1024, 128),
+    Deployment(32, 48, 12, 2, 4),
+    Deployment(128, 144, 16, 4, 8),
+)
+DEPLOYMENTS = {name: preset for name, preset in PRESETS.items() if name != EXAMPLE} | {name_of(d): d for d in LADDER}
+GRADED = ("flat", "ln.3", "ln.6", "ln1.0", "zipf.8", "zipf1.2", "hot")
+DRIFTING = "drifting"
+LARGE = 320
+"""Slots above which a call of some programs takes seconds; such deployments have the families ``FEW`` alone."""
+FEW = ("flat", "ln1.0", "zipf1.2", "hot")
+SKEWED = ("ln1.0", "zipf1.2", "hot")
+"""Families on which the price of forbidding duplicates is taken."""
+LAYERS, MOST_LAYERS = 4, 8
+"""Layers of a synthetic instance, and of one from a trace at most."""
+TOTAL = 10**6
+TARGET_GAP = 1e-4
+EXACT_SLOTS_PER_GPU = 2
+"""Up to here the solves aim at equal fractions."""
+SECONDS_PER_LAYER = 2.5
+CELL_SECONDS = 180.0
+"""Far above what a cell needs, except one that has to compile the kernels first."""
+README_METHODS = ("initial_program", "multi_swap_refinement_balanced_packing", "flashlb", "fast", "fast-split", SOLVER)
+REGIMES = ("1 slot per GPU", "2 slots", "3 or 4 slots", "5 to 10 slots", "hierarchical")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Loads of one planning window, the deployment, and the loads of the next window where there is one."""
+
+    loads: np.ndarray
+    deployment: Deployment
+    following: np.ndarray | None = None
+
+
+def families(deployment: Deployment) -> tuple[str, ...]:
+    """Return the loads that a deployment is asked on; the traces where they fit."""
+    if deployment.num_slots > LARGE:
+        return FEW
+    fitting = TRACES if deployment.num_experts == trace("recorded").loads.shape[2] else ()
+    return (*GRADED, DRIFTING, *fitting)
+
+
+def methods(deployment: Deployment) -> tuple[str, ...]:
+    """Return the balancers that plan on a deployment: some know no nodes or few extra replicas, and say so."""
+    peers = planning_peers(np.ones((1, deployment.num_experts), np.int64), deployment)
+    # Equal groups let a balancer of the global policy pass under the hierarchical one.
+    return (*SEED_PROGRAMS, *(method for method in peers if method in applicable(deployment.policy)), *FAST)
+
+
+def question(name: str, family: str) -> Question:
+    """Return the instance of a deployment and a family."""
+    deployment = DEPLOYMENTS[name]
+    if family in TRACES:
+        windows = trace(family).loads[-2:, :MOST_LAYERS]
+        return Question(windows[0], deployment, windows[1])
+    if family == DRIFTING:
+        windows = np.stack([drifting_loads(deployment.num_experts, TOTAL, seed) for seed in range(LAYERS)], axis=1)
+        return Question(windows[-2], deployment, windows[-1])
+    return Question(np.array([family_loads(family, deployment.num_experts, TOTAL, s) for s in range(LAYERS)]), deployment)
+
+
+def heuristic_cell(name: str, family: str, method: str) -> Row:
+    """Plan one instance with a heuristic; where its loads go on, serve the next window."""
+    asked = question(name, family)
+    placement, fields = plan(method, asked.loads, asked.deployment)
+    return {**fields, "family": family, **_serving(placement, asked)}
+
+
+def certified_cell(name: str, family: str, duplicates: str) -> Row:
+    """Solve one instance with duplicates as the deployment has them or forbidden."""
+    asked = question(name, family)
+    deployment = replace(asked.deployment, duplicates=duplicates)
+    target = 0.0 if deployment.slots_per_gpu <= EXACT_SLOTS_PER_GPU else TARGET_GAP
+    limit = SECONDS_PER_LAYER * len(asked.loads)
+    fields = solver_cell(asked.loads, deployment, "auto", target, limit, keep_map=True)
+    placement = Placement(np.array(fields.pop("phy2log")), deployment.num_experts)
+    return {**fields, "family": family, **_serving(placement, asked)}
+
+
+def _serving(placement: Placement, asked: Question) -> Row:
+    if asked.following is None:
+        return {}
+    return {"serving": balancedness_gpu(placement, asked.following, asked.deployment.num_gpus)}
+
+
+def cells() -> list[Cell]:
+    """Return the cells: every deployment on its families, the bound first, then the balancers that plan under its policy."""
+    found = []
+    for name, deployment in DEPLOYMENTS.items():
+        planning = methods(deployment)
+        for family in families(deployment):
+            at, instance = {"name": name, "family": family}, f"{name} {family}"
+            found.append(_cell(instance, SOLVER, certified_cell, {**at, "duplicates": deployment.duplicates}))
+            if family in SKEWED and deployment.slots_per_gpu > 1:
+                found.append(_cell(instance, FORBIDDEN, certified_cell, {**at, "duplicates": "forbidden"}))
+            found += [_cell(instance, method, heuristic_cell, {**at, "method": method}) for method in planning]
+    return found
+
+
+def _cell(instance: str, method: str, function: Callable[..., Row], arguments: dict[str, str]) -> Cell:
+    return Cell(SUITE, instance, method, function, arguments, seconds=CELL_SECONDS)
+
+
+def regime(row: Row) -> str:
+    """Return the regime of a row's deployment."""
+    if row["policy"] == "hierarchical":
+        return REGIMES[4]
+    slots = row["deployment"]["num_slots"] // row["deployment"]["num_gpus"]
+    return REGIMES[0 if slots == 1 else 1 if slots == 2 else 2 if slots <= 4 else 3]
+
+
+def gaps(measured: list[Row]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Return the gap of every layer of every legal map to the certified bound, by regime, method and instance."""
+    bound = {row["instance"]: [Fraction(v) for v in row["lower"]] for row in _of(measured) if row["method"] == SOLVER}
+    found: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in REGIMES}
+    for row in _of(measured):
+        if row["upper"] is not None and row["method"] != FORBIDDEN:
+            found[regime(row)].setdefault(row["method"], {})[row["instance"]] = layer_gaps(row, bound[row["instance"]])
+    return found
+
+
+def mean_percent(instances: dict[str, list[float]]) -> Interval:
+    """Return the mean over instances of their layers' mean gap, in %, with its interval over instances."""
+    return mean_interval([100 * fmean(layers) for layers in instances.values()])
+
+
+def table(measured: list[Row]) -> str:
+    """Gaps by regime and method, paired comparisons, what the solver certifies, and the price of forbidding duplicates."""
+    return "\n\n".join([_gap_table(measured), _paired_table(measured), _certified_table(measured)])
+
+
+def readme_table(measured: list[Row]) -> str:
+    """Return the mean gaps of some methods by regime, with intervals over instances, as Markdown."""
+    found, body = gaps(measured), []
+    for method in README_METHODS:
+        cells = []
+        for name in REGIMES:
+            instances = found[name].get(method)
+            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*mean_percent(instances)) if instances else "-")
+        body.append([f"`{method}`", *cells])
+    return markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
+
+
+def _of(measured: list[Row]) -> list[Row]:
+    return [row for row in measured if row["suite"] == SUITE]
+
+
+def _gap_table(measured: list[Row]) -> str:
+    found = gaps(measured)
+    body = [[f"`{m}`", *(_gap_entry(found[name].get(m)) for name in REGIMES)] for m in ranked(found)]
+    header = ["method"]
+    for name in REGIMES:
+        solved = found[name].get(SOLVER, {})
+        header.append(f"{name} ({len(solved)} instances, {sum(map(len, solved.values()))} layers)")
+    presets, shapes = ([n for n in DEPLOYMENTS if (n in PRESETS) is preset] for preset in (True, False))
+    return (
+        "## Regimes\n\nGap to the certified bound in %: median / mean [95 % interval of the mean] / worst, and layers proven "
+        "optimal. Median, worst and optimal are over layers; the mean is over instances, of their layers' mean, and its interval "
+        f"a bootstrap over instances. Deployments: {', '.join(f'`{name}`' for name in presets)}, and "
+        f"experts/slots/GPUs {', '.join(shapes)}. Synthetic loads of {LAYERS} layers, seeds 0 to {LAYERS - 1}: "
+        f"{', '.join(GRADED)}, {DRIFTING}; above {LARGE} slots only {', '.join(FEW)}. With 256 experts also the last planning "
+        f"window of both traces, at most {MOST_LAYERS} layers. `{SOLVER}` has {SECONDS_PER_LAYER:g} s a layer and says how much "
+        "of every gap may be the bound's. Methods by mean gap over all instances they plan.\n\n"
+        + markdown(header, body)
+        + f"\n\n{_illegal(measured)}"
+    )
+
+
+def ranked(found: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]:
+    """Return the methods by their mean gap over all instances that they plan; equal ones by name."""
+
+    def mean(method: str) -> float:
+        return fmean(fmean(of) for name in REGIMES for of in found[name].get(method, {}).values())
+
+    return sorted({method for of in found.values() for method in of}, key=lambda method: (mean(method), method))
+
+
+def _gap_entry(instances: dict[str, list[float]] | None) -> str:
+    if not instances:
+        return "-"
+    layers = [100 * gap for of in instances.values() for gap in of]
+    mean, low, high = mean_percent(instances)
+    optimal = f"{sum(gap == 0 for gap in layers)}/{len(layers)}"
+    return f"{median(layers):.3f} / {mean:.3f} [{low:.3f}, {high:.3f}] / {max(layers):.2f}; {optimal}"
+
+
+def _paired_table(measured: list[Row]) -> str:
+    found = gaps(measured)
+    compared = [method for method in ranked(found) if method not in {BASE, SOLVER}]
+    body = [[f"`{m}`", *(_paired_entry(found[name], m) for name in REGIMES)] for m in compared]
+    return (
+        f"### Against `{BASE}`, paired\n\nDifference of the mean gaps, method minus `{BASE}`, in points of %, over the instances "
+        "that both plan [95 % interval over instances]; effect (matched-pairs rank-biserial correlation: -1 if the method is "
+        "better wherever the two differ); instances on which it is better / equal / worse.\n\n"
+        + markdown(["method", *REGIMES], body)
+    )
+
+
+def _paired_entry(found: dict[str, dict[str, list[float]]], method: str) -> str:
+    ours, base = found.get(method, {}), found.get(BASE, {})
+    both = [instance for instance in base if instance in ours]
+    if not both:
+        return "-"
+    compared = paired(*([100 * fmean(of[instance]) for instance in both] for of in (ours, base)))
+    mean, low, high = compared.difference
+    counts = f"{compared.losses} / {compared.ties} / {compared.wins}"
+    return f"{mean:+z.3f} [{low:+z.3f}, {high:+z.3f}]; {compared.effect:+z.2f}; {counts}"
+
+
+def _illegal(measured: list[Row]) -> str:
+    asked = [row for row in _of(measured) if row["kind"] == "heuristic"]
+    counts = {}
+    for method in dict.fromkeys(row["method"] for row in asked):
+        of = [row for row in asked if row["method"] == method]
+        if illegal := sum(row["upper"] is None for row in of):
+            counts[method] = f"`{method}` {illegal} of {len(of)} instances"
+    if not counts:
+        return "Every map is legal."
+    return f"Illegal maps, which no number above counts: {'; '.join(counts.values())}."
+
+
+def _certified_table(measured: list[Row]) -> str:
+    body = []
+    for name in REGIMES:
+        solved = [row for row in _of(measured) if row["method"] == SOLVER and regime(row) == name]
+        if not solved:
+            continue
+        layers = [100 * gap for row in solved for gap in row["gap"]]
+        seconds = [row["wall_seconds"] for row in solved]
+        optimal = sum(status == "optimal" for row in solved for status in row["status"])
+        body.append(
+            [
+                name,
+                str(len(solved)),
+                f"{optimal}/{len(layers)}",
+                f"{fmean(layers):.4f} / {max(layers):.3f}",
+                f"{median(seconds):.2f} / {max(seconds):.1f}",
+                _price([row for row in _of(measured) if row["method"] == FORBIDDEN and regime(row) == name], solved),
+            ]
+        )
+    header = [
+        "regime",
+        "instances",
+        "layers optimal",
+        "certified gap mean / worst, %",
+        "seconds a call, median / worst",
+        "forbidding duplicates, % of the makespan",
+    ]
+    return (
+        f"### What `{SOLVER}` certifies\n\nWith {SECONDS_PER_LAYER:g} s a layer, to the optimum up to {EXACT_SLOTS_PER_GPU} "
+        f"slots per GPU, to {100 * TARGET_GAP:g} % above. The last column is the price of forbidding two replicas of one expert "
+        f"on a GPU: what the optimum's summed makespans rise, mean over the instances of {', '.join(SKEWED)}, from the least to "
+        "the most that the bounds of both solves leave.\n\n" + markdown(header, body)
+    )
+
+
+def _price(dear: list[Row], solved: list[Row]) -> str:
+    """Return the mean over instances of the interval that the rise of the optimum is certified to be in."""
+    cheap = {row["instance"]: row for row in solved}
+    if not dear:
+        return "-"
+    least = fmean(max(0.0, _total(r, "lower") / _total(cheap[r["instance"]], "upper") - 1) for r in dear)
+    most = fmean(_total(r, "upper") / _total(cheap[r["instance"]], "lower") - 1 for r in dear)
+    return f"{100 * least:.3f} to {100 * most:.3f} ({len(dear)} instances)"
+
+
+def _total(row: Row, side: str) -> float:
+    return float(sum(Fraction(value) for value in row[side]))

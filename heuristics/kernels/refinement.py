@@ -1,0 +1,85 @@
+"""Local search on a finished packing, compiled: exchanges that lower the fullest GPU.
+
+Unlike :mod:`eplb_gap.heuristics.programs.swaps`, which repeats what the published programs do, an exchange is taken only if the maximum of the
+two GPUs involved falls below the fullest GPU's load, so the makespan never rises.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def swap_descent(experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct: bool, stop: float) -> int:
+    """Run :func:`swap_descent_on` on ``num_gpus`` GPUs of equally many slots."""
+    return swap_descent_on(experts, sizes, np.arange(num_gpus + 1) * (experts.size // num_gpus), distinct, stop)
+
+
+@njit(cache=True)
+def swap_descent_on(experts: np.ndarray, sizes: np.ndarray, starts: np.ndarray, distinct: bool, stop: float) -> int:
+    """Exchange replicas of the fullest GPU with smaller ones elsewhere, best exchange first, until none helps.
+
+    Parameters
+    ----------
+    experts : ndarray
+        Logical expert of every slot, int64 [slots]; changed in place.
+    sizes : ndarray
+        Load of the replica on every slot, float64 [slots] in tokens; changed in place.
+    starts : ndarray
+        First slot of every GPU and, last, the number of slots, int64 [gpus + 1].
+    distinct : bool
+        Whether an exchange may not put two replicas of one expert on a GPU.
+    stop : float
+        Makespan in tokens at which to stop.
+
+    Returns
+    -------
+    int
+        Number of exchanges.
+    """
+    num_gpus = starts.size - 1
+    loads = np.zeros(num_gpus)
+    for gpu in range(num_gpus):
+        for slot in range(starts[gpu], starts[gpu + 1]):
+            loads[gpu] += sizes[slot]
+    steps = 0
+    while True:
+        full = np.argmax(loads)
+        if loads[full] <= stop:
+            return steps
+        best = loads[full] * (1.0 - 1e-13)
+        give = take = receiver = -1
+        mine, count = starts[full], starts[full + 1] - starts[full]
+        for gpu in range(num_gpus):
+            # No exchange can bring the pair below its own mean.
+            if gpu == full or (loads[gpu] + loads[full]) * 0.5 >= best:
+                continue
+            theirs, theirs_count = starts[gpu], starts[gpu + 1] - starts[gpu]
+            for slot in range(theirs, theirs + theirs_count):
+                for own in range(mine, mine + count):
+                    moved = sizes[own] - sizes[slot]
+                    larger = max(loads[full] - moved, loads[gpu] + moved)
+                    if moved > 0.0 and larger < best:
+                        if distinct and (
+                            holds(experts, theirs, theirs_count, experts[own]) or holds(experts, mine, count, experts[slot])
+                        ):
+                            continue
+                        best, give, take, receiver = larger, own, slot, gpu
+        if give < 0:
+            return steps
+        moved = sizes[give] - sizes[take]
+        loads[full] -= moved
+        loads[receiver] += moved
+        experts[give], experts[take] = experts[take], experts[give]
+        sizes[give], sizes[take] = sizes[take], sizes[give]
+        steps += 1
+
+
+@njit(cache=True)
+def holds(experts: np.ndarray, start: int, k: int, expert: int) -> bool:
+    """Whether the GPU whose k slots begin at ``start`` holds a replica of an expert; ``experts`` is int64 [slots]."""
+    for slot in range(start, start + k):  # noqa: SIM110 - any() over a generator does not compile
+        if experts[slot] == expert:
+            return True
+    return False

@@ -1,0 +1,204 @@
+"""Fewer weight copies for the same balance: a new map renamed to resemble the one in use, and layers not worth a change kept.
+
+Which of two GPUs holds a set of replicas does not matter to the balance, but every replica on a GPU that did not hold its expert
+before must be copied there. Naming the GPUs so that most stay is an assignment problem, solved exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import verify
+
+ROUNDING = 1e-12
+"""Relative differences up to this are rounding of float64 sums: no gain, and a threshold missed by less is met."""
+
+
+def moved(placement: Placement, previous: Placement, deployment: Deployment) -> np.ndarray:
+    """Return how many replicas must be copied onto a GPU that did not hold them.
+
+    Parameters
+    ----------
+    placement, previous : Placement
+        The new map and the one in use; experts that do not exist are held by nobody.
+    deployment : Deployment
+
+    Returns
+    -------
+    ndarray
+        int64 [layers]: replicas of the new map less those that their GPU held before, as multisets.
+
+    Raises
+    ------
+    InputError
+        If the maps and the deployment do not belong together.
+    """
+    _check_shapes(placement, previous, deployment)
+    stays = np.minimum(_held(placement, deployment), _held(previous, deployment)).sum(axis=(1, 2))
+    return np.asarray(deployment.num_slots - stays)
+
+
+def relabel(placement: Placement, previous: Placement, deployment: Deployment) -> Placement:
+    """Rename GPUs, nodes and slots of a map so that as few replicas as possible move.
+
+    GPUs change places within their node and nodes as wholes, under the global policy all GPUs freely; an expert that stays on its
+    GPU stays in its slot, so that exactly the slots that :func:`moved` counts change. No other renaming of this kind moves fewer.
+
+    Parameters
+    ----------
+    placement : Placement
+        The new map.
+    previous : Placement
+        The map in use; it need not be legal.
+    deployment : Deployment
+
+    Returns
+    -------
+    Placement
+        As legal as the new map, with the same makespans; replica ranks in the order of the slots.
+
+    Raises
+    ------
+    InputError
+        If the maps and the deployment do not belong together.
+    """
+    _check_shapes(placement, previous, deployment)
+    num_gpus = deployment.num_gpus
+    sources = _sources(_overlap(_held(previous, deployment), _held(placement, deployment)), deployment)
+    new = np.take_along_axis(placement.by_gpu(num_gpus), sources[:, :, None], axis=1)
+    k = deployment.slots_per_gpu
+    kept = keep_slots(new.reshape(-1, k), previous.by_gpu(num_gpus).reshape(-1, k))
+    return Placement(kept.reshape(placement.phy2log.shape), placement.num_experts)
+
+
+def adopt_where_better(
+    placement: Placement, previous: Placement, loads: Any, deployment: Deployment, threshold: float = 0.0
+) -> Placement:
+    """Return the new map, but layers that gain too little exactly as they are.
+
+    Parameters
+    ----------
+    placement, previous : Placement
+        The new map, best relabelled, and the one in use. A layer in which the latter is not legal is replaced in any case.
+    loads : array_like of float or int [layers, experts] or [windows, layers, experts]
+        Loads on which both are compared, finite and non-negative; of a history, the mean over its windows counts.
+    deployment : Deployment
+    threshold : float, default 0.0
+        Least part of its largest GPU load that a layer must gain; at 0 every gain counts, and layers without one stay.
+
+    Raises
+    ------
+    InputError
+        If loads, maps and deployment do not belong together, or the threshold is negative or not finite.
+    """
+    _check_shapes(placement, previous, deployment)
+    if not 0.0 <= threshold < np.inf:
+        raise InputError(f"threshold is {threshold!r}; a finite number of at least 0 is needed")
+    history = np.asarray(loads, dtype=np.float64)
+    # Layer by layer one unit for all windows: they weigh as much as they have load.
+    windows, layers = history.reshape(-1, *history.shape[-2:]), placement.num_layers
+    columns = np.moveaxis(windows, 0, 1).reshape(windows.shape[1], -1)
+    units = shares(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
+    legal = _legal_layers(previous, deployment)
+    base = np.where(legal[:, None], previous.phy2log, placement.phy2log)
+    old = _mean_makespans(Placement(base, placement.num_experts), units, deployment)
+    gain = old - _mean_makespans(placement, units, deployment)
+    stays = gain <= old * max(threshold - ROUNDING, ROUNDING)
+    return Placement(np.where(stays[:, None], base, placement.phy2log), placement.num_experts)
+
+
+def _check_shapes(placement: Placement, previous: Placement, deployment: Deployment) -> None:
+    expected = (placement.num_layers, deployment.num_slots)
+    for name, found in (("placement", placement), ("previous", previous)):
+        if found.phy2log.shape != expected or found.num_experts != deployment.num_experts:
+            raise InputError(
+                f"{name} has shape {found.phy2log.shape} for {found.num_experts} experts; "
+                f"{expected} for {deployment.num_experts} experts is needed"
+            )
+
+
+def _held(placement: Placement, deployment: Deployment) -> np.ndarray:
+    """Return the replicas of every expert on every GPU, int64 [layers, gpus, experts]."""
+    layers, gpus, experts = placement.num_layers, deployment.num_gpus, deployment.num_experts
+    held = placement.by_gpu(gpus).reshape(layers * gpus, -1)
+    exists = (held >= 0) & (held < experts)
+    cells = (np.arange(layers * gpus)[:, None] * experts + held)[exists]
+    return np.bincount(cells, minlength=layers * gpus * experts).reshape(layers, gpus, experts)
+
+
+def _overlap(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return the replicas that every GPU of one map shares with every GPU of another, float32 [layers, old, new]."""
+    shared = np.zeros((old.shape[0], old.shape[1], new.shape[1]), dtype=np.float32)
+    # min(a, b) is the number of thresholds t >= 1 that both reach: a product of matrices for each, exact in float32.
+    for threshold in range(1, int(min(old.max(), new.max())) + 1):
+        reached = [(counts >= threshold).astype(np.float32) for counts in (old, new)]
+        shared += reached[0] @ reached[1].transpose(0, 2, 1)
+    return shared
+
+
+def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
+    """Return the GPU of the new map whose replicas every GPU gets, int64 [layers, gpus], so that the shared ones are most."""
+    nodes = deployment.num_nodes if deployment.policy == "hierarchical" else 1
+    gpus = deployment.num_gpus // nodes
+    tables = overlap.reshape(-1, nodes, gpus, nodes, gpus).transpose(0, 1, 3, 2, 4)
+    inside = np.empty(tables.shape[:4], dtype=np.int64)  # layer, old node, new node, GPU of the old node
+    for pair in np.ndindex(inside.shape[:3]):
+        inside[pair] = linear_sum_assignment(tables[pair], maximize=True)[1]
+    shared = np.take_along_axis(tables, inside[..., None], axis=4).sum(axis=(3, 4))
+    homes = np.array([linear_sum_assignment(table, maximize=True)[1] for table in shared])[:, :, None]
+    taken = np.take_along_axis(inside, homes[..., None], axis=2)[:, :, 0]
+    return np.asarray((homes * gpus + taken).reshape(len(overlap), -1))
+
+
+def keep_slots(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Order the replicas of every GPU, int64 [gpus, slots], so that those it held keep their slots and the others fill up."""
+    # The i-th copy of an expert before takes the slot of the i-th copy after: numbering makes multisets sets.
+    same = (old[:, :, None] == new[:, None, :]) & (_copy_numbers(old)[:, :, None] == _copy_numbers(new)[:, None, :])
+    kept = same.any(axis=2)
+    sources = same.argmax(axis=2)
+    sources[~kept] = np.nonzero(~same.any(axis=1))[1]  # both list GPU by GPU, as many of each
+    return np.take_along_axis(new, sources, axis=1)
+
+
+def _copy_numbers(rows: np.ndarray) -> np.ndarray:
+    """Return how many equal entries stand before each in its row, int64 [gpus, slots]."""
+    k = rows.shape[1]
+    return np.asarray(((rows[:, :, None] == rows[:, None, :]) & np.tri(k, k=-1, dtype=bool)).sum(axis=2))
+
+
+def _legal_layers(placement: Placement, deployment: Deployment) -> np.ndarray:
+    """Return in which layers a map is legal, bool [layers]."""
+    no_loads = np.zeros((1, deployment.num_experts), dtype=np.int64)
+    legal = np.ones(placement.num_layers, dtype=bool)
+    for layer in range(placement.num_layers):
+        try:
+            verify(Placement(placement.phy2log[layer : layer + 1], placement.num_experts), no_loads, deployment)
+        except PlacementError:
+            legal[layer] = False
+    return legal
+
+
+def shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
+    """Return checked loads in units of the layer's largest, so that no sum overflows; float64 [layers, experts]."""
+    weight = np.asarray(loads, dtype=np.float64)
+    if weight.shape != expected:
+        raise InputError(f"loads has shape {weight.shape}; that of the maps, {expected} [layers, experts], is needed")
+    bad = np.argwhere(~(np.isfinite(weight) & (weight >= 0.0)))
+    if bad.size:
+        layer, expert = (int(i) for i in bad[0])
+        raise InputError(f"loads[{layer}, {expert}] is {weight[layer, expert]}; loads must be finite and non-negative")
+    largest = weight.max(axis=1, keepdims=True)
+    return np.asarray(np.divide(weight, largest, out=np.zeros_like(weight), where=largest > 0.0))
+
+
+def _mean_makespans(placement: Placement, weight: np.ndarray, deployment: Deployment) -> np.ndarray:
+    """Return the mean over windows of every layer's largest GPU load, float64 [layers]; weights [layers, windows, experts]."""
+    sizes = np.take_along_axis(weight / np.maximum(placement.counts(), 1)[:, None], placement.phy2log[:, None], axis=2)
+    loads = sizes.reshape(*weight.shape[:2], deployment.num_gpus, -1).sum(axis=3)
+    return np.asarray(loads.max(axis=2).mean(axis=1))

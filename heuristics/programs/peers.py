@@ -1,0 +1,68 @@
+"""Balancers of others to compare with: those of serving systems, and the published evolved programs.
+
+Written anew from descriptions of the algorithms. DeepSeek's own, which vLLM's default repeats, is the seed program
+``initial_program``. The compiled ones are imported when first used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eplb_gap.heuristics.config import PipelineConfig, Stage
+from eplb_gap.heuristics.methods import Method, from_config, global_only, run_by_layer
+from eplb_gap.heuristics.programs.evolved_programs import EVOLVED_PROGRAMS
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
+
+DEEPSEEK = PipelineConfig()
+SGLANG_VEC = PipelineConfig(replication="largest_relief", replicas=Stage("snake"))
+
+
+def tensorrt_llm(weight: np.ndarray, deployment: Deployment) -> Placement:
+    """TensorRT-LLM's load balancer: Adams' counts and LPT."""
+    from eplb_gap.heuristics.programs.tensorrt_llm import plan_layer
+
+    return run_by_layer(plan_layer, weight, deployment)
+
+
+def vllm_ascend(weight: np.ndarray, deployment: Deployment) -> Placement:
+    """vLLM-Ascend's default policy: one redundant expert per GPU, then every expert once by LPT.
+
+    Raises
+    ------
+    InputError
+        If there are more extra replicas than GPUs.
+    """
+    from eplb_gap.heuristics.programs.vllm_ascend import plan_layer
+
+    extra = deployment.num_slots - deployment.num_experts
+    if extra > deployment.num_gpus:
+        raise InputError(
+            f"method is 'vllm-ascend', which puts one extra replica on a GPU; num_slots - num_experts is {extra}, "
+            f"at most num_gpus = {deployment.num_gpus} is allowed"
+        )
+    return run_by_layer(plan_layer, weight, deployment)
+
+
+def flashlb(weight: np.ndarray, deployment: Deployment) -> Placement:
+    """FlashLB of vLLM-Ascend on one window of loads: a tree search over how many extra replicas each block of experts gets."""
+    from eplb_gap.heuristics.programs.flashlb import plan_layer
+
+    return run_by_layer(plan_layer, weight, deployment)
+
+
+PEERS: dict[str, Method] = {
+    **EVOLVED_PROGRAMS,
+    "sglang-vec": from_config(SGLANG_VEC),
+    "tensorrt-llm": global_only("tensorrt-llm", tensorrt_llm),
+    "vllm-ascend": global_only("vllm-ascend", vllm_ascend),
+    "flashlb": global_only("flashlb", flashlb),
+}
+"""Methods by name."""
+ELASTIC: dict[str, Method] = {"sglang-elastic": global_only("sglang-elastic", from_config(DEEPSEEK))}
+"""SGLang's ``elasticity_aware`` by name: DeepSeek's global algorithm on the GPUs that are alive.
+
+:func:`heuristics.rebalance` leaves out dead GPUs and fills their slots with expert 0 for every method, as SGLang does; with all
+GPUs alive it is the seed program ``initial_program`` under the global policy.
+"""

@@ -1,0 +1,130 @@
+"""Untrusted files: sizes are looked at before anything is read, and nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from eplb_gap.problem.errors import InputError, reason
+
+MAX_JSON_BYTES = 1 << 28
+"""A JSON document that is parsed at once; larger files are streamed or refused."""
+MAX_ARRAY_BYTES = 4 << 30
+"""Decompressed bytes of a file's arrays."""
+
+
+def size(path: Path, limit: int) -> int:
+    """Return the size of a regular file in bytes.
+
+    Raises
+    ------
+    InputError
+        If it does not exist, is no regular file, is empty or larger than ``limit`` bytes.
+    """
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise InputError(f"file {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"file {path!s} cannot be read ({error})") from None
+    if not path.is_file():
+        raise InputError(f"{path} is no regular file; a file is needed")
+    if not found:
+        raise InputError(f"file {path} is empty")
+    if found > limit:
+        raise InputError(f"file {path} has {found} bytes; at most {limit} are read")
+    return found
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return the content of a file of at most ``limit`` bytes."""
+    return read_start(path, limit, limit + 1)
+
+
+def read_start(path: Path, limit: int, count: int) -> bytes:
+    """Return the first ``count`` bytes of a file of at most ``limit`` bytes."""
+    size(path, limit)
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Return the content of a UTF-8 file of at most ``limit`` bytes."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"file {path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def parse_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Return a JSON document; NaN, infinities and repeated keys are refused.
+
+    Raises
+    ------
+    InputError
+        If the file is too large, no JSON, or nested too deeply.
+    """
+    text = read_text(path, limit)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"file {path} is no JSON ({error})") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object holds a key twice")
+    return found
+
+
+def load_torch(path: Path, limit: int = MAX_ARRAY_BYTES) -> Any:
+    """Return what ``torch.save`` wrote, without executing anything of it; tensors stay on the CPU.
+
+    The caller checks ``numel()`` before it copies a tensor: a view can claim far more elements than its storage holds.
+
+    Raises
+    ------
+    InputError
+        If the file is too large, packed to more than ``limit`` bytes, no torch file, or holds anything but plain data.
+    """
+    import pickle
+
+    import torch
+
+    size(path, limit)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise InputError(f"file {path} is no torch file, or truncated; one in torch.save's zip form is needed") from None
+    if unpacked > limit:
+        raise InputError(f"file {path} unpacks to {unpacked} bytes; at most {limit} are read")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"file {path} holds pickled objects; tensors, numbers, strings, lists and dicts are read") from None
+    except Exception as error:  # whatever a broken file makes torch's reader raise: its kinds are not documented
+        raise InputError(f"file {path} is no readable torch file ({reason(error)})") from None
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(f"file {target} cannot be written ({error.strerror})") from None

@@ -1,0 +1,63 @@
+"""Plain arrays: NPY, NPZ with the key ``loads``, and the package's own trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers.npy_bytes import read_npy
+from eplb_gap.problem.formats.containers.npz import MAX_ENTRY_BYTES, open_archive, read_entry
+from eplb_gap.problem.formats.loads.recording import Progress, Recording
+from eplb_gap.problem.loads import LoadTrace
+
+KEY = "loads"
+
+
+def read_npy_loads(path: Path, _progress: Progress | None) -> Recording:
+    """Read ``[windows, layers, experts]``, or ``[layers, experts]`` as one window."""
+    return _recording(read_npy(path, MAX_ENTRY_BYTES), f"file {path}")
+
+
+def read_npz_loads(path: Path, _progress: Progress | None) -> Recording:
+    """Read the key ``loads``, shaped as of :func:`read_npy_loads`; other keys are not looked at."""
+    with open_archive(path) as archive:
+        return _recording(read_entry(archive, KEY, path), f"file {path}: key {KEY!r}")
+
+
+def read_trace(path: Path) -> LoadTrace:
+    """Read what :meth:`LoadTrace.save` wrote, and check what the provenance says of layers and windows.
+
+    Raises
+    ------
+    InputError
+        As of :meth:`LoadTrace.load`, or if the provenance contradicts the loads.
+    """
+    trace = LoadTrace.load(path)
+    steps = trace.provenance.get("window_steps", 1)
+    if not _is_count(steps) or steps < 1:
+        raise InputError(f"trace file {path}: window_steps is {shown(steps)}; a positive integer is needed")
+    ids = trace.provenance.get("layer_ids")
+    layers = trace.loads.shape[1]
+    if ids is not None and not (isinstance(ids, list) and len(ids) == layers and all(map(_is_count, ids))):
+        raise InputError(f"trace file {path}: layer_ids is {shown(ids)}; an index for each of the {layers} layers is needed")
+    model_layers = trace.provenance.get("num_model_layers")
+    if model_layers is not None and (not _is_count(model_layers) or model_layers <= max(ids or [layers - 1])):
+        raise InputError(f"trace file {path}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
+    for key in ("dropped_layers", "dropped_steps", "left_out_steps"):
+        told = trace.provenance.get(key, 0)
+        if not _is_count(told) and not isinstance(told, list):
+            raise InputError(f"trace file {path}: {key} is {shown(told)}; a number or a list is needed")
+    return trace
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
+
+
+def _recording(array: np.ndarray, where: str) -> Recording:
+    if array.ndim not in (2, 3):
+        raise InputError(f"{where} has shape {array.shape}; [windows, layers, experts] or [layers, experts] is needed")
+    steps = array if array.ndim == 3 else array[None]
+    return Recording(steps, range(steps.shape[1]))

@@ -1,0 +1,148 @@
+"""SGLang's expert distribution recorder: one file of global logical counts, or one file of physical counts per rank."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.torch_arrays import tensor_array
+from eplb_gap.problem.formats.loads.physical import logical_counts
+from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts, check_elements
+
+NAME = re.compile(r"expert_distribution_recorder_(?P<time>\d{1,12}(?:\.\d{1,12})?)(?:_(?P<rank>\d{1,6}))?\.pt")
+LOGICAL, RECORDS, MAP = "logical_count", "records", "last_physical_to_logical_map"
+ORDER = "circular buffer: once it is full, the oldest step may be anywhere, so the order of windows may be rotated"
+APPROXIMATE = "the file does not tell 'stat' from 'stat_approx', whose counts are approximate"
+
+
+def read(path: Path, _progress: Progress | None) -> Recording:
+    """Read one dump: a file of the modes ``stat`` and ``stat_approx``, or all ranks' files of ``per_pass`` and ``per_token``.
+
+    Parameters
+    ----------
+    path : Path
+        A file, which stands for those of all ranks beside it, or a folder with one dump. Ranks name their files by their own
+        clocks: the i-th file of every rank is one dump.
+
+    Raises
+    ------
+    InputError
+        If a folder holds more than one dump, a rank or one of its passes is missing, or a key is.
+    """
+    paths = _dump(path)
+    first = _load(paths[0])
+    if LOGICAL in first and RECORDS not in first:
+        return _statistics(first, f"file {paths[0]}")
+    return _passes(paths, first)
+
+
+def _dump(path: Path) -> list[Path]:
+    """Return the files of one dump, rank by rank."""
+    named = NAME.fullmatch(path.name)
+    if not path.is_dir() and (named is None or named["rank"] is None):
+        return [path]
+    folder = folder_of(path)
+    singles, by_rank = [], dict[int, list[tuple[float, Path]]]()
+    for match, file in matching(folder, NAME):
+        if match["rank"] is None:
+            singles.append(file)
+        else:
+            by_rank.setdefault(int(match["rank"]), []).append((float(match["time"]), file))
+    if path.is_dir():
+        most = max(map(len, by_rank.values()), default=0)
+        if len(singles) + most != 1:
+            raise InputError(
+                f"folder {folder} holds {len(singles) + most} dumps of SGLang's recorder; name a file of one of them"
+            )
+        if singles:
+            return singles
+    check_ranks(list(by_rank), f"folder {folder}")
+    columns = [[file for _, file in sorted(by_rank[rank])] for rank in sorted(by_rank)]
+    for rank, column in enumerate(columns):
+        if len(column) != len(columns[0]):
+            raise InputError(
+                f"folder {folder} has {len(column)} dumps of rank {rank}; {len(columns[0])}, as of rank 0, are needed"
+            )
+    return next(list(dump) for dump in zip(*columns, strict=True) if path.is_dir() or path in dump)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = files.load_torch(path)
+    if not isinstance(content, dict) or not (LOGICAL in content or RECORDS in content):
+        raise InputError(f"file {path} holds {_kind(content)}; a dict with the key {LOGICAL!r} or {RECORDS!r} is needed")
+    return content
+
+
+def _statistics(content: dict[str, Any], where: str) -> Recording:
+    array = tensor_array(content[LOGICAL], f"{where}: {LOGICAL}", 3)
+    layers = array.shape[1]
+    return Recording(array, range(layers), num_model_layers=layers, notes={"order": ORDER, "mode": APPROXIMATE})
+
+
+def _passes(paths: list[Path], first: dict[str, Any]) -> Recording:
+    """Sum the physical counts of all ranks per forward pass, and give them to the logical experts by the last map."""
+    table: np.ndarray | None = None
+    numbers: list[int] = []
+    counts = np.empty(0, dtype=np.int64)
+    for rank, path in enumerate(paths):
+        content = _load(path) if rank else first
+        where = f"file {path}"
+        if RECORDS not in content or MAP not in content:
+            raise InputError(f"{where} holds {_kind(content)}; {RECORDS!r} and {MAP!r} are needed")
+        own = tensor_array(content[MAP], f"{where}: {MAP}", 2)
+        records = _checked_records(content[RECORDS], rank, where)
+        if table is None:
+            table, numbers = own, sorted({number for number, _ in records})
+            check_elements((len(numbers), *table.shape), where)
+            counts = np.zeros((len(numbers), *table.shape), dtype=np.int64)
+        elif not np.array_equal(own, table):
+            raise InputError(f"{where}: {MAP} is not that of rank 0; ranks of one dump have the same map")
+        _check_passes({number for number, _ in records}, numbers, where)
+        position = {number: index for index, number in enumerate(numbers)}
+        for index, (number, tensor) in enumerate(records):
+            name = f"{where}: {RECORDS}[{index}]['global_physical_count']"
+            add_counts(counts[position[number]], tensor_array(tensor, name, 2), name)
+    assert table is not None
+    notes = {"ranks": len(paths), "forward_passes": [numbers[0], numbers[-1]], "map": "the last one, taken for all passes"}
+    logical = logical_counts(counts, table, f"file {paths[0]}")
+    return Recording(logical, range(table.shape[0]), num_model_layers=table.shape[0], notes=notes)
+
+
+def _checked_records(records: Any, rank: int, where: str) -> list[tuple[int, Any]]:
+    if not isinstance(records, list) or not records:
+        raise InputError(f"{where}: {RECORDS} is {_kind(records)}; a list that is not empty is needed")
+    checked = []
+    for index, record in enumerate(records):
+        inside = f"{where}: {RECORDS}[{index}]"
+        if not isinstance(record, dict):
+            raise InputError(f"{inside} is {_kind(record)}; a dict is needed")
+        for key in ("forward_pass_id", "rank", "global_physical_count"):
+            if key not in record:
+                raise InputError(f"{inside} has no key {key!r} but {_kind(record)}")
+        number = record["forward_pass_id"]
+        if type(number) is not int or not 0 <= number < 1 << 62:
+            raise InputError(f"{inside}: forward_pass_id is {shown(number)}; a number from 0 on is needed")
+        if record["rank"] != rank or type(record["rank"]) is not int:
+            raise InputError(f"{inside} is of rank {shown(record['rank'])}; the file is that of rank {rank}")
+        checked.append((number, record["global_physical_count"]))
+    return checked
+
+
+def _check_passes(found: set[int], needed: list[int], where: str) -> None:
+    odd = sorted(found.symmetric_difference(needed))
+    if odd:
+        what = "does not have" if odd[0] in needed else "has"
+        raise InputError(f"{where} {what} forward pass {odd[0]}, unlike the file of rank 0; all ranks must have the same passes")
+
+
+def _kind(value: Any) -> str:
+    """Say what something is without its content, which may be huge."""
+    if isinstance(value, dict):
+        return f"the keys {shown(list(value))}"
+    return f"a {type(value).__name__}"

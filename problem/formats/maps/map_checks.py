@@ -1,0 +1,130 @@
+"""What all readers of maps check: keys, integers, experts and slots of the deployment, and which layers are asked for."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.uneven_map import UnevenMap
+
+MAX_MAP_BYTES = 1 << 24
+"""A map as text; that of 100 layers of 1000 slots has half a megabyte."""
+MAX_MAP_ARRAY_BYTES = 1 << 28
+"""A map as an array; one entry per GPU, layer and expert is what the largest kind holds."""
+
+
+def fields(value: Any, where: str, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return an object that has all keys ``needed``, and of other keys only those that are ``optional``."""
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is {shown(value)}; an object with the keys {', '.join(needed)} is needed")
+    for key in needed:
+        if key not in value:
+            raise InputError(f"{where} has no key {key!r} but {shown(list(value))}")
+    for key in value:
+        if key not in (*needed, *optional):
+            raise InputError(f"{where} has a key {shown(key)}; its keys are {', '.join((*needed, *optional))}")
+    return value
+
+
+def entries(value: Any, where: str) -> list[Any]:
+    """Return a list that is not empty."""
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where} is {shown(value)}; a list that is not empty is needed")
+    return value
+
+
+def integer(value: Any, where: str) -> int:
+    """Return an integer; a bool is none, nor is a float."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where} is {shown(value)}; an integer is needed")
+    return value
+
+
+def expert_list(value: Any, where: str, deployment: Deployment) -> list[int]:
+    """Return a list, possibly empty, of experts that the deployment has."""
+    if not isinstance(value, list):
+        raise InputError(f"{where} is {shown(value)}; a list of experts is needed")
+    for position, expert in enumerate(value):
+        if not 0 <= integer(expert, f"{where}[{position}]") < deployment.num_experts:
+            raise _foreign(f"{where}[{position}] is {shown(expert)}", f"experts 0 to {deployment.num_experts - 1}")
+    return value
+
+
+def slot_row(value: Any, where: str, deployment: Deployment) -> list[int]:
+    """Return the experts of all slots of one layer."""
+    row = entries(value, where)
+    if len(row) != deployment.num_slots:
+        raise _foreign(f"{where} has {len(row)} slots", f"{deployment.num_slots} slots")
+    return expert_list(row, where, deployment)
+
+
+def slot_table(value: Any, where: str, deployment: Deployment) -> np.ndarray:
+    """Return the experts of all slots from a list per layer, int64 [layers, slots]."""
+    rows = entries(value, where)
+    return np.array([slot_row(row, f"{where}[{layer}]", deployment) for layer, row in enumerate(rows)], dtype=np.int64)
+
+
+def slot_array(array: np.ndarray, where: str, deployment: Deployment) -> np.ndarray:
+    """Return the experts of all slots from an array of any integer type, int64 [layers, slots]."""
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+        raise InputError(f"{where} is {array.dtype} of shape {array.shape}; integers [layers, slots] are needed")
+    if array.shape[1] != deployment.num_slots:
+        raise _foreign(f"{where} has {array.shape[1]} slots", f"{deployment.num_slots} slots")
+    wrong = np.argwhere((array < 0) | (array >= deployment.num_experts))
+    if wrong.size:
+        layer, slot = (int(i) for i in wrong[0])
+        raise _foreign(f"{where}[{layer}][{slot}] is {array[layer, slot]}", f"experts 0 to {deployment.num_experts - 1}")
+    return array.astype(np.int64)
+
+
+def gpu_map(layers: list[list[list[int]]], where: str, deployment: Deployment) -> Placement | UnevenMap:
+    """Return the map of layers that list the experts of every GPU: uneven where GPUs hold unequal numbers of experts.
+
+    Raises
+    ------
+    InputError
+        If all GPUs hold equally many, but not as many as the deployment has slots on a GPU.
+    PlacementError
+        If the map is uneven and an expert has no replica.
+    """
+    sizes = {len(gpu) for layer in layers for gpu in layer}
+    if len(sizes) > 1:
+        return UnevenMap.from_lists(layers, deployment.num_experts)
+    if sizes != {deployment.slots_per_gpu}:
+        raise _foreign(f"{where} has {sizes.pop()} experts on every GPU", f"{deployment.slots_per_gpu} slots per GPU")
+    return Placement(np.array(layers, dtype=np.int64).reshape(len(layers), -1), deployment.num_experts)
+
+
+def check_size(found: int, needed: int, where: str, noun: str) -> None:
+    """Refuse a map that has another number of something than the deployment."""
+    if found != needed:
+        raise _foreign(f"{where} has {found} {noun}", f"{needed} {noun}")
+
+
+def check_layer_ids(layer_ids: Sequence[int] | None) -> list[int] | None:
+    """Return the model-layer indices of the loads' rows, ascending: formats of MoE layers alone list them in that order."""
+    if layer_ids is None:
+        return None
+    try:
+        checked = [operator.index(layer) for layer in layer_ids]
+    except TypeError:
+        checked = []
+    if not checked or checked[0] < 0 or checked != sorted(set(checked)):
+        raise InputError(f"layer_ids is {shown(layer_ids)}; ascending layer indices from 0 on are needed")
+    return checked
+
+
+def check_moe_layers(found: int, layer_ids: list[int] | None, where: str) -> None:
+    """Refuse a map of the MoE layers alone that does not have as many layers as the loads."""
+    if layer_ids is not None and found != len(layer_ids):
+        raise InputError(f"{where} has {found} layers; the loads have {len(layer_ids)}, and the format lists MoE layers only")
+
+
+def _foreign(found: str, needed: str) -> InputError:
+    return InputError(f"{found}; the deployment has {needed}: this is a map for another model or deployment")

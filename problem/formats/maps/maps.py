@@ -1,0 +1,218 @@
+"""Maps of serving systems: which formats there are, how a file's format is recognised, reading and writing."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.npy_bytes import read_npy
+from eplb_gap.problem.formats.containers.yaml_text import parse_yaml
+from eplb_gap.problem.formats.maps import (
+    certificate_map,
+    omni_placement,
+    phy2log,
+    sglang_location,
+    tensorrt_llm_balancer,
+    vllm_ascend_map,
+    vllm_expert_map,
+)
+from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.validation import verify
+
+
+class _Format(NamedTuple):
+    description: str
+    containers: tuple[str, ...]
+    read: Callable[[Any, str, Deployment, list[int] | None], Placement | UnevenMap]
+    render: Callable[[Placement, Deployment, list[int] | None, int | None], bytes] | None
+
+
+_FORMATS = {
+    "sglang": _Format(
+        "SGLang --init-expert-location: physical_to_logical_map of all decoder layers, JSON (written) or .pt",
+        ("JSON", "torch"),
+        sglang_location.read,
+        sglang_location.render,
+    ),
+    "vllm": _Format(
+        "vLLM initial expert map: JSON list of slots per MoE layer, or one for all layers",
+        ("JSON",),
+        vllm_expert_map.read,
+        vllm_expert_map.render,
+    ),
+    "tensorrt-llm": _Format(
+        "TensorRT-LLM moe_load_balancer.yaml: initial_global_assignments by absolute layer index",
+        ("YAML",),
+        tensorrt_llm_balancer.read,
+        tensorrt_llm_balancer.render,
+    ),
+    "vllm-ascend": _Format(
+        "vLLM-Ascend expert map: JSON list of experts per device and MoE layer",
+        ("JSON",),
+        vllm_ascend_map.read,
+        vllm_ascend_map.render,
+    ),
+    "omni": _Format(
+        "omni placement pattern: npy of 0 and 1 [ranks, MoE layers, experts]; no duplicates on a GPU, slots in expert order",
+        ("npy",),
+        omni_placement.read,
+        omni_placement.render,
+    ),
+    "phy2log-npy": _Format(
+        "physical-to-logical map: npy int64 [MoE layers, slots]", ("npy",), phy2log.read_array, phy2log.render_array
+    ),
+    "phy2log-json": _Format(
+        "physical-to-logical map: JSON list of slots per MoE layer", ("JSON",), phy2log.read_lists, phy2log.render_lists
+    ),
+    "certificate": _Format("certificate of eplb-gap solve: read only", ("JSON",), certificate_map.read, None),
+}
+MAP_FORMATS: dict[str, str] = {name: entry.description for name, entry in _FORMATS.items()}
+"""Format -> what it is, in one line."""
+WRITTEN = tuple(name for name, entry in _FORMATS.items() if entry.render is not None)
+"""Formats that :func:`write_map` writes."""
+
+START_BYTES = 4096
+_SUFFIXES = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".npy": "npy", ".pt": "torch", ".pth": "torch"}
+
+
+def read_map(
+    path: str | os.PathLike[str],
+    deployment: Deployment,
+    format: str | None = None,
+    layer_ids: Sequence[int] | None = None,
+) -> Placement | UnevenMap:
+    """Read a map that a serving system uses or a planner wrote.
+
+    Parameters
+    ----------
+    path : path
+        Its suffix, first bytes and keys tell the format. A JSON list of lists is read as ``"vllm"``.
+    deployment : Deployment
+        What the map must fit: experts, slots, GPUs. Whether the map is legal is judged by :func:`problem.verify`.
+    format : str, optional
+        One of :data:`MAP_FORMATS`.
+    layer_ids : sequence of int, optional
+        Model-layer indices of the loads' rows, ascending. Formats that number the model's layers (``sglang``,
+        ``tensorrt-llm``) are read at these, the others must have as many layers. By default all layers of the file.
+
+    Returns
+    -------
+    Placement or UnevenMap
+        The latter where GPUs hold unequal numbers of experts (``omni``, ``vllm-ascend``). Replicas are ranked by slot.
+
+    Raises
+    ------
+    InputError
+        Naming the file, the key or entry, what was found and what is needed.
+    PlacementError
+        If the map is uneven and an expert has no replica.
+    """
+    path = Path(path)
+    if format is not None:
+        _check_format(format)
+    layers = check_layer_ids(layer_ids)
+    container = _container(path)
+    if format is not None and container not in _FORMATS[format].containers:
+        raise InputError(f"map file {path} is {container}; format {format!r} is {' or '.join(_FORMATS[format].containers)}")
+    content = _open(path, container)
+    name = _recognise(content, container, path) if format is None else format
+    return _FORMATS[name].read(content, f"map file {path}", deployment, layers)
+
+
+def write_map(
+    path: str | os.PathLike[str],
+    placement: Placement | UnevenMap,
+    deployment: Deployment,
+    format: str,
+    layer_ids: Sequence[int] | None = None,
+    num_model_layers: int | None = None,
+) -> None:
+    """Write a legal map for a serving system: as a whole or not at all, and the same map as the same bytes.
+
+    Parameters
+    ----------
+    path : path
+    placement : Placement
+        The formats have no replica ranks: systems number replicas by slot.
+    deployment : Deployment
+    format : str
+        One of :data:`MAP_FORMATS`.
+    layer_ids : sequence of int, optional
+        Model-layer indices of the placement's layers, ascending; ``tensorrt-llm`` needs them, ``sglang`` where the model has
+        dense layers.
+    num_model_layers : int, optional
+        Decoder layers of the model, dense ones included, which ``sglang`` lists all; needed beside ``layer_ids``.
+
+    Raises
+    ------
+    InputError
+        If the map is uneven or does not fit deployment, layers or format, or the file cannot be written.
+    PlacementError
+        If the map is not legal in the deployment, as of :func:`problem.verify`.
+    """
+    _check_format(format)
+    render = _FORMATS[format].render
+    if render is None:
+        raise InputError(
+            f"format {format!r} is read only; the others are {', '.join(n for n, f in _FORMATS.items() if f.render)}"
+        )
+    layers = check_layer_ids(layer_ids)
+    if isinstance(placement, UnevenMap):
+        raise InputError(f"placement is uneven: {placement.describe()}; a map is written where all GPUs hold equally many")
+    if layers is not None and len(layers) != placement.num_layers:
+        raise InputError(f"layer_ids has {len(layers)} layers; the placement has {placement.num_layers}")
+    if num_model_layers is not None and num_model_layers < placement.num_layers:
+        raise InputError(f"num_model_layers is {num_model_layers}; at least the placement's {placement.num_layers} are needed")
+    verify(placement, np.zeros((placement.num_layers, deployment.num_experts), dtype=np.int64), deployment)
+    files.write_atomically(path, render(placement, deployment, layers, num_model_layers))
+
+
+def _check_format(name: str) -> None:
+    if name not in _FORMATS:
+        raise InputError(f"format is {name!r}; the map formats are {', '.join(_FORMATS)}")
+
+
+def _container(path: Path) -> str:
+    if path.suffix.lower() in _SUFFIXES:
+        return _SUFFIXES[path.suffix.lower()]
+    start = files.read_start(path, MAX_MAP_ARRAY_BYTES, START_BYTES)
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "torch"
+    return "JSON" if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")) else "YAML"
+
+
+def _open(path: Path, container: str) -> Any:
+    if container == "npy":
+        return read_npy(path, MAX_MAP_ARRAY_BYTES)
+    if container == "torch":
+        return files.load_torch(path, MAX_MAP_ARRAY_BYTES)
+    return (parse_yaml if container == "YAML" else files.parse_json)(path, MAX_MAP_BYTES)
+
+
+def _recognise(content: Any, container: str, path: Path) -> str:
+    if container == "npy":
+        return "omni" if content.ndim == 3 else "phy2log-npy"
+    if container in ("torch", "YAML"):
+        return "sglang" if container == "torch" else "tensorrt-llm"
+    if isinstance(content, list):
+        return "vllm"
+    if isinstance(content, dict):
+        if "layer_list" in content or "moe_layer_count" in content:
+            return "vllm-ascend"
+        if "schema" in content:
+            return "certificate"
+        if sglang_location.KEY in content or "logical_count" in content:
+            return "sglang"
+    raise InputError(f"map file {path} holds {shown(content)}; no map format begins like that ({', '.join(_FORMATS)})")

@@ -1,0 +1,383 @@
+"""Two slots per GPU: exact without a GPU index, by the least number of replicas that a threshold needs.
+
+For given counts, folding the sorted replicas (largest with smallest) is an optimal pairing. Over all counts, a placement
+within T exists exactly if the conditions of :mod:`eplb_gap.problem.bounds.pairing_dual` can be met with at most S replicas: with fewer, one
+more split of a small expert keeps them. Both sides of the conditions are linear in ``z[e, c]`` (expert e has c replicas), and
+in the order of descending keys they are an inventory: small replicas enter, big ones leave, and the stock never falls below 0. ::
+
+    minimise    sum_{e, c} c z[e, c]
+    sum_c z[e, c] = 1                                                   every expert has one count
+    stock[j] = stock[j-1] + sum_{small in run j} c z - sum_{big in run j} c z >= 0
+
+The engine narrows the interval between bound and makespan by probing thresholds. The linear relaxation of a probe is solved
+first: a value above S refutes T, and its duals are a certificate that the kernel checks. Else its reduced costs, in integers,
+rule out most counts, and HiGHS decides the rest: a solution is a better map, a bound above S is a solver's claim.
+
+With duplicates forbidden every bound stays valid, and maps are repaired by exchanging partners.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+
+from eplb_gap.problem.bounds.bounds import Bound, adams_counts, apportionment_bound, mean_bound
+from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.instance import Instance
+from eplb_gap.solvers.compact.native import check_status, checked_highspy, new_highs, run_highs
+from eplb_gap.solvers.engine import ContradictionError, Finding, Incumbent, Limits
+from eplb_gap.solvers.engines.count_annealing import anneal_counts
+from eplb_gap.solvers.engines.need_model import Inventory, Relaxation
+
+BOUND_TOLERANCE = 1e-3
+"""By how much the bound of a MIP must exceed S: the objective is integral, HiGHS's feasibility tolerance is 1e-6 per row."""
+COARSE, NEAR = Fraction(1, 10**5), Fraction(5, 10**4)
+SHARES = (0.15, 1.0)
+"""Parts of the remaining counts that a probe tries in turn; only the last, all of them, can prove that there is no map."""
+SLICE_SHARE, PART_SHARE = 0.5, 0.05
+"""Time for all and for a part of the counts, relative to the time left."""
+LEVELS = (0.0, 0.3, 0.6, 0.9)
+BURST_STEPS = 15 * 10**6
+
+
+def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield better maps and stronger bounds until they meet or the time is up.
+
+    Parameters
+    ----------
+    instance : Instance
+        With two slots per GPU.
+    incumbent : Incumbent
+        Its counts start the search.
+    limits : Limits
+
+    Raises
+    ------
+    InputError
+        If a GPU has not two slots.
+    RuntimeError
+        If highspy is older than 1.15.1 or HiGHS fails.
+    ContradictionError
+        If a second run of HiGHS disproves its own first one.
+    KeyboardInterrupt
+        On Ctrl-C.
+    """
+    if instance.slots_per_gpu != 2:
+        raise InputError(f"a GPU has {instance.slots_per_gpu} slots; the pairing engine needs 2")
+    if limits.seconds_left > 0:
+        yield from _Search(instance, incumbent, limits).run()
+
+
+def fold(instance: Instance, counts: Sequence[int]) -> tuple[int, ...]:
+    """Return a map of given counts: the largest replica with the smallest, the second largest with the second smallest, ...
+
+    No pairing of these replicas has a smaller makespan. Where duplicates are forbidden, pairs of one expert, which only the
+    middle can have, each exchange partners with the pair whose larger replica is smallest.
+
+    Parameters
+    ----------
+    instance : Instance
+        With two slots per GPU.
+    counts : sequence of int [experts]
+        Positive, with the slots as their sum, none above ``instance.max_count``.
+    """
+    order = sorted(range(instance.num_experts), key=lambda e: (-Fraction(instance.loads[e], counts[e]), e))
+    replicas = [expert for expert in order for _ in range(counts[expert])]
+    pairs = [[replicas[i], replicas[-1 - i]] for i in range(instance.num_gpus)]
+    if instance.duplicates == "forbidden":
+        _separate(pairs)
+    return tuple(expert for pair in pairs for expert in pair)
+
+
+def _separate(pairs: list[list[int]]) -> None:
+    """Break up the pairs of one expert; an expert with at most one replica per GPU leaves enough pairs without it."""
+    doubled = [pair for pair in pairs if pair[0] == pair[1]]
+    if doubled:
+        expert = doubled[0][0]
+        # The pairs nest: the later one has the smaller larger replica.
+        others = [pair for pair in reversed(pairs) if expert not in pair]
+        for pair, other in zip(doubled, others, strict=False):
+            pair[1], other[1] = other[1], pair[1]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A bound that rests on HiGHS's word, and the model that it called infeasible."""
+
+    model: Inventory
+    bound: Bound
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What HiGHS says of a probe: a solution's counts, that there is none, or nothing."""
+
+    outcome: Literal["feasible", "infeasible", "unknown"]
+    counts: list[int] | None = None
+
+
+class _Search:
+    """The state of one search: the best map, the bound, and the thresholds that HiGHS could not decide in time."""
+
+    def __init__(self, instance: Instance, incumbent: Incumbent, limits: Limits) -> None:
+        self.instance, self.incumbent, self.limits = instance, incumbent, limits
+        self.lower = incumbent.bound.value
+        self.counts = adams_counts(instance.loads, instance.num_slots, instance.max_count)
+        self.upper: Fraction | None = incumbent.upper
+        self.undecided: list[Fraction] = []
+        self.slice_factor = 1.0
+        self.bursts = 0
+        self.unconfirmed: _Claim | None = None
+        self.version = checked_highspy()
+
+    def run(self) -> Iterator[Finding]:
+        """Yield what the phases find: folds, the bisection of the relaxation, annealing, probes."""
+        simple = max(mean_bound(self.instance), apportionment_bound(self.instance), key=lambda bound: bound.value)
+        if simple.value > self.lower:
+            self.lower = simple.value
+            yield simple
+        yield from self._take(self.counts)
+        if self.incumbent.slots is not None:
+            counted = Counter(self.incumbent.slots)
+            yield from self._take([counted[e] for e in range(self.instance.num_experts)])
+        yield from self._bisect()
+        before = None
+        while self._makespan != before:
+            before = self._makespan
+            yield from self._anneal(LEVELS)
+        yield from self._probe_all()
+
+    @property
+    def _makespan(self) -> Fraction:
+        assert self.upper is not None  # the fold of Adams' counts precedes every other step
+        return self.upper
+
+    @property
+    def _open(self) -> bool:
+        return self.lower < self._makespan and self.limits.seconds_left > 0
+
+    def _take(self, counts: Sequence[int]) -> Iterator[Finding]:
+        """Fold the counts; keep and yield the map if it is better."""
+        slots = fold(self.instance, counts)
+        value = self.instance.makespan(slots)
+        if self.upper is None or value < self.upper:
+            self.upper, self.counts = value, list(counts)
+            self.undecided = [t for t in self.undecided if t < value]
+            yield from self._hand_over(slots)
+
+    def _raise(self, bound: Bound) -> Iterator[Finding]:
+        if bound.value > self.lower:
+            self.lower = bound.value
+            self.undecided = [t for t in self.undecided if t >= bound.value]
+            if not bound.is_claim:
+                self.unconfirmed = None
+            yield from self._hand_over(bound)
+
+    def _certified(self, relaxation: Relaxation) -> Bound:
+        threshold = relaxation.threshold
+        return Bound(next_pair_sum(self.instance, threshold), "pairing dual", pairing_witness(threshold, relaxation.multipliers))
+
+    def _below_upper(self) -> Fraction:
+        """Return a threshold that only makespans below the best map's satisfy, and all of those."""
+        before = previous_pair_sum(self.instance, self._makespan)
+        return _inside(max(self.lower, before or self.lower), self._makespan)
+
+    def _bisect(self) -> Iterator[Finding]:
+        """Locate the largest threshold that the relaxation refutes; just below the best map first, which may end it all."""
+        threshold = self._below_upper() if self._open else self._makespan
+        loose = self._makespan
+        while self._open and (loose - self.lower) > COARSE * self.lower:
+            relaxation = Relaxation(self.instance, threshold, self.limits)
+            if relaxation.refuted:
+                yield from self._raise(self._certified(relaxation))
+            elif relaxation.solved:
+                loose = threshold
+            if loose > self.lower:  # a refuted threshold can raise the bound to the next sum of a pair, which is beyond it
+                threshold = _inside(self.lower, loose)
+
+    def _anneal(self, levels: Sequence[float]) -> Iterator[Finding]:
+        """Lower the best map by bursts from its counts, aiming at these levels between bound and makespan."""
+        unit = float(self.instance.mean or 1)
+        loads = np.array([w / unit for w in self.instance.loads])
+        for level in levels:
+            if not self._open or self._makespan - self.lower <= COARSE * self.lower:
+                return
+            tau = (float(self.lower) + level * float(self._makespan - self.lower)) / unit
+            counts = np.array(self.counts, dtype=np.int64)
+            moves = BURST_STEPS // self.instance.num_slots
+            order = np.argsort(-(loads / counts), kind="stable")
+            owners = np.repeat(order, counts[order])
+            seed = (self.limits.seed * 10007 + self.bursts) % 2**32
+            anneal_counts(loads, counts, owners, self.instance.max_count, tau, moves, seed)
+            self.bursts += 1
+            yield from self._take(counts.tolist())
+
+    def _probe_all(self) -> Iterator[Finding]:
+        while self._open:
+            threshold = self._next_threshold()
+            if threshold is None:
+                if not self._widen():
+                    return
+                continue
+            relaxation = Relaxation(self.instance, threshold, self.limits)
+            if relaxation.refuted:
+                yield from self._raise(self._certified(relaxation))
+                continue
+            if not relaxation.solved:
+                return
+            before = self._makespan
+            for share in SHARES:
+                model = relaxation.remaining(share)
+                # Neighbourhood searches find maps while there is much to gain; near the end they keep HiGHS from the proof.
+                searches = share < 1 or before - self.lower > NEAR * self.lower
+                parameters = self._parameters("off", self.limits.seed, searches)
+                allowed = max(1.0, (SLICE_SHARE if share == 1 else PART_SHARE) * self.limits.seconds_left) * self.slice_factor
+                verdict = self._decide(model, parameters, allowed)
+                if verdict.counts is not None:
+                    yield from self._take(self._filled(verdict.counts, threshold))
+                    break
+            if self._makespan < before:
+                yield from self._anneal(LEVELS[:2])
+            elif verdict.outcome == "infeasible":
+                yield from self._raise(self._claimed(model, threshold, parameters))
+            else:
+                self.undecided = sorted({*self.undecided, threshold})
+
+    def _claimed(self, model: Inventory, threshold: Fraction, parameters: dict[str, Any]) -> Bound:
+        """Return the bound that HiGHS claims."""
+        witness = {"solver": "HiGHS", "version": self.version, "parameters": parameters, "threshold": str(threshold)}
+        bound = Bound(next_pair_sum(self.instance, threshold), "claim", witness)
+        self.unconfirmed = _Claim(model, bound)
+        return bound
+
+    def _hand_over(self, finding: Finding) -> Iterator[Finding]:
+        """Yield a finding that may end the search on a claim, after a second proof; on Ctrl-C the finding is not lost."""
+        interrupted = False
+        try:
+            self._confirm()
+        except KeyboardInterrupt:
+            interrupted = True
+        try:
+            yield finding
+        finally:
+            if interrupted:
+                raise KeyboardInterrupt
+
+    def _confirm(self) -> None:
+        """If the last claim ends the search, let HiGHS prove it again with other settings as far as the time allows.
+
+        The settings of the second proof are added to the witness, which may have been handed over before a map met it.
+        """
+        claim = self.unconfirmed
+        if claim is None or self._makespan > claim.bound.value * (1 + Fraction(self.limits.target_gap)):
+            return
+        self.unconfirmed = None
+        witness = claim.bound.witness
+        others = self._parameters("on", self.limits.seed + 1, False)
+        verdict = self._decide(claim.model, others, self.limits.seconds_left)
+        if verdict.outcome == "feasible":
+            raise ContradictionError(
+                f"instance {self.instance.digest}: HiGHS {self.version} calls {witness['threshold']} infeasible with "
+                f"{witness['parameters']} and feasible with {others}"
+            )
+        if verdict.outcome == "infeasible":
+            witness["confirmed"] = others
+
+    def _parameters(self, presolve: str, seed: int, searches: bool) -> dict[str, Any]:
+        return {
+            "mip_heuristic_run_rins": searches,
+            "mip_heuristic_run_rens": searches,
+            "presolve": presolve,
+            "random_seed": seed,
+            "threads": self.limits.workers,
+            "mip_rel_gap": 0.0,
+            "mip_abs_gap": 0.999,  # the objective is integral
+            "objective_target": self.instance.num_slots + 0.5,
+        }
+
+    def _decide(self, model: Inventory, parameters: dict[str, Any], seconds: float) -> _Verdict:
+        """Let HiGHS look for counts of at most S replicas, or prove that there are none."""
+        import highspy
+
+        highs = new_highs({"threads": 1, "time_limit": max(min(seconds, self.limits.seconds_left), 0.01), **parameters})
+        highs.passModel(model.lp(integer=True))
+        slots = self.instance.num_slots
+        _run_mip(highs, slots + BOUND_TOLERANCE)
+        info = highs.getInfo()
+        if info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible):
+            chosen = np.flatnonzero(np.array(highs.getSolution().col_value)[: model.expert.size] > 0.5)
+            if info.objective_function_value <= slots + 0.5 and np.array_equal(
+                model.expert[chosen], np.arange(self.instance.num_experts)
+            ):
+                return _Verdict("feasible", model.count[chosen].tolist())
+        if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible or info.mip_dual_bound > slots + BOUND_TOLERANCE:
+            return _Verdict("infeasible")
+        return _Verdict("unknown")
+
+    def _filled(self, counts: list[int], threshold: Fraction) -> list[int]:
+        """Give the slots that a solution leaves to experts with small replicas, the largest such replica first."""
+        instance = self.instance
+        for _ in range(instance.num_slots - sum(counts)):
+            sizes = [Fraction(w, c) for w, c in zip(instance.loads, counts, strict=True)]
+            room = [e for e in range(instance.num_experts) if counts[e] < instance.max_count]
+            small = [e for e in room if 2 * sizes[e] <= threshold]
+            counts[max(small or room, key=lambda e: sizes[e])] += 1
+        return counts
+
+    def _next_threshold(self) -> Fraction | None:
+        """Return the next threshold to probe; None if the undecided ones leave no other.
+
+        Above the undecided thresholds maps are easier to find, below them proofs: both sides in turn.
+        """
+        below = self._below_upper()
+        if not self.undecided:
+            if self._makespan - self.lower <= NEAR * self.lower:
+                return below
+            return _inside(self.lower, self._makespan, share=Fraction(3, 5))
+        highest, lowest = self.undecided[-1], self.undecided[0]
+        options = []
+        if below > highest:
+            near = below - highest <= NEAR * self.lower / 4
+            options.append(below if near else _inside(highest, below, share=Fraction(3, 4)))
+        before = previous_pair_sum(self.instance, lowest)
+        if before is not None and before >= self.lower:
+            options.append(_inside(self.lower, before) if before > self.lower else self.lower)
+        options = [t for t in options if t not in self.undecided]
+        if not options:
+            return None
+        return options[len(self.undecided) % len(options)]
+
+    def _widen(self) -> bool:
+        """Forget the undecided thresholds and double the time for each; return whether that can help."""
+        self.undecided = []
+        self.slice_factor *= 2
+        return self.slice_factor < 64
+
+
+def _inside(low: Fraction, high: Fraction, share: Fraction = Fraction(1, 2)) -> Fraction:
+    """Return a dyadic number of few digits in ``[low, high)``, near ``low + share (high - low)``."""
+    bits = max(0, 4 + math.ceil(1 / (high - low)).bit_length())
+    return max(low, Fraction(math.floor((low + share * (high - low)) * 2**bits), 2**bits))
+
+
+def _run_mip(highs: Any, enough: float) -> None:
+    """Run branch and bound until it ends, Ctrl-C is pressed or its bound exceeds ``enough``."""
+
+    def look(event: Any) -> None:
+        if event.data_out.mip_dual_bound > enough:
+            event.interrupt()
+
+    def stop() -> None:
+        # Not from the start: it calls back from every simplex iteration, a third of the time.
+        highs.HandleUserInterrupt = True
+        highs.cancelSolve()
+
+    highs.cbMipInterrupt += look
+    check_status(highs, run_highs(highs, stop))

@@ -1,0 +1,110 @@
+"""Capacity against what is known of small traces: verdicts, the two answers, the table and the figure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eplb_gap.analysis import capacity as module
+from eplb_gap.analysis.capacity import Capacity, Step, as_dict, capacity, report, slot_options
+from eplb_gap.analysis.figures import capacity_curve as figure
+from eplb_gap.heuristics import rebalance
+from eplb_gap.problem import Deployment, InputError, LoadTrace
+from eplb_gap.problem.metrics import balancedness_gpu
+from eplb_gap.solvers import solve
+
+# One expert has half the load: with one replica a GPU of four is at least twice the mean, with two slots more it can be split.
+LOADS = np.array([[[600, 100, 100, 100, 100, 100, 50, 50]], [[600, 100, 100, 100, 100, 100, 50, 50]]])
+SHAPE = Deployment(8, 8, 4)
+
+
+def test_each_step_is_a_solve_and_the_verdicts_follow() -> None:
+    result = capacity(LoadTrace(LOADS), SHAPE, 0.9, most_slots=16)
+    assert [step.slots for step in result.steps] == [8, 12, 16]
+    assert result.window == 0
+    for step in result.steps:
+        solution = solve(LOADS[0], replace(SHAPE, num_slots=step.slots), target_gap=1e-3)
+        assert step.reached == pytest.approx(300 / float(solution.upper[0]), rel=2e-3)
+        assert step.reached <= step.limit <= 1
+        plan = rebalance(LOADS[0], replace(SHAPE, num_slots=step.slots))
+        assert step.serving == balancedness_gpu(plan, LOADS[1], 4)
+    assert result.steps[0].verdict == "unreachable"  # 300 against at least 650
+    assert result.planning is not None and result.planning.slots == 12
+    assert result.fewest_is_proven
+    assert result.serving is not None and result.serving.slots == 12
+    assert "Planning: 12 slots reach it; fewer are proven not to." in report(result)
+    assert "Serving: 12 slots reach it on average." in report(result)
+    assert json.loads(json.dumps(as_dict(result)))["planning"] == 12
+
+
+def test_what_no_step_reaches_is_said_with_its_proof() -> None:
+    changed = LoadTrace(np.stack([LOADS[0], LOADS[0][:, ::-1]]))
+    result = capacity(changed, SHAPE, 0.99, most_slots=8)
+    assert (result.planning, result.serving, result.fewest_is_proven) == (None, None, False)
+    assert "no step up to 8 slots reaches it; 8 slots are proven not to" in report(result)
+    assert "Serving: no step reaches it; the best is" in report(result)
+
+
+def made(*verdicts: str, serving: float | None = 0.5) -> Capacity:
+    steps = [Step(8 + 4 * i, 0.8, 0.9, serving, verdict) for i, verdict in enumerate(verdicts)]
+    return Capacity(0.85, 0, 4, 8, 1, steps)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        (("reached",), "8 slots reach it; the fewest that hold every expert"),
+        (("open", "reached"), "12 slots reach it; fewer may, between map and bound"),
+        (("unreachable", "open"), "no map found up to 12 slots reaches it; the bound does not rule it out"),
+    ],
+)
+def test_open_steps_are_not_called_proven(verdicts: tuple[str, ...], text: str) -> None:
+    assert text in report(made(*verdicts))
+    assert "a trace of one window has no next one" in report(made(*verdicts, serving=None))
+
+
+def test_a_trace_of_one_window_is_planned_only_and_a_silent_layer_is_perfect() -> None:
+    result = capacity(LoadTrace(np.zeros((1, 1, 8), dtype=np.int64)), SHAPE, 1.0, most_slots=8)
+    assert result.steps == [Step(8, 1.0, 1.0, None, "reached")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": 0.0}, "target is 0.0"),
+        ({"target": 1.5}, "target is 1.5"),
+        ({"most_slots": 7}, "most_slots is 7; 8 experts on 4 GPUs need at least 8"),
+        ({"window": 2}, "window is 2"),
+        ({"deployment": Deployment(4, 8, 4)}, "the trace has 8 experts"),
+        ({"deployment": Deployment(8, 12, 4, active=[True, True, True, False])}, "GPUs alike"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
+    arguments = {"trace": LoadTrace(LOADS), "deployment": SHAPE, "target": 0.9, **change}
+    with pytest.raises(InputError, match=message):
+        capacity(**arguments)
+
+
+def test_options_are_multiples_of_the_gpus_that_duplicates_permit() -> None:
+    assert slot_options(Deployment(10, 12, 4), 20) == [12, 16, 20]
+    assert slot_options(Deployment(4, 8, 2, duplicates="forbidden"), 12) == [4, 6, 8]
+    assert slot_options(Deployment(4, 4, 2, 2, 2, "forbidden"), 12) == [4]
+
+
+def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLANNING_GAP", 1.0)
+    seen = []
+    capacity(LoadTrace(LOADS), SHAPE, 0.9, most_slots=12, tick=lambda *state: seen.append(state))
+    assert seen == [("8 slots", 0, 2), ("12 slots", 1, 2)]
+
+
+def test_the_figure_is_drawn_the_same_twice(tmp_path: Path) -> None:
+    result = made("unreachable", "reached")
+    first = [path.read_bytes() for path in figure.draw(result, "title", tmp_path)]
+    assert first == [path.read_bytes() for path in figure.draw(result, "title", tmp_path)]
+    assert figure.draw(made("open", serving=None), "title", tmp_path)[0].name == "capacity.pdf"

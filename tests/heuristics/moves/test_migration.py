@@ -1,0 +1,250 @@
+"""Maps within a number of moves: never over the budget, always legal, better with more; and the fronts they are chosen from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eplb_gap.heuristics import rebalance
+from eplb_gap.heuristics.moves.group_exchange import exchange_groups
+from eplb_gap.heuristics.moves.migration import break_even, front, replan
+from eplb_gap.heuristics.moves.move_budget import allocate
+from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
+from eplb_gap.problem.metrics import duplicates
+
+SHAPES = [
+    Deployment(5, 8, 4),
+    Deployment(6, 9, 3),
+    Deployment(6, 6, 3),
+    Deployment(4, 8, 1),
+    Deployment(3, 12, 4),
+    Deployment(12, 16, 4, duplicates="forbidden"),
+    Deployment(8, 12, 6, num_nodes=2, num_groups=4),
+    Deployment(8, 16, 4, num_nodes=2, num_groups=2),
+    Deployment(12, 24, 6, num_nodes=3, num_groups=6, duplicates="forbidden"),
+    Deployment(12, 18, 6, num_nodes=3, num_groups=12),
+]
+LAYERS = 2
+
+
+@st.composite
+def problems(draw):
+    deployment = draw(st.sampled_from(SHAPES))
+    generator = np.random.default_rng(draw(st.integers(0, 10**6)))
+    drift = draw(st.sampled_from([0.1, 1.0]))
+    log = generator.normal(size=(2, LAYERS, deployment.num_experts))
+    log[1] = log[0] + drift * log[1]
+    old, loads = np.rint(100 * np.exp(log)).astype(np.int64)
+    return loads, deployment, rebalance(old, deployment)
+
+
+@settings(max_examples=20)
+@given(problems(), st.integers(0, 12), st.integers(0, 30))
+def test_never_over_a_budget_always_legal_and_never_worse_than_the_map_in_use(problem, per_layer, total):
+    loads, deployment, previous = problem
+    before = verify(previous, loads, deployment)
+    for found, limit, whole in (
+        (replan(loads, deployment, previous, max_moves=per_layer), per_layer, LAYERS * per_layer),
+        (replan(loads, deployment, previous, total_moves=total), total, total),
+        (replan(loads, deployment, previous, per_layer, total), per_layer, total),
+    ):
+        moves = moved(found, previous, deployment)
+        assert (moves <= limit).all()
+        assert moves.sum() <= whole
+        # Only what moves changes its slot.
+        assert ((found.phy2log != previous.phy2log).sum(axis=1) == moves).all()
+        assert all(new <= old for new, old in zip(verify(found, loads, deployment), before, strict=True))
+
+
+@settings(max_examples=20)
+@given(problems())
+def test_fronts_are_what_budgets_lead_to_and_end_no_worse_than_a_full_plan(problem):
+    loads, deployment, previous = problem
+    fronts = front(loads, deployment, previous)
+    assert [points[0] for points in fronts] == [(0, pytest.approx(float(v))) for v in verify(previous, loads, deployment)]
+    for points in fronts:
+        for (moves, makespan), (more, less) in pairwise(points):
+            assert moves < more
+            assert makespan > less
+    for budget in (1, 2, 5):
+        got = verify(replan(loads, deployment, previous, max_moves=budget), loads, deployment)
+        for value, points in zip(got, fronts, strict=True):
+            # A search that may go further takes other ways as well, never fewer.
+            assert float(value) == pytest.approx(min(makespan for moves, makespan in points if moves <= budget))
+    unlimited = verify(replan(loads, deployment, previous), loads, deployment)
+    assert [float(v) for v in unlimited] == [pytest.approx(points[-1][1]) for points in fronts]
+    full = verify(rebalance(loads, deployment), loads, deployment)
+    assert all(float(value) <= float(limit) * (1 + 1e-9) for value, limit in zip(unlimited, full, strict=True))
+
+
+@settings(max_examples=15)
+@given(problems())
+def test_no_budget_leaves_the_map_in_use_and_a_larger_one_is_never_worse(problem):
+    loads, deployment, previous = problem
+    for none in ({"max_moves": 0}, {"total_moves": 0}, {"threshold": 2.0}):
+        still = replan(loads, deployment, previous, **none)
+        assert (still.phy2log == previous.phy2log).all()
+        assert (still.ranks == previous.ranks).all()
+    sums = [float(sum(verify(replan(loads, deployment, previous, None, t), loads, deployment))) for t in (0, 1, 2, 4, 9, 99)]
+    assert all(more <= less * (1 + 1e-9) for less, more in pairwise(sums))
+
+
+@settings(max_examples=30)
+@given(problems(), st.sampled_from([0.02, 0.1, 0.3]))
+def test_layers_gain_the_threshold_or_stay(problem, threshold):
+    loads, deployment, previous = problem
+    found = replan(loads, deployment, previous, threshold=threshold)
+    before, after = (verify(placement, loads, deployment) for placement in (previous, found))
+    moves = moved(found, previous, deployment)
+    for old, new, moved_here in zip(before, after, moves, strict=True):
+        assert not moved_here or float(old - new) >= float(old) * threshold * (1 - 1e-9)
+
+
+@settings(max_examples=20)
+@given(problems(), st.sampled_from([1e-200, 0.25, 1e200]))
+def test_the_unit_of_the_loads_changes_nothing(problem, unit):
+    loads, deployment, previous = problem
+    found = replan(loads, deployment, previous, total_moves=8).phy2log
+    # A power of two is exact; others only round.
+    if unit == 0.25:
+        assert (replan(loads * unit, deployment, previous, total_moves=8).phy2log == found).all()
+    else:
+        scaled = replan(loads * unit, deployment, previous, total_moves=8)
+        assert float(sum(verify(scaled, loads, deployment))) == pytest.approx(
+            float(sum(verify(Placement(found, deployment.num_experts), loads, deployment))), rel=1e-6
+        )
+
+
+@settings(max_examples=20)
+@given(problems())
+def test_no_new_duplicates(problem):
+    loads, deployment, previous = problem
+    if (duplicates(previous, deployment.num_gpus) == 0).all():
+        for budget in (1, 3, None):
+            assert (duplicates(replan(loads, deployment, previous, max_moves=budget), deployment.num_gpus) == 0).all()
+
+
+def test_one_replica_of_a_hot_expert_by_hand():
+    deployment = Deployment(4, 6, 3)
+    previous = Placement([[0, 1, 2, 3, 1, 3]], 4)
+    loads = [[90, 20, 20, 20]]  # GPUs: 90 + 10, 20 + 10, 10 + 10; with 0 in place of the last 3: 45 + 10, 20 + 20, 10 + 45
+    assert front(loads, deployment, previous)[0][:2] == [(0, 100.0), (1, pytest.approx(55.0))]
+    found = replan(loads, deployment, previous, max_moves=1)
+    assert found.phy2log.tolist() == [[0, 1, 2, 3, 1, 0]]
+    assert verify(found, loads, deployment) == [Fraction(55)]
+    assert moved(found, previous, deployment).tolist() == [1]
+
+
+def test_a_shared_budget_goes_where_it_gains_most():
+    deployment = Deployment(4, 6, 3)
+    previous = Placement([[0, 1, 2, 3, 1, 3]] * 2, 4)
+    loads = [[9, 2, 2, 2], [90, 20, 20, 20]]
+    assert moved(replan(loads, deployment, previous, total_moves=1), previous, deployment).tolist() == [0, 1]
+
+
+def test_groups_change_nodes_where_that_is_what_is_needed():
+    deployment = Deployment(8, 8, 4, num_nodes=2, num_groups=4)
+    loads = np.array([[10, 10, 10, 10, 1, 1, 1, 1]])
+    previous = Placement([[0, 1, 2, 3, 4, 5, 6, 7]], 8)
+    items = previous.phy2log[0].copy()
+    assert exchange_groups(loads[0].astype(float), items, 4, 2, 4)
+    assert verify(Placement([items], 8), loads, replace(deployment, duplicates="forbidden"))
+    # Four replicas change their node, and on each of the nodes one makes room so that no two large ones meet.
+    assert front(loads, deployment, previous)[0] == [(0, 20.0), (6, 11.0)]
+    assert moved(replan(loads, deployment, previous, max_moves=5), previous, deployment).tolist() == [0]
+
+
+def test_exchanged_groups_are_legal_and_lower_the_fullest_node():
+    deployment = Deployment(24, 36, 12, num_nodes=3, num_groups=6, duplicates="forbidden")
+    made = 0
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        old, loads = np.rint(100 * np.exp(generator.normal(size=(2, 1, 24)))).astype(np.int64)
+        items = rebalance(old, deployment).phy2log[0].copy()
+        nodes = [loads[0, np.unique(row)].sum() for row in items.reshape(3, -1)]
+        if exchange_groups(loads[0].astype(float), items, 12, 3, 6):
+            made += 1
+            verify(Placement([items], 24), loads, deployment)
+            after = [loads[0, np.unique(row)].sum() for row in items.reshape(3, -1)]
+            assert sorted(after, reverse=True) < sorted(nodes, reverse=True)
+    assert made > 10
+
+
+@given(st.integers(0, 10**6), st.integers(0, 12))
+def test_the_allocation_is_the_best_one(seed, total):
+    generator = np.random.default_rng(seed)
+    moves, costs = [], []
+    for _ in range(3):
+        points = int(generator.integers(1, 5))
+        moves.append(np.concatenate([[0], np.sort(generator.choice(np.arange(1, 9), points, replace=False))]))
+        costs.append(np.sort(generator.integers(0, 50, points + 1))[::-1].astype(float))
+    chosen = allocate(moves, costs, total)
+    sums = {
+        points: sum(float(costs[layer][p]) for layer, p in enumerate(points))
+        for points in product(*(range(len(m)) for m in moves))
+        if sum(int(moves[layer][p]) for layer, p in enumerate(points)) <= total
+    }
+    assert sums[tuple(chosen)] == min(sums.values())
+
+
+def test_break_even_by_hand():
+    fronts = [[(0, 100.0), (1, 90.0), (5, 80.0)], [(0, 50.0), (2, 49.0)]]
+    assert break_even(fronts, 0.0) == [(5, 80.0), (2, 49.0)]
+    assert break_even(fronts, 2.0) == [(5, 80.0), (0, 50.0)]
+    assert break_even(fronts, 3.0) == [(1, 90.0), (0, 50.0)]
+    assert break_even(fronts, 11.0) == [(0, 100.0), (0, 50.0)]
+    assert break_even(fronts, 11.0, horizon=10.0) == [(5, 80.0), (0, 50.0)]
+
+
+def test_moves_of_the_break_even_can_be_given_layer_by_layer():
+    deployment = Deployment(12, 18, 6)
+    generator = np.random.default_rng(0)
+    old, loads = np.rint(1000 * np.exp(generator.normal(size=(2, 4, 12)))).astype(np.int64)
+    previous = rebalance(old, deployment)
+    points = break_even(front(loads, deployment, previous), 60.0)
+    found = replan(loads, deployment, previous, max_moves=[moves for moves, _ in points])
+    assert len({moves for moves, _ in points}) > 1
+    assert [float(v) for v in verify(found, loads, deployment)] == [pytest.approx(makespan) for _, makespan in points]
+
+
+def test_idle_layers_stay():
+    deployment = Deployment(5, 8, 4)
+    previous = rebalance([[5, 4, 3, 2, 1]], deployment)
+    assert (replan(np.zeros((1, 5)), deployment, previous).phy2log == previous.phy2log).all()
+    assert front(np.zeros((1, 5)), deployment, previous) == [[(0, 0.0)]]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"max_moves": -1}, InputError, "max_moves is -1; an integer of at least 0"),
+        ({"max_moves": 1.5}, InputError, "max_moves is 1.5"),
+        ({"max_moves": True}, InputError, "max_moves is True"),
+        ({"max_moves": [1, 2]}, InputError, "max_moves has 2 entries; one for all or for each of the 1 layers"),
+        ({"max_moves": [-2]}, InputError, r"max_moves\[0\] is -2"),
+        ({"total_moves": -3}, InputError, "total_moves is -3"),
+        ({"threshold": -0.1}, InputError, "threshold is -0.1"),
+        ({"threshold": float("nan")}, InputError, "threshold is nan"),
+        ({"previous": Placement([[0, 1, 2]], 3)}, InputError, "previous has 3 slots and 3 experts; the deployment has 4 and 4"),
+        ({"previous": Placement([[0, 1, 2, 2]], 4)}, PlacementError, "previous: layer 0: expert 3 has no replica"),
+        ({"previous": Placement([[0, 1, 2, 9]], 4)}, PlacementError, "previous: layer 0, slot 3: expert 9 does not exist"),
+        ({"previous": Placement([[0, 2, 1, 3]], 4)}, PlacementError, "previous: layer 0, slot .*hierarchical"),
+        ({"loads": [[1, 2, 3]]}, InputError, r"loads has shape \(1, 3\)"),
+        ({"loads": [[1, 2, 3, 4], [1, 2, 3, 4]]}, InputError, r"loads has shape \(2, 4\)"),
+        ({"loads": [[1, 2, -3, 4]]}, InputError, r"loads\[0, 2\] is -3"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_error(change, error, message):
+    deployment = Deployment(4, 4, 2, num_nodes=2, num_groups=2)
+    arguments = {"loads": [[4, 3, 2, 1]], "deployment": deployment, "previous": Placement([[0, 1, 2, 3]], 4), **change}
+    with pytest.raises(error, match=message):
+        replan(**arguments)
+    with pytest.raises(InputError, match="cost_per_move is -1"):
+        break_even([[(0, 1.0)]], -1)

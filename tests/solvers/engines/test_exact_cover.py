@@ -1,0 +1,178 @@
+"""The exact-cover search: oracle and CP-SAT agree with it, its bounds are true when it is stopped, its parts do what they say."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from known import BY_HAND, PUBLISHED
+
+from eplb_gap.experiments.loads.random_instances import flat_instances
+from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.instance import Instance
+from eplb_gap.solvers.compact import cpsat
+from eplb_gap.solvers.construct import greedy_map
+from eplb_gap.solvers.engine import Incumbent, Limits, drive
+from eplb_gap.solvers.engines import exact_cover, oracle
+from eplb_gap.solvers.engines.gpu_contents import enumerate_patterns
+
+
+def lognormal(experts: int, slots: int, gpus: int, sigma: float, seed: int, duplicates: str = "allowed") -> Instance:
+    values = np.exp(sigma * np.random.default_rng(seed).normal(size=experts))
+    loads = np.maximum(1, np.rint(values / values.sum() * 1e5)).astype(int)
+    return Instance(tuple(loads.tolist()), slots, gpus, duplicates)
+
+
+HARD = lognormal(32, 48, 16, 0.3, 0)
+
+
+def solved(instance: Instance, start: bool = False, engine=exact_cover.search) -> Incumbent:
+    incumbent = Incumbent(instance)
+    if start:
+        incumbent.offer_map(greedy_map(instance))
+    drive(engine, incumbent, Limits(time.monotonic() + 30), lambda: None)
+    return incumbent
+
+
+TWELVE_SLOTS = flat_instances(16, seed=13, shapes=[(8, 12, 4), (9, 12, 3), (10, 12, 4), (9, 12, 6)])
+
+
+@pytest.mark.parametrize("instance", flat_instances(180, seed=11) + TWELVE_SLOTS, ids=lambda i: i.digest)
+def test_agrees_with_the_oracle(instance: Instance) -> None:
+    incumbent = solved(instance)
+    assert incumbent.proven
+    assert incumbent.upper == instance.makespan(oracle.best_map(instance))
+
+
+@pytest.mark.parametrize("instance", flat_instances(60, seed=12), ids=lambda i: i.digest)
+def test_the_search_alone_agrees_with_the_oracle(instance: Instance) -> None:
+    """Started from a poor map and no bound at all, so that neither annealing nor closed forms do the work."""
+    best = instance.makespan(oracle.best_map(instance))
+    upper, lower = Fraction(instance.total + 1), Fraction(0)
+    maps = []
+    for finding in exact_cover._proof(instance, lower, upper, Limits(time.monotonic() + 30)):  # noqa: SLF001
+        if isinstance(finding, Bound):
+            assert lower <= finding.value <= best
+            lower = finding.value
+        else:
+            maps.append(instance.makespan(finding))
+    assert lower == best == min(maps)
+    assert maps == sorted(maps, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "instance",
+    [
+        Instance((46, 1, 9, 3, 4, 5, 1, 5, 3, 166, 8, 4), 16, 4),
+        Instance((46, 1, 9, 3, 4, 5, 1, 5, 3, 166, 8, 4), 16, 4, "forbidden"),
+        Instance((3, 2, 5, 9, 19, 7, 3, 3, 13, 31, 8, 2), 16, 4, "forbidden"),
+        Instance((40, 40, 40, 30, 30, 30, 20, 20, 10, 10, 10, 5), 16, 4),
+        Instance((7, 1, 1, 1, 2, 2, 3, 0, 0, 1, 1, 2, 2, 1, 1, 1), 24, 8, "forbidden"),
+        Instance((90, 12, 7, 5, 5, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0), 24, 8),
+    ],
+    ids=lambda i: i.digest,
+)
+def test_agrees_with_cpsat(instance: Instance) -> None:
+    exact = solved(instance, start=True)
+    assert exact.proven
+    claimed = Incumbent(instance)
+    claimed.offer_map(greedy_map(instance))
+    drive(cpsat.search, claimed, Limits(time.monotonic() + 30), lambda: None)
+    assert claimed.proven
+    assert exact.upper == claimed.upper
+
+
+@pytest.mark.parametrize("duplicates", ["allowed", "forbidden"])
+@pytest.mark.parametrize("seed", range(4))
+def test_proves_24_slots(seed: int, duplicates: str) -> None:
+    incumbent = solved(lognormal(16, 24, 8, 0.6, seed, duplicates), start=True)
+    assert incumbent.proven
+    assert incumbent.bound.kind == "exhausted search"
+    assert Fraction(incumbent.bound.witness["threshold"]) < incumbent.upper
+    assert incumbent.bound.witness["nodes"] > 0
+
+
+@pytest.mark.parametrize(("instance", "value"), BY_HAND + PUBLISHED)
+def test_known_optima(instance: Instance, value: Fraction) -> None:
+    for start in (False, True):
+        incumbent = solved(instance, start)
+        assert incumbent.proven
+        assert incumbent.upper == value
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.5])
+def test_a_search_stopped_early_claims_nothing_false(seconds: float) -> None:
+    instance = lognormal(24, 32, 8, 1.2, 1)
+    best = solved(instance)
+    assert best.proven
+    incumbent = Incumbent(instance)
+    started = time.monotonic()
+    drive(exact_cover.search, incumbent, Limits(started + seconds), lambda: None)
+    assert time.monotonic() - started < seconds + 5
+    assert incumbent.bound.value <= best.upper
+    assert incumbent.upper is None or incumbent.upper >= best.upper
+
+
+def test_it_does_the_same_every_time() -> None:
+    instance = lognormal(16, 24, 8, 1.0, 5)
+    first, second = (list(exact_cover.search(instance, Incumbent(instance), Limits(time.monotonic() + 30))) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "instance",
+    [
+        Instance(tuple(range(1, 129)), 256, 16),  # too many patterns
+        Instance((10**14, 10**13, 10**12, 10**11), 24, 4),  # scaled loads do not fit
+    ],
+)
+def test_out_of_reach_it_ends_without_a_proof(instance: Instance) -> None:
+    incumbent = Incumbent(instance)
+    started = time.monotonic()
+    drive(exact_cover.search, incumbent, Limits(started + 30), lambda: None)
+    assert time.monotonic() - started < 10
+    assert incumbent.bound.value <= incumbent.upper
+
+
+def test_every_kernel_is_compiled_before_the_clock_starts() -> None:
+    code = (
+        "from eplb_gap.heuristics.kernels.annealing import anneal; from eplb_gap.solvers.engines import exact_cover, gpu_contents, neighbourhood\n"
+        "exact_cover.compile_kernels()\n"
+        "kernels = anneal, neighbourhood.improve, gpu_contents.enumerate_patterns, exact_cover.advance\n"
+        "assert all(kernel.signatures for kernel in kernels), [kernel.__name__ for kernel in kernels if not kernel.signatures]\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_interrupt_ends_a_search() -> None:
+    started = time.monotonic()
+    threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        drive(exact_cover.search, Incumbent(HARD), Limits(started + 30), lambda: None)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_patterns_are_all_multisets_in_the_band(k: int) -> None:
+    generator = np.random.default_rng(k)
+    size = np.sort(generator.integers(1, 30, 14))[::-1].astype(np.int64)
+    expert, most = generator.integers(0, 6, 14), generator.integers(1, 4, 14)
+    found = np.empty((20_000, k), dtype=np.uint16)
+    number = enumerate_patterns(size, expert, most, 10 * k, 17 * k, 10**7, found)
+    expected = []
+    for types in itertools.combinations_with_replacement(range(14), k):
+        one_type = len({expert[t] for t in types}) == len(set(types))
+        if one_type and all(types.count(t) <= most[t] for t in types) and 10 * k <= size[list(types)].sum() <= 17 * k:
+            expected.append(types)
+    assert sorted(map(tuple, found[:number].tolist())) == expected
+    assert enumerate_patterns(size, expert, most, 10 * k, 17 * k, 10**7, found[: number - 1]) == -1
+    if k > 2:
+        assert enumerate_patterns(size, expert, most, 10 * k, 17 * k, 3, found) == -1
