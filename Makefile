@@ -36,7 +36,7 @@ bench: setup
 
 # Redraw the published figures, tables and the paper's numbers from results/; nothing is solved.
 figures: setup
-	$(BIN)/python -m eplb_gap.experiments.exhibits.figures
+	$(BIN)/python -m eplb_gap.experiments.published.draw
 
 # paper/paper.pdf from its text and what `figures` draws.
 paper: figures

@@ -34,6 +34,7 @@ import numpy as np
 from eplb_gap.analysis.protocol import Answer
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.package import package_folder
 from eplb_gap.problem.placement import Placement
 
 FUNCTION = "rebalance_experts"
@@ -61,8 +62,8 @@ class _GarbledError(Exception):
 class UserProgram:
     """A Python file with ``rebalance_experts(weight, num_replicas, num_groups, num_nodes, num_gpus)``; a context manager.
 
-    Called with a window, int64 [layers, experts], it returns an :class:`eplb_gap.analysis.protocol.Answer`. The function gets an int64
-    tensor and returns the three integer tensors of DeepSeek's interface. Its process has one thread per library, the file's
+    Called with a window, int64 [layers, experts], it returns an :class:`eplb_gap.analysis.protocol.Answer`. The function gets an
+    int64 tensor and returns the three integer tensors of DeepSeek's interface. Its process has one thread per library, the file's
     folder as working directory and first place to import from, and standard output on standard error.
 
     Parameters
@@ -122,8 +123,7 @@ class UserProgram:
                 self.deployment.num_gpus,
             ],
         }
-        root = str(Path(__file__).resolve().parent.parent)
-        search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        search = os.pathsep.join(filter(None, (package_folder(), os.environ.get("PYTHONPATH"))))
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-B", "-m", "eplb_gap.analysis.user_program", json.dumps(settings)],

@@ -1,1 +1,1 @@
-"""Questions put to heuristics and solvers: suites, rows, the command line and the figures."""
+"""What the project measures and publishes: loads, studies, rows, tables and figures."""

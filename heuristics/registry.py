@@ -112,7 +112,8 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     method : str, default "fast"
         Key of :data:`METHODS`.
     config : path, FastConfig or PipelineConfig, optional
-        What to run in place of a named method; a file is one that ``eplb-gap calibrate`` wrote (:mod:`eplb_gap.heuristics.config_file`).
+        What to run in place of a named method; a file is one that ``eplb-gap calibrate`` wrote
+        (:mod:`eplb_gap.heuristics.config_file`).
 
     Returns
     -------

@@ -27,7 +27,8 @@ def verify(placement: Placement, loads: Any, deployment: Deployment, shares: Any
     deployment : Deployment
         Shape, policy and whether a GPU may hold two replicas of one expert. What the slots of dead GPUs hold is ignored.
     shares : array_like of float [layers, slots], optional
-        Part of its expert's load that each replica serves, see :func:`eplb_gap.problem.shares.verify_shares`; by default even shares.
+        Part of its expert's load that each replica serves, see :func:`eplb_gap.problem.shares.verify_shares`; by default even
+        shares.
 
     Returns
     -------

@@ -98,4 +98,4 @@ def chosen(published: list[Row], suites: tuple[str, ...]) -> list[Row]:
 
 def script(module: ModuleType) -> str:
     """Return the path of a module's source in the project."""
-    return module.__name__.replace(".", "/") + ".py"
+    return module.__name__.removeprefix("eplb_gap.").replace(".", "/") + ".py"

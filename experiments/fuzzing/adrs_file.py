@@ -1,7 +1,7 @@
 """A synthetic load file in the format of the published searches, of the size of the recorded one: an importer's full-size test.
 
-``python -m eplb_gap.experiments.fuzzing.adrs_file OUT [--steps N] [--seed S]`` writes ``{"load_history": [{"logical_expert_load": [[int, ...],
-...]}, ...]}``: a record per step, in it a list per layer. The loads are the calibrated synthetic windows
+``python -m eplb_gap.experiments.fuzzing.adrs_file OUT [--steps N] [--seed S]`` writes ``{"load_history": [{"logical_expert_load":
+[[int, ...], ...]}, ...]}``: a record per step, in it a list per layer. The loads are the calibrated synthetic windows
 (:mod:`eplb_gap.experiments.loads.synthetic`), each split at random over its 100 steps: the steps of a window sum to it exactly.
 """
 

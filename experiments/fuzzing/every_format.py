@@ -1,4 +1,6 @@
-"""Every format of recorded loads in, every format of maps out, as a user would: ``python -m eplb_gap.experiments.fuzzing.every_format``.
+"""Every format of recorded loads in, every format of maps out, as a user would.
+
+``python -m eplb_gap.experiments.fuzzing.every_format`` runs it.
 
 For each load format a small file built to its description is read, evaluated and explained; a better map, planned on the latest
 window, is written in each map format, read back and compared.

@@ -1,8 +1,8 @@
 """A fuzzer of all readers of files from outside: each must read a damaged file or refuse it with one line, and nothing else.
 
-``python -m eplb_gap.experiments.fuzzing.fuzz [--count N] [--seed S] [--only NAME]`` damages the sample of every format of loads and maps N times
-and reads the result in a process of its own with limits of memory and time. Any other error, a warning, the end of the process or
-a limit reached is a crash: its files go to ``runs/fuzz/`` and the exit code is 1.
+``python -m eplb_gap.experiments.fuzzing.fuzz [--count N] [--seed S] [--only NAME]`` damages the sample of every format of loads
+and maps N times and reads the result in a process of its own with limits of memory and time. Any other error, a warning, the end
+of the process or a limit reached is a crash: its files go to ``runs/fuzz/`` and the exit code is 1.
 """
 
 from __future__ import annotations

@@ -14,7 +14,11 @@ from eplb_gap.experiments.measuring.cell_server import ending
 from eplb_gap.experiments.measuring.rows import Row
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_START = "import sys; sys.path[:] = sys.argv[2:]; from eplb_gap.experiments.measuring.cell_server import serve; serve(int(sys.argv[1]))"
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:]\n"
+    "from eplb_gap.experiments.measuring.cell_server import serve\n"
+    "serve(int(sys.argv[1]))"
+)
 
 
 class CellServer:

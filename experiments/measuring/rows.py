@@ -25,8 +25,11 @@ KEY = ("suite", "instance", "method", "seed")
 FAILURE = "failure"
 """Kind of the rows of cells that gave no result; their status says what happened."""
 PACKAGES = ("numpy", "torch", "ortools", "pulp", "highspy", "numba")
-ROOT = Path(__file__).resolve().parent.parent
-RUNS, RESULTS = ROOT / "runs", ROOT / "results"
+PACKAGED = Path(__file__).absolute().parents[2] / "results"
+"""The published rows and traces: part of the package, a link to the project's folder in a checkout."""
+RESULTS = PACKAGED.resolve()
+ROOT = RESULTS.parent
+RUNS = ROOT / "runs"
 
 
 def key(row: Row) -> tuple[Any, ...]:

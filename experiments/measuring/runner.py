@@ -29,8 +29,8 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, s
 
     A row is on the disk as soon as its cell ends; a run that is killed loses the cells in flight alone, and the next one does
     what is missing. Rows of another revision do not count as done, nor do failures: a cell that raised, ran out of time or
-    memory, or was killed has a row that says so (:func:`eplb_gap.experiments.measuring.rows.failed`), the others go on, and the next run tries it
-    again.
+    memory, or was killed has a row that says so (:func:`eplb_gap.experiments.measuring.rows.failed`), the others go on, and the
+    next run tries it again.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Certificates of the gap table's instances: ``results/certificates/``, by ``python -m eplb_gap.experiments.published.certificates``."""
+"""Certificates of the gap table's instances: ``results/certificates/``, made by this module run as a script."""
 
 from __future__ import annotations
 

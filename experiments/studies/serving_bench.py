@@ -74,9 +74,9 @@ def advice(measured: list[Row]) -> str:
     part = {planner: f"{min(values):.0f} to {max(values):.0f} %" for planner, values in closed.items()}
     return (
         history_serving.advice(measured)
-        + "\n* *any* (both traces): tokens divided over replicas by the loads that are served (`eplb_gap.heuristics.serving.token_split`) close "
+        + "\n* *any* (both traces): tokens divided over replicas by the loads that are served (`eplb_gap.optimal_split`) close "
         + f"{part['fast']} of the distance to a map planned on those very loads, with maps made for it "
-        + f"(`eplb_gap.heuristics.serving.split_placement`) {part['ring']}; shares planned on the past close nothing."
+        + f"(`eplb_gap.plan_for_split`) {part['ring']}; shares planned on the past close nothing."
     )
 
 

@@ -1,7 +1,7 @@
 """Local search on a finished packing, compiled: exchanges that lower the fullest GPU.
 
-Unlike :mod:`eplb_gap.heuristics.programs.swaps`, which repeats what the published programs do, an exchange is taken only if the maximum of the
-two GPUs involved falls below the fullest GPU's load, so the makespan never rises.
+Unlike :mod:`eplb_gap.heuristics.programs.swaps`, which repeats what the published programs do, an exchange is taken only if the
+maximum of the two GPUs involved falls below the fullest GPU's load, so the makespan never rises.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A new map within a number of moves: which replicas to copy when not all of them may be, and what every move buys.
 
-A *move* copies a replica onto a GPU that did not hold its expert (:func:`eplb_gap.heuristics.moves.relabel.moved`); where on a GPU a replica
-lies is free. Per layer the front of moves against the largest GPU load comes from one search (:mod:`eplb_gap.heuristics.moves.sticky_search`)
-from the map in use, from that map with one or two pairs of groups exchanged between nodes, and from a full re-plan, relabelled.
+A *move* copies a replica onto a GPU that did not hold its expert (:func:`eplb_gap.heuristics.moves.relabel.moved`); where on a
+GPU a replica lies is free. Per layer the front of moves against the largest GPU load comes from one search
+(:mod:`eplb_gap.heuristics.moves.sticky_search`) from the map in use, from that map with one or two pairs of groups exchanged
+between nodes, and from a full re-plan, relabelled.
 """
 
 from __future__ import annotations

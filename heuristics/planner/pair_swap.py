@@ -2,7 +2,8 @@
 
 The replicas of every GPU are kept in descending order. The exchange of one replica each that brings a pair of GPUs nearest to
 its mean is then found in ``2 k`` steps; of two replicas each, from the sorted sums of pairs, in ``k (k - 1)`` steps. Unlike
-:mod:`eplb_gap.heuristics.kernels.refinement`, which looks at all slots for every exchange, partners that cannot help are never looked at.
+:mod:`eplb_gap.heuristics.kernels.refinement`, which looks at all slots for every exchange, partners that cannot help are never
+looked at.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _exchange(loads: np.ndarray, slots: np.ndarray, starts: np.ndarray, distinct
 
 
 def lower_bound(loads: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> float:
-    """Return, in float64, the larger of the largest replica of Adams' counts and :func:`eplb_gap.problem.bounds.bounds.capacity_bound`."""
+    """Return, in float64, the larger of Adams' largest replica and :func:`~eplb_gap.problem.bounds.bounds.capacity_bound`."""
     most = np.append(0.0, np.cumsum(np.sort(loads)[::-1]))
     smallest = np.cumsum(np.sort(np.diff(starts)))[:-1]
     held = np.append(0, np.minimum(smallest, loads.size))

@@ -81,7 +81,8 @@ def install() -> None:
     Raises
     ------
     InputError
-        If the module or its function is missing, or the environment is not what :func:`eplb_gap.heuristics.plugins.settings` needs.
+        If the module or its function is missing, or the environment is not what :func:`eplb_gap.heuristics.plugins.settings`
+        needs.
     """
     try:
         import sglang.srt.eplb.eplb_algorithms as algorithms

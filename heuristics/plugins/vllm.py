@@ -163,7 +163,8 @@ def register() -> None:
     ------
     InputError
         If that module or one of its names is missing, its interface is none of the three, or the environment is not what
-        :func:`eplb_gap.heuristics.plugins.settings` needs, so that a server does not start with a setting it would stumble over later.
+        :func:`eplb_gap.heuristics.plugins.settings` needs, so that a server does not start with a setting it would stumble over
+        later.
     """
     try:
         from vllm.distributed.eplb.policy import EPLB_POLICIES, AbstractEplbPolicy

@@ -1,7 +1,7 @@
 """Published programs of evolutionary searches, written anew from their descriptions; most are configurations of the pipeline.
 
-Like the seed of these searches (:mod:`eplb_gap.heuristics.programs.seed_programs`) they plan on one window of loads. All but OpenEvolve,
-ShinkaEvolve and GEPA know no nodes.
+Like the seed of these searches (:mod:`eplb_gap.heuristics.programs.seed_programs`) they plan on one window of loads. All but
+OpenEvolve, ShinkaEvolve and GEPA know no nodes.
 """
 
 from __future__ import annotations

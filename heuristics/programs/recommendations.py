@@ -20,7 +20,8 @@ class Recommendation:
         1 to 5, as the search numbers them.
     config : PipelineConfig
     bases : tuple of str
-        Keys of :data:`eplb_gap.heuristics.programs.seed_programs.SEED_PROGRAMS`; the first differs from the program in this rule alone.
+        Keys of :data:`eplb_gap.heuristics.programs.seed_programs.SEED_PROGRAMS`; the first differs from the program in this rule
+        alone.
     """
 
     number: int

@@ -8,10 +8,10 @@ the ring, and LPT deals the rest.
 
 Finding a map whose best split is smallest is bin packing with splittable items and at most k parts per bin, which is hard for
 every k >= 2 (Chung, Graham, Mao and Varghese, 2006; Epstein and van Stee, 2012). Where few slots make the ring miss the bound
-(the mean, or Adams' largest replica: no replica takes more than the makespan, see :mod:`eplb_gap.problem.bounds.split_bounds`), two more maps
-are tried, that of :mod:`eplb_gap.heuristics.planner.fast` and a sliding window that fills GPU after GPU and cuts the last expert, and the best is
-improved by exchanges and replaced replicas around the GPUs that bound it. With one slot per GPU nothing is gained: Adams' counts
-with even shares are optimal.
+(the mean, or Adams' largest replica: no replica takes more than the makespan, see :mod:`eplb_gap.problem.bounds.split_bounds`),
+two more maps are tried, that of :mod:`eplb_gap.heuristics.planner.fast` and a sliding window that fills GPU after GPU and cuts
+the last expert, and the best is improved by exchanges and replaced replicas around the GPUs that bound it. With one slot per GPU
+nothing is gained: Adams' counts with even shares are optimal.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     weight : array_like [layers, experts]
         Loads, finite and non-negative, in any unit; computed with in float64.
     deployment : Deployment
-        Duplicates are avoided whether allowed or not. Groups live on the nodes that :mod:`eplb_gap.heuristics.planner.fast` gives them.
+        Duplicates are avoided whether allowed or not. Groups live on the nodes that :mod:`eplb_gap.heuristics.planner.fast` gives
+        them.
     effort : {"lpt", "fast", "split", "counts"}, default "fast"
         Of the map of :mod:`eplb_gap.heuristics.planner.fast` that is tried where the ring misses the layer's bound.
     trials : int

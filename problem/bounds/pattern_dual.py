@@ -121,8 +121,8 @@ class CountRanges:
 def counts_within(instance: Instance, threshold: Fraction) -> CountRanges | None:
     """Return the counts that experts can have within a threshold; None if the slots alone exclude a placement.
 
-    A replica shares its GPU with companions of at least ``s`` (:func:`eplb_gap.problem.bounds.bounds.companion_load_at`), so expert e needs
-    ``ceil(w_e / (T - s))`` replicas, and all experts share the slots that those minimum counts leave.
+    A replica shares its GPU with companions of at least ``s`` (:func:`eplb_gap.problem.bounds.bounds.companion_load_at`), so
+    expert e needs ``ceil(w_e / (T - s))`` replicas, and all experts share the slots that those minimum counts leave.
     """
     companions = companion_load_at(instance, threshold)
     if companions is None:

@@ -1,7 +1,7 @@
 """Lower bounds on the makespan of every map under every token split: what no placement with free shares can beat.
 
-Bounds that say how small a *replica* can be (:func:`eplb_gap.problem.bounds.bounds.slot_counting_bound` and what builds on it) do not carry over:
-a replica may take a tiny share. Two facts do:
+Bounds that say how small a *replica* can be (:func:`eplb_gap.problem.bounds.bounds.slot_counting_bound` and what builds on it) do
+not carry over: a replica may take a tiny share. Two facts do:
 
 * a replica takes at most the makespan T, so expert e needs replicas on ``max(1, ceil(w_e / T))`` GPUs;
 * any n GPUs hold all replicas of at least ``k n - (S - E)`` experts: of their k n replicas at most ``c_e - 1`` belong to each of

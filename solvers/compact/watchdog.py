@@ -14,10 +14,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.package import package_folder
 from eplb_gap.solvers.compact.counts import num_assignment_variables
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 
@@ -60,8 +60,7 @@ def search_in_process(engine: Engine, instance: Instance, incumbent: Incumbent, 
     Exception
         Whatever the engine raises.
     """
-    folder = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (package_folder(), os.environ.get("PYTHONPATH"))))
     worker = subprocess.Popen(
         [sys.executable, "-c", "from eplb_gap.solvers.compact.watchdog import serve; serve()"],
         stdin=subprocess.PIPE,

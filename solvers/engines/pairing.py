@@ -1,9 +1,10 @@
 """Two slots per GPU: exact without a GPU index, by the least number of replicas that a threshold needs.
 
 For given counts, folding the sorted replicas (largest with smallest) is an optimal pairing. Over all counts, a placement
-within T exists exactly if the conditions of :mod:`eplb_gap.problem.bounds.pairing_dual` can be met with at most S replicas: with fewer, one
-more split of a small expert keeps them. Both sides of the conditions are linear in ``z[e, c]`` (expert e has c replicas), and
-in the order of descending keys they are an inventory: small replicas enter, big ones leave, and the stock never falls below 0. ::
+within T exists exactly if the conditions of :mod:`eplb_gap.problem.bounds.pairing_dual` can be met with at most S replicas: with
+fewer, one more split of a small expert keeps them. Both sides of the conditions are linear in ``z[e, c]`` (expert e has c
+replicas), and in the order of descending keys they are an inventory: small replicas enter, big ones leave, and the stock never
+falls below 0. ::
 
     minimise    sum_{e, c} c z[e, c]
     sum_c z[e, c] = 1                                                   every expert has one count

@@ -1,6 +1,7 @@
 """Proven optima of sample-average placement for small layers: the assignment model with one makespan per window.
 
-The variables are those of :mod:`eplb_gap.solvers.compact.milp`; the hierarchical policy adds ``y[p, n]``, whether group p is on node n. ::
+The variables are those of :mod:`eplb_gap.solvers.compact.milp`; the hierarchical policy adds ``y[p, n]``, whether group p is on
+node n. ::
 
     minimise sum_t T_t
     sum_c z[e, c] = 1                            every expert has one count
@@ -9,7 +10,8 @@ The variables are those of :mod:`eplb_gap.solvers.compact.milp`; the hierarchica
     sum_{e, c} (w_te / c) x[e, c, g] <= T_t      for every window t and GPU g
     sum_c x[e, c, g] <= k y[group of e, node of g]
 
-A solver's optimum is its claim; maps are recomputed exactly by :func:`eplb_gap.problem.bounds.sample_average.sample_average_makespan`.
+A solver's optimum is its claim; maps are recomputed exactly by
+:func:`eplb_gap.problem.bounds.sample_average.sample_average_makespan`.
 """
 
 from __future__ import annotations

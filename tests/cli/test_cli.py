@@ -19,7 +19,7 @@ TRACE, FLAGSHIP = "results/traces/recorded-windows.npz", "dsv3-prefill-ep32"
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "experiments", *map(str, arguments)], capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "eplb_gap", *map(str, arguments)], capture_output=True, text=True, timeout=240
     )
 
 
@@ -204,7 +204,7 @@ def test_a_protocol_scores_methods_and_files_and_refuses_what_fails(tmp_path):
 
 def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments", "reproduce", "--runs", str(tmp_path)],
+        [sys.executable, "-m", "eplb_gap", "reproduce", "--runs", str(tmp_path)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -10,6 +10,7 @@ from eplb_gap.heuristics import METHODS, rebalance
 from eplb_gap.heuristics.config import Effort, FastConfig, PipelineConfig, Stage
 from eplb_gap.heuristics.config_file import MAX_BYTES, check, read, write
 from eplb_gap.heuristics.eplb import rebalance_experts
+from eplb_gap.heuristics.planner import fast
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem import Deployment, InputError
@@ -120,5 +121,5 @@ def test_only_one_of_method_and_config_can_say_what_to_run():
 
 
 def test_the_planner_knows_the_efforts_and_the_default_is_a_method():
-    assert get_args(Effort) == get_args(heuristics.fast.Effort)
+    assert get_args(Effort) == get_args(fast.Effort)
     assert (rebalance(LOADS, DEPLOYMENT, config=FastConfig()).phy2log == METHODS["fast"](LOADS, DEPLOYMENT).phy2log).all()

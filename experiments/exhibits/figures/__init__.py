@@ -1,4 +1,4 @@
-"""Figures of the main job: one function per figure, drawn from rows alone; ``python -m eplb_gap.experiments.exhibits.figures`` redraws them."""
+"""The published figures: one module per figure, drawn from rows alone; ``make figures`` redraws them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Build the corpus of the shipped trace from text that Debian packages carry.
 
-Run ``python -m eplb_gap.experiments.loads.moe_trace.debian_corpus FOLDER`` on a Debian system: packages are downloaded with ``apt-get
-download`` and unpacked with ``dpkg-deb -x`` below a temporary folder, nothing is installed.
+Run ``python -m eplb_gap.experiments.loads.moe_trace.debian_corpus FOLDER`` on a Debian system: packages are downloaded with
+``apt-get download`` and unpacked with ``dpkg-deb -x`` below a temporary folder, nothing is installed.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_no_other_source_knows_the_seeds():
     seeds = re.compile(rf"\b({'|'.join(map(str, SEEDS))})\b")
     sources = [
         path
-        for folder in ("experiments", "heuristics", "solvers", "problem", "tests")
+        for folder in ("analysis", "cli", "experiments", "heuristics", "solvers", "problem", "tests")
         for path in (rows.ROOT / folder).rglob("*.py")
     ]
     assert len(sources) > 100

@@ -225,7 +225,8 @@ def test_the_given_weight_is_left_alone_and_the_default_method_is_fast():
 
 def test_importing_loads_neither_torch_nor_numba_and_planning_no_torch():
     code = """
-import sys, heuristics
+import sys
+from eplb_gap import heuristics
 assert {'torch', 'numba'}.isdisjoint(sys.modules)
 from eplb_gap.problem import Deployment
 heuristics.rebalance([[3, 1]], Deployment(2, 4, 2))

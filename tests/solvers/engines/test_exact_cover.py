@@ -143,7 +143,8 @@ def test_out_of_reach_it_ends_without_a_proof(instance: Instance) -> None:
 
 def test_every_kernel_is_compiled_before_the_clock_starts() -> None:
     code = (
-        "from eplb_gap.heuristics.kernels.annealing import anneal; from eplb_gap.solvers.engines import exact_cover, gpu_contents, neighbourhood\n"
+        "from eplb_gap.heuristics.kernels.annealing import anneal\n"
+        "from eplb_gap.solvers.engines import exact_cover, gpu_contents, neighbourhood\n"
         "exact_cover.compile_kernels()\n"
         "kernels = anneal, neighbourhood.improve, gpu_contents.enumerate_patterns, exact_cover.advance\n"
         "assert all(kernel.signatures for kernel in kernels), [kernel.__name__ for kernel in kernels if not kernel.signatures]\n"

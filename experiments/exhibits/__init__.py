@@ -1,0 +1,1 @@
+"""What is drawn from published rows: tables, figures and the paper's numbers."""

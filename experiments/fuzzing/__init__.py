@@ -1,0 +1,1 @@
+"""Damaged files for every reader, and the samples they are made from."""

@@ -1,0 +1,1 @@
+"""Cells, the processes they run in, rows and their statistics."""

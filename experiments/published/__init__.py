@@ -1,0 +1,1 @@
+"""From rows to results/ and back: reproduce, publish, check, redraw."""

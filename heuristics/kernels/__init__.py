@@ -1,0 +1,1 @@
+"""Compiled searches that planner and engines share."""

@@ -1,0 +1,1 @@
+"""From the map in use to a better one with few moves."""

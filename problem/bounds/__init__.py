@@ -1,0 +1,1 @@
+"""Lower bounds and the witnesses that prove them, recomputed exactly."""

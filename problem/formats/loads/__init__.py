@@ -1,0 +1,1 @@
+"""Recorded loads in: one module per format."""

@@ -1,0 +1,1 @@
+"""Textbook formulations as MILP and CP-SAT, and the processes their solvers run in."""

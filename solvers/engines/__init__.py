@@ -1,0 +1,1 @@
+"""One engine per regime; each improves an incumbent or proves a bound."""

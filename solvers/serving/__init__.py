@@ -1,0 +1,1 @@
+"""Exact answers about serving: sample averages, token splits, moves, budgets."""
