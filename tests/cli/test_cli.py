@@ -57,7 +57,7 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
         "import sys, runpy\n"
         "for name in ('ortools', 'pulp', 'highspy', 'numba', 'torch'): sys.modules[name] = None\n"
         f"sys.argv = ['eplb-gap', 'verify', {str(path)!r}, '--json']\n"
-        "runpy.run_module('experiments', run_name='__main__')\n"
+        "runpy.run_module('eplb_gap', run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, timeout=60)
     verdict = json.loads(done.stdout)
