@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap import solvers
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics.config import Config, FastConfig, PipelineConfig, Stage
 from eplb_gap.heuristics.config_file import write
 from eplb_gap.heuristics.registry import configured

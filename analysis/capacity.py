@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from eplb_gap import solvers
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
 from eplb_gap.problem.deployment import Deployment, UnevenDeployment
 from eplb_gap.problem.errors import InputError

@@ -102,7 +102,7 @@ def solve(
 def _published(example: Example, policy: PolicyChoice, duplicates: DuplicatesChoice) -> tuple[np.ndarray, Deployment]:
     from dataclasses import replace
 
-    from eplb_gap.experiments.studies.gaps import gap_cases
+    from eplb_gap.experiments.loads.traces import gap_cases
 
     case = gap_cases()[example.value]
     shape = replace(case.deployment, duplicates=duplicates.value)

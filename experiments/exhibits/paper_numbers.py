@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.experiments.exhibits.tables import case_bounds, layer_gaps, pick, protocol_rows
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.loads.traces import TRACES
+from eplb_gap.experiments.measuring.rows import Row, case_bounds, layer_gaps, pick, protocol_rows
 from eplb_gap.experiments.measuring.statistics import Interval, paired
 from eplb_gap.experiments.studies import (
     decomposition,
@@ -27,7 +27,6 @@ from eplb_gap.experiments.studies import (
     split_serving,
 )
 from eplb_gap.experiments.studies import migration as migration_front
-from eplb_gap.experiments.studies.gaps import TRACES
 from eplb_gap.experiments.studies.sample_average_gaps import gathered
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS

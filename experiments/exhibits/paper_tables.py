@@ -10,10 +10,11 @@ from fractions import Fraction
 from statistics import fmean, median, stdev
 
 from eplb_gap.experiments.exhibits.paper_numbers import BASE, SETTINGS, gain, interval_text
-from eplb_gap.experiments.exhibits.tables import PUBLISHED, case_bounds, layer_gaps, pick, protocol_rows
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.exhibits.tables import PUBLISHED
+from eplb_gap.experiments.loads import traces
+from eplb_gap.experiments.loads.traces import TRACES
+from eplb_gap.experiments.measuring.rows import Row, case_bounds, layer_gaps, pick, protocol_rows
 from eplb_gap.experiments.studies import decomposition, head_to_head, held_out, history_serving, levels, regimes, split_serving
-from eplb_gap.experiments.studies.gaps import TRACES
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.metrics import optimality_gap
 
@@ -83,7 +84,7 @@ def engines(measured: list[Row]) -> Table:
 def methods(measured: list[Row]) -> Table:
     """Planners on the flagship: time, gap on both traces, balancedness on the window served."""
     body = [["policy", "method", "ms", "recorded", "calibrated", "recorded", "calibrated"]]
-    for policy in head_to_head.POLICIES:
+    for policy in traces.POLICIES:
         timed = head_to_head.seconds(measured, policy)
         for method in sorted(timed, key=lambda name: timed[name]["median_seconds"]):
             gaps = [_two(head_to_head.mean_gaps(measured, name, policy, method), 3) for name in TRACES]
@@ -141,7 +142,7 @@ def histories(measured: list[Row]) -> Table:
     """Sample-average placement on several kinds of traffic."""
     body = [["traffic, policy, windows", "pairs", "last", "sum", "sample average", "against last", "against sum"]]
     for name, windows in SHOWN_HISTORIES:
-        for policy in head_to_head.POLICIES:
+        for policy in traces.POLICIES:
             row = history_serving.find(measured, name, policy, windows)
             means = [f"{fmean(row['served'][plan]):.4f}" for plan in ("last", "sum", "sample-average")]
             gains = [

@@ -7,10 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, gap_cases, trace
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACE_TITLES, TRACES, WINDOWS, gap_cases, trace
+from eplb_gap.experiments.measuring.rows import Row, case_bounds, layer_gaps, pick, protocol_rows
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
-from eplb_gap.problem.metrics import optimality_gap
 
 PUBLISHED = {  # balancedness and combined score that the search reported for its programs, in order of generation
     "initial_program": (".311077", ".66"),
@@ -27,7 +27,6 @@ PUBLISHED = {  # balancedness and combined score that the search reported for it
 SUITES = ("protocol", "gap", "runtime")
 SEED_PAIRS, ALL_PAIRS = 5, WINDOWS - 1
 EQUAL_CLASSES = ((0, 1, 6, 7, 8), (5, 9))
-TRACE_TITLES = {"recorded": "recorded from a small model trained for this purpose", "calibrated": "synthetic, calibrated, seed 0"}
 
 
 def tables(rows: list[Row]) -> str:
@@ -44,30 +43,6 @@ def write_tables(rows: list[Row], path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return text
-
-
-def yes_or_no(met: bool) -> str:
-    """Return whether a level is met, as the tables say it."""
-    return "yes" if met else "no"
-
-
-def markdown(header: list[str], body: list[list[str]]) -> str:
-    """Render a Markdown table; the first column is left-aligned, the others right-aligned."""
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "--:|" * (len(header) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in body])
-
-
-def pick(rows: list[Row], suite: str, instance: str, method: str) -> Row:
-    """Return the one row of a cell."""
-    return next(r for r in rows if r["suite"] == suite and r["instance"] == instance and r["method"] == method)
-
-
-def protocol_rows(rows: list[Row], trace_name: str, method: str) -> list[Row]:
-    """Return the rows of one method on all windows of a trace, oldest first."""
-    return sorted(
-        (r for r in rows if r["suite"] == "protocol" and r["method"] == method and r["instance"].startswith(trace_name)),
-        key=lambda r: r["instance"],
-    )
 
 
 def certified_balancedness(row: Row, trace_name: str, window: int, side: str = "lower") -> float:
@@ -188,17 +163,6 @@ def class_note(rows: list[Row]) -> str:
         "and no checked swap improves that) and then use Adams' method; 5 and 9 do the same with Hamilton's. "
         "Programs 2 and 4 differ only because their unchecked swaps move groups to worse nodes."
     )
-
-
-def layer_gaps(row: Row, lower: list[Fraction]) -> list[float]:
-    """Return the optimality gap of every layer of a heuristic's row to proven lower bounds."""
-    return [optimality_gap(Fraction(up), low) for up, low in zip(row["upper"], lower, strict=True)]
-
-
-def case_bounds(rows: list[Row], case: str) -> list[Fraction]:
-    """Return the best proven lower bound of every layer of an instance of the gap table."""
-    solved = [r for r in rows if r["suite"] == "gap" and r["instance"] == case and r["kind"] == "solver"]
-    return [max(Fraction(r["lower"][layer]) for r in solved) for layer in range(len(solved[0]["lower"]))]
 
 
 def gap_table(rows: list[Row]) -> str:

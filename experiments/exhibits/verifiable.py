@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.measuring.rows import Row
 
 SUITES = ("protocol", "gap", "levels")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.measuring.rows import Row
 
 README_BLOCK = "row schema"

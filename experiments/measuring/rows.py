@@ -19,6 +19,7 @@ import numpy as np
 
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.metrics import optimality_gap
 
 Row = dict[str, Any]
 KEY = ("suite", "instance", "method", "seed")
@@ -143,3 +144,27 @@ def read(path: Path) -> list[Row]:
 def read_suites(folder: Path) -> list[Row]:
     """Read the rows of every suite in a folder."""
     return [row for path in sorted(folder.glob("*.ndjson")) for row in read(path)]
+
+
+def pick(rows: list[Row], suite: str, instance: str, method: str) -> Row:
+    """Return the one row of a cell."""
+    return next(r for r in rows if r["suite"] == suite and r["instance"] == instance and r["method"] == method)
+
+
+def protocol_rows(rows: list[Row], trace_name: str, method: str) -> list[Row]:
+    """Return the rows of one method on all windows of a trace, oldest first."""
+    return sorted(
+        (r for r in rows if r["suite"] == "protocol" and r["method"] == method and r["instance"].startswith(trace_name)),
+        key=lambda r: r["instance"],
+    )
+
+
+def layer_gaps(row: Row, lower: list[Fraction]) -> list[float]:
+    """Return the optimality gap of every layer of a heuristic's row to proven lower bounds."""
+    return [optimality_gap(Fraction(up), low) for up, low in zip(row["upper"], lower, strict=True)]
+
+
+def case_bounds(rows: list[Row], case: str) -> list[Fraction]:
+    """Return the best proven lower bound of every layer of an instance of the gap table."""
+    solved = [r for r in rows if r["suite"] == "gap" and r["instance"] == case and r["kind"] == "solver"]
+    return [max(Fraction(r["lower"][layer]) for r in solved) for layer in range(len(solved[0]["lower"]))]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.published.manifest import write_manifest
-from eplb_gap.experiments.studies.gaps import gap_cases
 from eplb_gap.problem import certificate
 from eplb_gap.solvers import solve
 

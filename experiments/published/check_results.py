@@ -18,13 +18,13 @@ from typing import Any
 from rich.console import Console
 
 from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, chosen, script
+from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import row_schema, rows
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.published import rerun, row_proofs
 from eplb_gap.experiments.published.certificates import FOLDER as CERTIFICATES
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, block, manifest, name, row_digests
 from eplb_gap.experiments.published.row_proofs import makespans
-from eplb_gap.experiments.studies.gaps import gap_cases
 from eplb_gap.problem import certificate
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from eplb_gap.experiments.exhibits.figures import draw_all
 from eplb_gap.experiments.exhibits.tables import write_tables
+from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.compare import Comparison, compare
 from eplb_gap.experiments.measuring.rows import Row
@@ -45,9 +46,9 @@ def measure(folder: Path, workers: int, console: Console, scheduler: str | None 
         Address of a Dask scheduler whose workers run the cells; times are measured here.
     """
     finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console, scheduler)
-    loads = suites.trace("calibrated").window(0)
+    loads = traces.trace("calibrated").window(0)
     runtimes = folder / "runtime.ndjson"
-    return finished + timed(runtimes, RUNTIME_INSTANCE, list(SEED_PROGRAMS), loads, suites.FLAGSHIP, RUNTIME_ROUNDS, console)
+    return finished + timed(runtimes, RUNTIME_INSTANCE, list(SEED_PROGRAMS), loads, traces.FLAGSHIP, RUNTIME_ROUNDS, console)
 
 
 def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Report:

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.compare import TIMED, differences
 from eplb_gap.experiments.measuring.rows import Row, key
-from eplb_gap.experiments.measuring.runner import Cell, run_cells
+from eplb_gap.experiments.measuring.runner import run_cells
 from eplb_gap.experiments.published.manifest import name
 from eplb_gap.experiments.studies import jobs
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACES, WINDOWS, gap_cases, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.compare import FLOAT_TOLERANCE
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.published.manifest import name
 from eplb_gap.experiments.studies import held_out, redundancy, regimes
 from eplb_gap.experiments.studies.findings import POLICIES
-from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, gap_cases, trace
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.metrics import optimality_gap

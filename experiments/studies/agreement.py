@@ -10,10 +10,10 @@ from fractions import Fraction
 import numpy as np
 
 from eplb_gap import solvers
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engines.oracle import best_map

@@ -7,13 +7,12 @@ from statistics import fmean, stdev
 
 from eplb_gap import heuristics
 from eplb_gap.analysis.explain import STEPS, decompose
+from eplb_gap.analysis.text import markdown
 from eplb_gap.analysis.windows import split
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown
+from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import TRACES, WINDOWS, trace
-from eplb_gap.experiments.studies.relabelling import POLICIES
 
 SUITE = "decomposition"
 METHODS = ("initial_program", "fast")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import fmean
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import TRACES, trace
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap

@@ -9,13 +9,13 @@ from statistics import fmean
 import numpy as np
 
 from eplb_gap import heuristics, solvers
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.random_instances import flat_instances
 from eplb_gap.experiments.loads.synthetic import family_loads
+from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, FLAGSHIP, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import CERTIFIED_GAP, FLAGSHIP, TRACES, WINDOWS, trace
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.bounds.bounds import adams_counts, best_joint_bound
 from eplb_gap.problem.deployment import Deployment

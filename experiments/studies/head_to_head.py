@@ -12,19 +12,18 @@ import numpy as np
 from rich.console import Console
 
 from eplb_gap import heuristics, solvers
-from eplb_gap.experiments.exhibits.tables import layer_gaps, markdown, pick
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, EXACT_SECONDS, POLICIES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.rows import Row, layer_gaps, pick
 from eplb_gap.experiments.measuring.runtime import timed
-from eplb_gap.experiments.measuring.window_pairs import planned_row
-from eplb_gap.experiments.studies.gaps import CERTIFIED_GAP, EXACT_SECONDS, FLAGSHIP, TRACES, WINDOWS, trace
+from eplb_gap.experiments.measuring.solve_cells import planned_row
 from eplb_gap.heuristics.programs.peers import PEERS
 from eplb_gap.heuristics.registry import FAST
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
-POLICIES = {"hierarchical": FLAGSHIP, "global": FLAGSHIP.as_global()}
 PAIRS = WINDOWS - 1
 ROUNDS, CALLS = 11, 3
 """Turns of the timing; in each a method is called three times and the third call, with warm caches, is timed."""

@@ -10,15 +10,14 @@ from statistics import fmean
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import calibrated_trace
+from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, EXACT_SECONDS, POLICIES, RECORDED_TRACE
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
 from eplb_gap.experiments.measuring.statistics import Interval, Paired, mean_interval, paired, ratio_interval
-from eplb_gap.experiments.measuring.window_pairs import bounded_row, planned_row
-from eplb_gap.experiments.studies.gaps import CERTIFIED_GAP, EXACT_SECONDS, RECORDED_TRACE
-from eplb_gap.experiments.studies.head_to_head import POLICIES
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap

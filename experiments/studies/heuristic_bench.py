@@ -7,9 +7,10 @@ from statistics import fmean
 
 from rich.console import Console
 
-from eplb_gap.experiments.exhibits.tables import markdown, yes_or_no
+from eplb_gap.analysis.text import markdown, yes_or_no
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell, run_cells
+from eplb_gap.experiments.measuring.runner import run_cells
 from eplb_gap.experiments.studies import head_to_head, recommendations, shape_levels
 from eplb_gap.experiments.studies import relabelling as migration_table
 from eplb_gap.experiments.studies.head_to_head import BASE

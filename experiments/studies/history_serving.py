@@ -6,14 +6,13 @@ from functools import cache
 from statistics import fmean
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import POLICIES, trace
 from eplb_gap.experiments.loads.traffic_mix import mixed_trace, stationary_trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
 from eplb_gap.experiments.measuring.statistics import Interval, paired
-from eplb_gap.experiments.studies.gaps import trace
-from eplb_gap.experiments.studies.relabelling import POLICIES
 from eplb_gap.heuristics.serving.forecast import choose
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu

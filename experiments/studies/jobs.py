@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.published import reproduce
 from eplb_gap.experiments.studies import gaps as suites
@@ -34,7 +35,7 @@ def keys() -> dict[str, list[Key]]:
     found["reproduce"] += [("runtime", reproduce.RUNTIME_INSTANCE, method, 0) for method in SEED_PROGRAMS]
     found["bench heuristics"] += [
         (head_to_head.SECONDS_SUITE, policy, method, 0)
-        for policy in head_to_head.POLICIES
+        for policy in traces.POLICIES
         for method in head_to_head.applicable(policy)
     ]
     return found

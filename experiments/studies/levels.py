@@ -6,12 +6,13 @@ import statistics
 from dataclasses import asdict, dataclass
 
 from eplb_gap import solvers
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import family_loads, scaled
+from eplb_gap.experiments.loads.traces import FLAGSHIP, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import FLAGSHIP, solver_cell, trace
+from eplb_gap.experiments.measuring.solve_cells import solver_cell
 from eplb_gap.problem.deployment import Deployment
 
 SEEDS = (0, 1)

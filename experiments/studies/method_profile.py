@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 
 from eplb_gap import solvers
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import family_loads
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import solver_cell
+from eplb_gap.experiments.measuring.solve_cells import solver_cell
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.solvers import Progress
 

@@ -8,13 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown, yes_or_no
+from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.synthetic import calibrated_trace
+from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import trace
-from eplb_gap.experiments.studies.relabelling import POLICIES
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.problem import metrics

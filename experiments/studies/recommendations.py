@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, layer_gaps, markdown
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACE_TITLES, TRACES, WINDOWS, trace
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.rows import Row, layer_gaps
 from eplb_gap.experiments.measuring.statistics import LEVEL, RESAMPLES, SEED, two_way_interval
-from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, protocol_cell, trace, window_solver_cell
+from eplb_gap.experiments.studies.gaps import protocol_cell, window_solver_cell
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 
 SUITE = "recommendations"

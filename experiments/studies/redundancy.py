@@ -5,12 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from statistics import fmean
 
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown, pick
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACE_TITLES, TRACES, WINDOWS, trace
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.rows import Row, pick
+from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
-from eplb_gap.experiments.measuring.window_pairs import bounded_row, planned_row
-from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, trace
 from eplb_gap.problem.deployment import Deployment
 
 SUITE = "redundancy"

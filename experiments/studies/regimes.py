@@ -12,12 +12,13 @@ from statistics import fmean, median
 
 import numpy as np
 
-from eplb_gap.experiments.exhibits.tables import layer_gaps, markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import drifting_loads, family_loads
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
+from eplb_gap.experiments.loads.traces import TRACES, trace
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.rows import Row, layer_gaps
+from eplb_gap.experiments.measuring.solve_cells import plan, solver_cell
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval, paired
-from eplb_gap.experiments.studies.gaps import TRACES, plan, solver_cell, trace
 from eplb_gap.experiments.studies.head_to_head import applicable, planning_peers
 from eplb_gap.experiments.studies.shape_levels import name_of
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS

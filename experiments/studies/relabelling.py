@@ -5,16 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import FLAGSHIP, TRACES, WINDOWS, trace
 from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.problem.validation import verify
 
 SUITE = "relabelling"
-POLICIES = {"hierarchical": FLAGSHIP, "global": FLAGSHIP.as_global()}
 METHODS = ("initial_program", "fast")
 
 

@@ -6,11 +6,11 @@ from statistics import fmean
 
 import numpy as np
 
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.random_instances import FLAT_SHAPES, HIERARCHICAL_SHAPES
 from eplb_gap.experiments.loads.random_instances import loads as draw
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
 from eplb_gap.heuristics.serving.sample_average import plan
 from eplb_gap.problem.bounds.sample_average import sample_average_bound, sample_average_makespan
 from eplb_gap.problem.deployment import Deployment

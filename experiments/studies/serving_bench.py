@@ -7,9 +7,11 @@ from statistics import fmean
 
 from rich.console import Console
 
-from eplb_gap.experiments.exhibits.tables import markdown, yes_or_no
+from eplb_gap.analysis.text import markdown, yes_or_no
+from eplb_gap.experiments.loads.traces import POLICIES, TRACES
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell, run_cells
+from eplb_gap.experiments.measuring.runner import run_cells
 from eplb_gap.experiments.studies import (
     decomposition,
     elastic,
@@ -20,8 +22,6 @@ from eplb_gap.experiments.studies import (
     step_flattery,
 )
 from eplb_gap.experiments.studies import migration as migration_front
-from eplb_gap.experiments.studies.gaps import TRACES
-from eplb_gap.experiments.studies.relabelling import POLICIES
 
 UNTIMED = (
     history_serving,

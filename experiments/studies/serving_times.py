@@ -8,12 +8,11 @@ from statistics import median
 from typing import Any
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import POLICIES, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import trace
-from eplb_gap.experiments.studies.relabelling import POLICIES
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.heuristics.serving.token_split import optimal_split

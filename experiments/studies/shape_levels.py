@@ -10,12 +10,12 @@ from statistics import fmean, median
 import numpy as np
 
 from eplb_gap import heuristics, solvers
-from eplb_gap.experiments.exhibits.tables import layer_gaps, markdown
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import family_loads
+from eplb_gap.experiments.loads.traces import HOTTEST_WINDOW, trace
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import HOTTEST_WINDOW, trace
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.rows import Row, layer_gaps
 from eplb_gap.problem.bounds.bounds import adams_counts
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance

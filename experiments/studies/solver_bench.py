@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell, run_cells
+from eplb_gap.experiments.measuring.runner import run_cells
 from eplb_gap.experiments.studies import agreement, findings, levels, method_profile
 
 SUITES = ("levels", "profile", "agreement", "findings")

@@ -6,12 +6,11 @@ import itertools
 from statistics import fmean
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, markdown
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import TRACES, WINDOWS, trace
-from eplb_gap.experiments.studies.relabelling import POLICIES
 from eplb_gap.heuristics.serving import split_placement
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.deployment import Deployment

@@ -6,12 +6,11 @@ from statistics import fmean
 
 from eplb_gap import heuristics
 from eplb_gap.analysis.per_step import per_step
-from eplb_gap.experiments.exhibits.tables import markdown
+from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import POLICIES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import Cell
-from eplb_gap.experiments.studies.gaps import WINDOWS, trace
-from eplb_gap.experiments.studies.relabelling import POLICIES
 from eplb_gap.heuristics.registry import planning_loads
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.validation import verify

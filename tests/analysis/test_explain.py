@@ -11,21 +11,21 @@ from eplb_gap.analysis import page
 from eplb_gap.analysis.explain import STEPS, explain, mean_loads, model_excess
 from eplb_gap.analysis.verdict import points, recommended, verdict
 from eplb_gap.analysis.windows import split
-from eplb_gap.experiments.studies import gaps as suites
+from eplb_gap.experiments.loads import traces
 from eplb_gap.problem import Deployment, InputError, LoadTrace, Placement, PlacementError, verify
 
 
 @pytest.fixture(scope="module", params=["recorded", "calibrated"])
 def explained(request):
-    windows = split(suites.trace(request.param))
-    planned = heuristics.rebalance(windows.planning, suites.FLAGSHIP, "fast-lpt")
-    return windows, planned, explain(windows, suites.FLAGSHIP, planned, "fast-lpt", "fast-lpt")
+    windows = split(traces.trace(request.param))
+    planned = heuristics.rebalance(windows.planning, traces.FLAGSHIP, "fast-lpt")
+    return windows, planned, explain(windows, traces.FLAGSHIP, planned, "fast-lpt", "fast-lpt")
 
 
 def test_the_steps_of_every_layer_sum_exactly_to_its_excess(explained):
     windows, planned, result = explained
-    served = verify(planned, windows.serving, suites.FLAGSHIP)
-    for layer, (makespan, mean) in enumerate(zip(served, mean_loads(windows.serving, suites.FLAGSHIP), strict=True)):
+    served = verify(planned, windows.serving, traces.FLAGSHIP)
+    for layer, (makespan, mean) in enumerate(zip(served, mean_loads(windows.serving, traces.FLAGSHIP), strict=True)):
         steps = result.layer_steps(layer)
         assert list(steps) == list(STEPS)
         assert sum(steps.values()) == makespan / mean - 1
@@ -38,7 +38,7 @@ def test_the_model_weighs_layers_by_their_mean_load(explained):
         layers = range(len(result.mean))
         assert value == sum(result.layer_steps(layer)[key] * result.mean[layer] for layer in layers) / weight
     assert sum(result.steps().values()) == result.excess()
-    assert result.excess() == model_excess(verify(planned, windows.serving, suites.FLAGSHIP), result.mean)
+    assert result.excess() == model_excess(verify(planned, windows.serving, traces.FLAGSHIP), result.mean)
 
 
 def test_optima_are_intervals_in_the_right_order(explained):

@@ -7,9 +7,9 @@ import pytest
 
 from eplb_gap.analysis.protocol import CONSTANT_SPEED, Answer, combine, score, timed
 from eplb_gap.experiments.loads.synthetic import calibrated_trace
+from eplb_gap.experiments.loads.traces import FLAGSHIP
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.studies.defective_snake import defective_map
-from eplb_gap.experiments.studies.gaps import FLAGSHIP
 from eplb_gap.heuristics.registry import get_method
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError

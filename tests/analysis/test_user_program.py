@@ -11,7 +11,7 @@ import pytest
 from eplb_gap.analysis.protocol import score, timed
 from eplb_gap.analysis.user_program import ProgramError, UserProgram
 from eplb_gap.experiments.loads.synthetic import calibrated_trace
-from eplb_gap.experiments.studies.gaps import FLAGSHIP
+from eplb_gap.experiments.loads.traces import FLAGSHIP
 from eplb_gap.heuristics.registry import get_method
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError

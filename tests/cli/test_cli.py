@@ -18,9 +18,7 @@ TRACE, FLAGSHIP = "results/traces/recorded-windows.npz", "dsv3-prefill-ep32"
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "eplb_gap", *map(str, arguments)], capture_output=True, text=True, timeout=240
-    )
+    return subprocess.run([sys.executable, "-m", "eplb_gap", *map(str, arguments)], capture_output=True, text=True, timeout=240)
 
 
 def test_solve_proves_the_readme_example():

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap.analysis.figures.style import figure, save
-from eplb_gap.experiments.exhibits.tables import pick
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.gaps import DRAWN_CASE, HOTTEST_WINDOW, gap_cases, trace
+from eplb_gap.experiments.loads.traces import DRAWN_CASE, HOTTEST_WINDOW, gap_cases, trace
+from eplb_gap.experiments.measuring.rows import Row, pick
 from eplb_gap.problem import metrics
 from eplb_gap.problem.placement import Placement
 

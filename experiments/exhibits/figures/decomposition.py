@@ -12,10 +12,9 @@ from statistics import fmean
 from eplb_gap.analysis.explain import STEPS
 from eplb_gap.analysis.figures.style import figure, save
 from eplb_gap.analysis.figures.waterfall import COLOURS
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES
+from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES, WINDOWS
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.studies.decomposition import POLICIES, SUITE, steps
-from eplb_gap.experiments.studies.gaps import TRACES, WINDOWS
 
 SUITES = (SUITE,)
 METHOD = "fast"

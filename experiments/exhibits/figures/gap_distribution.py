@@ -9,9 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from eplb_gap.analysis.figures.style import SHORT_NAMES, boxes, figure, save
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES, layer_gaps, protocol_rows
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.gaps import TRACES
+from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES
+from eplb_gap.experiments.measuring.rows import Row, layer_gaps, protocol_rows
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 
 SUITES = ("protocol",)

@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from eplb_gap.analysis.figures.style import DARK, SHORT_NAMES, figure, save
-from eplb_gap.experiments.exhibits.tables import case_bounds, layer_gaps, pick
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Row, case_bounds, layer_gaps, pick
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 
 SUITES = ("gap", "runtime")

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import fmean
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
+from eplb_gap.experiments.loads.traces import POLICIES
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.studies.migration import ASKED_KEPT, FULL, SHARES, SLOW, SUITE, TITLES
-from eplb_gap.experiments.studies.relabelling import POLICIES
 
 SUITES = (SUITE,)
 

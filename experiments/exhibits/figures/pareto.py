@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.analysis.figures.style import DARK, MIDDLE, figure, save
+from eplb_gap.experiments.loads.traces import POLICIES
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.head_to_head import POLICIES, SECONDS_SUITE, mean_gaps, seconds
+from eplb_gap.experiments.studies.head_to_head import SECONDS_SUITE, mean_gaps, seconds
 from eplb_gap.heuristics.programs.peers import PEERS
 from eplb_gap.heuristics.registry import FAST
 

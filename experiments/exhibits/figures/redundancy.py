@@ -7,9 +7,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
-from eplb_gap.experiments.exhibits.tables import TRACE_TITLES
+from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.gaps import TRACES
 from eplb_gap.experiments.studies.redundancy import EXPERTS, MOST, SUITE, SWEEP, price, served_price
 
 SUITES = (SUITE,)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
-from eplb_gap.experiments.exhibits.tables import ALL_PAIRS, TRACE_TITLES, certified_balancedness, protocol_rows
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.gaps import TRACES
+from eplb_gap.experiments.exhibits.tables import ALL_PAIRS, certified_balancedness
+from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES
+from eplb_gap.experiments.measuring.rows import Row, protocol_rows
 
 SUITES = ("protocol",)
 

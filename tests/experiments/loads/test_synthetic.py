@@ -5,8 +5,8 @@ import pytest
 
 from eplb_gap import heuristics
 from eplb_gap.experiments.loads.synthetic import calibrated_trace, drifting_loads, family_loads
+from eplb_gap.experiments.loads.traces import FLAGSHIP
 from eplb_gap.experiments.studies.defective_snake import defective_map, published_score
-from eplb_gap.experiments.studies.gaps import FLAGSHIP
 from eplb_gap.problem import Placement, PlacementError
 from eplb_gap.problem.metrics import balancedness_expert
 

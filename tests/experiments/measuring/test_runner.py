@@ -18,7 +18,8 @@ import pytest
 from rich.console import Console
 
 from eplb_gap.experiments.measuring import rows, run_progress, runner
-from eplb_gap.experiments.measuring.runner import Cell, run_cells
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.runner import run_cells
 from eplb_gap.problem import InputError
 
 KILLS = 10

@@ -8,11 +8,11 @@ import shutil
 import pytest
 from rich.console import Console
 
+from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.measuring import row_schema, rows
 from eplb_gap.experiments.measuring.compare import TIMED, differences
 from eplb_gap.experiments.published import check_results, rerun, row_proofs
 from eplb_gap.experiments.published.manifest import MANIFEST, ROW_DIGESTS, name, write_manifest
-from eplb_gap.experiments.studies import gaps as suites
 
 CONSOLE = Console(quiet=True)
 
@@ -177,7 +177,7 @@ def test_a_changed_digit_in_a_table_is_named_even_if_the_manifest_is_written_ane
 
 def judge_only(monkeypatch, *cases):
     """Let the check of certificates judge these alone: all of them take seconds."""
-    monkeypatch.setattr(check_results, "gap_cases", lambda: {case: suites.gap_cases()[case] for case in cases})
+    monkeypatch.setattr(check_results, "gap_cases", lambda: {case: traces.gap_cases()[case] for case in cases})
 
 
 def test_a_changed_number_in_a_certificate_is_named_even_if_the_manifest_is_written_anew(copy, monkeypatch):

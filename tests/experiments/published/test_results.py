@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from eplb_gap.experiments.loads.traces import RECORDED_TRACE
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.studies import jobs
-from eplb_gap.experiments.studies.gaps import RECORDED_TRACE
 from eplb_gap.problem import LoadTrace
 
 

@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from eplb_gap.experiments.exhibits.figures import redundancy as drawing
+from eplb_gap.experiments.loads.traces import TRACES
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.studies import redundancy
-from eplb_gap.experiments.studies.gaps import TRACES
 from eplb_gap.experiments.studies.redundancy import SWEEP, deployment, instance, price, served_price, table
 
 

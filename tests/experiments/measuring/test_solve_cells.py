@@ -9,7 +9,7 @@ import pytest
 
 from eplb_gap import heuristics
 from eplb_gap.experiments.measuring import row_schema, rows
-from eplb_gap.experiments.measuring.window_pairs import bounded_row, planned_row
+from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
 from eplb_gap.problem import Deployment, metrics
 
 LOADS = np.array([[[8, 4, 2, 2]], [[1, 1, 6, 8]], [[5, 5, 5, 1]]])

@@ -1,18 +1,84 @@
-"""Plan on every window of a trace; score on that window and on the next."""
+"""Plan or solve an instance and say in a row what came of it."""
 
 from __future__ import annotations
 
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from eplb_gap import solvers
+from eplb_gap import heuristics, solvers
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.gaps import plan
 from eplb_gap.problem import metrics
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import PlacementError
+from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
+from eplb_gap.solvers import Progress
+
+
+def deployment_fields(deployment: Deployment, loads: np.ndarray) -> Row:
+    """Return what a row says of its instance."""
+    return {"deployment": asdict(deployment), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
+
+
+def _digest(placement: Placement) -> str:
+    return hashlib.sha256(np.ascontiguousarray(placement.phy2log, dtype="<i8").tobytes()).hexdigest()[:16]
+
+
+def plan(method: str, loads: np.ndarray, deployment: Deployment) -> tuple[Placement, Row]:
+    """Plan with a heuristic, verify, and return the placement and what a row says of it."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    placement = heuristics.rebalance(loads, deployment, method)
+    seconds = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    fields = {
+        **deployment_fields(deployment, loads),
+        **seconds,
+        "parameters": {},
+        "kind": "heuristic",
+        "placement": _digest(placement),
+        "duplicates": int(metrics.duplicates(placement, deployment.num_gpus).sum()),
+    }
+    try:
+        return placement, {**fields, "status": "legal", "upper": rows.fractions(verify(placement, loads, deployment))}
+    except PlacementError as error:
+        return placement, {**fields, "status": f"illegal: {error}", "upper": None}
+
+
+def solver_cell(
+    loads: np.ndarray,
+    deployment: Deployment,
+    method: str,
+    target_gap: float,
+    time_limit: float,
+    keep_map: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Row:
+    """Solve all layers of one instance and return bounds, proofs and times."""
+    cpu = time.process_time()
+    solution = solvers.solve(loads, deployment, method, target_gap, time_limit, progress=progress)
+    verify(solution.placement, loads, deployment)
+    fields: dict[str, Any] = {
+        **deployment_fields(deployment, loads),
+        "kind": "solver",
+        "wall_seconds": solution.seconds,
+        "cpu_seconds": time.process_time() - cpu,
+        "parameters": {"target_gap": target_gap, "time_limit": time_limit, "workers": 1},
+        "status": solution.status,
+        "upper": rows.fractions(solution.upper),
+        "lower": rows.fractions(solution.lower),
+        "proof": solution.proof,
+        "gap": solution.gap,
+        "placement": _digest(solution.placement),
+    }
+    if keep_map:
+        fields["phy2log"] = solution.placement.phy2log.tolist()
+    return fields
 
 
 def planned_row(loads: np.ndarray, deployment: Deployment, method: str) -> Row:
