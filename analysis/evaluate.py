@@ -10,10 +10,10 @@ import numpy as np
 
 from eplb_gap import solvers
 from eplb_gap.analysis.windows import Split
-from eplb_gap.experiments.measuring.rows import fraction
 from eplb_gap.problem import metrics
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import PlacementError
+from eplb_gap.problem.fractions import fraction
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import UnevenMap
 from eplb_gap.problem.validation import verify

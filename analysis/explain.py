@@ -23,10 +23,10 @@ import numpy as np
 from eplb_gap import heuristics, solvers
 from eplb_gap.analysis.evaluate import SECONDS, TARGET_GAP, mean_loads
 from eplb_gap.analysis.windows import Split
-from eplb_gap.experiments.measuring.rows import fraction
 from eplb_gap.heuristics.registry import MOST_WINDOWS, planning_loads
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.fractions import fraction
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.shares import verify_shares, verify_split
 from eplb_gap.problem.validation import verify

@@ -34,6 +34,7 @@ from eplb_gap.cli.options import (
     writable_folder,
 )
 from eplb_gap.problem import Deployment, InputError, LoadTrace
+from eplb_gap.problem.atomic import write_atomically
 
 if TYPE_CHECKING:  # these load the solvers, which `--help` need not wait for
     from eplb_gap.analysis.evaluate import Evaluation
@@ -253,7 +254,6 @@ def explain(
     from eplb_gap.analysis.verdict import verdict
     from eplb_gap.analysis.windows import split
     from eplb_gap.heuristics.registry import DEFAULT_METHOD
-    from eplb_gap.problem.formats.containers.files import write_atomically
 
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eplb_gap.heuristics.config import Config, Effort, FastConfig, PipelineConfig, Stage
+from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 MAX_BYTES = 1 << 16
@@ -49,7 +50,7 @@ def write(path: str | os.PathLike[str], config: Config, comment: str = "") -> No
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     name = next(name for name, kind in TABLES.items() if isinstance(config, kind))
     lines += _table(name, config)
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
 def check(config: Config) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.errors import InputError, reason
 from eplb_gap.problem.npy import read_array
 
@@ -146,15 +147,11 @@ class LoadTrace:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as a compressed npz without pickle, in the narrowest unsigned integer type; atomic."""
-        path = Path(path)
         narrow = self.loads.astype(np.min_scalar_type(int(self.loads.max())))
         head = {"format": TRACE_FORMAT, "version": TRACE_VERSION, "provenance": self.provenance}
         text = np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, head=text, loads=narrow)
-        os.replace(partial, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LoadTrace:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap.experiments.loads.synthetic import EXPERTS, LAYERS, calibrated_trace
+from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.errors import InputError
 
 STEPS, WINDOW_STEPS = 1200, 100
@@ -65,9 +66,7 @@ def write(
     if not 1 <= steps <= most or steps % window_steps:
         raise InputError(f"steps is {steps}; a multiple of {window_steps} up to {most} is needed")
     generator = np.random.default_rng([seed, 1])  # not the trace's own stream
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="ascii") as file:
+    with replacing(path) as partial, partial.open("w", encoding="ascii") as file:
         description = DESCRIPTION.format(seed=seed, window_steps=window_steps)
         file.write(f'{{\n  "description": "{description}",\n  "load_history": [')
         for start in range(0, steps, window_steps):
@@ -77,7 +76,6 @@ def write(
             if progress is not None:
                 progress(start + window_steps, steps)
         file.write("\n  ]\n}")
-    os.replace(partial, path)
 
 
 def _split(loads: np.ndarray, steps: int, generator: np.random.Generator) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.metrics import optimality_gap
@@ -91,14 +92,16 @@ def instance_hash(loads: np.ndarray, deployment: Deployment) -> str:
     return digest.hexdigest()[:16]
 
 
-def fraction(value: Fraction) -> str:
-    """Return a fraction as "p/q"."""
-    return f"{value.numerator}/{value.denominator}"
+def _line(row: Row) -> bytes:
+    return json.dumps(row, sort_keys=True).encode() + b"\n"
 
 
-def fractions(values: Iterable[Fraction]) -> list[str]:
-    """Return fractions as "p/q"."""
-    return [fraction(value) for value in values]
+def write(path: Path, found: Iterable[Row]) -> None:
+    """Write all rows of a file; one that was there before is replaced as a whole or stays."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.writelines(map(_line, found))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def append(path: Path, row: Row) -> None:
@@ -111,7 +114,7 @@ def append(path: Path, row: Row) -> None:
             if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(row, sort_keys=True).encode() + b"\n")
+        file.write(_line(row))
         file.flush()
         os.fsync(file.fileno())
 

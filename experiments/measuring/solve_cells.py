@@ -17,6 +17,7 @@ from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.problem import metrics
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import PlacementError
+from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
 from eplb_gap.solvers import Progress
@@ -45,7 +46,7 @@ def plan(method: str, loads: np.ndarray, deployment: Deployment) -> tuple[Placem
         "duplicates": int(metrics.duplicates(placement, deployment.num_gpus).sum()),
     }
     try:
-        return placement, {**fields, "status": "legal", "upper": rows.fractions(verify(placement, loads, deployment))}
+        return placement, {**fields, "status": "legal", "upper": fractions(verify(placement, loads, deployment))}
     except PlacementError as error:
         return placement, {**fields, "status": f"illegal: {error}", "upper": None}
 
@@ -70,8 +71,8 @@ def solver_cell(
         "cpu_seconds": time.process_time() - cpu,
         "parameters": {"target_gap": target_gap, "time_limit": time_limit, "workers": 1},
         "status": solution.status,
-        "upper": rows.fractions(solution.upper),
-        "lower": rows.fractions(solution.lower),
+        "upper": fractions(solution.upper),
+        "lower": fractions(solution.lower),
         "proof": solution.proof,
         "gap": solution.gap,
         "placement": _digest(solution.placement),
@@ -133,8 +134,8 @@ def bounded_row(loads: np.ndarray, deployment: Deployment, target_gap: float, se
     for planning, serving in pairwise(loads):
         solution = solvers.solve(planning, deployment, "auto", target_gap, seconds)
         verify(solution.placement, planning, deployment)
-        upper.append(rows.fractions(solution.upper))
-        lower.append(rows.fractions(solution.lower))
+        upper.append(fractions(solution.upper))
+        lower.append(fractions(solution.lower))
         bound = float(sum(solution.lower)) * deployment.num_gpus
         limit.append(min(int(planning.sum()) / bound, 1.0) if bound else 1.0)
         planned.append(metrics.balancedness_gpu(solution.placement, planning, deployment.num_gpus))

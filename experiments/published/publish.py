@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.published.manifest import write_manifest
+from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 
@@ -25,14 +25,11 @@ def publish(runs: Path, results: Path) -> list[str]:
         raise InputError(f"{runs} holds {len(failures)} failed row(s), the first {name}: {failures[0]['status']}; run them again")
     names = []
     for path in sorted(runs.glob("*.ndjson")):
-        target = results / path.name
-        target.unlink(missing_ok=True)
-        for row in sorted(rows.read(path), key=lambda r: tuple(map(str, rows.key(r)))):
-            rows.append(target, row)
+        rows.write(results / path.name, sorted(rows.read(path), key=lambda r: tuple(map(str, rows.key(r)))))
         names.append(path.stem)
     tables = runs / "tables.md"
     if tables.exists():
-        shutil.copy(tables, results / "tables.md")
+        write_atomically(results / "tables.md", tables.read_bytes())
     write_manifest(results)
     return names
 

@@ -22,6 +22,7 @@ from eplb_gap.experiments.studies import held_out, redundancy, regimes
 from eplb_gap.experiments.studies.findings import POLICIES
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.metrics import optimality_gap
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
@@ -147,7 +148,7 @@ def _kept_map(row: Row, instance: Instance) -> Iterator[str]:
     except (PlacementError, InputError) as error:
         yield f"phy2log: {error}"
         return
-    if rows.fractions(found) != row["upper"]:
+    if fractions(found) != row["upper"]:
         yield "upper is not what phy2log gives"
     digest = hashlib.sha256(np.ascontiguousarray(placement.phy2log, dtype="<i8").tobytes()).hexdigest()
     if not digest.startswith(row["placement"]):

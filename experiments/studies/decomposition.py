@@ -13,6 +13,7 @@ from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WI
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.problem.fractions import fraction
 
 SUITE = "decomposition"
 METHODS = ("initial_program", "fast")
@@ -28,8 +29,8 @@ def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: s
         "hash": rows.instance_hash(windows.serving, deployment),
         "parameters": {"plan_window": plan_window},
         "status": "legal",
-        "excess": rows.fraction(result.excess()),
-        "steps": {key: rows.fraction(value) for key, value in result.steps().items()},
+        "excess": fraction(result.excess()),
+        "steps": {key: fraction(value) for key, value in result.steps().items()},
         "lower": {level.key: float(result.total(level.lower)) for level in result.levels},
         "upper": {level.key: float(result.total(level.upper)) for level in result.levels},
     }

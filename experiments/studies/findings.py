@@ -19,6 +19,7 @@ from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.bounds.bounds import adams_counts, best_joint_bound
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.metrics import optimality_gap
 from eplb_gap.problem.validation import verify
@@ -52,8 +53,8 @@ def policy_cell(trace_name: str, window: int, policy: str) -> Row:
         "hash": rows.instance_hash(loads, deployment),
         "parameters": {"target_gap": CERTIFIED_GAP, "time_limit": SECONDS},
         "status": solution.status,
-        "upper": rows.fractions(solution.upper),
-        "lower": rows.fractions(solution.lower),
+        "upper": fractions(solution.upper),
+        "lower": fractions(solution.lower),
         "gap": solution.gap,
     }
 
@@ -75,11 +76,11 @@ def paired_cell(family: str) -> Row:
         "hash": rows.instance_hash(loads, PAIRED),
         "parameters": {"time_limit": PAIRED_SECONDS * len(loads)},
         "status": solution.status,
-        "upper": rows.fractions(solution.upper),
-        "lower": rows.fractions(solution.lower),
-        "mean": rows.fractions(instance.mean for instance in instances),
-        "simple": rows.fractions(simple),
-        "programs": {name: rows.fractions(values) for name, values in found.items()},
+        "upper": fractions(solution.upper),
+        "lower": fractions(solution.lower),
+        "mean": fractions(instance.mean for instance in instances),
+        "simple": fractions(simple),
+        "programs": {name: fractions(values) for name, values in found.items()},
     }
 
 

@@ -23,6 +23,7 @@ from eplb_gap.heuristics.programs.peers import PEERS
 from eplb_gap.heuristics.registry import FAST
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.fractions import fractions
 
 PAIRS = WINDOWS - 1
 ROUNDS, CALLS = 11, 3
@@ -63,8 +64,8 @@ def bound_cell(trace_name: str, policy: str) -> Row:
         "hash": rows.instance_hash(loads, deployment),
         "parameters": {"windows": PAIRS, "target_gap": CERTIFIED_GAP},
         "status": "certified",
-        "upper": [rows.fractions(solution.upper) for solution in solved],
-        "lower": [rows.fractions(solution.lower) for solution in solved],
+        "upper": [fractions(solution.upper) for solution in solved],
+        "lower": [fractions(solution.lower) for solution in solved],
     }
 
 

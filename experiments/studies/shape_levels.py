@@ -18,6 +18,7 @@ from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row, layer_gaps
 from eplb_gap.problem.bounds.bounds import adams_counts
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.metrics import duplicates
 from eplb_gap.problem.validation import verify
@@ -64,19 +65,19 @@ def shape_cell(number: int, family: str) -> Row:
             seconds.append(time.perf_counter() - start)
         found[method] = {
             "ms_per_layer": 1000 * median(seconds) / len(loads),
-            "upper": rows.fractions(verify(placement, loads, deployment)),
+            "upper": fractions(verify(placement, loads, deployment)),
             "duplicates": int(duplicates(placement, deployment.num_gpus).sum()),
         }
     if deployment.slots_per_gpu == 2:
         layers = [Instance.of_layer(row, deployment) for row in loads]
         folded = [i.makespan(fold(i, adams_counts(i.loads, i.num_slots, i.max_count))) for i in layers]
-        found["Adams + fold"] = {"ms_per_layer": None, "upper": rows.fractions(folded), "duplicates": None}
+        found["Adams + fold"] = {"ms_per_layer": None, "upper": fractions(folded), "duplicates": None}
     return {
         "kind": "heuristic",
         "hash": rows.instance_hash(loads, deployment),
         "parameters": {"layers": len(loads), "target_gap": BOUND_GAP, "time_limit": BOUND_SECONDS},
         "status": solution.status,
-        "lower": rows.fractions(solution.lower),
+        "lower": fractions(solution.lower),
         "methods": found,
     }
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from eplb_gap.experiments.loads.moe_trace.config import RecordConfig
 from eplb_gap.experiments.loads.moe_trace.corpus import TokenStreams
 from eplb_gap.experiments.loads.moe_trace.model import LanguageModel
+from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.errors import InputError
 
 Progress = Callable[[int, int, str], None]
@@ -124,10 +124,8 @@ def _save(
     state: dict[str, Any] = {"identity": identity, "model": model.state_dict(), "step": step, "recent": recent}
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def _held_out_loss(model: LanguageModel, streams: TokenStreams, name: str, config: RecordConfig) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,15 +115,3 @@ def load_torch(path: Path, limit: int = MAX_ARRAY_BYTES) -> Any:
         raise InputError(f"file {path} holds pickled objects; tensors, numbers, strings, lists and dicts are read") from None
     except Exception as error:  # whatever a broken file makes torch's reader raise: its kinds are not documented
         raise InputError(f"file {path} is no readable torch file ({reason(error)})") from None
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(f"file {target} cannot be written ({error.strerror})") from None
