@@ -29,7 +29,7 @@ from eplb_gap.cli.options import (
     out,
     read_loads,
     read_problem,
-    writable_folder,
+    writable_file,
 )
 from eplb_gap.problem import Deployment, InputError, Placement
 
@@ -66,7 +66,7 @@ def convert(
     """Write recorded loads as a trace, or a map in the format of a serving system."""
     from eplb_gap.problem import formats
 
-    writable_folder(target.parent, "OUT")
+    writable_file(target, "OUT")
     if source is None:
         if loads is None:
             raise InputError("--loads IN or --map IN is missing; what to convert is needed")

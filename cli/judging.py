@@ -31,7 +31,7 @@ from eplb_gap.cli.options import (
     out,
     read_loads,
     read_problem,
-    writable_folder,
+    writable_file,
 )
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
@@ -259,7 +259,7 @@ def explain(
         raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")
     for path, option in ((figure, "--figure"), (page, "--html")):
         if path is not None:
-            writable_folder(path.parent, option)
+            writable_file(path, option)
     trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
     chosen = split(trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, layer_ids(trace))

@@ -129,6 +129,20 @@ def read_problem(
     return trace, chosen_deployment(name, trace.loads.shape[2], slots, gpus, nodes, groups, policy, duplicates)
 
 
+def writable_file(path: Path, option: str) -> Path:
+    """Check that a file can be written, and make its folder, before any long work.
+
+    Raises
+    ------
+    InputError
+        If it is a folder, or its folder cannot be created or written to.
+    """
+    if path.is_dir():
+        raise InputError(f"{option} is {path}, a folder; the name of a file is needed")
+    writable_folder(path.parent, option)
+    return path
+
+
 def writable_folder(path: Path, option: str) -> Path:
     """Create the folder that a file will be written to, before any long work.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from eplb_gap.cli.options import JsonFlag, log, out
+from eplb_gap.cli.options import JsonFlag, log, out, writable_file
 from eplb_gap.problem import InputError
 
 
@@ -38,6 +38,8 @@ def record(
 
     if threads < 1:
         raise InputError(f"--threads is {threads}; at least 1 is needed")
+    writable_file(trace, "--out")
+    writable_file(checkpoint, "--checkpoint")
     if not corpus.is_dir():
         raise InputError(f"--corpus is {corpus}; a folder with a sub-folder of text files per domain is needed")
     torch.set_num_threads(threads)

@@ -29,6 +29,7 @@ from eplb_gap.cli.options import (
     log,
     out,
     read_problem,
+    writable_file,
 )
 from eplb_gap.problem import Deployment, InputError
 
@@ -69,10 +70,11 @@ def solve(
     from rich.status import Status
 
     from eplb_gap import solvers
-    from eplb_gap.problem.certificate import write as write_certificate
 
     if (example is None) == (loads is None):
         raise InputError("solve takes either --example or --loads with --deployment; exactly one of the two is needed")
+    if certificate is not None:
+        writable_file(certificate, "--certificate")
     if example is not None:
         matrix, shape = _published(example, policy, duplicates)
     else:
@@ -93,7 +95,7 @@ def solve(
         except solvers.Interrupted as stop:
             solution, interrupted = stop.solution, True
     if certificate is not None:
-        write_certificate(certificate, matrix, shape, solution.placement, solution.bounds)
+        solution.save(certificate)
     _print_solution(solution, shape, as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

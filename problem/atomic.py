@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eplb_gap.problem.errors import InputError
@@ -31,7 +31,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the file cannot be written there.
     """
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):  # False, not an error, for a name that cannot be
         raise InputError(f"file {target} cannot be written (it is a folder)")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
@@ -41,7 +41,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"file {target} cannot be written ({error.strerror or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was written where nothing can be
+            partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -6,7 +6,6 @@ listed as claims.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -19,22 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
-from eplb_gap.problem.bounds.pairing_dual import pairing_value
+from eplb_gap.problem.atomic import write_atomically
+from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound
 from eplb_gap.problem.bounds.partition import cover
-from eplb_gap.problem.bounds.pattern_dual import pattern_value
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.formats.containers.files import parse_json
+from eplb_gap.problem.fractions import fraction, parse
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.proofs import proof_of
 from eplb_gap.problem.validation import verify
 
 SCHEMA = "eplb-gap certificate 1"
 MAX_BYTES = 256 << 20
 MAX_SETS = 200_000
-CLAIMS = ("claim", "exhausted search")
-"""Kinds of proof that nothing but trust in the program that made them supports."""
 
 
 class CertificateError(ValueError):
@@ -61,6 +61,29 @@ class Verdict:
     claims: list[str]
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """What a certificate says, judged by nobody yet.
+
+    Parameters
+    ----------
+    loads : ndarray
+        int64 [layers, experts].
+    deployment : Deployment
+    placement : Placement
+    upper : list of Fraction
+        Makespan that is said of every layer.
+    bounds : list of Bound
+        Bound of every layer, with its witness.
+    """
+
+    loads: np.ndarray
+    deployment: Deployment
+    placement: Placement
+    upper: list[Fraction]
+    bounds: list[Bound]
+
+
 def write(
     path: str | os.PathLike[str], loads: Any, deployment: Deployment, placement: Placement, bounds: Sequence[Bound]
 ) -> None:
@@ -74,27 +97,70 @@ def write(
     placement : Placement
     bounds : sequence of Bound
         One per layer.
+
+    Raises
+    ------
+    InputError
+        If loads, placement and deployment do not belong together or the file cannot be written.
+    PlacementError
+        If the placement is not legal.
     """
     upper = verify(placement, loads, deployment)
+    checked = as_loads(loads, "loads", 2)
     document = {
         "schema": SCHEMA,
         "deployment": asdict(deployment),
-        "loads": as_loads(loads, "loads", 2).tolist(),
-        "loads_sha256": _digest(as_loads(loads, "loads", 2)),
+        "loads": checked.tolist(),
+        "loads_sha256": array_sha256(checked),
         "phy2log": placement.phy2log.tolist(),
         "layers": [
-            {"upper": _text(value), "lower": _text(bound.value), "proof": bound.kind, "witness": bound.witness}
+            {"upper": fraction(value), "lower": fraction(bound.value), "proof": bound.kind, "witness": bound.witness}
             for value, bound in zip(upper, bounds, strict=True)
         ],
     }
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(document).encode())
+
+
+def read(path: str | os.PathLike[str]) -> Certificate:
+    """Read a certificate and check that its parts are what they must be; what it claims is :func:`check`'s to judge.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, too large or no certificate.
+    PlacementError
+        If its map names an expert that does not exist or leaves one out.
+    CertificateError
+        If the loads are not those that it names.
+    """
+    document = parse_json(Path(path), MAX_BYTES)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise InputError(f"certificate {path} has no schema {SCHEMA!r}")
+    try:
+        deployment = Deployment(**document["deployment"])
+        loads = as_loads(document["loads"], "loads", 2)
+        said_digest = document["loads_sha256"]
+        placement = Placement(document["phy2log"], deployment.num_experts)
+        upper = [parse(entry["upper"], "upper") for entry in document["layers"]]
+        bounds = [Bound(parse(entry["lower"], "lower"), entry["proof"], dict(entry["witness"])) for entry in document["layers"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"certificate {path} lacks or misspells a field ({error})") from None
+    if said_digest != array_sha256(loads):
+        # Without this, changed loads could pass where a bound is a claim, which is not recomputed.
+        raise CertificateError("the loads are not those that loads_sha256 names")
+    return Certificate(loads, deployment, placement, upper, bounds)
 
 
 def check(path: str | os.PathLike[str]) -> Verdict:
     """Re-check everything a certificate says, in integers and fractions.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Verdict
 
     Raises
     ------
@@ -105,26 +171,17 @@ def check(path: str | os.PathLike[str]) -> Verdict:
     CertificateError
         If a makespan or a bound is not what it says.
     """
-    document = _read(Path(path))
-    try:
-        deployment = Deployment(**document["deployment"])
-        loads = as_loads(document["loads"], "loads", 2)
-        said_digest = document["loads_sha256"]
-        placement = Placement(document["phy2log"], deployment.num_experts)
-        layers = [
-            (_fraction(entry["upper"]), Bound(_fraction(entry["lower"]), entry["proof"], dict(entry["witness"])))
-            for entry in document["layers"]
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"certificate {path} lacks or misspells a field ({error})") from None
-    if said_digest != _digest(loads):
-        # Without this, changed loads could pass where a bound is a claim, which is not recomputed.
-        raise CertificateError("the loads are not those that loads_sha256 names")
-    upper = verify(placement, loads, deployment)
-    if len(layers) != len(upper):
-        raise CertificateError(f"the certificate has {len(layers)} layer entries for {len(upper)} layers of loads")
+    return judge(read(path))
+
+
+def judge(certificate: Certificate) -> Verdict:
+    """Re-check everything that a certificate says, as :func:`check` does with a file."""
+    loads, deployment = certificate.loads, certificate.deployment
+    upper = verify(certificate.placement, loads, deployment)
+    if len(certificate.bounds) != len(upper):
+        raise CertificateError(f"the certificate has {len(certificate.bounds)} layer entries for {len(upper)} layers of loads")
     claims = []
-    for layer, (makespan, (said, bound)) in enumerate(zip(upper, layers, strict=True)):
+    for layer, (makespan, said, bound) in enumerate(zip(upper, certificate.upper, certificate.bounds, strict=True)):
         if said != makespan:
             raise CertificateError(f"layer {layer}: upper is {said}, the map's makespan is {makespan}")
         if bound.value > makespan:
@@ -135,22 +192,8 @@ def check(path: str | os.PathLike[str]) -> Verdict:
             raise CertificateError(f"layer {layer}: {error}") from None
         except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise CertificateError(f"layer {layer}: the witness of the {bound.kind} bound is malformed ({error!r})") from None
-    lower = [bound.value for _, bound in layers]
+    lower = [bound.value for bound in certificate.bounds]
     return Verdict(upper, lower, sum(u == low for u, low in zip(upper, lower, strict=True)), claims)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"certificate {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"certificate {path} can't be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"certificate {path} is no JSON") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise InputError(f"certificate {path} has no schema {SCHEMA!r}")
-    return document
 
 
 def _check_layer(bound: Bound, loads: np.ndarray, deployment: Deployment) -> list[str]:
@@ -162,22 +205,12 @@ def _check_layer(bound: Bound, loads: np.ndarray, deployment: Deployment) -> lis
 
 def _check_flat(bound: Bound, instance: Instance) -> list[str]:
     """Check a bound on a flat instance; return what it takes on trust."""
-    if bound.kind in CLAIMS:
+    proof = proof_of(bound.kind)
+    if proof.trust != "recomputed":
         return [f"{bound.value} by {bound.kind} of {bound.witness.get('solver', 'this project')}"]
-    if bound.kind == "mean":
-        proven = mean_bound(instance).value
-    elif bound.kind == "capacity":
-        proven = capacity_bound(instance).value
-    elif bound.kind == "apportionment":
-        proven = apportionment_bound(instance).value
-    elif bound.kind == "slot counting":
-        proven = slot_counting_value(instance, _fraction(bound.witness["refuted"]), _fraction(bound.witness["above"]))
-    elif bound.kind == "pairing dual":
-        proven = pairing_value(instance, bound.witness)
-    elif bound.kind == "pattern dual":
-        proven = pattern_value(instance, bound.witness)
-    else:
-        raise CertificateError(f"there is no proof of kind {bound.kind!r}")
+    if proof.value is None:
+        raise CertificateError(f"a {bound.kind} bound on an instance without nodes proves nothing")
+    proven = proof.value(instance, bound.witness)
     if proven < bound.value:
         raise CertificateError(f"lower is {bound.value}, its {bound.kind} witness proves {proven}")
     return []
@@ -195,7 +228,7 @@ def _check_hierarchical(bound: Bound, loads: np.ndarray, deployment: Deployment)
     strong: set[tuple[int, ...]] = set()
     for node in bound.witness["nodes"]:
         groups = tuple(int(g) for g in node["groups"])
-        value = _fraction(node["value"])
+        value = parse(node["value"], "a node's value")
         node_loads = np.concatenate([loads[g * size : (g + 1) * size] for g in groups])
         instance = Instance.of_node(node_loads, deployment)
         if len(set(groups)) != per_node or list(groups) != sorted(groups):
@@ -222,29 +255,11 @@ def _check_hierarchical(bound: Bound, loads: np.ndarray, deployment: Deployment)
     return claims
 
 
-def _digest(loads: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(loads, dtype="<i8").tobytes()).hexdigest()
-
-
-def _text(value: Fraction) -> str:
-    return f"{value.numerator}/{value.denominator}"
-
-
-def _fraction(text: Any) -> Fraction:
-    """Read "p/q" or "p"; nothing else, so that no exponent can make a huge number of a short text."""
-    if not isinstance(text, str) or not text.replace("/", "", 1).isdigit() or not text.isascii() or len(text) > 2000:
-        raise InputError(f"{str(text)[:40]!r} is no fraction; a text like '359/2' is needed")
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"{text[:40]!r} is no fraction; a text like '359/2' is needed") from None
-
-
 def summary(verdict: Verdict) -> Mapping[str, Any]:
     """Return a verdict as JSON-serialisable data."""
     return {
-        "upper": [_text(value) for value in verdict.upper],
-        "lower": [_text(value) for value in verdict.lower],
+        "upper": [fraction(value) for value in verdict.upper],
+        "lower": [fraction(value) for value in verdict.lower],
         "optimal": verdict.optimal,
         "claims": verdict.claims,
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from eplb_gap.problem.errors import InputError, shown
 
-MAX_CHARACTERS = 4000
+MAX_CHARACTERS = 2000
 """Longest text that is read: more digits than any product of counts and loads of this project has."""
 _TEXT = re.compile(r"(-?[0-9]+)(?:/([0-9]+))?")
 
@@ -24,7 +24,7 @@ def fractions(values: Iterable[Fraction]) -> list[str]:
     return [fraction(value) for value in values]
 
 
-def parse(text: Any, where: str = "a value") -> Fraction:
+def parse(text: Any, where: str = "a value", signed: bool = False) -> Fraction:
     """Read a fraction that a file holds: "p/q" or "p" in decimal digits and nothing else.
 
     :class:`fractions.Fraction` reads "1e999999999" as well, for hours.
@@ -34,6 +34,8 @@ def parse(text: Any, where: str = "a value") -> Fraction:
     text : str
     where : str
         What the message calls it.
+    signed : bool, default False
+        Whether it may be negative.
 
     Returns
     -------
@@ -50,6 +52,6 @@ def parse(text: Any, where: str = "a value") -> Fraction:
     Fraction(359, 2)
     """
     found = _TEXT.fullmatch(text) if isinstance(text, str) and len(text) <= MAX_CHARACTERS else None
-    if found is None or (found[2] is not None and not int(found[2])):
+    if found is None or (found[2] is not None and not int(found[2])) or (found[1].startswith("-") and not signed):
         raise InputError(f"{where} is {shown(text)}; a fraction like '359/2' is needed")
     return Fraction(int(found[1]), int(found[2] or 1))

@@ -16,6 +16,7 @@ from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.errors import PlacementError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.metrics import optimality_gap
+from eplb_gap.problem.proofs import TRUSTS, trust
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Incumbent:
         return True
 
     def offer_bound(self, bound: Bound) -> bool:
-        """Take a bound if it is stronger, or as strong and no claim; return whether it was taken."""
+        """Take a bound if it is stronger, or as strong with less to be believed; return whether it was taken."""
         better = bound.value > self.bound.value
-        firmer = bound.value == self.bound.value and self.bound.is_claim and not bound.is_claim
+        firmer = bound.value == self.bound.value and TRUSTS.index(trust(bound)) < TRUSTS.index(trust(self.bound))
         if better or firmer:
             self.bound = bound
             self._check_order()

@@ -127,7 +127,7 @@ def _compile(deployment: Deployment, method: str) -> None:
 
 
 def _on_all_gpus(solution: Solution, deployment: Deployment) -> Solution:
-    return replace(solution, placement=with_dead(solution.placement, deployment))
+    return replace(solution, placement=with_dead(solution.placement, deployment), deployment=deployment)
 
 
 class _Work:
@@ -223,7 +223,8 @@ class _Work:
                 raise ContradictionError(
                     f"layer {number}: the bound {bound.value} ({bound.kind}) exceeds the verified makespan {value}"
                 )
-        return Solution(placement, upper, self.bounds, self.method, time.monotonic() - self.started)
+        seconds = time.monotonic() - self.started
+        return Solution(placement, upper, self.bounds, self.method, seconds, self.loads, self.deployment)
 
 
 def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:

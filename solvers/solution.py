@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
+from eplb_gap.problem import certificate
 from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.metrics import optimality_gap
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.proofs import described
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,10 @@ class Solution:
         What is proven, and how.
     method : str
     seconds : float
-        Wall time of the call.
+        Wall time of the call; 0 where it was read from a file.
+    loads : ndarray
+        What was solved, int64 [layers, experts]; the history [windows, layers, experts] of a sample average.
+    deployment : Deployment
     """
 
     placement: Placement
@@ -58,6 +68,8 @@ class Solution:
     bounds: list[Bound]
     method: str
     seconds: float
+    loads: np.ndarray = field(repr=False)
+    deployment: Deployment
 
     @property
     def lower(self) -> list[Fraction]:
@@ -72,23 +84,50 @@ class Solution:
     @property
     def proof(self) -> list[str]:
         """How the lower bound is proven, with what it rests on: an exhausted search, the word of a solver ("claim of ...")."""
-        return [_described(bound) for bound in self.bounds]
+        return [described(bound) for bound in self.bounds]
 
     @property
     def gap(self) -> list[float]:
         """Optimality gap ``upper / lower - 1`` of every layer."""
         return [optimality_gap(up, low) for up, low in zip(self.upper, self.lower, strict=True)]
 
+    @property
+    def loads_sha256(self) -> str:
+        """The sha256 of the loads, as certificates name it (:func:`eplb_gap.problem.digest.array_sha256`)."""
+        return array_sha256(self.loads)
 
-def _described(bound: Bound) -> str:
-    if bound.kind == "claim":
-        return f"claim of {bound.witness['solver']}"
-    nodes = bound.witness["nodes"] if bound.kind == "hierarchical" else []
-    trusted = {node["witness"]["solver"] for node in nodes if node["kind"] == "claim"}
-    parts = [bound.kind]
-    parts += ["exhausted search"] if any(node["kind"] == "exhausted search" for node in nodes) else []
-    parts += [f"claim of {' and '.join(sorted(map(str, trusted)))}"] if trusted else []
-    return ", ".join(parts)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the certificate of this solution, as a whole or not at all; see :mod:`eplb_gap.problem.certificate`.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        """
+        certificate.write(path, self.loads, self.deployment, self.placement, self.bounds)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Solution:
+        """Read a certificate back and judge all of it anew.
+
+        Parameters
+        ----------
+        path : path
+            A file that :meth:`save` or ``eplb-gap solve --certificate`` wrote.
+
+        Returns
+        -------
+        Solution
+            Its method is "certificate".
+
+        Raises
+        ------
+        InputError, PlacementError, CertificateError
+            As :func:`eplb_gap.problem.certificate.check`.
+        """
+        read = certificate.read(path)
+        verdict = certificate.judge(read)
+        return cls(read.placement, verdict.upper, read.bounds, "certificate", 0.0, read.loads, read.deployment)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -6,17 +6,11 @@ from collections import Counter
 
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.problem.proofs import TRUSTS, described_trust
 
 SUITES = ("protocol", "gap", "levels")
 METHOD = "auto"
 """Method whose bounds are counted: textbook models give nothing but claims."""
-
-
-def kind(proof: str) -> str:
-    """Return what a bound rests on: "witness", "exhausted search" or "solver"; a bound over nodes rests on its weakest node."""
-    if "claim of" in proof:
-        return "solver"
-    return "exhausted search" if "exhausted search" in proof else "witness"
 
 
 def table(measured: list[Row]) -> str:
@@ -24,6 +18,6 @@ def table(measured: list[Row]) -> str:
     body = []
     for suite in SUITES:
         proofs = [p for row in measured if (row["suite"], row["method"]) == (suite, METHOD) for p in row.get("proof", [])]
-        found = Counter(map(kind, proofs))
-        body.append([suite, str(len(proofs)), *(str(found[name]) for name in ("witness", "exhausted search", "solver"))])
+        found = Counter(map(described_trust, proofs))
+        body.append([suite, str(len(proofs)), *(str(found[name]) for name in TRUSTS)])
     return markdown(["suite", "layers", "witness, recomputed", "exhausted search, a claim", "solver's word, a claim"], body)

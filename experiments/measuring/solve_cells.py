@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.problem import metrics
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.errors import PlacementError
 from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.placement import Placement
@@ -29,7 +29,7 @@ def deployment_fields(deployment: Deployment, loads: np.ndarray) -> Row:
 
 
 def _digest(placement: Placement) -> str:
-    return hashlib.sha256(np.ascontiguousarray(placement.phy2log, dtype="<i8").tobytes()).hexdigest()[:16]
+    return array_sha256(placement.phy2log)[:16]
 
 
 def plan(method: str, loads: np.ndarray, deployment: Deployment) -> tuple[Placement, Row]:

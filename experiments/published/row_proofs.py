@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from eplb_gap.experiments.published.manifest import name
 from eplb_gap.experiments.studies import held_out, redundancy, regimes
 from eplb_gap.experiments.studies.findings import POLICIES
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.metrics import optimality_gap
@@ -150,8 +150,7 @@ def _kept_map(row: Row, instance: Instance) -> Iterator[str]:
         return
     if fractions(found) != row["upper"]:
         yield "upper is not what phy2log gives"
-    digest = hashlib.sha256(np.ascontiguousarray(placement.phy2log, dtype="<i8").tobytes()).hexdigest()
-    if not digest.startswith(row["placement"]):
+    if not array_sha256(placement.phy2log).startswith(row["placement"]):
         yield "placement is not the hash of phy2log"
 
 

@@ -30,7 +30,7 @@ class Bound:
     value : Fraction
         No placement has a smaller largest GPU load.
     kind : str
-        How it is proven: "mean", "apportionment", "slot counting", ..., or "claim" where only a solver says so.
+        How it is proven: a key of :data:`eplb_gap.problem.proofs.PROOFS`, or of the lists of other bounds.
     witness : dict
         What a reader needs to check it again, JSON-serialisable.
     """
@@ -38,13 +38,6 @@ class Bound:
     value: Fraction
     kind: str
     witness: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_claim(self) -> bool:
-        """Whether the bound, or that of a node it is built from, rests on the word of a solver."""
-        if self.kind != "hierarchical":
-            return self.kind == "claim"
-        return any(node["kind"] == "claim" for node in self.witness["nodes"])
 
 
 def mean_bound(instance: Instance) -> Bound:

@@ -39,6 +39,7 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import companion_load_at
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.fractions import parse
 from eplb_gap.problem.instance import Instance
 
 Multipliers = Sequence[tuple[Fraction, Fraction]]
@@ -199,9 +200,11 @@ def pairing_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
         If the witness is malformed or does not refute its threshold.
     """
     try:
-        threshold = Fraction(witness["threshold"])
-        multipliers = [(Fraction(point), Fraction(factor)) for point, factor in witness["multipliers"]]
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        threshold = parse(witness["threshold"], "threshold")
+        multipliers = [
+            (parse(point, "a breakpoint"), parse(factor, "a multiplier", signed=True)) for point, factor in witness["multipliers"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"pairing dual: a threshold and pairs of fractions are needed; {error!r}") from error
     need = pairing_need(instance, threshold, multipliers)
     if need <= instance.num_slots:

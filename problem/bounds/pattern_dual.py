@@ -42,6 +42,7 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import companion_load_at
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.fractions import parse
 from eplb_gap.problem.instance import Instance
 
 Prices = Sequence[tuple[Fraction, int]]
@@ -228,9 +229,9 @@ def pattern_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
         If the witness is malformed or does not prove its bound.
     """
     try:
-        threshold, proof = Fraction(witness["threshold"]), _from_data(witness["proof"])
-        value = Fraction(witness.get("next", threshold))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError, RecursionError) as error:
+        threshold, proof = parse(witness["threshold"], "threshold"), _from_data(witness["proof"])
+        value = parse(witness["next"], "next") if "next" in witness else threshold
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"pattern dual: a threshold and a proof (prices or a branch) are needed; {error!r}") from error
     if not pattern_refutes(instance, threshold, proof):
         raise InputError(f"pattern dual: the prices do not prove that no placement has a makespan of at most {threshold}")
@@ -268,7 +269,7 @@ def _from_data(data: Any, depth: int = 0) -> Proof:
         raise ValueError(f"branches are nested more than {MAX_DEPTH} deep")
     if isinstance(data, Mapping):
         return Branch(data["expert"], data["count"], _from_data(data["below"], depth + 1), _from_data(data["above"], depth + 1))
-    return [(Fraction(load), price) for load, price in data]
+    return [(parse(load, "a load"), price) for load, price in data]
 
 
 def _dtype(largest: int) -> type:

@@ -32,6 +32,7 @@ from eplb_gap.problem.bounds.bounds import Bound, adams_counts, apportionment_bo
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.proofs import trust
 from eplb_gap.solvers.compact.native import check_status, checked_highspy, new_highs, run_highs
 from eplb_gap.solvers.engine import ContradictionError, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.count_annealing import anneal_counts
@@ -177,7 +178,7 @@ class _Search:
         if bound.value > self.lower:
             self.lower = bound.value
             self.undecided = [t for t in self.undecided if t >= bound.value]
-            if not bound.is_claim:
+            if trust(bound) != "solver":
                 self.unconfirmed = None
             yield from self._hand_over(bound)
 

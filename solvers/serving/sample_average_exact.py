@@ -125,7 +125,7 @@ def solve_sample_average(
     for layer, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
         if bound.value > value:
             raise ContradictionError(f"layer {layer}: bound {bound.value} of {bound.witness} exceeds {value}, which a map has")
-    return Solution(placement, upper, bounds, method, time.monotonic() - begin)
+    return Solution(placement, upper, bounds, method, time.monotonic() - begin, checked, deployment)
 
 
 def _solve_layer(

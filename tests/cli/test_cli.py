@@ -254,3 +254,37 @@ def test_record_writes_steps_and_windows(tmp_path):
     windows = LoadTrace.load(json.loads(done.stdout)["windows"])
     assert windows.loads.shape == (4, 2, 32)
     assert windows.provenance["window_steps"] == 4
+
+
+@pytest.mark.parametrize("command", ["solve", "explain", "convert"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, command):
+    (tmp_path / "file").write_text("in the way")
+    loads = ("--loads", TRACE, "--deployment", FLAGSHIP)
+    outputs = {
+        "solve": lambda path: ("solve", "--example", "deepseek-readme", "--method", "oracle", "--certificate", path),
+        "explain": lambda path: ("explain", *loads, "--map", "fast", "--html", path),
+        "convert": lambda path: ("convert", "--map", "fast", path, *loads, "--to", "phy2log"),
+    }
+    for path in (tmp_path, tmp_path / "file" / "c.json"):
+        done = run(*outputs[command](path))
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+        assert str(path if path == tmp_path else path.parent) in done.stderr
+
+
+def test_a_certificate_goes_to_a_folder_that_did_not_exist(tmp_path):
+    path = tmp_path / "new" / "c.json"
+    assert run("solve", "--example", "flashlb", "--certificate", path).returncode == 0
+    assert run("verify", path).returncode == 0
+
+
+def test_a_threshold_that_takes_hours_to_read_is_refused_at_once(tmp_path):
+    path = tmp_path / "c.json"
+    assert run("solve", "--example", "flashlb", "--certificate", path).returncode == 0
+    document = json.loads(path.read_text())
+    for witness in ({"threshold": "1e999999999", "multipliers": []}, {"refuted": "1e999999999", "above": "1/1"}):
+        kind = "pairing dual" if "threshold" in witness else "slot counting"
+        document["layers"][0].update(proof=kind, witness=witness)
+        path.write_text(json.dumps(document))
+        done = subprocess.run([sys.executable, "-m", "eplb_gap", "verify", path], capture_output=True, text=True, timeout=20)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "1e999999999" in done.stderr

@@ -100,7 +100,9 @@ def test_claims_are_listed_and_not_believed_above_the_makespan(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no JSON"),
+        ("", "is empty"),
+        ('{"schema": 1, "schema": 1}', "no JSON"),
+        ('{"schema": NaN}', "no JSON"),
         ("[" * 100_000, "no JSON"),
         ("[]", "no schema"),
         ('{"schema": "eplb-gap certificate 2"}', "no schema"),
@@ -112,7 +114,7 @@ def test_files_that_are_no_certificates(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         check(path)
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="does not exist"):
         check(tmp_path / "nowhere.json")
 
 

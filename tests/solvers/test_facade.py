@@ -11,6 +11,7 @@ from eplb_gap import solvers
 from eplb_gap.heuristics import rebalance
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.certificate import CertificateError
 from eplb_gap.solvers import METHODS, ContradictionError, Interrupted, solve
 
 README = np.array([[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]])
@@ -150,3 +151,17 @@ def test_a_bound_that_comes_at_the_deadline_still_counts(monkeypatch):
 
     monkeypatch.setitem(METHODS, "late", late)
     assert solve(FLASHLB, Deployment(8, 16, 8), "late", time_limit=0.5).lower == [190]
+
+
+def test_a_solution_is_saved_and_read_back_judged_anew(tmp_path):
+    loads = [[600, 560, 120, 120, 20, 10, 10, 10]]
+    solution = solvers.solve(loads, Deployment(8, 16, 8))
+    path = tmp_path / "solution.json"
+    solution.save(path)
+    again = solvers.Solution.load(path)
+    assert (again.upper, again.lower, again.proof) == (solution.upper, solution.lower, solution.proof)
+    assert (again.deployment, again.loads_sha256) == (solution.deployment, solution.loads_sha256)
+    assert (again.placement.phy2log == solution.placement.phy2log).all()
+    path.write_text(path.read_text().replace('"upper": "', '"upper": "1'))
+    with pytest.raises(CertificateError, match="the map's makespan"):
+        solvers.Solution.load(path)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers import files
@@ -174,7 +175,7 @@ def write_map(
     if num_model_layers is not None and num_model_layers < placement.num_layers:
         raise InputError(f"num_model_layers is {num_model_layers}; at least the placement's {placement.num_layers} are needed")
     verify(placement, np.zeros((placement.num_layers, deployment.num_experts), dtype=np.int64), deployment)
-    files.write_atomically(path, render(placement, deployment, layers, num_model_layers))
+    write_atomically(path, render(placement, deployment, layers, num_model_layers))
 
 
 def _check_format(name: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from eplb_gap.problem.bounds.bounds import (
     slot_counting_bound,
     slot_counting_value,
 )
+from eplb_gap.problem.proofs import trust
 
 # An oracle that knows nothing of bounds: every map of a few slots, and its makespan in fractions.
 
@@ -163,7 +163,7 @@ def test_no_joint_bound_exceeds_the_optimum(instance: Instance) -> None:
     best = optimum(instance)
     for bound in [*joint_bounds(instance), best_joint_bound(instance)]:
         assert bound.value <= best, bound
-        assert not bound.is_claim
+        assert trust(bound) == "recomputed"
 
 
 @given(instances())
@@ -380,28 +380,3 @@ def test_bounds_for_the_counts_of_a_heuristic_are_no_joint_bounds(
     assert pigeonhole_bound(sizes, instance.num_gpus) == lifted_bound(sizes, instance.num_gpus) == lifted
     assert optimum_for(adams, instance) == lifted
     assert optimum(instance) == joint < lifted
-
-
-# Claims
-
-
-def test_a_bound_is_a_claim_if_any_of_its_nodes_is_one() -> None:
-    proven, claimed = {"kind": "mean"}, {"kind": "claim"}
-    assert Bound(Fraction(1), "claim").is_claim
-    assert Bound(Fraction(1), "hierarchical", {"nodes": [proven, claimed]}).is_claim
-    assert not Bound(Fraction(1), "hierarchical", {"nodes": [proven, proven]}).is_claim
-    assert not Bound(Fraction(1), "mean").is_claim
-
-
-def test_joint_bounds_of_a_large_layer_stay_below_a_placement() -> None:
-    generator = np.random.default_rng(3)
-    deployment = Deployment(64, 80, 16)
-    for _ in range(5):
-        loads = [int(w) for w in np.rint(np.exp(generator.normal(size=64)) * 1000)]
-        instance = Instance.of_layer(loads, deployment)
-        counts = adams_counts(loads, 80, instance.max_count)
-        order = sorted((e for e in range(64) for _ in range(counts[e])), key=lambda e: loads[e] / counts[e], reverse=True)
-        dealt = [order[row * 16 + (gpu if row % 2 == 0 else 15 - gpu)] for gpu in range(16) for row in range(5)]
-        upper = instance.makespan(dealt)
-        assert instance.mean <= best_joint_bound(instance).value <= upper
-        assert lifted_bound(sizes_of(counts, loads), 16) <= upper

@@ -136,7 +136,7 @@ def test_previous_pattern_load() -> None:
         {"threshold": "nine"},
         {"threshold": None},
         {"threshold": "1/0"},
-        {"next": "13.1"},
+        {"next": "131/10"},
         {"next": "x"},
         {"proof": [["6", 0]]},
         {"proof": [["13/2", 1]]},
@@ -158,7 +158,7 @@ def test_previous_pattern_load() -> None:
     ],
 )
 def test_tampered_witnesses_are_rejected(change: dict[str, Any]) -> None:
-    witness = {"threshold": "12.9", "proof": [["6", 1]], "next": "13"}
+    witness = {"threshold": "129/10", "proof": [["6", 1]], "next": "13"}
     assert pattern_value(CROWDED, witness) == 13
     with pytest.raises(InputError):
         pattern_value(CROWDED, {**witness, **change})
@@ -188,7 +188,7 @@ def test_nested_too_deep() -> None:
     for _ in range(300):
         proof = {"expert": 0, "count": 1, "below": proof, "above": [["6", 1]]}
     with pytest.raises(InputError, match="nested"):
-        pattern_value(CROWDED, {"threshold": "12.9", "proof": proof})
+        pattern_value(CROWDED, {"threshold": "129/10", "proof": proof})
 
 
 @pytest.mark.parametrize(("slots", "gpus"), [(6, 6), (6, 3), (10, 2)])

@@ -18,6 +18,7 @@ from known import BY_HAND, FLASHLB
 
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.proofs import trust
 from eplb_gap.solvers.compact import counts, milp, native
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
@@ -47,7 +48,7 @@ def test_known_optima(engine: Engine, instance: Instance, value: Fraction) -> No
 def test_flashlb_example() -> None:
     incumbent = solved(milp.search_highs, FLASHLB, start=True)
     assert incumbent.upper == incumbent.bound.value == Fraction(590, 3)
-    assert incumbent.bound.is_claim
+    assert trust(incumbent.bound) == "solver"
     assert incumbent.bound.witness["solver"] == "HiGHS"
     assert incumbent.bound.witness["parameters"]["mip_rel_gap"] == 0.0
 
