@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def write(
     upper = verify(placement, loads, deployment)
     document = {
         "schema": SCHEMA,
-        "deployment": asdict(deployment),
+        "deployment": deployment.as_dict(),
         "loads": as_loads(loads, "loads", 2).tolist(),
         "loads_sha256": _digest(as_loads(loads, "loads", 2)),
         "phy2log": placement.phy2log.tolist(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -98,7 +98,7 @@ def gap_cases() -> dict[str, Case]:
 
 
 def _deployment_fields(deployment: Deployment, loads: np.ndarray) -> Row:
-    return {"deployment": asdict(deployment), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
+    return {"deployment": deployment.as_dict(), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
 
 
 def _digest(placement: Placement) -> str:
