@@ -230,7 +230,8 @@ def decompose(
 
 def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alternative]:
     """Measure other choices on this pair of windows and on the pairs before it: one pair alone says little."""
-    wider = replace(deployment, num_slots=deployment.num_slots + deployment.num_gpus)
+    live = deployment.live
+    wider = replace(live, num_slots=live.num_slots + live.num_gpus)
     pairs = [(split.history[: plan + 1], split.history[plan + 1]) for plan in range(len(split.history) - 1)][1 - PAIRS :]
     pairs.append((split.history, split.serving))
     base = [_served(past, serving, deployment, method) for past, serving in pairs]
@@ -253,7 +254,7 @@ def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alt
         ),
         measured(
             "more slots",
-            f"`{method}` with {wider.num_slots} slots instead of {deployment.num_slots}",
+            f"`{method}` with {wider.num_slots} slots instead of {live.num_slots}",
             lambda past, serving: _served(past, serving, wider, method),
         ),
     ]
