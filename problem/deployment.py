@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from eplb_gap.problem.errors import InputError
 
 Duplicates = Literal["allowed", "forbidden"]
 Policy = Literal["hierarchical", "global"]
+NUMBERS = ("num_experts", "num_slots", "num_gpus", "num_nodes", "num_groups")
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -74,33 +75,25 @@ class Deployment:
         unequal_slots: Iterable[int] = (),
         dead_gpus: Iterable[int] = (),
     ) -> None:
-        slots = _both_ways(
-            "slots_per_gpu",
-            None if slots_per_gpu is None else _as_slots("slots_per_gpu", slots_per_gpu),
-            "unequal_slots",
-            _as_slots("unequal_slots", unequal_slots),
-        )
+        slots = _as_slots("unequal_slots", unequal_slots)
+        if slots_per_gpu is not None:
+            slots = _both_ways("slots_per_gpu", _as_slots("slots_per_gpu", slots_per_gpu), "unequal_slots", slots)
         if slots:
             num_slots = _found("num_slots", num_slots, sum(slots))
             num_gpus = _found("num_gpus", num_gpus, len(slots))
-        numbers = {"num_experts": num_experts, "num_slots": num_slots, "num_gpus": num_gpus}
-        numbers |= {"num_nodes": num_nodes, "num_groups": num_groups}
-        for name, value in numbers.items():
+        for name, value in zip(NUMBERS, (num_experts, num_slots, num_gpus, num_nodes, num_groups), strict=True):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} is {value!r}; a positive integer is needed")
             object.__setattr__(self, name, value)
-        if duplicates not in get_args(Duplicates):
+        if duplicates not in ("allowed", "forbidden"):
             raise InputError(f"duplicates is {duplicates!r}; 'allowed' or 'forbidden' is needed")
         object.__setattr__(self, "duplicates", duplicates)
         object.__setattr__(self, "unequal_slots", slots if len(set(slots)) > 1 else ())
         if slots_per_gpu is None:
             self._check_regular_slots()
-        dead = _both_ways(
-            "active",
-            None if active is None else _as_dead(active, self.num_gpus),
-            "dead_gpus",
-            _as_gpus(dead_gpus, self.num_gpus),
-        )
+        dead = _as_gpus(dead_gpus, self.num_gpus)
+        if active is not None:
+            dead = _both_ways("active", _as_dead(active, self.num_gpus), "dead_gpus", dead)
         object.__setattr__(self, "dead_gpus", dead)
         self._check()
 
@@ -135,8 +128,9 @@ class Deployment:
             )
 
     def _slots_of_live_gpus(self) -> tuple[int, ...]:
-        dead = set(self.dead_gpus)
-        return tuple(slots for gpu, slots in enumerate(self.slots_by_gpu) if gpu not in dead)
+        if not self.dead_gpus:
+            return self.slots_by_gpu
+        return tuple(slots for slots, alive in zip(self.slots_by_gpu, self.active, strict=True) if alive)
 
     def _check_divides(self, part: str, whole: str) -> None:
         if getattr(self, whole) % getattr(self, part):
@@ -147,8 +141,7 @@ class Deployment:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the arguments that make this deployment, JSON-ready; those of slots and dead GPUs where it is not regular."""
-        names = ("num_experts", "num_slots", "num_gpus", "num_nodes", "num_groups", "duplicates")
-        found = {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in (*NUMBERS, "duplicates")}
         return found if self.is_regular else {**found, "slots_per_gpu": self.slots_by_gpu, "active": self.active}
 
     @property
@@ -231,10 +224,8 @@ class Deployment:
         return PRESETS[name]
 
 
-def _both_ways(name: str, value: tuple[int, ...] | None, other_name: str, other: tuple[int, ...]) -> tuple[int, ...]:
-    """Return what is given under one of two names, or under both alike."""
-    if value is None:
-        return other
+def _both_ways(name: str, value: tuple[int, ...], other_name: str, other: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what is given under a name and, if under another one too, alike."""
     if other and other != value:
         raise InputError(f"{name} and {other_name} are both given and differ; one of the two is needed")
     return value

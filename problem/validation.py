@@ -61,23 +61,39 @@ def check(placement: Placement, deployment: Deployment) -> None:
         dense, duplicate on a GPU where forbidden, replicas of one expert on two nodes, a group split over nodes, nodes
         with unequal numbers of groups.
     """
-    _check_shape(placement, placement.num_layers, deployment)
-    judged, live, names = without_dead(placement, deployment), deployment.live, live_slots(deployment)
-    gpus = np.repeat(np.arange(deployment.num_gpus), deployment.slots_by_gpu)[names]
-    for layer in range(placement.num_layers):
-        _check_layer(layer, judged, live, names, gpus)
+    legal = legal_layers(placement, deployment)
+    if not legal.all():
+        _name_what_is_broken(int(np.argmin(legal)), placement, deployment)
 
 
 def legal_layers(placement: Placement, deployment: Deployment) -> np.ndarray:
     """Return in which layers a placement is legal, bool [layers]; an InputError as of :func:`check`."""
-    legal = np.ones(placement.num_layers, dtype=bool)
-    for layer in range(placement.num_layers):
-        one = slice(layer, layer + 1)
-        try:
-            check(Placement(placement.phy2log[one], placement.num_experts, placement.ranks[one]), deployment)
-        except PlacementError:
-            legal[layer] = False
-    return legal
+    _check_shape(placement, placement.num_layers, deployment)
+    judged, live, experts = without_dead(placement, deployment), deployment.live, deployment.num_experts
+    exists = (judged.phy2log >= 0) & (judged.phy2log < experts)
+    slots = np.where(exists, judged.phy2log, 0)
+    rows = np.arange(len(slots))[:, None]
+    counts = np.bincount((rows * experts + slots).ravel(), minlength=len(slots) * experts).reshape(-1, experts)
+    legal = exists.all(axis=1) & (counts > 0).all(axis=1) & _are_dense(judged.ranks, slots, counts)
+    if live.duplicates == "forbidden":
+        held = np.sort(np.repeat(np.arange(live.num_gpus), live.slots_by_gpu) * experts + slots, axis=1)
+        legal &= (np.diff(held, axis=1) > 0).all(axis=1)
+    if live.policy == "hierarchical":
+        hosts = np.zeros((len(slots), live.num_groups, live.num_nodes), dtype=bool)
+        hosts[rows, slots // live.experts_per_group, np.arange(live.num_slots) // live.slots_per_node] = True
+        legal &= (hosts.sum(axis=2) == 1).all(axis=1) & (hosts.sum(axis=1) == live.groups_per_node).all(axis=1)
+    return np.asarray(legal)
+
+
+def _are_dense(ranks: np.ndarray, slots: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return in which layers the replicas of every expert have the ranks from 0 on, once each; bool [layers]."""
+    rows = np.arange(len(slots))[:, None]
+    known = (ranks >= 0) & (ranks < counts[rows, slots])
+    # Experts side by side, each as wide as its count: dense ranks are all places once.
+    places = (np.cumsum(counts, axis=1) - counts)[rows, slots] + np.where(known, ranks, 0)
+    taken = np.zeros(slots.shape, dtype=bool)
+    taken[rows, places] = True
+    return np.asarray((known & taken).all(axis=1))
 
 
 def makespans(placement: Placement, loads: Any, deployment: Deployment, shares: Any = None) -> list[Fraction]:
@@ -141,8 +157,10 @@ def _check_shape(placement: Placement, layers: int, deployment: Deployment) -> N
         )
 
 
-def _check_layer(layer: int, placement: Placement, deployment: Deployment, names: np.ndarray, gpus: np.ndarray) -> None:
-    """Judge one layer of a map without dead GPUs; slot and GPU have the numbers ``names`` and ``gpus`` in the whole map."""
+def _name_what_is_broken(layer: int, whole: Placement, deployment: Deployment) -> None:
+    """Raise the error of an illegal layer; slots and GPUs have the numbers of the whole map."""
+    placement, names = without_dead(whole, deployment), live_slots(deployment)
+    gpus = np.repeat(np.arange(deployment.num_gpus), deployment.slots_by_gpu)[names]
     slots = placement.phy2log[layer]
     outside = np.flatnonzero((slots < 0) | (slots >= deployment.num_experts))
     if outside.size:
@@ -158,8 +176,7 @@ def _check_layer(layer: int, placement: Placement, deployment: Deployment, names
     _check_ranks(layer, slots, placement.ranks[layer], counts, names)
     if deployment.duplicates == "forbidden":
         _check_duplicates(layer, slots, names, gpus)
-    if deployment.policy == "hierarchical":
-        _check_nodes(layer, slots, deployment)
+    _check_nodes(layer, slots, deployment)
 
 
 def _check_ranks(layer: int, slots: np.ndarray, ranks: np.ndarray, counts: np.ndarray, names: np.ndarray) -> None:
