@@ -205,6 +205,7 @@ def calibrate(
     loads : ndarray
         int64 [windows, layers, experts].
     deployment : Deployment
+        Its live GPUs are calibrated for; they need equally many slots.
     tried : list of Candidate
         Receives the measurements; one must be named :data:`DEFAULT` and one :data:`DEEPSEEK`.
     budget_ms : float, optional
@@ -225,6 +226,8 @@ def calibrate(
     """
     if loads.shape[2] != deployment.num_experts:
         raise InputError(f"loads has {loads.shape[2]} experts; the deployment has {deployment.num_experts}")
+    deployment = deployment.live
+    deployment.require_regular("calibration")
     training, testing = split(len(loads))
     total = len(loads) + len(tried) + len(training)
     method = "bounds" if deployment.slots_per_gpu <= FEW_SLOTS else "auto"

@@ -15,7 +15,7 @@ from typing import Any
 from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
@@ -104,7 +104,7 @@ def capacity(
     ----------
     trace : LoadTrace
     deployment : Deployment
-        GPUs, nodes, groups, duplicates; its own number of slots does not matter.
+        GPUs, nodes, groups, duplicates; its own number of slots does not matter, and of dead GPUs there are none.
     target : float
         GPU balancedness, above 0 and at most 1.
     most_slots : int, optional
@@ -122,10 +122,10 @@ def capacity(
     ------
     InputError
         If the target is no balancedness, the trace does not fit, there is no such number of slots or window, or the deployment
-        has unequal slots or dead GPUs.
+        has unequal slots.
     """
-    if isinstance(deployment, UnevenDeployment):
-        raise InputError("deployment has unequal slots or dead GPUs; capacity is counted in GPUs alike")
+    deployment = deployment.live
+    deployment.require_regular("a count of slots")
     if not 0 < target <= 1:
         raise InputError(f"target is {target}; a balancedness above 0 and at most 1 is needed")
     windows, layers, experts = trace.loads.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from eplb_gap import solvers
 from eplb_gap.analysis.windows import Split
 from eplb_gap.problem import metrics
+from eplb_gap.problem.dead_ranks import without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.fractions import fraction
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 from eplb_gap.problem.validation import verify
 
 TARGET_GAP = 1e-4
@@ -93,7 +94,7 @@ def certified_bounds(split: Split, deployment: Deployment, seconds: float = SECO
 
 def evaluate(
     name: str,
-    placed: Placement | UnevenMap,
+    placed: Placement | GpuLists,
     split: Split,
     deployment: Deployment,
     bounds: Bounds,
@@ -108,10 +109,12 @@ def evaluate(
     ------
     PlacementError
         If an expert has no replica or does not exist: then there is nothing to score.
+    InputError
+        If loads and map do not belong to the deployment, or GPUs are dead and hold unequal numbers of experts.
     """
-    if isinstance(placed, UnevenMap):
+    if isinstance(placed, GpuLists):
         return _evaluate_uneven(name, placed, split, deployment)
-    flat = Deployment(deployment.num_experts, deployment.num_slots, deployment.num_gpus)
+    flat = replace(deployment.as_global(), duplicates="allowed")
     note = ""
     try:
         verify(placed, split.serving, deployment)
@@ -123,8 +126,8 @@ def evaluate(
             verify(placed, loads, flat),
             mean_loads(loads, deployment) if note else lower,
             mean_loads(loads, deployment),
-            metrics.balancedness_gpu(placed, loads, deployment.num_gpus),
-            metrics.balancedness_expert(placed, loads),
+            metrics.balancedness_gpu(placed, loads, deployment),
+            metrics.balancedness_expert(without_dead(placed, deployment), loads),
         )
         for loads, lower in ((split.planning, bounds.planning), (split.serving, bounds.serving))
     ]
@@ -133,11 +136,13 @@ def evaluate(
         from eplb_gap.heuristics.moves.relabel import moved as moved_replicas
 
         moved = [int(count) for count in moved_replicas(placed, previous, deployment)]
-    repeats = [int(count) for count in metrics.duplicates(placed, deployment.num_gpus)]
+    repeats = [int(count) for count in metrics.duplicates(placed, deployment)]
     return Evaluation(name, *scores, repeats, moved, note)
 
 
-def _evaluate_uneven(name: str, placed: UnevenMap, split: Split, deployment: Deployment) -> Evaluation:
+def _evaluate_uneven(name: str, placed: GpuLists, split: Split, deployment: Deployment) -> Evaluation:
+    if deployment.dead_gpus:
+        raise InputError(f"map {name} lists what GPUs hold, {placed.describe()}; with dead GPUs a map of all slots is needed")
     scores = []
     for loads in (split.planning, split.serving):
         mean = mean_loads(loads, deployment)
@@ -156,8 +161,8 @@ def _ratio(means: list[Fraction], maxima: list[Fraction]) -> float:
 
 
 def mean_loads(loads: np.ndarray, deployment: Deployment) -> list[Fraction]:
-    """Return the exact mean GPU load of every layer."""
-    return [Fraction(int(row.sum()), deployment.num_gpus) for row in loads]
+    """Return the exact mean load of the live GPUs of every layer."""
+    return [Fraction(int(row.sum()), deployment.live.num_gpus) for row in loads]
 
 
 def summary(evaluation: Evaluation, layer_ids: list[int]) -> dict[str, Any]:

@@ -28,8 +28,7 @@ from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.fractions import fraction
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.shares import verify_shares, verify_split
-from eplb_gap.problem.validation import verify
+from eplb_gap.problem.validation import verify, verify_split
 from eplb_gap.solvers.serving.fixed_counts import best_assignment
 
 FINER_METHOD = "fast-counts"
@@ -185,6 +184,8 @@ def explain(
     ------
     PlacementError
         If the map is not legal for the deployment.
+    InputError
+        If live GPUs have unequal slots, on which not every step of the chain can be planned.
     """
     result = decompose(split, deployment, planned, map_name, method, progress)
     progress("alternatives")
@@ -200,6 +201,7 @@ def decompose(
     progress: Callable[[str], None] = lambda what: None,
 ) -> Explanation:
     """Return the chain of makespans alone; arguments and errors as of :func:`explain`."""
+    deployment.live.require_regular("an explanation")
     serving = split.serving
     reached = verify(planned, serving, deployment)
     mean = mean_loads(serving, deployment)
@@ -228,7 +230,8 @@ def decompose(
 
 def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alternative]:
     """Measure other choices on this pair of windows and on the pairs before it: one pair alone says little."""
-    wider = replace(deployment, num_slots=deployment.num_slots + deployment.num_gpus)
+    live = deployment.live
+    wider = replace(live, num_slots=live.num_slots + live.num_gpus)
     pairs = [(split.history[: plan + 1], split.history[plan + 1]) for plan in range(len(split.history) - 1)][1 - PAIRS :]
     pairs.append((split.history, split.serving))
     base = [_served(past, serving, deployment, method) for past, serving in pairs]
@@ -251,7 +254,7 @@ def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alt
         ),
         measured(
             "more slots",
-            f"`{method}` with {wider.num_slots} slots instead of {deployment.num_slots}",
+            f"`{method}` with {wider.num_slots} slots instead of {live.num_slots}",
             lambda past, serving: _served(past, serving, wider, method),
         ),
     ]
@@ -281,7 +284,7 @@ def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alt
 def _shared(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
     """Plan on a history and return the model's excess on other loads with the best token split there."""
     placed = heuristics.rebalance(planning_loads(method, history), deployment, method)
-    makespans = verify_shares(placed, optimal_split(placed, serving, deployment).shares, serving, deployment)
+    makespans = verify(placed, serving, deployment, optimal_split(placed, serving, deployment).shares)
     return model_excess(makespans, mean_loads(serving, deployment))
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.loads import as_loads
@@ -88,12 +89,16 @@ class Score:
 
 
 def timed(method: Callable[[np.ndarray, Deployment], Placement], deployment: Deployment) -> Program:
-    """Make a program of a heuristic of :mod:`eplb_gap.heuristics.registry`, timed alone in this process and with its threads."""
+    """Make a program of a heuristic of :mod:`eplb_gap.heuristics.registry`, timed alone in this process and with its threads.
+
+    It plans for the live GPUs; the others get filler.
+    """
+    live = deployment.live
 
     def program(window: np.ndarray) -> Answer:
         start = time.perf_counter()
-        placement = method(window, deployment)
-        return Answer(placement, time.perf_counter() - start)
+        placement = method(window, live)
+        return Answer(with_dead(placement, deployment), time.perf_counter() - start)
 
     return program
 
@@ -153,8 +158,8 @@ def _pair(planned: int, loads: np.ndarray, deployment: Deployment, program: Prog
     return Pair(
         planned,
         planned + 1,
-        balancedness_expert(answer.placement, served),
-        balancedness_gpu(answer.placement, served, deployment.num_gpus),
+        balancedness_expert(without_dead(answer.placement, deployment), served),
+        balancedness_gpu(answer.placement, served, deployment),
         answer.seconds,
     )
 

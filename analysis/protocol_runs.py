@@ -60,7 +60,7 @@ def _score(protocol: Protocol, loads: np.ndarray, deployment: Deployment, name: 
         torch.set_num_threads(1)  # as a program in a file has
         method = heuristics.METHODS[name]
         try:
-            method(loads[0], deployment)  # the first call compiles kernels; it would be timed with them
+            method(loads[0], deployment.live)  # the first call compiles kernels; it would be timed with them
         except InputError as error:
             return Score(protocol, f"failed: {error}", ())
         return score(protocol, loads, deployment, timed(method, deployment))

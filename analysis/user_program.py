@@ -32,6 +32,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import numpy as np
 
 from eplb_gap.analysis.protocol import Answer
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.package import package_folder
@@ -70,6 +71,7 @@ class UserProgram:
     ----------
     path : path
     deployment : Deployment
+        The program is asked for a map of the live GPUs, which need equally many slots; the others get filler.
     call_seconds, load_seconds : float
         Wall seconds that one call, and starting the process with the file's imports, may take.
     memory_bytes : int
@@ -78,7 +80,7 @@ class UserProgram:
     Raises
     ------
     InputError
-        If there is no such file.
+        If there is no such file, or live GPUs have unequal slots.
     ProgramError
         On entering or calling: an exception or a missing function in the file, a time limit, the end of the process, an answer
         that is not three tensors or comes before its window.
@@ -99,7 +101,8 @@ class UserProgram:
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"program file {self.path} does not exist")
-        self.deployment = deployment
+        self.deployment, self._live = deployment, deployment.live
+        self._live.require_regular("a program")
         self.call_seconds = call_seconds
         self.load_seconds = load_seconds
         self.memory_bytes = memory_bytes
@@ -117,10 +120,10 @@ class UserProgram:
             "path": str(self.path.resolve()),
             "memory_bytes": self.memory_bytes,
             "shape": [
-                self.deployment.num_slots,
-                self.deployment.num_groups,
-                self.deployment.num_nodes,
-                self.deployment.num_gpus,
+                self._live.num_slots,
+                self._live.num_groups,
+                self._live.num_nodes,
+                self._live.num_gpus,
             ],
         }
         search = os.pathsep.join(filter(None, (package_folder(), os.environ.get("PYTHONPATH"))))
@@ -159,7 +162,7 @@ class UserProgram:
         try:
             tensors = self._exchange(loads, self.call_seconds, where)
             seconds = time.perf_counter() - start
-            return Answer(Placement.from_tensors(*tensors), seconds)
+            return Answer(with_dead(Placement.from_tensors(*tensors), self.deployment), seconds)
         except BaseException:
             self.close()
             raise
@@ -191,7 +194,7 @@ class UserProgram:
                 self._fail(where, _one_line(head["error"]))
             if loads is None:
                 return []
-            layout = _checked_layout(head, loads.shape[0], self.deployment)
+            layout = _checked_layout(head, loads.shape[0], self._live)
             payload = self._read(sum(math.prod(shape) * dtype.itemsize for dtype, shape in layout), deadline)
         except TimeoutError:
             self._fail(where, f"no answer within {seconds:g} s")

@@ -11,6 +11,7 @@ import typer
 
 from eplb_gap.cli.maps import PlannedMap, planned_map
 from eplb_gap.cli.options import (
+    DeadGpus,
     DeploymentName,
     DuplicatesChoice,
     DuplicatesOption,
@@ -23,6 +24,7 @@ from eplb_gap.cli.options import (
     Policy,
     PolicyChoice,
     Slots,
+    SlotsPerGpu,
     Window,
     chosen_deployment,
     layer_ids,
@@ -57,6 +59,8 @@ def convert(
     experts: Annotated[int | None, typer.Option(help="Logical experts, where neither loads nor a preset say it.")] = None,
     slots: Slots = None,
     gpus: Gpus = None,
+    slots_per_gpu: SlotsPerGpu = None,
+    dead_gpus: DeadGpus = None,
     nodes: Nodes = None,
     groups: Groups = None,
     policy: Policy = PolicyChoice.as_deployed,
@@ -84,16 +88,18 @@ def convert(
         raise InputError("--previous needs --loads, and --max-moves needs --previous; a map in use is kept as far as loads allow")
     if to not in formats.MAP_FORMATS:
         raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
-    said: dict[str, int] = {}
+    said: dict[str, Any] = {}
     if loads is None:
         named = experts if deployment is None else Deployment.preset(deployment).num_experts
         if named is None:
             raise InputError("--experts is missing; without --loads and --deployment the number of logical experts is needed")
-        chosen = chosen_deployment(deployment, named, slots, gpus, nodes, groups, policy, duplicates)
+        chosen = chosen_deployment(deployment, named, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus)
         name, placed = Path(source).name, formats.read_map(Path(source), chosen, map_format)
         identifiers: list[int] | None = None
     else:
-        trace, chosen = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+        trace, chosen = read_problem(
+            loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
+        )
         identifiers = layer_ids(trace)
         model_layers = model_layers or trace.provenance.get("num_model_layers")
         if model_layers is None and identifiers == list(range(len(identifiers))):
@@ -103,9 +109,7 @@ def convert(
         if previous is not None:
             in_use = planned_map(previous, trace.loads[:-1], chosen, map_format, identifiers).regular("--previous")
             placed = _keeping(planned, in_use, trace.window(-1), chosen, max_moves)
-            from eplb_gap.heuristics.moves.relabel import moved
-
-            said = {"moved": int(moved(placed, in_use, chosen).sum())}
+            said = _moves(placed, in_use, chosen, identifiers)
     if not isinstance(placed, Placement):
         raise InputError(f"--map {name}: {placed.describe()}; no other format can hold such a map")
     if to == "tensorrt-llm" and identifiers is None:
@@ -132,6 +136,16 @@ def _keeping(
     if planned.method != DEFAULT_METHOD:
         raise InputError(f"--max-moves is given with --map {planned.name}; within a budget {DEFAULT_METHOD!r} plans")
     return replan(loads, deployment, in_use, total_moves=max_moves)
+
+
+def _moves(placed: Placement, in_use: Placement, deployment: Deployment, layer_ids: list[int]) -> dict[str, Any]:
+    """Return how many replicas move and, where GPUs are dead, which experts were on dead ones alone, by layer of the model."""
+    from eplb_gap.heuristics.moves.lost_experts import lost_experts
+    from eplb_gap.heuristics.moves.relabel import moved
+
+    lost = {layer: gone for layer, gone in zip(layer_ids, lost_experts(in_use, deployment), strict=True) if gone}
+    found: dict[str, Any] = {"moved": int(moved(placed, in_use, deployment).sum())}
+    return {**found, "lost_experts": lost} if deployment.dead_gpus else found
 
 
 def _say(written: dict[str, Any], as_json: bool) -> None:

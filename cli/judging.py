@@ -13,6 +13,7 @@ from rich.table import Table
 
 from eplb_gap.cli.maps import planned_map
 from eplb_gap.cli.options import (
+    DeadGpus,
     DeploymentName,
     DuplicatesChoice,
     DuplicatesOption,
@@ -25,6 +26,7 @@ from eplb_gap.cli.options import (
     Policy,
     PolicyChoice,
     Slots,
+    SlotsPerGpu,
     Window,
     layer_ids,
     log,
@@ -59,6 +61,8 @@ def evaluate(
     deployment: DeploymentName = None,
     slots: Slots = None,
     gpus: Gpus = None,
+    slots_per_gpu: SlotsPerGpu = None,
+    dead_gpus: DeadGpus = None,
     nodes: Nodes = None,
     groups: Groups = None,
     policy: Policy = PolicyChoice.as_deployed,
@@ -85,7 +89,9 @@ def evaluate(
     from eplb_gap.analysis.evaluate import evaluate as run
     from eplb_gap.analysis.windows import split
 
-    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    trace, shape = read_problem(
+        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
+    )
     if protocol is not None:
         _print_scores(protocol, trace, shape, maps, call_seconds, as_json)
         return
@@ -236,6 +242,8 @@ def explain(
     deployment: DeploymentName = None,
     slots: Slots = None,
     gpus: Gpus = None,
+    slots_per_gpu: SlotsPerGpu = None,
+    dead_gpus: DeadGpus = None,
     nodes: Nodes = None,
     groups: Groups = None,
     policy: Policy = PolicyChoice.as_deployed,
@@ -260,7 +268,9 @@ def explain(
     for path, option in ((figure, "--figure"), (page, "--html")):
         if path is not None:
             writable_file(path, option)
-    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    trace, shape = read_problem(
+        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
+    )
     chosen = split(trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, layer_ids(trace))
     with Status(f"explaining ({COMPILES})", console=log) as status:

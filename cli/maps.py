@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap.problem import Deployment, InputError, Placement
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class PlannedMap:
     ----------
     name : str
         File name or method.
-    placed : Placement or UnevenMap
+    placed : Placement or GpuLists
     method : str or None
         The method that planned it; None for a file.
     """
 
     name: str
-    placed: Placement | UnevenMap
+    placed: Placement | GpuLists
     method: str | None
 
     def regular(self, option: str) -> Placement:
         """Return the placement, or refuse a map whose GPUs hold unequal numbers of experts."""
-        if isinstance(self.placed, UnevenMap):
+        if isinstance(self.placed, GpuLists):
             raise InputError(f"{option} {self.name}: {self.placed.describe()}; equal numbers are needed here")
         return self.placed
 

@@ -11,6 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from eplb_gap.cli.options import (
+    DeadGpus,
     DeploymentName,
     DuplicatesChoice,
     DuplicatesOption,
@@ -23,6 +24,7 @@ from eplb_gap.cli.options import (
     Policy,
     PolicyChoice,
     Slots,
+    SlotsPerGpu,
     Window,
     log,
     out,
@@ -83,6 +85,8 @@ def calibrate(
     deployment: DeploymentName = None,
     slots: Slots = None,
     gpus: Gpus = None,
+    slots_per_gpu: SlotsPerGpu = None,
+    dead_gpus: DeadGpus = None,
     nodes: Nodes = None,
     groups: Groups = None,
     budget_ms: Annotated[
@@ -101,7 +105,9 @@ def calibrate(
 
     if budget_ms is not None and not budget_ms >= 0:
         raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
-    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    trace, shape = read_problem(
+        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
+    )
     writable_folder(folder, "--out")
     name = deployment or f"{shape.num_experts}/{shape.num_slots}/{shape.num_gpus}"
     with Progress(console=log) as bar:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,7 +15,7 @@ from eplb_gap.problem import Deployment, InputError, LoadTrace
 
 out, log = Console(), Console(stderr=True)
 
-MISSING = "--deployment is missing; the name of a preset, or --slots and --gpus, are needed"
+MISSING = "--deployment is missing; the name of a preset, or --slots and --gpus, or --slots-per-gpu, are needed"
 INTERRUPTED = 130
 """Exit code after Ctrl-C; typer turns the interrupt into it."""
 
@@ -43,6 +42,10 @@ Window = Annotated[int | None, typer.Option(help="Sum so many recorded steps int
 DeploymentName = Annotated[str | None, typer.Option("--deployment", help="Name of a preset; the flags below change it.")]
 Slots = Annotated[int | None, typer.Option(help="Physical experts of a layer.")]
 Gpus = Annotated[int | None, typer.Option(help="GPUs.")]
+SlotsPerGpu = Annotated[
+    str | None, typer.Option(help="Slots of every GPU where they are unequal, as 8,8,6; in place of --slots and --gpus.")
+]
+DeadGpus = Annotated[str | None, typer.Option(help="GPUs that are dead, as 3,7: their slots stay in every map and hold nothing.")]
 Nodes = Annotated[int | None, typer.Option(help="Nodes.")]
 Groups = Annotated[int | None, typer.Option(help="Expert groups of group-limited routing.")]
 Policy = Annotated[PolicyChoice, typer.Option(help="Plan as deployed, or ignore nodes and groups.")]
@@ -84,6 +87,8 @@ def chosen_deployment(
     groups: int | None,
     policy: PolicyChoice,
     duplicates: DuplicatesChoice,
+    slots_per_gpu: str | None = None,
+    dead_gpus: str | None = None,
 ) -> Deployment:
     """Return a preset, changed by the flags that were given, or a deployment made of flags for ``experts`` experts.
 
@@ -92,20 +97,39 @@ def chosen_deployment(
     InputError
         If neither a preset nor slots and GPUs are given, or the result is not possible.
     """
-    given = {
+    given: dict[str, Any] = {
         key: value
         for key, value in (("num_slots", slots), ("num_gpus", gpus), ("num_nodes", nodes), ("num_groups", groups))
         if value is not None
     }
-    if name is not None:
-        shape = replace(Deployment.preset(name), **given, duplicates=duplicates.value)
-    elif {"num_slots", "num_gpus"} <= given.keys():
-        shape = Deployment(experts, **given, duplicates=duplicates.value)
-    else:
+    given = {**_preset_fields(name, slots_per_gpu is not None), **given, "duplicates": duplicates.value}
+    if slots_per_gpu is not None:
+        given["slots_per_gpu"] = _numbers(slots_per_gpu, "--slots-per-gpu")
+    elif not {"num_slots", "num_gpus"} <= given.keys():
         raise InputError(MISSING)
-    if shape.num_experts != experts:
-        raise InputError(f"the loads have {experts} experts; deployment {name!r} has {shape.num_experts}")
+    if given.setdefault("num_experts", experts) != experts:
+        raise InputError(f"the loads have {experts} experts; deployment {name!r} has {given['num_experts']}")
+    if dead_gpus is not None:
+        given["dead_gpus"] = _numbers(dead_gpus, "--dead-gpus")
+    if policy is PolicyChoice.global_ and {"slots_per_gpu", "dead_gpus"} & given.keys():
+        given |= {"num_nodes": 1, "num_groups": 1}  # what is planned globally alone cannot be made with nodes first
+    shape = Deployment(**given)
     return shape.as_global() if policy is PolicyChoice.global_ else shape
+
+
+def _preset_fields(name: str | None, without_slots: bool) -> dict[str, Any]:
+    """Return the fields of a preset, if one is named; slots and GPUs are left out where they are given otherwise."""
+    if name is None:
+        return {}
+    left_out = {"num_slots", "num_gpus"} if without_slots else set()
+    return {key: value for key, value in Deployment.preset(name).as_dict().items() if key not in left_out}
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is {text!r}; whole numbers with commas between them, as 3,7, are needed") from None
 
 
 def read_problem(
@@ -119,14 +143,17 @@ def read_problem(
     groups: int | None,
     policy: PolicyChoice,
     duplicates: DuplicatesChoice,
+    slots_per_gpu: str | None = None,
+    dead_gpus: str | None = None,
 ) -> tuple[LoadTrace, Deployment]:
     """Read loads and return them with the deployment that was asked for; a misspelt one is refused before a long read."""
     if name is not None:
         Deployment.preset(name)
-    elif slots is None or gpus is None:
+    elif slots_per_gpu is None and (slots is None or gpus is None):
         raise InputError(MISSING)
     trace = read_loads(path, format, window)
-    return trace, chosen_deployment(name, trace.loads.shape[2], slots, gpus, nodes, groups, policy, duplicates)
+    experts = trace.loads.shape[2]
+    return trace, chosen_deployment(name, experts, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus)
 
 
 def writable_file(path: Path, option: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from eplb_gap.cli.options import (
+    DeadGpus,
     DeploymentName,
     DuplicatesChoice,
     DuplicatesOption,
@@ -21,6 +22,7 @@ from eplb_gap.cli.options import (
     Policy,
     PolicyChoice,
     Slots,
+    SlotsPerGpu,
     Window,
     log,
     read_problem,
@@ -35,6 +37,8 @@ def capacity(
     deployment: DeploymentName = None,
     slots: Slots = None,
     gpus: Gpus = None,
+    slots_per_gpu: SlotsPerGpu = None,
+    dead_gpus: DeadGpus = None,
     nodes: Nodes = None,
     groups: Groups = None,
     policy: Policy = PolicyChoice.as_deployed,
@@ -54,7 +58,9 @@ def capacity(
 
     if folder is not None:
         writable_folder(folder, "--out")
-    trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+    trace, shape = read_problem(
+        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
+    )
     with Progress(console=log, transient=True) as bar:
         task = bar.add_task("sizing", total=None)
         result = module.capacity(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from eplb_gap.cli.options import (
     INTERRUPTED,
+    DeadGpus,
     DeploymentName,
     DuplicatesChoice,
     DuplicatesOption,
@@ -25,6 +26,7 @@ from eplb_gap.cli.options import (
     Policy,
     PolicyChoice,
     Slots,
+    SlotsPerGpu,
     Window,
     log,
     out,
@@ -49,6 +51,8 @@ def solve(
     deployment: DeploymentName = None,
     slots: Slots = None,
     gpus: Gpus = None,
+    slots_per_gpu: SlotsPerGpu = None,
+    dead_gpus: DeadGpus = None,
     nodes: Nodes = None,
     groups: Groups = None,
     plan_window: Annotated[
@@ -79,7 +83,9 @@ def solve(
         matrix, shape = _published(example, policy, duplicates)
     else:
         assert loads is not None
-        trace, shape = read_problem(loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates)
+        trace, shape = read_problem(
+            loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
+        )
         matrix = trace.window(max(-2, -len(trace.loads)) if plan_window is None else plan_window)
     interrupted = False
     with Status("solving", console=log) as status:

@@ -17,7 +17,8 @@ Method = Callable[[np.ndarray, Deployment], Placement]
 
 
 def run_config(config: PipelineConfig, weight: np.ndarray, deployment: Deployment) -> Placement:
-    """Run the pipeline with one configuration."""
+    """Run the pipeline with one configuration, on GPUs that are all alive with equally many slots."""
+    deployment.require_regular("the pipeline")
     import torch  # imported here so that `import heuristics` stays fast
 
     from eplb_gap.heuristics.programs.pipeline import run
@@ -41,7 +42,9 @@ def run_by_layer(
         ``plan_layer(loads float64 [experts], num_gpus, slots int64 [slots])`` writes the map of a layer to ``slots``.
     weight : ndarray [layers, experts]
     deployment : Deployment
+        Regular: this plans on GPUs that are all alive with equally many slots.
     """
+    deployment.require_regular("a plan layer by layer")
     phy2log = np.empty((weight.shape[0], deployment.num_slots), dtype=np.int64)
     for loads, slots in zip(np.ascontiguousarray(weight, dtype=np.float64), phy2log, strict=True):
         plan_layer(loads, deployment.num_gpus, slots)

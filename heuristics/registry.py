@@ -15,7 +15,7 @@ from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.dead_ranks import with_dead
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
@@ -133,7 +133,7 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
         raise InputError(f"loads has {checked.shape[-1]} experts; the deployment has {deployment.num_experts}")
     live = deployment.live
     summed = checked.sum(axis=0) if history else checked
-    if isinstance(live, UnevenDeployment):
+    if not live.is_regular:
         if method != DEFAULT_METHOD or config is not None:
             raise InputError(f"{_named(method, config)} needs equally many slots on all live GPUs; 'fast' plans on unequal ones")
         from eplb_gap.heuristics.planner import uneven  # imports numba

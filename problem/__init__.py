@@ -1,6 +1,6 @@
 """What is given, what is asked, how an answer is judged: the trusted kernel."""
 
-from eplb_gap.problem.deployment import PRESETS, Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import PRESETS, Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import LoadTrace
@@ -15,6 +15,5 @@ __all__ = [
     "LoadTrace",
     "Placement",
     "PlacementError",
-    "UnevenDeployment",
     "verify",
 ]

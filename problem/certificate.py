@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def write(
     checked = as_loads(loads, "loads", 2)
     document = {
         "schema": SCHEMA,
-        "deployment": asdict(deployment),
+        "deployment": deployment.as_dict(),
         "loads": checked.tolist(),
         "loads_sha256": array_sha256(checked),
         "phy2log": placement.phy2log.tolist(),

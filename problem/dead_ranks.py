@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 
 FILLER = 0
@@ -18,9 +18,9 @@ FILLER = 0
 
 def live_slots(deployment: Deployment) -> np.ndarray:
     """Return the slots of the GPUs that are alive, int64 ascending."""
-    if not isinstance(deployment, UnevenDeployment):
+    if not deployment.dead_gpus:
         return np.arange(deployment.num_slots)
-    return np.flatnonzero(np.repeat(deployment.active, deployment.slots_per_gpu))
+    return np.flatnonzero(np.repeat(deployment.active, deployment.slots_by_gpu))
 
 
 def without_dead(placement: Placement, deployment: Deployment) -> Placement:

@@ -4,42 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal
 
 from eplb_gap.problem.errors import InputError
 
 Duplicates = Literal["allowed", "forbidden"]
 Policy = Literal["hierarchical", "global"]
+NUMBERS = ("num_experts", "num_slots", "num_gpus", "num_nodes", "num_groups")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Deployment:
     """Shape of an expert-parallel deployment; the same for every layer.
 
-    Slot ``s`` is on GPU ``s // slots_per_gpu``, GPU ``g`` on node ``g // gpus_per_node``, expert ``e`` in group
-    ``e // experts_per_group``. ``Deployment(..., slots_per_gpu=[...], active=[...])``, both by name, makes an
-    :class:`UnevenDeployment`: unequal slots and dead GPUs.
+    A *regular* deployment has GPUs that are all alive with equally many slots: slot ``s`` is on GPU ``s // slots_per_gpu``, GPU
+    ``g`` on node ``g // gpus_per_node``, expert ``e`` in group ``e // experts_per_group``. Otherwise slots are numbered GPU after
+    GPU, :attr:`slots_by_gpu` each; the slots of a dead GPU are part of every map but hold nothing
+    (:mod:`eplb_gap.problem.dead_ranks`); the policy is global. What can work with GPUs alike only asks for :attr:`slots_per_gpu`.
 
     Parameters
     ----------
     num_experts : int
         Logical experts E of a layer.
     num_slots : int
-        Physical experts S: each holds one replica.
+        Physical experts S, dead GPUs included: each holds one replica. May be left out where ``slots_per_gpu`` is given.
     num_gpus : int
-        GPUs G; every GPU has exactly ``S / G`` slots.
+        GPUs G, dead ones included; every GPU has ``S / G`` slots unless ``slots_per_gpu`` says otherwise, and then it may be
+        left out.
     num_nodes : int, default 1
         Nodes N; every node has ``G / N`` GPUs.
     num_groups : int, default 1
         Expert groups of group-limited routing; they must divide the experts.
     duplicates : {"allowed", "forbidden"}, default "allowed"
         Whether a GPU may hold two replicas of one expert.
+    slots_per_gpu : iterable of int [gpus], optional
+        Slots of every GPU, positive.
+    active : iterable of bool [gpus], optional
+        Which GPUs are alive; by default all.
+    unequal_slots, dead_gpus : iterable of int, optional
+        The same two as they are kept: the slots of every GPU where they are not all equal, and the numbers of the dead GPUs.
 
     Raises
     ------
     InputError
-        If a number is not a positive integer, does not divide as it must, there are fewer slots than experts, or
-        duplicates are forbidden and a GPU has more slots than its node has experts.
+        If a number is not a positive integer, does not divide as it must, there are fewer slots than experts on the GPUs that are
+        alive, duplicates are forbidden and a GPU has more slots than its node has experts, slots or dead GPUs are given in two
+        ways that differ, or the policy would be hierarchical with GPUs that are dead or unequal.
     """
 
     num_experts: int
@@ -48,63 +58,91 @@ class Deployment:
     num_nodes: int = 1
     num_groups: int = 1
     duplicates: Duplicates = "allowed"
+    unequal_slots: tuple[int, ...] = ()
+    dead_gpus: tuple[int, ...] = ()
 
-    if TYPE_CHECKING:
+    def __init__(
+        self,
+        num_experts: int,
+        num_slots: int | None = None,
+        num_gpus: int | None = None,
+        num_nodes: int = 1,
+        num_groups: int = 1,
+        duplicates: Duplicates = "allowed",
+        *,
+        slots_per_gpu: Iterable[int] | None = None,
+        active: Iterable[bool] | None = None,
+        unequal_slots: Iterable[int] = (),
+        dead_gpus: Iterable[int] = (),
+    ) -> None:
+        slots = _as_slots("unequal_slots", unequal_slots)
+        if slots_per_gpu is not None:
+            slots = _both_ways("slots_per_gpu", _as_slots("slots_per_gpu", slots_per_gpu), "unequal_slots", slots)
+        if slots:
+            num_slots = _found("num_slots", num_slots, sum(slots))
+            num_gpus = _found("num_gpus", num_gpus, len(slots))
+        for name, value in zip(NUMBERS, (num_experts, num_slots, num_gpus, num_nodes, num_groups), strict=True):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} is {value!r}; a positive integer is needed")
+            object.__setattr__(self, name, value)
+        if duplicates not in ("allowed", "forbidden"):
+            raise InputError(f"duplicates is {duplicates!r}; 'allowed' or 'forbidden' is needed")
+        object.__setattr__(self, "duplicates", duplicates)
+        object.__setattr__(self, "unequal_slots", slots if len(set(slots)) > 1 else ())
+        if slots_per_gpu is None:
+            self._check_regular_slots()
+        dead = _as_gpus(dead_gpus, self.num_gpus)
+        if active is not None:
+            dead = _both_ways("active", _as_dead(active, self.num_gpus), "dead_gpus", dead)
+        object.__setattr__(self, "dead_gpus", dead)
+        self._check()
 
-        def __init__(
-            self,
-            num_experts: int,
-            num_slots: int = ...,
-            num_gpus: int = ...,
-            num_nodes: int = 1,
-            num_groups: int = 1,
-            duplicates: Duplicates = "allowed",
-            *,
-            slots_per_gpu: Iterable[int] | None = None,
-            active: Iterable[bool] | None = None,
-        ) -> None: ...
-
-    else:
-
-        def __new__(cls, *arguments: Any, **named: Any) -> Self:
-            # As with pathlib.Path, the arguments choose the class: regular deployments keep their fields, repr and hash.
-            uneven = cls is Deployment and not named.keys().isdisjoint(("slots_per_gpu", "active"))
-            return object.__new__(UnevenDeployment if uneven else cls)
-
-    def __post_init__(self) -> None:
-        self._check_numbers()
+    def _check_regular_slots(self) -> None:
+        if self.unequal_slots:
+            return
         if self.num_slots < self.num_experts:
             raise InputError(
                 f"num_slots is {self.num_slots}; at least num_experts = {self.num_experts} are needed, one slot each"
             )
         self._check_divides("num_gpus", "num_slots")
-        self._check_layout()
-        if self.duplicates == "forbidden":
-            on_a_node = self.num_experts // self.num_nodes if self.policy == "hierarchical" else self.num_experts
-            self._check_distinct(self.slots_per_gpu, on_a_node)
 
-    def _check_numbers(self) -> None:
-        for name in ("num_experts", "num_slots", "num_gpus", "num_nodes", "num_groups"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} is {value!r}; a positive integer is needed")
-        if self.duplicates not in get_args(Duplicates):
-            raise InputError(f"duplicates is {self.duplicates!r}; 'allowed' or 'forbidden' is needed")
-
-    def _check_layout(self) -> None:
+    def _check(self) -> None:
         self._check_divides("num_nodes", "num_gpus")
         self._check_divides("num_groups", "num_experts")
-
-    def _check_distinct(self, slots: int, on_a_node: int) -> None:
-        if slots > on_a_node:
+        on_live = self._slots_of_live_gpus()
+        if sum(on_live) < self.num_experts:
             raise InputError(
-                f"duplicates='forbidden' with {slots} slots per GPU; "
+                f"{len(on_live)} of {self.num_gpus} GPUs are active, with {sum(on_live)} slots; "
+                f"at least num_experts = {self.num_experts} slots are needed, or an expert is nowhere"
+            )
+        if self.policy == "hierarchical" and not self.is_regular:
+            raise InputError(
+                f"num_groups is {self.num_groups} on {self.num_nodes} nodes, the hierarchical policy; "
+                "unequal slots and dead GPUs are planned under the global one, num_nodes = num_groups = 1"
+            )
+        on_a_node = self.num_experts // self.num_nodes if self.policy == "hierarchical" else self.num_experts
+        if self.duplicates == "forbidden" and max(on_live) > on_a_node:
+            raise InputError(
+                f"duplicates='forbidden' with {max(on_live)} slots per GPU; "
                 f"a GPU can hold at most the {on_a_node} different experts of its node"
             )
+
+    def _slots_of_live_gpus(self) -> tuple[int, ...]:
+        if not self.dead_gpus:
+            return self.slots_by_gpu
+        return tuple(slots for slots, alive in zip(self.slots_by_gpu, self.active, strict=True) if alive)
 
     def _check_divides(self, part: str, whole: str) -> None:
         if getattr(self, whole) % getattr(self, part):
             raise InputError(f"{part} is {getattr(self, part)}; a divisor of {whole} = {getattr(self, whole)} is needed")
+
+    def __repr__(self) -> str:
+        return f"Deployment({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the arguments that make this deployment, JSON-ready; those of slots and dead GPUs where it is not regular."""
+        found = {name: getattr(self, name) for name in (*NUMBERS, "duplicates")}
+        return found if self.is_regular else {**found, "slots_per_gpu": self.slots_by_gpu, "active": self.active}
 
     @property
     def policy(self) -> Policy:
@@ -112,19 +150,41 @@ class Deployment:
         return "hierarchical" if self.num_nodes > 1 and self.num_groups % self.num_nodes == 0 else "global"
 
     @property
+    def is_regular(self) -> bool:
+        """Whether all GPUs are alive and have equally many slots."""
+        return not self.unequal_slots and not self.dead_gpus
+
+    @property
     def slots_per_gpu(self) -> int:
-        """Slots k of one GPU."""
+        """Slots k of one GPU; an InputError where GPUs are unequal or dead, which whoever asks can't work with."""
+        self.require_regular("this")
         return self.num_slots // self.num_gpus
+
+    def require_regular(self, what: str) -> None:
+        """Raise an InputError unless all GPUs are alive and have equally many slots, which ``what`` needs."""
+        if self.unequal_slots:
+            fewest, most = min(self.unequal_slots), max(self.unequal_slots)
+            raise InputError(f"the GPUs have {fewest} to {most} slots; {what} needs equally many on each")
+        if self.dead_gpus:
+            raise InputError(f"GPU {', '.join(map(str, self.dead_gpus))} is dead; {what} needs all GPUs alive")
 
     @property
     def slots_by_gpu(self) -> tuple[int, ...]:
         """Slots of every GPU, dead ones included."""
-        return (self.slots_per_gpu,) * self.num_gpus
+        return self.unequal_slots or (self.num_slots // self.num_gpus,) * self.num_gpus
+
+    @property
+    def active(self) -> tuple[bool, ...]:
+        """Which GPUs are alive."""
+        dead = set(self.dead_gpus)
+        return tuple(gpu not in dead for gpu in range(self.num_gpus))
 
     @property
     def live(self) -> Deployment:
-        """The GPUs that are alive as a deployment of their own: itself unless some are dead."""
-        return self
+        """The GPUs that are alive as a deployment of their own, regular if their slots are equal; itself unless some are dead."""
+        if not self.dead_gpus:
+            return self
+        return Deployment(self.num_experts, duplicates=self.duplicates, slots_per_gpu=self._slots_of_live_gpus())
 
     @property
     def gpus_per_node(self) -> int:
@@ -133,8 +193,8 @@ class Deployment:
 
     @property
     def slots_per_node(self) -> int:
-        """Slots of one node."""
-        return self.num_slots // self.num_nodes
+        """Slots of one node; an InputError where GPUs are unequal or dead."""
+        return self.slots_per_gpu * self.gpus_per_node
 
     @property
     def experts_per_group(self) -> int:
@@ -164,96 +224,32 @@ class Deployment:
         return PRESETS[name]
 
 
-@dataclass(frozen=True)
-class UnevenDeployment(Deployment):
-    """A deployment whose GPUs have unequal slots, or some of whose GPUs are dead; made by :class:`Deployment`.
-
-    Slots are numbered GPU after GPU: GPU ``g`` has the ``slots_per_gpu[g]`` slots behind those of the GPUs before it. The slots
-    of a dead GPU are part of every map but hold nothing: see :mod:`eplb_gap.problem.dead_ranks`. The policy is global.
-
-    Parameters
-    ----------
-    num_experts : int
-    num_slots : int, optional
-        S, dead GPUs included: the sum of ``slots_per_gpu``.
-    num_gpus : int, optional
-        G, dead GPUs included: the length of ``slots_per_gpu``.
-    num_nodes, num_groups : int, default 1
-        The groups must not divide over more than one node.
-    duplicates : {"allowed", "forbidden"}, default "allowed"
-    slots_per_gpu : iterable of int [gpus], optional
-        Slots of every GPU, positive; by default ``num_slots / num_gpus`` each. Kept as a tuple.
-    active : iterable of bool [gpus], optional
-        Which GPUs are alive; by default all. Kept as a tuple.
-
-    Raises
-    ------
-    InputError
-        As :class:`Deployment`; if the slots do not add up, the GPUs that are alive have fewer slots than there are experts, or
-        the policy would be hierarchical.
-    """
-
-    num_slots: int = None  # type: ignore[assignment]  # found out from slots_per_gpu
-    num_gpus: int = None  # type: ignore[assignment]
-    slots_per_gpu: tuple[int, ...] = None  # type: ignore[assignment]
-    active: tuple[bool, ...] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.slots_per_gpu is not None:
-            slots = _as_integers(self.slots_per_gpu)
-            object.__setattr__(self, "slots_per_gpu", slots)
-            for name, found in (("num_slots", sum(slots)), ("num_gpus", len(slots))):
-                if getattr(self, name) is None:
-                    object.__setattr__(self, name, found)
-                elif getattr(self, name) != found:
-                    raise InputError(f"{name} is {getattr(self, name)!r}; slots_per_gpu says {found}")
-        self._check_numbers()
-        if self.slots_per_gpu is None:
-            self._check_divides("num_gpus", "num_slots")
-            object.__setattr__(self, "slots_per_gpu", (self.num_slots // self.num_gpus,) * self.num_gpus)
-        alive = (True,) * self.num_gpus if self.active is None else _as_booleans(self.active, self.num_gpus)
-        object.__setattr__(self, "active", alive)
-        self._check_layout()
-        on_live = [slots for slots, alive in zip(self.slots_per_gpu, self.active, strict=True) if alive]
-        if sum(on_live) < self.num_experts:
-            raise InputError(
-                f"{len(on_live)} of {self.num_gpus} GPUs are active, with {sum(on_live)} slots; "
-                f"at least num_experts = {self.num_experts} slots are needed, or an expert is nowhere"
-            )
-        if self.policy == "hierarchical":
-            raise InputError(
-                f"num_groups is {self.num_groups} on {self.num_nodes} nodes, the hierarchical policy; "
-                "unequal slots and dead GPUs are planned under the global one, num_nodes = num_groups = 1"
-            )
-        if self.duplicates == "forbidden":
-            self._check_distinct(max(on_live), self.num_experts)
-
-    @property
-    def slots_by_gpu(self) -> tuple[int, ...]:
-        """Slots of every GPU, dead ones included."""
-        return self.slots_per_gpu
-
-    @property
-    def live(self) -> Deployment:
-        """The GPUs that are alive as a deployment of their own, a regular one if they have equally many slots."""
-        slots = [slots for slots, alive in zip(self.slots_per_gpu, self.active, strict=True) if alive]
-        if len(set(slots)) == 1:
-            return Deployment(self.num_experts, sum(slots), len(slots), duplicates=self.duplicates)
-        return Deployment(self.num_experts, duplicates=self.duplicates, slots_per_gpu=slots)
+def _both_ways(name: str, value: tuple[int, ...], other_name: str, other: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what is given under a name and, if under another one too, alike."""
+    if other and other != value:
+        raise InputError(f"{name} and {other_name} are both given and differ; one of the two is needed")
+    return value
 
 
-def _as_integers(value: Any) -> tuple[int, ...]:
+def _found(name: str, given: int | None, found: int) -> int:
+    if given not in (None, found):
+        raise InputError(f"{name} is {given!r}; slots_per_gpu says {found}")
+    return found
+
+
+def _as_slots(name: str, value: Any) -> tuple[int, ...]:
     try:
         slots = tuple(value)
     except TypeError:
-        raise InputError(f"slots_per_gpu is {value!r}; a list with the slots of every GPU is needed") from None
+        raise InputError(f"{name} is {value!r}; a list with the slots of every GPU is needed") from None
     for gpu, count in enumerate(slots):
         if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
-            raise InputError(f"slots_per_gpu[{gpu}] is {count!r}; a positive integer is needed (a dead GPU is named by active)")
+            raise InputError(f"{name}[{gpu}] is {count!r}; a positive integer is needed (a dead GPU is named by active)")
     return tuple(int(count) for count in slots)
 
 
-def _as_booleans(value: Any, num_gpus: int) -> tuple[bool, ...]:
+def _as_dead(value: Any, num_gpus: int) -> tuple[int, ...]:
+    """Return the GPUs that a list of flags says are dead."""
     try:
         flags = tuple(value)
     except TypeError:
@@ -263,7 +259,19 @@ def _as_booleans(value: Any, num_gpus: int) -> tuple[bool, ...]:
     for gpu, flag in enumerate(flags):
         if type(flag).__name__ not in ("bool", "bool_"):
             raise InputError(f"active[{gpu}] is {flag!r}; True or False is needed")
-    return tuple(bool(flag) for flag in flags)
+    return tuple(gpu for gpu, flag in enumerate(flags) if not flag)
+
+
+def _as_gpus(value: Any, num_gpus: int) -> tuple[int, ...]:
+    """Return dead GPUs in ascending order."""
+    try:
+        gpus = tuple(value)
+    except TypeError:
+        raise InputError(f"dead_gpus is {value!r}; a list of GPUs is needed") from None
+    for gpu in gpus:
+        if isinstance(gpu, bool) or not hasattr(gpu, "__index__") or not 0 <= gpu < num_gpus or gpus.count(gpu) > 1:
+            raise InputError(f"dead_gpus names {gpu!r}; different GPUs from 0 to {num_gpus - 1} are needed")
+    return tuple(sorted(int(gpu) for gpu in gpus))
 
 
 PRESETS: dict[str, Deployment] = {

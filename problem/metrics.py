@@ -6,6 +6,7 @@ all with equally many slots, or a :class:`problem.Deployment`, whose GPUs may be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -30,18 +31,30 @@ def slot_loads(placement: Placement, loads: Any) -> np.ndarray:
 
 def gpu_loads(placement: Placement, loads: Any, num_gpus: int | Deployment) -> np.ndarray:
     """Return the load of every GPU, float64 [layers, gpus] in tokens; of the live GPUs of a deployment."""
-    live, slots = _live(placement, num_gpus)
-    sizes = slot_loads(live, loads)
-    if len(set(slots)) == 1:
-        return np.asarray(sizes.reshape(live.num_layers, len(slots), -1).sum(axis=2))
-    return np.asarray(np.add.reduceat(sizes, np.cumsum((0, *slots[:-1])), axis=1))
+    live, slots = live_map(placement, num_gpus)
+    return per_gpu(slot_loads(live, loads), slots)
 
 
-def _live(placement: Placement, num_gpus: int | Deployment) -> tuple[Placement, tuple[int, ...]]:
-    """Return the map of the live GPUs and the slots of each."""
-    if isinstance(num_gpus, Deployment):
-        return without_dead(placement, num_gpus), num_gpus.live.slots_by_gpu
-    return placement, (placement.by_gpu(num_gpus).shape[2],) * num_gpus
+def live_map(placement: Placement, num_gpus: int | Deployment) -> tuple[Placement, tuple[int, ...]]:
+    """Return the map of the live GPUs and the slots of each.
+
+    Raises
+    ------
+    InputError
+        If the map has not the slots of the deployment, or the GPUs do not divide them.
+    """
+    if not isinstance(num_gpus, Deployment):
+        return placement, (placement.by_gpu(num_gpus).shape[2],) * num_gpus
+    if placement.num_slots != num_gpus.num_slots:
+        raise InputError(f"placement has {placement.num_slots} slots; the deployment has {num_gpus.num_slots}")
+    return without_dead(placement, num_gpus), num_gpus.live.slots_by_gpu
+
+
+def per_gpu(sizes: np.ndarray, slots_by_gpu: Sequence[int]) -> np.ndarray:
+    """Return the sums of the slots of every GPU, [..., gpus]."""
+    if len(set(slots_by_gpu)) == 1:
+        return np.asarray(sizes.reshape(*sizes.shape[:-1], len(slots_by_gpu), -1).sum(axis=-1))
+    return np.asarray(np.add.reduceat(sizes, np.cumsum((0, *slots_by_gpu[:-1])), axis=-1))
 
 
 def balancedness_expert(placement: Placement, loads: Any) -> float:
@@ -58,8 +71,8 @@ def balancedness_expert(placement: Placement, loads: Any) -> float:
 def balancedness_gpu(placement: Placement, loads: Any, num_gpus: int | Deployment) -> float:
     """Return the sum over layers of the mean GPU load over the sum of the maximum GPU load (1 is perfect)."""
     checked = as_loads(loads, "loads", 2)
-    per_gpu = gpu_loads(placement, checked, num_gpus)
-    return _ratio_of_sums(checked.sum(axis=1) / per_gpu.shape[1], per_gpu.max(axis=1))
+    found = gpu_loads(placement, checked, num_gpus)
+    return _ratio_of_sums(checked.sum(axis=1) / found.shape[1], found.max(axis=1))
 
 
 def _ratio_of_sums(means: np.ndarray, maxima: np.ndarray) -> float:
@@ -68,14 +81,14 @@ def _ratio_of_sums(means: np.ndarray, maxima: np.ndarray) -> float:
 
 def imbalance(placement: Placement, loads: Any, num_gpus: int | Deployment) -> np.ndarray:
     """Return the largest over the mean GPU load, float64 [layers]; 1 for a layer without load."""
-    per_gpu = gpu_loads(placement, loads, num_gpus)
-    means = per_gpu.mean(axis=1)
-    return np.asarray(np.divide(per_gpu.max(axis=1), means, out=np.ones_like(means), where=means > 0))
+    found = gpu_loads(placement, loads, num_gpus)
+    means = found.mean(axis=1)
+    return np.asarray(np.divide(found.max(axis=1), means, out=np.ones_like(means), where=means > 0))
 
 
 def duplicates(placement: Placement, num_gpus: int | Deployment) -> np.ndarray:
     """Return the replicas that share a GPU with an earlier replica of their expert, int64 [layers]."""
-    live, slots = _live(placement, num_gpus)
+    live, slots = live_map(placement, num_gpus)
     # Equal keys, next to each other when sorted, are replicas of one expert on one GPU.
     keys = np.sort(np.repeat(np.arange(len(slots)), slots) * live.num_experts + live.phy2log, axis=1)
     return np.asarray((keys[:, 1:] == keys[:, :-1]).sum(axis=1))

@@ -15,7 +15,7 @@ from eplb_gap.problem.loads import as_loads
 EMPTY = -1
 
 
-class UnevenMap:
+class GpuLists:
     """Experts of every GPU of all layers.
 
     Parameters
@@ -42,7 +42,7 @@ class UnevenMap:
         self._check()
 
     @classmethod
-    def from_lists(cls, layers: Sequence[Sequence[Sequence[int]]], num_experts: int) -> UnevenMap:
+    def from_lists(cls, layers: Sequence[Sequence[Sequence[int]]], num_experts: int) -> GpuLists:
         """Build a map from the experts of every GPU, one list per layer and GPU; every layer needs as many GPUs."""
         most = max((len(gpu) for layer in layers for gpu in layer), default=0)
         if len({len(layer) for layer in layers}) > 1:

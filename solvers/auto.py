@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact import cpsat
 from eplb_gap.solvers.compact.watchdog import watched
@@ -63,9 +63,7 @@ def _for_unequal_slots(instance: Instance) -> tuple[Engine, ...]:
 
 def rests_on_the_mean(deployment: Deployment) -> bool:
     """Whether the mean bounds the nodes tightly, so that counts and re-partitions alone are expected to close the gap."""
-    if isinstance(deployment, UnevenDeployment):
-        return False
-    return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (splitting.search,)
+    return deployment.is_regular and engines(deployment.slots_per_node, deployment.slots_per_gpu) == (splitting.search,)
 
 
 def search_nothing(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads
@@ -117,7 +117,7 @@ def solve(
 
 
 def _compile(deployment: Deployment, method: str) -> None:
-    if isinstance(deployment, UnevenDeployment):
+    if not deployment.is_regular:
         greedy_map(Instance((5, 4, 3, 3), 5, 2, slots_by_gpu=(2, 3)))  # no map reaches its bound: all kernels run
         return
     compile_kernels()
@@ -164,8 +164,9 @@ class _Work:
 
     def _start_layer(self, layer: int, seconds: float) -> None:
         row = self.loads[layer]
-        uneven = isinstance(self.deployment, UnevenDeployment)
-        found = None if uneven else first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
+        found = None
+        if self.deployment.is_regular:
+            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
         if found is not None:
             self.slots[layer], self.bounds[layer] = found.slots, found.bound
         if self.slots[layer] is None:
@@ -250,7 +251,7 @@ def _check_arguments(
         raise InputError(f"loads has {loads.shape[1]} experts; the deployment has {deployment.num_experts}")
     if method not in METHODS:
         raise InputError(f"method is {method!r}; the solvers are {', '.join(METHODS)}")
-    if isinstance(deployment.live, UnevenDeployment) and method not in UNEVEN_METHODS:
+    if not deployment.live.is_regular and method not in UNEVEN_METHODS:
         raise InputError(
             f"method is {method!r}, which needs equally many slots on all live GPUs; "
             f"for unequal slots there are {', '.join(UNEVEN_METHODS)}"

@@ -85,8 +85,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def instance_hash(loads: np.ndarray, deployment: Deployment) -> str:
-    """Return a stable hash of loads and deployment, 16 hexadecimal digits."""
+def instance_hash(loads: np.ndarray, deployment: Deployment | str) -> str:
+    """Return a stable hash of loads and deployment, or the text that stands for it, 16 hexadecimal digits."""
     digest = hashlib.sha256(f"{deployment}{loads.shape}".encode())
     digest.update(np.ascontiguousarray(loads, dtype="<i8").tobytes())
     return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +24,7 @@ from eplb_gap.solvers import Progress
 
 def deployment_fields(deployment: Deployment, loads: np.ndarray) -> Row:
     """Return what a row says of its instance."""
-    return {"deployment": asdict(deployment), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
+    return {"deployment": deployment.as_dict(), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
 
 
 def _digest(placement: Placement) -> str:

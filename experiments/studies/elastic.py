@@ -37,12 +37,18 @@ def elastic_cell(trace_name: str, dead: int, method: str) -> Row:
         served.append(balancedness_gpu(placement, loads[window + 1], deployment))
     return {
         "kind": "finding",
-        "hash": rows.instance_hash(loads, deployment),
+        "hash": rows.instance_hash(loads, hashed_text(deployment)),
         "parameters": {"dead": dead, "slots_per_gpu": SLOTS},
         "status": "legal",
         "gaps": gaps,
         "served": served,
     }
+
+
+def hashed_text(deployment: Deployment) -> str:
+    """Return the text of a deployment that the published hashes are made of: a former name, every GPU listed even if all live."""
+    listed = {**deployment.as_dict(), "slots_per_gpu": deployment.slots_by_gpu, "active": deployment.active}
+    return f"UnevenDeployment({', '.join(f'{name}={value!r}' for name, value in listed.items())})"
 
 
 def cells() -> list[Cell]:

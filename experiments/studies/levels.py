@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
@@ -133,7 +133,7 @@ def flagship_cell(policy: str, total: int, gap: float, limit: float) -> Row:
     return {
         "kind": "level",
         "hash": rows.instance_hash(loads, deployment),
-        "deployment": asdict(deployment),
+        "deployment": deployment.as_dict(),
         "parameters": {"target_gap": gap, "time_limit": 10 * limit, "workers": 1},
         "status": solved[0].status,
         "gap": solved[0].gap,

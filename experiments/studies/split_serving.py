@@ -16,8 +16,8 @@ from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.shares import balancedness_with_shares, verify_split
-from eplb_gap.problem.validation import verify
+from eplb_gap.problem.shares import balancedness_with_shares
+from eplb_gap.problem.validation import verify, verify_split
 from eplb_gap.solvers.serving.split_lp import lp_split
 
 SUITE = "token_split"

@@ -3,7 +3,8 @@
 A *move* copies a replica onto a GPU that did not hold its expert (:func:`eplb_gap.heuristics.moves.relabel.moved`); where on a
 GPU a replica lies is free. Per layer the front of moves against the largest GPU load comes from one search
 (:mod:`eplb_gap.heuristics.moves.sticky_search`) from the map in use, from that map with one or two pairs of groups exchanged
-between nodes, and from a full re-plan, relabelled.
+between nodes, and from a full re-plan, relabelled. Where GPUs have died, the search is on those left, and the experts that were
+on dead ones alone must be copied (:mod:`eplb_gap.heuristics.moves.lost_experts`): no map has fewer moves than that.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
+from eplb_gap.heuristics.moves.lost_experts import least_moves, lost_experts, named, with_lost_experts
 from eplb_gap.heuristics.moves.move_budget import allocate
 from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, relabel, shares
 from eplb_gap.heuristics.moves.sticky_search import sticky_path
+from eplb_gap.heuristics.planner import uneven
 from eplb_gap.heuristics.planner.fast import plan
+from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.metrics import per_gpu
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.validation import verify
+from eplb_gap.problem.validation import check
 
 GROUP_EXCHANGES = 2
 """Most pairs of groups that change their nodes without a full re-plan; each moves all replicas of both."""
 
 Front = list[tuple[int, float]]
-"""Moves, ascending, and the largest GPU load they lead to in the unit of the loads, descending; the first point has no moves."""
+"""Moves, ascending, and the largest GPU load they lead to in the unit of the loads, descending; the first has fewest moves."""
 
 
 def replan(
@@ -46,14 +51,15 @@ def replan(
     loads : array_like [layers, experts]
         Loads to plan on, finite and non-negative; the sum over layers of the largest GPU load is made small.
     deployment : Deployment
+        With the GPUs that are dead by now.
     previous : Placement
-        The map in use; it may have been planned on other loads.
+        The map in use; it may have been planned on other loads, and before GPUs died.
     max_moves : int or sequence of int [layers], optional
         Most moves of any layer, or of each.
     total_moves : int, optional
         Most moves of all layers together; they go to the layers that gain most by them, exactly for the fronts that are known.
     threshold : float, default 0.0
-        Least part of its largest GPU load that a layer must gain; layers that gain less stay as they are.
+        Least part of its largest GPU load that a layer must gain; layers that gain less stay as they are, lost experts apart.
 
     Returns
     -------
@@ -63,29 +69,35 @@ def replan(
     Raises
     ------
     InputError
-        If loads, map and deployment do not belong together, a limit is no non-negative integer or the threshold is negative or
-        not finite.
+        If loads, map and deployment do not belong together, a limit is no non-negative integer, or is too small to bring back
+        the experts that were on dead GPUs alone, which are then named, or the threshold is negative or not finite.
     PlacementError
         If the map in use is not legal.
     """
     if not 0.0 <= threshold < np.inf:
         raise InputError(f"threshold is {threshold!r}; a finite number of at least 0 is needed")
-    layers, slots = previous.phy2log.shape
-    limits = _limits(max_moves, layers, slots)
+    lost = lost_experts(previous, deployment)
+    limits = _limits(max_moves, previous.num_layers, deployment.live.num_slots)
+    forced = least_moves(lost, limits, "max_moves")
     total = None if total_moves is None else _limit(total_moves, "total_moves")
-    if total is not None:
-        limits = np.minimum(limits, total)
-    fronts, units = _search(loads, deployment, previous, limits)
+    spare = None if total is None else total - int(forced.sum())
+    if spare is not None and spare < 0:
+        where = "; ".join(f"layer {layer}: {named(gone)}" for layer, gone in enumerate(lost) if gone)
+        raise InputError(
+            f"total_moves is {total}; experts that were on dead GPUs alone need at least {forced.sum()} moves ({where})"
+        )
+    if spare is not None:
+        limits = np.minimum(limits, forced + spare)
+    fronts, units = _search(loads, deployment, previous, lost, limits)
     fronts = [front.gaining(threshold) for front in fronts]
-    if total is None:
+    if spare is None:
         points = [front.moves.size - 1 for front in fronts]
     else:
         costs = [front.makespans * unit for front, unit in zip(fronts, units, strict=True)]
-        points = allocate([front.moves for front in fronts], costs, total)
+        points = allocate([front.moves - front.moves[0] for front in fronts], costs, spare)
     rows = np.stack([front.maps[point] for front, point in zip(fronts, points, strict=True)])
-    k = deployment.slots_per_gpu
-    kept = keep_slots(rows.reshape(-1, k), previous.phy2log.reshape(-1, k))
-    return Placement(kept.reshape(layers, slots), previous.num_experts)
+    kept = keep_slots(rows, without_dead(previous, deployment).phy2log, deployment.live)
+    return with_dead(Placement(kept, previous.num_experts), deployment)
 
 
 def front(loads: Any, deployment: Deployment, previous: Placement) -> list[Front]:
@@ -99,14 +111,17 @@ def front(loads: Any, deployment: Deployment, previous: Placement) -> list[Front
     Returns
     -------
     list of list of (int, float)
-        Moves and makespan in the unit of the loads, layer by layer; the last point is the best map found.
+        Moves and makespan in the unit of the loads, layer by layer; the first point has no moves but forced ones, the last is the
+        best map found.
 
     Raises
     ------
     InputError, PlacementError
         As :func:`replan`.
     """
-    fronts, units = _search(loads, deployment, previous, _limits(None, *previous.phy2log.shape))
+    lost = lost_experts(previous, deployment)
+    limits = _limits(None, previous.num_layers, deployment.live.num_slots)
+    fronts, units = _search(loads, deployment, previous, lost, limits)
     return [
         [(int(moves), float(makespan * unit)) for moves, makespan in zip(found.moves, found.makespans, strict=True)]
         for found, unit in zip(fronts, units, strict=True)
@@ -150,34 +165,49 @@ class _LayerFront:
     maps: np.ndarray
 
     def gaining(self, threshold: float) -> _LayerFront:
-        """Return the front without points that gain less than a part of the makespan; the one without moves stays."""
+        """Return the front without points that gain less than a part of the makespan; the one of fewest moves stays."""
         kept = self.makespans[0] - self.makespans >= self.makespans[0] * (threshold - ROUNDING)
         kept[0] = True
         return _LayerFront(self.moves[kept], self.makespans[kept], self.maps[kept])
 
 
-def _search(loads: Any, deployment: Deployment, previous: Placement, limits: np.ndarray) -> tuple[list[_LayerFront], np.ndarray]:
-    """Return the front of every layer up to its limit, and the unit of its makespans."""
-    expected = deployment.num_slots, deployment.num_experts
-    if (previous.num_slots, previous.num_experts) != expected:
-        raise InputError(
-            f"previous has {previous.num_slots} slots and {previous.num_experts} experts; the deployment has {expected[0]} and "
-            f"{expected[1]}"
-        )
+def _search(
+    loads: Any, deployment: Deployment, previous: Placement, lost: list[list[int]], limits: np.ndarray
+) -> tuple[list[_LayerFront], np.ndarray]:
+    """Return the front of every layer up to its limit, on the live GPUs, and the unit of its makespans."""
     weight = shares(loads, (previous.num_layers, previous.num_experts))
-    try:
-        verify(previous, np.zeros(weight.shape, dtype=np.int64), deployment)
-    except PlacementError as error:
-        raise PlacementError(f"previous: {error}") from None
-    full = relabel(plan(loads, deployment), previous, deployment)
-    nodes = deployment.num_nodes if deployment.policy == "hierarchical" else 1
+    live, in_use = deployment.live, without_dead(previous, deployment)
+    whole = _without_loss(weight, deployment, previous, lost)
+    planned = plan(loads, live) if live.is_regular else uneven.plan(loads, live)
+    full = relabel(planned, in_use, live)
+    nodes = live.num_nodes if live.policy == "hierarchical" else 1
+    begin = np.cumsum((0, *live.slots_by_gpu))
     found = []
     for layer, limit in enumerate(limits.tolist()):
-        starts = _starts(weight[layer], previous.phy2log[layer], full.phy2log[layer], deployment)
-        target = _makespan(weight[layer], full.phy2log[layer], deployment.num_gpus)
-        makespans, maps = sticky_path(weight[layer], starts, deployment.num_gpus, nodes, target, limit)
+        starts = _starts(weight[layer], whole[layer], full.phy2log[layer], live)
+        target = _makespan(weight[layer], full.phy2log[layer], live)
+        makespans, maps = sticky_path(weight[layer], in_use.phy2log[layer], starts, begin, nodes, target, limit)
         found.append(_pareto(makespans, maps))
     return found, np.asarray(loads, dtype=np.float64).max(axis=1)
+
+
+def _without_loss(weight: np.ndarray, deployment: Deployment, previous: Placement, lost: list[list[int]]) -> np.ndarray:
+    """Return the map in use on the live GPUs, with one replica of every lost expert, int64 [layers, live slots].
+
+    Raises
+    ------
+    PlacementError
+        If the map is not legal otherwise.
+    """
+    try:
+        if not any(lost):
+            check(previous, deployment)
+            return without_dead(previous, deployment).phy2log
+        maps = with_lost_experts(weight, previous, deployment, lost)
+        check(with_dead(Placement(maps, previous.num_experts), deployment), deployment)
+    except PlacementError as error:
+        raise PlacementError(f"previous: {error}") from None
+    return maps
 
 
 def _starts(loads: np.ndarray, previous: np.ndarray, full: np.ndarray, deployment: Deployment) -> np.ndarray:
@@ -192,15 +222,16 @@ def _starts(loads: np.ndarray, previous: np.ndarray, full: np.ndarray, deploymen
     return np.stack(starts)
 
 
-def _makespan(loads: np.ndarray, slots: np.ndarray, num_gpus: int) -> float:
+def _makespan(loads: np.ndarray, slots: np.ndarray, live: Deployment) -> float:
     sizes = loads / np.bincount(slots, minlength=loads.size)
-    return float(sizes[slots].reshape(num_gpus, -1).sum(axis=1).max())
+    return float(per_gpu(sizes[slots], live.slots_by_gpu).max())
 
 
 def _pareto(makespans: np.ndarray, maps: np.ndarray) -> _LayerFront:
     """Keep the numbers of moves that lead to less than every smaller number does, rounding apart."""
-    best, points = makespans[0], [0]
-    for moves in range(1, makespans.size):
+    first = int(np.argmax(np.isfinite(makespans)))  # lost experts cost moves that no map does without
+    best, points = makespans[first], [first]
+    for moves in range(first + 1, makespans.size):
         if makespans[moves] < best * (1.0 - ROUNDING):
             best = makespans[moves]
             points.append(moves)

@@ -6,16 +6,21 @@ before must be copied there. Naming the GPUs so that most stay is an assignment 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.metrics import per_gpu
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.validation import verify
+from eplb_gap.problem.validation import legal_layers
 
+NOBODY = -1
+"""Expert in the slots of a map in use that hold nothing."""
 ROUNDING = 1e-12
 """Relative differences up to this are rounding of float64 sums: no gain, and a threshold missed by less is met."""
 
@@ -28,6 +33,7 @@ def moved(placement: Placement, previous: Placement, deployment: Deployment) -> 
     placement, previous : Placement
         The new map and the one in use; experts that do not exist are held by nobody.
     deployment : Deployment
+        What dead GPUs hold counts in neither map.
 
     Returns
     -------
@@ -41,14 +47,15 @@ def moved(placement: Placement, previous: Placement, deployment: Deployment) -> 
     """
     _check_shapes(placement, previous, deployment)
     stays = np.minimum(_held(placement, deployment), _held(previous, deployment)).sum(axis=(1, 2))
-    return np.asarray(deployment.num_slots - stays)
+    return np.asarray(deployment.live.num_slots - stays)
 
 
 def relabel(placement: Placement, previous: Placement, deployment: Deployment) -> Placement:
     """Rename GPUs, nodes and slots of a map so that as few replicas as possible move.
 
-    GPUs change places within their node and nodes as wholes, under the global policy all GPUs freely; an expert that stays on its
-    GPU stays in its slot, so that exactly the slots that :func:`moved` counts change. No other renaming of this kind moves fewer.
+    GPUs change places within their node and nodes as wholes, under the global policy all live GPUs of equally many slots freely;
+    an expert that stays on its GPU stays in its slot, so that exactly the slots that :func:`moved` counts change. No other
+    renaming of this kind moves fewer.
 
     Parameters
     ----------
@@ -69,12 +76,16 @@ def relabel(placement: Placement, previous: Placement, deployment: Deployment) -
         If the maps and the deployment do not belong together.
     """
     _check_shapes(placement, previous, deployment)
-    num_gpus = deployment.num_gpus
-    sources = _sources(_overlap(_held(previous, deployment), _held(placement, deployment)), deployment)
-    new = np.take_along_axis(placement.by_gpu(num_gpus), sources[:, :, None], axis=1)
-    k = deployment.slots_per_gpu
-    kept = keep_slots(new.reshape(-1, k), previous.by_gpu(num_gpus).reshape(-1, k))
-    return Placement(kept.reshape(placement.phy2log.shape), placement.num_experts)
+    if deployment.dead_gpus:
+        left, in_use = without_dead(placement, deployment), without_dead(previous, deployment)
+        return with_dead(relabel(left, in_use, deployment.live), deployment)
+    overlap = _overlap(_held(previous, deployment), _held(placement, deployment))
+    renamed = np.empty_like(placement.phy2log)
+    for gpus, slots in _alike(deployment):
+        sources = _sources(overlap[:, gpus][:, :, gpus], deployment)
+        renamed[:, slots] = np.take_along_axis(placement.phy2log[:, slots], sources[:, :, None], axis=1)
+    old = np.where(previous.ranks < 0, NOBODY, previous.phy2log)
+    return Placement(keep_slots(renamed, old, deployment), placement.num_experts)
 
 
 def adopt_where_better(
@@ -100,12 +111,15 @@ def adopt_where_better(
     _check_shapes(placement, previous, deployment)
     if not 0.0 <= threshold < np.inf:
         raise InputError(f"threshold is {threshold!r}; a finite number of at least 0 is needed")
+    if deployment.dead_gpus:
+        left, in_use = without_dead(placement, deployment), without_dead(previous, deployment)
+        return with_dead(adopt_where_better(left, in_use, loads, deployment.live, threshold), deployment)
     history = np.asarray(loads, dtype=np.float64)
     # Layer by layer one unit for all windows: they weigh as much as they have load.
     windows, layers = history.reshape(-1, *history.shape[-2:]), placement.num_layers
     columns = np.moveaxis(windows, 0, 1).reshape(windows.shape[1], -1)
     units = shares(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
-    legal = _legal_layers(previous, deployment)
+    legal = legal_layers(Placement(previous.phy2log, previous.num_experts), deployment)
     base = np.where(legal[:, None], previous.phy2log, placement.phy2log)
     old = _mean_makespans(Placement(base, placement.num_experts), units, deployment)
     gain = old - _mean_makespans(placement, units, deployment)
@@ -124,12 +138,22 @@ def _check_shapes(placement: Placement, previous: Placement, deployment: Deploym
 
 
 def _held(placement: Placement, deployment: Deployment) -> np.ndarray:
-    """Return the replicas of every expert on every GPU, int64 [layers, gpus, experts]."""
+    """Return the replicas of every expert on every GPU, int64 [layers, gpus, experts]; none on dead ones."""
     layers, gpus, experts = placement.num_layers, deployment.num_gpus, deployment.num_experts
-    held = placement.by_gpu(gpus).reshape(layers * gpus, -1)
-    exists = (held >= 0) & (held < experts)
-    cells = (np.arange(layers * gpus)[:, None] * experts + held)[exists]
+    slots = live_slots(deployment)
+    held, home = placement.phy2log[:, slots], np.repeat(np.arange(gpus), deployment.slots_by_gpu)[slots]
+    exists = (held >= 0) & (held < experts) & (placement.ranks[:, slots] >= 0)
+    cells = ((np.arange(layers)[:, None] * gpus + home) * experts + held)[exists]
     return np.bincount(cells, minlength=layers * gpus * experts).reshape(layers, gpus, experts)
+
+
+def _alike(deployment: Deployment) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the GPUs that have equally many slots, int64 [gpus], and these slots, int64 [gpus, slots of each]."""
+    sizes = np.array(deployment.slots_by_gpu)
+    starts = np.cumsum(sizes) - sizes
+    for size in np.unique(sizes):
+        gpus = np.flatnonzero(sizes == size)
+        yield gpus, starts[gpus, None] + np.arange(size)
 
 
 def _overlap(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -145,7 +169,7 @@ def _overlap(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
     """Return the GPU of the new map whose replicas every GPU gets, int64 [layers, gpus], so that the shared ones are most."""
     nodes = deployment.num_nodes if deployment.policy == "hierarchical" else 1
-    gpus = deployment.num_gpus // nodes
+    gpus = overlap.shape[1] // nodes
     tables = overlap.reshape(-1, nodes, gpus, nodes, gpus).transpose(0, 1, 3, 2, 4)
     inside = np.empty(tables.shape[:4], dtype=np.int64)  # layer, old node, new node, GPU of the old node
     for pair in np.ndindex(inside.shape[:3]):
@@ -156,8 +180,18 @@ def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
     return np.asarray((homes * gpus + taken).reshape(len(overlap), -1))
 
 
-def keep_slots(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Order the replicas of every GPU, int64 [gpus, slots], so that those it held keep their slots and the others fill up."""
+def keep_slots(new: np.ndarray, old: np.ndarray, deployment: Deployment) -> np.ndarray:
+    """Order the replicas of every GPU so that those it held keep their slots and the others fill up; int64 [layers, slots]."""
+    kept = np.empty_like(new)
+    for gpus, slots in _alike(deployment):
+        k = slots.shape[1]
+        rows = _keep_slots(new[:, slots].reshape(-1, k), old[:, slots].reshape(-1, k))
+        kept[:, slots] = rows.reshape(len(new), gpus.size, k)
+    return kept
+
+
+def _keep_slots(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Order the replicas of GPUs with equally many slots, int64 [gpus, slots]."""
     # The i-th copy of an expert before takes the slot of the i-th copy after: numbering makes multisets sets.
     same = (old[:, :, None] == new[:, None, :]) & (_copy_numbers(old)[:, :, None] == _copy_numbers(new)[:, None, :])
     kept = same.any(axis=2)
@@ -170,18 +204,6 @@ def _copy_numbers(rows: np.ndarray) -> np.ndarray:
     """Return how many equal entries stand before each in its row, int64 [gpus, slots]."""
     k = rows.shape[1]
     return np.asarray(((rows[:, :, None] == rows[:, None, :]) & np.tri(k, k=-1, dtype=bool)).sum(axis=2))
-
-
-def _legal_layers(placement: Placement, deployment: Deployment) -> np.ndarray:
-    """Return in which layers a map is legal, bool [layers]."""
-    no_loads = np.zeros((1, deployment.num_experts), dtype=np.int64)
-    legal = np.ones(placement.num_layers, dtype=bool)
-    for layer in range(placement.num_layers):
-        try:
-            verify(Placement(placement.phy2log[layer : layer + 1], placement.num_experts), no_loads, deployment)
-        except PlacementError:
-            legal[layer] = False
-    return legal
 
 
 def shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
@@ -200,5 +222,4 @@ def shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
 def _mean_makespans(placement: Placement, weight: np.ndarray, deployment: Deployment) -> np.ndarray:
     """Return the mean over windows of every layer's largest GPU load, float64 [layers]; weights [layers, windows, experts]."""
     sizes = np.take_along_axis(weight / np.maximum(placement.counts(), 1)[:, None], placement.phy2log[:, None], axis=2)
-    loads = sizes.reshape(*weight.shape[:2], deployment.num_gpus, -1).sum(axis=3)
-    return np.asarray(loads.max(axis=2).mean(axis=1))
+    return np.asarray(per_gpu(sizes, deployment.slots_by_gpu).max(axis=2).mean(axis=1))

@@ -44,6 +44,8 @@ class Layer(NamedTuple):
         First slot of every expert, int64 [experts], and the next slot of the same expert, int64 [slots]; -1 behind the last.
     held, before : ndarray
         Replicas of every expert on every GPU now and in the map in use, int16 [experts, gpus].
+    begin, home : ndarray
+        First slot of every GPU and, last, the number of slots, int64 [gpus + 1], and the GPU of every slot, int64 [slots].
     """
 
     loads: np.ndarray
@@ -56,6 +58,8 @@ class Layer(NamedTuple):
     after: np.ndarray
     held: np.ndarray
     before: np.ndarray
+    begin: np.ndarray
+    home: np.ndarray
 
 
 class Steps(NamedTuple):
@@ -76,15 +80,14 @@ class Steps(NamedTuple):
 @kernel
 def _derive(layer: Layer) -> None:
     """Recompute everything from the slots."""
-    loads, items, counts, sizes, totals, order, first, after, held, _ = layer
-    k = items.size // totals.size
+    loads, items, counts, sizes, totals, order, first, after, held, _, begin, home = layer
     counts[:] = 0
     first[:] = -1
     held[:] = 0
     for slot in range(items.size - 1, -1, -1):
         e = items[slot]
         counts[e] += 1
-        held[e, slot // k] += 1
+        held[e, home[slot]] += 1
         after[slot] = first[e]
         first[e] = slot
     for e in range(loads.size):
@@ -92,7 +95,7 @@ def _derive(layer: Layer) -> None:
             sizes[e, copies] = loads[e] / (counts[e] - 1 + copies)
     for gpu in range(totals.size):
         totals[gpu] = 0.0
-        for slot in range(gpu * k, gpu * k + k):
+        for slot in range(begin[gpu], begin[gpu + 1]):
             totals[gpu] += sizes[items[slot], 1]
         at = gpu
         while at > 0 and totals[order[at - 1]] < totals[gpu]:
@@ -131,9 +134,8 @@ def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, make
 @kernel
 def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try the replicas of the fullest GPU with all of the GPUs ``start`` to ``end``."""
-    _, items, _, sizes, totals, order, _, _, held, before = layer
+    _, items, _, sizes, totals, order, _, _, held, before, begin, _ = layer
     values, slots = steps
-    k = items.size // totals.size
     full = order[0]
     high = totals[full]
     enough = high * (1.0 - LEAST_GAIN)
@@ -150,13 +152,13 @@ def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Ste
             values[1, 1], values[1, 2]
         ):
             continue
-        for own in range(full * k, full * k + k):
+        for own in range(begin[full], begin[full + 1]):
             a = items[own]
             if held[a, gpu] > 0:
                 continue
             size = sizes[a, 1]
             arrive = (before[a, gpu] == 0) - (held[a, full] > before[a, full])
-            for slot in range(gpu * k, gpu * k + k):
+            for slot in range(begin[gpu], begin[gpu + 1]):
                 b = items[slot]
                 moved = size - sizes[b, 1]
                 larger = max(high - moved, low + moved)
@@ -179,20 +181,20 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
 @kernel
 def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
-    loads, items, counts, sizes, totals, order, first, after, held, before = layer
-    k = items.size // totals.size
+    loads, items, counts, sizes, totals, order, first, after, held, before, begin, home = layer
     full = order[0]
+    own = items[begin[full] : begin[full + 1]]
     enough = totals[full] * (1.0 - LEAST_GAIN)
-    for slot in range(start * k, end * k):
-        gpu, b = slot // k, items[slot]
+    for slot in range(begin[start], begin[end]):
+        gpu, b = home[slot], items[slot]
         if counts[b] == 1:
             continue
         fewer = sizes[b, 0]
         up = fewer - sizes[b, 1]
-        for candidate in range(counts.size if gpu == full else k):
-            a = candidate if gpu == full else items[full * k + candidate]
+        for candidate in range(counts.size if gpu == full else own.size):
+            a = candidate if gpu == full else own[candidate]
             # A replica on a node makes it one of its experts: only they may come.
-            if held[a, gpu] > 0 or not start <= first[a] // k < end:
+            if held[a, gpu] > 0 or not start <= home[first[a]] < end:
                 continue
             more = sizes[a, 2]
             down = more - sizes[a, 1]
@@ -203,7 +205,7 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
             for expert in (b, a):
                 at = first[expert]
                 while at >= 0 and highest < enough:
-                    g = at // k
+                    g = home[at]
                     at = after[at]
                     if expert == a and held[b, g] > 0:
                         continue  # met with b
@@ -249,7 +251,7 @@ def _moves(layer: Layer) -> int:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sticky_path(
-    loads: np.ndarray, starts: np.ndarray, gpus: int, nodes: int, target: float, limit: int
+    loads: np.ndarray, in_use: np.ndarray, starts: np.ndarray, begin: np.ndarray, nodes: int, target: float, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for every number of moves the best map found.
 
@@ -257,9 +259,13 @@ def sticky_path(
     ----------
     loads : ndarray
         float64 [experts], any unit.
+    in_use : ndarray
+        The map in use, int64 [slots]; it may have lost experts.
     starts : ndarray
-        Legal maps, int64 [starts, slots]; the first is the one in use. Those of more moves than the limit are not used.
-    gpus, nodes : int
+        Legal maps, int64 [starts, slots]. Those of more moves than the limit are not used.
+    begin : ndarray
+        First slot of every GPU and, last, the number of slots, int64 [gpus + 1].
+    nodes : int
         Replicas stay on the node that they are on in a start.
     target : float
         Makespan at which the search ends.
@@ -273,7 +279,7 @@ def sticky_path(
     maps : ndarray
         int64 [limit + 1, slots]; undefined where no map was found.
     """
-    slots, experts = starts.shape[1], loads.size
+    slots, experts, gpus = starts.shape[1], loads.size, begin.size - 1
     layer = Layer(
         loads,
         np.empty(slots, np.int64),
@@ -285,9 +291,13 @@ def sticky_path(
         np.empty(slots, np.int64),
         np.empty((experts, gpus), np.int16),
         np.zeros((experts, gpus), np.int16),
+        begin,
+        np.empty(slots, np.int64),
     )
-    for slot in range(slots):
-        layer.before[starts[0, slot], slot // (slots // gpus)] += 1
+    for gpu in range(gpus):
+        for slot in range(begin[gpu], begin[gpu + 1]):
+            layer.home[slot] = gpu
+            layer.before[in_use[slot], gpu] += 1
     steps = Steps(np.empty((2, 3)), np.empty((2, 3, 2), np.int64))
     # Two maps for every number of moves: the one of least score is searched on, the one of least makespan is the answer.
     keys, maps = np.full((2, limit + 1), np.inf), np.empty((2, limit + 1, slots), np.int64)

@@ -40,6 +40,7 @@ from eplb_gap.heuristics.planner.replicate_lpt import (
     sort_descending,
 )
 from eplb_gap.heuristics.planner.theta_counts import search_counts
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -71,7 +72,8 @@ def plan(
     weight : array_like [layers, experts]
         Loads, finite and non-negative, in any unit; computed with in float64.
     deployment : Deployment
-        Duplicates are avoided whether allowed or not.
+        With equally many slots on all live GPUs (:mod:`eplb_gap.heuristics.planner.uneven` plans on unequal ones); dead ones are
+        left out. Duplicates are avoided whether allowed or not.
     effort : {"lpt", "fast", "split", "counts"}, default "fast"
         See :mod:`eplb_gap.heuristics.planner.fast`.
     tolerance : float, optional
@@ -89,7 +91,7 @@ def plan(
     Raises
     ------
     InputError
-        If the weights are not finite, negative or of another shape, or an option is out of range.
+        If the weights are not finite, negative or of another shape, an option is out of range or the slots are unequal.
     """
     start = time.perf_counter()
     if effort not in get_args(Effort):
@@ -100,7 +102,11 @@ def plan(
         raise InputError(f"budget_ms is {budget_ms!r}; a number of at least 0 is needed")
     if not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads is {threads!r}; a positive integer is needed")
-    loads = _checked(weight, deployment)
+    if deployment.dead_gpus:
+        live = plan(weight, deployment.live, effort=effort, tolerance=tolerance, budget_ms=budget_ms, threads=threads)
+        return with_dead(live, deployment)
+    deployment.require_regular("this planner")
+    loads = checked_weight(weight, deployment)
     shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
     layers = loads.shape[0]
     rounds = _rounds(effort, TOLERANCES[effort] if tolerance is None else tolerance)
@@ -135,8 +141,14 @@ def plan(
     return Placement(slots, shape.num_experts, ranks)
 
 
-def _checked(weight: Any, deployment: Deployment) -> np.ndarray:
-    """Return the loads as float64, contiguous, without negative zeros and without extreme magnitudes; always a copy."""
+def checked_weight(weight: Any, deployment: Deployment) -> np.ndarray:
+    """Return the loads as float64, contiguous, without negative zeros and without extreme magnitudes; always a copy.
+
+    Raises
+    ------
+    InputError
+        If they are no finite, non-negative numbers [layers, experts] of the deployment.
+    """
     given = np.asarray(weight)
     if given.ndim != 2 or not given.size or given.dtype.kind not in "iuf":
         raise InputError(f"weight is {given.dtype} of shape {given.shape}; real numbers [layers, experts] are needed")

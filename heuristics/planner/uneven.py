@@ -16,6 +16,8 @@ from numba import njit
 
 from eplb_gap.heuristics.kernels.annealing import LEVELS, anneal_on
 from eplb_gap.heuristics.kernels.refinement import holds, swap_descent_on
+from eplb_gap.heuristics.planner.fast import checked_weight
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -37,12 +39,12 @@ def plan(weight: Any, deployment: Deployment, tolerance: float = TOLERANCE, step
     weight : array_like [layers, experts]
         Loads, finite and non-negative, in any unit; computed with in float64.
     deployment : Deployment
-        Global policy, no dead GPUs. Duplicates are avoided, whether allowed or not, unless a GPU has more slots than there are
-        experts.
+        Global policy; dead GPUs are left out. Duplicates are avoided, whether allowed or not, unless a GPU has more slots than
+        there are experts.
     tolerance : float, default 2e-3
         Relative distance to the layer's bound at which the search stops.
     steps : int, default 40000
-        Annealing moves at each level.
+        Annealing moves at each level; 0 leaves it out.
 
     Returns
     -------
@@ -51,11 +53,13 @@ def plan(weight: Any, deployment: Deployment, tolerance: float = TOLERANCE, step
     Raises
     ------
     InputError
-        If the policy is hierarchical.
+        If the policy is hierarchical, or the weights are not finite, negative or of another shape.
     """
+    if deployment.dead_gpus:
+        return with_dead(plan(weight, deployment.live, tolerance, steps), deployment)
     if deployment.policy == "hierarchical":
         raise InputError("deployment is hierarchical; unequal slots are planned under the global policy")
-    loads = np.ascontiguousarray(weight, dtype=np.float64)
+    loads = checked_weight(weight, deployment)
     starts = np.cumsum((0, *deployment.slots_by_gpu))
     distinct = max(deployment.slots_by_gpu) <= deployment.num_experts
     phy2log = np.empty((loads.shape[0], deployment.num_slots), dtype=np.int64)
@@ -84,17 +88,17 @@ def plan_layer(loads: np.ndarray, starts: np.ndarray, distinct: bool, tolerance:
     pack(loads, counts, starts, distinct, slots)
     bound = lower_bound(loads, counts, starts)
     stop = bound * (1.0 + tolerance)
-    value = _exchange(loads, slots, starts, distinct, stop)
+    value = exchange(loads, slots, starts, distinct, stop)
     if value > stop:
         other = _with_whole_experts(loads, slots, starts, distinct, bound)
-        if other is not None and (found := _exchange(loads, other, starts, distinct, stop)) < value:
+        if other is not None and (found := exchange(loads, other, starts, distinct, stop)) < value:
             slots[:], value = other, found
     most = starts.size - 1 if distinct else slots.size - loads.size + 1
     for number, level in enumerate(LEVELS):
-        if value <= stop:
+        if value <= stop or steps == 0:
             break
         anneal_on(loads, slots, starts, most, distinct, stop, level, steps, SEED + number)
-        value = _exchange(loads, slots, starts, distinct, stop)
+        value = exchange(loads, slots, starts, distinct, stop)
     return value
 
 
@@ -134,7 +138,7 @@ def _with_whole_experts(
     return planned
 
 
-def _exchange(loads: np.ndarray, slots: np.ndarray, starts: np.ndarray, distinct: bool, stop: float) -> float:
+def exchange(loads: np.ndarray, slots: np.ndarray, starts: np.ndarray, distinct: bool, stop: float) -> float:
     """Lower the fullest GPU by exchanges until none helps; return the makespan."""
     sizes = (loads / np.bincount(slots, minlength=loads.size))[slots]
     swap_descent_on(slots, sizes, starts, distinct, stop)

@@ -22,6 +22,7 @@ import numpy as np
 from eplb_gap.heuristics.methods import Method
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
 from eplb_gap.heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose, takes_history
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -61,6 +62,7 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
         Checked loads, int64 or float64; a history, oldest sample first, is summed, or for a method such as "sample-average"
         summed into :data:`eplb_gap.heuristics.registry.MOST_WINDOWS` windows.
     deployment : Deployment
+        Dead GPUs are left out of the plan and get filler.
     previous : Placement or None
         The map in use, of the same shape.
 
@@ -72,7 +74,7 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
     method, threshold = settings()
     if weight.ndim == 3:
         weight = _windows(weight) if takes_history(method) else weight.sum(axis=0, dtype=np.float64)
-    planned = method(weight, deployment)
+    planned = with_dead(method(weight, deployment.live), deployment)
     if previous is None:
         return planned
     adopted = adopt_where_better(relabel(planned, previous, deployment), previous, weight, deployment, threshold)

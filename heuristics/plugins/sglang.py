@@ -16,7 +16,6 @@ import torch
 
 from eplb_gap.heuristics.plugins import replan, settings
 from eplb_gap.heuristics.tensors import as_tensors, as_weight
-from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
@@ -72,7 +71,7 @@ def rebalance_experts(
     if all(alive):
         return as_tensors(replan(history, deployment, None))
     left = Deployment(history.shape[2], slots_per_gpu=[num_local_physical_experts] * num_gpus, active=alive)
-    return as_tensors(with_dead(replan(history, left.live, None), left))
+    return as_tensors(replan(history, left, None))
 
 
 def install() -> None:

@@ -17,6 +17,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.metrics import balancedness_gpu
+from eplb_gap.problem.placement import Placement
 
 LAST = "last"
 DECAY = 0.5
@@ -120,7 +121,12 @@ def choose(history: Any, deployment: Deployment) -> Forecast:
     InputError
         If the history is no such array or does not fit the deployment.
     """
-    from eplb_gap.heuristics.planner.fast import plan  # imports numba
+    from eplb_gap.heuristics.planner import fast, uneven  # import numba
+
+    live = deployment.live
+
+    def plan(loads: np.ndarray) -> Placement:
+        return fast.plan(loads, live, effort="lpt") if live.is_regular else uneven.plan(loads, live, steps=0)
 
     checked = as_loads(history, "history", 3)
     if checked.shape[2] != deployment.num_experts:
@@ -129,10 +135,7 @@ def choose(history: Any, deployment: Deployment) -> Forecast:
     scores = {}
     if len(checked) > 1:
         for name, forecast in FORECASTS.items():
-            served = [
-                balancedness_gpu(plan(forecast(known[:now]), deployment, effort="lpt"), checked[now], deployment.num_gpus)
-                for now in range(1, len(checked))
-            ]
+            served = [balancedness_gpu(plan(forecast(known[:now])), checked[now], live) for now in range(1, len(checked))]
             scores[name] = sum(served) / len(served)
     name = max(scores, key=scores.__getitem__) if scores else LAST
     return Forecast(name, np.rint(FORECASTS[name](known)).astype(np.int64), scores)

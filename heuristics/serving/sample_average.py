@@ -20,6 +20,7 @@ from eplb_gap.heuristics.planner.replicate_lpt import kernel
 from eplb_gap.heuristics.serving.window_descent import apply_exchange, descend, new_scratch, replace
 from eplb_gap.heuristics.serving.window_packing import WindowPacking, fold_groups, rank_partitions, refresh, start
 from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS, num_partitions, partitions
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -39,7 +40,8 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     history : array_like [windows, layers, experts]
         Loads, finite and non-negative, in any one unit; a window counts as much as its tokens. Computed with in float64.
     deployment : Deployment
-        Duplicates are avoided whether allowed or not, unless a GPU has more slots than its node has experts.
+        With equally many slots on all live GPUs; dead ones are left out. Duplicates are avoided whether allowed or not, unless a
+        GPU has more slots than its node has experts.
     trials : int, optional
         Perturbations of every layer that are descended from after the first descent; -1 makes the start only. By default as
         many as :data:`WORK` allows.
@@ -52,8 +54,11 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     Raises
     ------
     InputError
-        If the history is not finite, negative or of another shape, or trials is below -1.
+        If the history is not finite, negative or of another shape, trials is below -1 or the slots are unequal.
     """
+    if deployment.dead_gpus:
+        return with_dead(plan(history, deployment.live, trials=trials), deployment)
+    deployment.require_regular("the sample-average placement")
     loads = _checked(history, deployment)
     shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
     if trials is None:

@@ -26,6 +26,7 @@ from eplb_gap.heuristics.kernels.refinement import holds
 from eplb_gap.heuristics.planner.fast import plan as plan_fast
 from eplb_gap.heuristics.planner.replicate_lpt import kernel, new_scratch, replicate
 from eplb_gap.heuristics.serving.token_split import Flow, Search, new_flow, new_search, split_flow
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -51,8 +52,8 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     weight : array_like [layers, experts]
         Loads, finite and non-negative, in any unit; computed with in float64.
     deployment : Deployment
-        Duplicates are avoided whether allowed or not. Groups live on the nodes that :mod:`eplb_gap.heuristics.planner.fast` gives
-        them.
+        With equally many slots on all live GPUs; dead ones are left out. Duplicates are avoided whether allowed or not. Groups
+        live on the nodes that :mod:`eplb_gap.heuristics.planner.fast` gives them.
     effort : {"lpt", "fast", "split", "counts"}, default "fast"
         Of the map of :mod:`eplb_gap.heuristics.planner.fast` that is tried where the ring misses the layer's bound.
     trials : int
@@ -65,8 +66,11 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     Raises
     ------
     InputError
-        If the weights are not finite, negative or of another shape, or ``trials`` is negative.
+        If the weights are not finite, negative or of another shape, ``trials`` is negative or the slots are unequal.
     """
+    if deployment.dead_gpus:
+        return with_dead(plan(weight, deployment.live, effort=effort, trials=trials), deployment)
+    deployment.require_regular("the placement for token splits")
     if not isinstance(trials, int) or trials < 0:
         raise InputError(f"trials is {trials!r}; a non-negative integer is needed")
     slots = plan_fast(weight, deployment, effort=effort).phy2log.copy()
@@ -92,7 +96,7 @@ def _plan_layers(weight: np.ndarray, nodes: int, gpus: int, trials: int, phy2log
     layers, experts = weight.shape
     m, s, g = experts // nodes, phy2log.shape[1] // nodes, gpus // nodes
     most = g if m * g >= s else s - m + 1
-    scratch, flow, search = new_scratch(m, g), new_flow(m, s, g), new_search(m, s, g)
+    scratch, flow, search = new_scratch(m, g), new_flow(m, np.arange(g + 1) * (s // g)), new_search(m, s, g)
     critical = np.empty(g, np.bool_)
     logical, loads, adams = np.empty((nodes, m), np.int64), np.empty((nodes, m)), np.empty((nodes, m), np.int64)
     best, other, rank = np.empty(s, np.int64), np.empty(s, np.int64), np.empty(experts, np.int64)

@@ -20,11 +20,13 @@ import numpy as np
 from numba import njit
 
 from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.problem.dead_ranks import live_slots, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.shares import Split
+from eplb_gap.problem.shares import TokenSplit
+from eplb_gap.problem.validation import check
 
 SWEEPS = 6
 """Sweeps before the exact end, which costs about as much with 3 as with 12; more of them even out GPUs below the fullest too."""
@@ -49,6 +51,8 @@ class Flow(NamedTuple):
         Edge of every slot, int64 [slots]; -1 where the expert lives on one GPU.
     fixed, total : ndarray
         Load of every GPU without and with the edges, float64 [gpus].
+    starts, home : ndarray
+        First slot of every GPU and, last, the number of slots, int64 [gpus + 1], and the GPU of every slot, int64 [slots].
     """
 
     first: np.ndarray
@@ -59,6 +63,8 @@ class Flow(NamedTuple):
     edge: np.ndarray
     fixed: np.ndarray
     total: np.ndarray
+    starts: np.ndarray
+    home: np.ndarray
 
 
 class Search(NamedTuple):
@@ -93,7 +99,7 @@ class Search(NamedTuple):
     by_expert: np.ndarray
 
 
-def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> Split:
+def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> TokenSplit:
     """Return shares that minimise the largest GPU load of every layer, and the GPUs that prove it.
 
     Parameters
@@ -101,39 +107,38 @@ def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> S
     placement : Placement
     loads : array_like of int [layers, experts]
     deployment : Deployment
+        The slots of dead GPUs take nothing, and none of these GPUs is among those that prove the split.
 
     Returns
     -------
-    Split
-        :func:`eplb_gap.problem.shares.verify_split` recomputes makespan and bound exactly; they meet to rounding (about 1e-12).
+    TokenSplit
+        :func:`eplb_gap.problem.validation.verify_split` recomputes makespan and bound exactly; they meet to rounding (about
+        1e-12).
 
     Raises
     ------
-    InputError
-        If loads, placement and deployment do not belong together.
-    PlacementError
-        If a slot holds an expert that does not exist, or an expert has no replica.
+    InputError, PlacementError
+        As :func:`problem.verify`.
     """
     checked = as_loads(loads, "loads", 2)
-    needed = (checked.shape[0], deployment.num_slots), (checked.shape[0], deployment.num_experts)
-    if (placement.phy2log.shape, checked.shape) != needed or placement.num_experts != deployment.num_experts:
+    if checked.shape != (placement.num_layers, deployment.num_experts):
         raise InputError(
-            f"loads has shape {checked.shape}, placement {placement.phy2log.shape} for {placement.num_experts} experts; "
-            f"{deployment.num_slots} slots and {deployment.num_experts} experts of the same layers are needed"
+            f"loads has shape {checked.shape}; {(placement.num_layers, deployment.num_experts)} [layers, experts] is needed"
         )
-    slots = placement.phy2log
-    if slots.min() < 0 or slots.max() >= deployment.num_experts:
-        raise PlacementError(f"the map names experts {slots.min()} to {slots.max()}; they are 0 to {deployment.num_experts - 1}")
-    missing = np.argwhere(placement.counts() == 0)
-    if missing.size:
-        raise PlacementError(f"layer {missing[0, 0]}: expert {missing[0, 1]} has no replica; every expert needs at least one")
-    shares, critical = np.empty(slots.shape), np.empty((len(slots), deployment.num_gpus), dtype=np.bool_)
-    _split_layers(slots, checked.astype(np.float64), SWEEPS, shares, critical)
-    return Split(shares, [tuple(np.flatnonzero(row).tolist()) for row in critical])
+    check(placement, deployment)
+    slots, names = without_dead(placement, deployment).phy2log, live_slots(deployment)
+    starts = np.cumsum((0, *deployment.live.slots_by_gpu))
+    found, critical = np.empty(slots.shape), np.empty((len(slots), starts.size - 1), dtype=np.bool_)
+    _split_layers(slots, checked.astype(np.float64), starts, SWEEPS, found, critical)
+    shares, gpus = np.zeros(placement.phy2log.shape), np.flatnonzero(deployment.active)
+    shares[:, names] = found
+    return TokenSplit(shares, [tuple(gpus[row].tolist()) for row in critical])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _split_layers(phy2log: np.ndarray, loads: np.ndarray, sweeps: int, shares: np.ndarray, critical: np.ndarray) -> None:
+def _split_layers(
+    phy2log: np.ndarray, loads: np.ndarray, starts: np.ndarray, sweeps: int, shares: np.ndarray, critical: np.ndarray
+) -> None:
     """Split layers one after the other.
 
     Parameters
@@ -142,13 +147,15 @@ def _split_layers(phy2log: np.ndarray, loads: np.ndarray, sweeps: int, shares: n
         int64 [layers, slots]; legal.
     loads : ndarray
         float64 [layers, experts].
+    starts : ndarray
+        First slot of every GPU and, last, the number of slots, int64 [gpus + 1].
     sweeps : int
     shares : ndarray
         float64 [layers, slots]; overwritten.
     critical : ndarray
         bool [layers, gpus]; overwritten with the set that bounds the layer.
     """
-    flow = new_flow(loads.shape[1], phy2log.shape[1], critical.shape[1])
+    flow = new_flow(loads.shape[1], starts)
     search = new_search(loads.shape[1], phy2log.shape[1], critical.shape[1])
     for layer in range(phy2log.shape[0]):
         split_flow(phy2log[layer], loads[layer], sweeps, flow, search, critical[layer])
@@ -156,11 +163,15 @@ def _split_layers(phy2log: np.ndarray, loads: np.ndarray, sweeps: int, shares: n
 
 
 @kernel
-def new_flow(experts: int, slots: int, gpus: int) -> Flow:
-    """Return memory for the flow of layers of that shape."""
+def new_flow(experts: int, starts: np.ndarray) -> Flow:
+    """Return memory for the flow of layers of that shape; ``starts`` is the first slot of every GPU and, last, their number."""
+    gpus, slots = starts.size - 1, starts[starts.size - 1]
+    home = np.empty(slots, np.int64)
+    for gpu in range(gpus):
+        home[starts[gpu] : starts[gpu + 1]] = gpu
     return Flow(
         np.empty(experts + 1, np.int64), np.empty(experts), np.empty(slots, np.int64), np.empty(slots, np.int64),
-        np.empty(slots), np.empty(slots, np.int64), np.empty(gpus), np.empty(gpus),
+        np.empty(slots), np.empty(slots, np.int64), np.empty(gpus), np.empty(gpus), starts, home,
     )  # fmt: skip
 
 
@@ -189,7 +200,6 @@ def split_flow(slots: np.ndarray, loads: np.ndarray, sweeps: int, flow: Flow, se
 def _connect(slots: np.ndarray, loads: np.ndarray, flow: Flow, search: Search) -> int:
     """Fill the flow of a layer with the even split over distinct GPUs; return the number of experts that have several."""
     counts, start, number, by_expert = search.counts, search.start, search.number, search.by_expert
-    k = slots.size // flow.fixed.size
     counts[:] = 0
     for e in slots:
         counts[e] += 1
@@ -208,8 +218,8 @@ def _connect(slots: np.ndarray, loads: np.ndarray, flow: Flow, search: Search) -
         last = -1
         for at in range(start[e] - counts[e], start[e]):  # slots ascend, so replicas on one GPU are neighbours
             slot = by_expert[at]
-            if slot // k != last:
-                last = slot // k
+            if flow.home[slot] != last:
+                last = flow.home[slot]
                 flow.gpu[edges], flow.owner[edges] = last, replicated
                 edges += 1
             flow.edge[slot] = edges - 1
@@ -320,7 +330,6 @@ def _finish(flow: Flow, replicated: int, value: float, search: Search, chosen: n
 @kernel
 def _augmenting_path(flow: Flow, replicated: int, value: float, search: Search) -> int:
     """Search breadth-first from all GPUs above ``value``; return the first reached below it, -1 if none is above, -2 if stuck."""
-    k = flow.edge.size // flow.total.size
     tail = 0
     for g in range(flow.total.size):
         above = flow.total[g] > value * (1.0 + EPSILON)
@@ -336,7 +345,7 @@ def _augmenting_path(flow: Flow, replicated: int, value: float, search: Search) 
     while head < tail:
         g = search.queue[head]
         head += 1
-        for slot in range(g * k, g * k + k):
+        for slot in range(flow.starts[g], flow.starts[g + 1]):
             a = flow.edge[slot]
             if a < 0 or flow.flow[a] <= value * EPSILON or search.expert_seen[flow.owner[a]]:
                 continue
@@ -372,7 +381,6 @@ def _augment(flow: Flow, value: float, end: int, search: Search) -> None:
 @kernel
 def _write_shares(slots: np.ndarray, flow: Flow, search: Search, shares: np.ndarray) -> None:
     """Turn flows into shares; experts without a flow, or on one GPU, are split evenly."""
-    k = slots.size // flow.total.size
     for slot in range(slots.size):
         e, a = slots[slot], flow.edge[slot]
         r = search.number[e]
@@ -385,6 +393,6 @@ def _write_shares(slots: np.ndarray, flow: Flow, search: Search, shares: np.ndar
         if whole == 0.0:
             continue
         twins = 0
-        for other in range(slot // k * k, slot // k * k + k):
+        for other in range(flow.starts[flow.home[slot]], flow.starts[flow.home[slot] + 1]):
             twins += flow.edge[other] == a
         shares[slot] = flow.flow[a] / (whole * twins)

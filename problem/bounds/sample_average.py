@@ -68,7 +68,7 @@ def sample_average_bound(history: Any, deployment: Deployment) -> Bound:
     history : array_like of int [windows, experts]
         Of one layer.
     deployment : Deployment
-        Its hierarchical maps are global maps too, so the bounds hold for them.
+        Its hierarchical maps are global maps too, so the bounds hold for them. Dead GPUs serve nothing.
 
     Returns
     -------
@@ -78,7 +78,9 @@ def sample_average_bound(history: Any, deployment: Deployment) -> Bound:
     checked = as_loads(history, "history", 2)
     windows = [Instance.of_layer(window, deployment) for window in checked]
     number = len(windows)
-    summed = Instance(tuple(sum(loads) for loads in zip(*(w.loads for w in windows), strict=True)), *_shape(deployment))
+    sums = tuple(sum(loads) for loads in zip(*(w.loads for w in windows), strict=True))
+    first = windows[0]
+    summed = Instance(sums, first.num_slots, first.num_gpus, first.duplicates, first.slots_by_gpu)
     floors = [best_joint_bound(window).value for window in windows]
     own = Bound(sum(floors, Fraction(0)) / number, "windows")
     grouped = Bound(groups_value(checked, deployment, floors), "groups")
@@ -86,10 +88,6 @@ def sample_average_bound(history: Any, deployment: Deployment) -> Bound:
     shares = ascend_shares(checked, deployment)
     counted = Bound(shares_value(windows, shares), "shares", {"shares": shares, "unit": SHARE_UNIT})
     return max(own, grouped, joint, counted, key=lambda bound: bound.value)
-
-
-def _shape(deployment: Deployment) -> tuple[int, int, Any]:
-    return deployment.num_slots, deployment.num_gpus, deployment.duplicates
 
 
 def groups_value(history: np.ndarray, deployment: Deployment, floors: Sequence[Fraction]) -> Fraction:
@@ -190,16 +188,16 @@ def ascend_shares(history: np.ndarray, deployment: Deployment) -> list[list[int]
     """
     loads = history.astype(np.float64)
     experts = loads.shape[1]
-    means = loads.sum(axis=1) / deployment.num_gpus
+    shape = Instance.of_layer(history[0], deployment)
+    means = loads.sum(axis=1) / shape.num_gpus
     scale = max(float(means.max()), 1e-300)
-    most = Instance.of_layer(history[0], deployment).max_count
     terms = np.concatenate([loads, means[:, None]], axis=1) / scale
     logs = np.zeros_like(terms)
     best, best_value = np.full_like(terms, 1.0 / (experts + 1)), -np.inf
     for step in range(ASCENT_STEPS):
         shares = np.exp(logs - logs.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        counts = _best_counts((shares * terms)[:, :-1].sum(axis=0), deployment.num_slots, most)
+        counts = _best_counts((shares * terms)[:, :-1].sum(axis=0), shape.num_slots, shape.max_count)
         gains = np.concatenate([terms[:, :-1] / counts, terms[:, -1:]], axis=1)
         value = float((shares * gains).sum())
         if value > best_value:

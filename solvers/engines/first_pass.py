@@ -43,12 +43,14 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
     loads : ndarray
         int64 [experts].
     deployment : Deployment
+        Regular.
     target_gap : float
         The search stops within it.
     seconds : float
         What the layer may take, roughly.
     seed : int
     """
+    deployment.require_regular("the first pass")
     if int(loads.sum()) >= SAFE_TOTAL:
         return None
     distinct = deployment.duplicates == "forbidden"

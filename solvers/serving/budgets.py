@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
@@ -72,7 +72,7 @@ def slot_curves(
     ----------
     loads : array_like of int [layers, experts]
     deployment : Deployment
-        GPUs, nodes, groups, duplicates; its own number of slots does not matter.
+        GPUs, nodes, groups, duplicates; its own number of slots does not matter. Slots of dead GPUs are counted but hold nothing.
     slots : sequence of int [options]
         Slots of a layer, each a legal ``num_slots`` of the deployment.
     method, target_gap
@@ -83,10 +83,10 @@ def slot_curves(
     Raises
     ------
     InputError
-        If there is no option, one is given twice or is not legal, or the deployment has unequal slots or dead GPUs.
+        If there is no option, one is given twice or is not legal, or the deployment has unequal slots.
     """
-    if isinstance(deployment, UnevenDeployment):
-        raise InputError("deployment has unequal slots or dead GPUs; budgets per layer need GPUs alike")
+    if deployment.unequal_slots:
+        raise InputError("deployment has unequal slots; budgets per layer need GPUs alike")
     options = sorted(slots)
     if not options or len(set(options)) < len(options):
         raise InputError(f"slots is {list(slots)}; one or more different numbers are needed")

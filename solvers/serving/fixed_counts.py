@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.heuristics.kernels.local_search import pack_counts
+from eplb_gap.heuristics.planner import uneven
 from eplb_gap.problem.bounds.bounds import cardinality_bound, pigeonhole_bound
 from eplb_gap.problem.bounds.partition import cover
+from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import as_loads
@@ -47,9 +49,11 @@ class Assignment:
 def best_assignment(placement: Placement, loads: Any, deployment: Deployment, seed: int = 0) -> Assignment:
     """Assign the replicas of a map anew, keeping every expert's count.
 
-    Groups change nodes where the counts let them: a node's groups must fill its slots exactly. Per node LPT, exchanges, exact
-    two-GPU re-partitions; with two slots per GPU and duplicates allowed the fold, largest with smallest, which is optimal.
-    Bounds: mean, cardinality and pigeonhole of the node's replicas, over the partition of the groups whose worst node is best.
+    Dead GPUs are left out; on GPUs with unequal slots the replicas are packed by projected load
+    (:mod:`eplb_gap.heuristics.planner.uneven`). Groups change nodes where the counts let them: a node's groups must fill its
+    slots exactly. Per node LPT, exchanges, exact two-GPU re-partitions; with two slots per GPU and duplicates allowed the fold,
+    largest with smallest, which is optimal. Bounds: mean, cardinality and pigeonhole of the node's replicas, over the partition
+    of the groups whose worst node is best.
 
     Parameters
     ----------
@@ -67,6 +71,9 @@ def best_assignment(placement: Placement, loads: Any, deployment: Deployment, se
     """
     checked = as_loads(loads, "loads", 2)
     given = verify(placement, checked, deployment)
+    if deployment.dead_gpus:
+        live = best_assignment(without_dead(placement, deployment), checked, deployment.live, seed)
+        return Assignment(with_dead(live.placement, deployment), live.upper, live.lower)
     counts = placement.counts()
     maps, lower = [], []
     for layer, row in enumerate(checked):
@@ -84,6 +91,8 @@ def best_assignment(placement: Placement, loads: Any, deployment: Deployment, se
 def _assign_layer(
     slots: np.ndarray, loads: np.ndarray, counts: np.ndarray, deployment: Deployment, seed: int
 ) -> tuple[np.ndarray, Fraction]:
+    if not deployment.is_regular:
+        return _assign_unequal(loads, counts, deployment)
     if deployment.policy == "global":
         everything = np.arange(deployment.num_experts)
         packed = _pack(everything, slots, loads, counts, deployment.num_gpus, deployment, seed)
@@ -97,6 +106,16 @@ def _assign_layer(
         for groups in partition
     ]
     return np.concatenate(nodes), bound
+
+
+def _assign_unequal(loads: np.ndarray, counts: np.ndarray, deployment: Deployment) -> tuple[np.ndarray, Fraction]:
+    """Return a map by projected load and exchanges, and the larger of the mean and the largest replica."""
+    starts, distinct = np.cumsum((0, *deployment.slots_by_gpu)), deployment.duplicates == "forbidden"
+    slots, weight = np.empty(deployment.num_slots, np.int64), loads.astype(np.float64)
+    uneven.pack(weight, counts, starts, distinct, slots)
+    uneven.exchange(weight, slots, starts, distinct, float(loads.sum()) / deployment.num_gpus * (1.0 + STOP))
+    largest = max(Fraction(int(w), int(c)) for w, c in zip(loads, counts, strict=True))
+    return slots, max(Fraction(int(loads.sum()), deployment.num_gpus), largest)
 
 
 def _best_partition(

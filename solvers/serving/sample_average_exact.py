@@ -6,9 +6,9 @@ node n. ::
     minimise sum_t T_t
     sum_c z[e, c] = 1                            every expert has one count
     sum_g x[e, c, g] = c z[e, c]                 and that many replicas
-    sum_{e, c} x[e, c, g] = k                    every GPU is full
+    sum_{e, c} x[e, c, g] = k_g                  every GPU is full
     sum_{e, c} (w_te / c) x[e, c, g] <= T_t      for every window t and GPU g
-    sum_c x[e, c, g] <= k y[group of e, node of g]
+    sum_c x[e, c, g] <= k y[group of e, node of g]   where all have k slots
 
 A solver's optimum is its claim; maps are recomputed exactly by
 :func:`eplb_gap.problem.bounds.sample_average.sample_average_makespan`.
@@ -25,9 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.heuristics.planner import uneven
 from eplb_gap.heuristics.serving.sample_average import plan
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.bounds.sample_average import sample_average_bound, sample_average_makespan
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
@@ -50,7 +52,7 @@ class Layer:
     history : ndarray
         int64 [windows, experts].
     deployment : Deployment
-        Without nodes and groups where the policy is global.
+        Without dead GPUs, and without nodes and groups where the policy is global.
     slots : tuple of int
         A legal map.
     upper, lower : Fraction
@@ -111,21 +113,27 @@ def solve_sample_average(
     if method not in MODELS:
         raise InputError(f"method is {method!r}; the models are {', '.join(MODELS)}")
     checked = as_loads(history, "history", 3)
-    start = plan(checked, deployment)  # before the clock starts: the first call of a process compiles
+    live = deployment.live
+    start = _start(checked, live)  # before the clock starts: the first call of a process compiles
     begin = time.monotonic()
     limits = Limits(begin + time_limit, workers=workers, seed=seed)
     rows, bounds = [], []
     for layer, slots in enumerate(start.phy2log):
         of_layer = checked[:, layer]
-        found, bound = _solve_layer(of_layer, deployment, tuple(slots.tolist()), MODELS[method], limits)
+        found, bound = _solve_layer(of_layer, live, tuple(slots.tolist()), MODELS[method], limits)
         rows.append(found)
         bounds.append(bound)
-    placement = Placement(np.array(rows), deployment.num_experts)
+    placement = with_dead(Placement(np.array(rows), deployment.num_experts), deployment)
     upper = sample_average_makespan(placement, checked, deployment)
     for layer, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
         if bound.value > value:
             raise ContradictionError(f"layer {layer}: bound {bound.value} of {bound.witness} exceeds {value}, which a map has")
     return Solution(placement, upper, bounds, method, time.monotonic() - begin, checked, deployment)
+
+
+def _start(history: np.ndarray, live: Deployment) -> Placement:
+    """Return a legal map; where slots are unequal one that was planned on the sum of the windows."""
+    return plan(history, live) if live.is_regular else uneven.plan(history.sum(axis=0), live)
 
 
 def _solve_layer(
@@ -157,7 +165,7 @@ def _value(slots: tuple[int, ...], history: np.ndarray, deployment: Deployment) 
 def _keys(layer: Layer) -> tuple[list[tuple[int, int]], range, int]:
     """Return the pairs (expert, count), the GPUs, and the most replicas of an expert on a GPU."""
     pairs = [(expert, count) for expert, counts in enumerate(layer.ranges) for count in counts]
-    most = 1 if layer.deployment.duplicates == "forbidden" else layer.deployment.slots_per_gpu
+    most = 1 if layer.deployment.duplicates == "forbidden" else max(layer.deployment.slots_by_gpu)
     return pairs, range(layer.deployment.num_gpus), most
 
 
@@ -188,7 +196,7 @@ def solve_highs(layer: Layer, limits: Limits) -> Answer:
         for c in counts:
             problem += pulp.lpSum(copies[expert, c, g] for g in gpus) == c * has_count[expert, c]
     for g in gpus:
-        problem += pulp.lpSum(copies[e, c, g] for e, c in pairs) == deployment.slots_per_gpu
+        problem += pulp.lpSum(copies[e, c, g] for e, c in pairs) == deployment.slots_by_gpu[g]
         for t, makespan in enumerate(makespans):
             load = pulp.lpSum(float(int(history[t, e]) / unit / c) * copies[e, c, g] for e, c in pairs)
             problem += load <= makespan
@@ -251,7 +259,7 @@ def solve_cpsat(layer: Layer, limits: Limits) -> Answer:
             problem.add(sum(copies[expert, c, g] for g in gpus) == c * has_count[expert, c])
     for g in gpus:
         on_gpu = [copies[e, c, g] for e, c in pairs]
-        problem.add(sum(on_gpu) == deployment.slots_per_gpu)
+        problem.add(sum(on_gpu) == deployment.slots_by_gpu[g])
         for window, makespan in zip(history, makespans, strict=True):
             sizes = [int(window[e]) * multiple // c for e, c in pairs]
             problem.add(cp_model.LinearExpr.weighted_sum(on_gpu, sizes) <= makespan)

@@ -25,7 +25,7 @@ def least_sample_average(history: np.ndarray, deployment: Deployment) -> Fractio
     ----------
     history : array_like of int [windows, experts]
     deployment : Deployment
-        With at most 12 slots.
+        With at most 12 slots on live GPUs.
 
     Raises
     ------
@@ -33,9 +33,12 @@ def least_sample_average(history: np.ndarray, deployment: Deployment) -> Fractio
         If the history is not as described or the deployment has more slots.
     """
     checked = as_loads(history, "history", 2)
-    if deployment.num_slots > MAX_SLOTS:
-        raise InputError(f"num_slots is {deployment.num_slots}; the oracle enumerates at most {MAX_SLOTS} slots")
-    shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
+    live = deployment.live
+    if checked.shape[1] != live.num_experts:
+        raise InputError(f"history has {checked.shape[1]} experts; the deployment has {live.num_experts}")
+    if live.num_slots > MAX_SLOTS:
+        raise InputError(f"num_slots is {live.num_slots}; the oracle enumerates at most {MAX_SLOTS} slots")
+    shape = live if live.policy == "hierarchical" else live.as_global()
     scale = math.lcm(*range(1, shape.num_slots + 1))
     best: int | None = None
     for home in _homes(shape):
@@ -58,12 +61,13 @@ def _homes(shape: Deployment) -> Iterator[list[int]]:
 
 def _counts(shape: Deployment, home: list[int]) -> Iterator[tuple[int, ...]]:
     """Yield all counts that fill every node."""
-    limit = shape.gpus_per_node if shape.duplicates == "forbidden" else shape.slots_per_node
+    room = shape.num_slots // shape.num_nodes
+    limit = shape.gpus_per_node if shape.duplicates == "forbidden" else room
     for counts in itertools.product(range(1, limit + 1), repeat=shape.num_experts):
         filled = [0] * shape.num_nodes
         for node, count in zip(home, counts, strict=True):
             filled[node] += count
-        if all(slots == shape.slots_per_node for slots in filled):
+        if all(slots == room for slots in filled):
             yield counts
 
 
@@ -73,7 +77,7 @@ def _pack(shape: Deployment, home: list[int], counts: tuple[int, ...], sizes: li
     replicas = [expert for expert in order for _ in range(counts[expert])]
     windows = range(len(sizes[0]))
     loads, filled, chosen = [[0 for _ in windows] for _ in range(shape.num_gpus)], [0] * shape.num_gpus, [0] * len(replicas)
-    apart = shape.duplicates == "forbidden"
+    apart, room = shape.duplicates == "forbidden", shape.slots_by_gpu
 
     def place(position: int) -> None:
         nonlocal best
@@ -89,8 +93,8 @@ def _pack(shape: Deployment, home: list[int], counts: tuple[int, ...], sizes: li
         first = home[expert] * shape.gpus_per_node
         met = set()
         for gpu in range(chosen[position - 1] + apart if again else first, first + shape.gpus_per_node):
-            state = (tuple(loads[gpu]), filled[gpu])
-            if filled[gpu] == shape.slots_per_gpu or state in met:
+            state = (tuple(loads[gpu]), filled[gpu], room[gpu])
+            if filled[gpu] == room[gpu] or state in met:
                 continue
             met.add(state)
             filled[gpu] += 1

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem.dead_ranks import live_slots, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.shares import Split, even_shares, split_bound
+from eplb_gap.problem.shares import TokenSplit, even_shares, split_bound
 from eplb_gap.problem.validation import verify
 from eplb_gap.solvers.compact.native import check_status, checked_highspy, new_highs, run_highs
 
@@ -25,7 +26,7 @@ FEASIBILITY = 1e-10
 """Smallest tolerance that HiGHS takes."""
 
 
-def lp_split(placement: Placement, loads: Any, deployment: Deployment) -> Split:
+def lp_split(placement: Placement, loads: Any, deployment: Deployment) -> TokenSplit:
     """Return optimal shares of every layer by HiGHS, and the GPUs that its duals point to.
 
     Parameters
@@ -33,10 +34,11 @@ def lp_split(placement: Placement, loads: Any, deployment: Deployment) -> Split:
     placement : Placement
     loads : array_like of int [layers, experts]
     deployment : Deployment
+        The slots of dead GPUs take nothing.
 
     Returns
     -------
-    Split
+    TokenSplit
 
     Raises
     ------
@@ -49,15 +51,20 @@ def lp_split(placement: Placement, loads: Any, deployment: Deployment) -> Split:
     """
     checked_highspy()
     verify(placement, loads, deployment)
-    shares, critical = even_shares(placement), []
-    for slots, of_layer, row in zip(placement.phy2log, as_loads(loads, "loads", 2), shares, strict=True):
-        critical.append(_solve_layer(slots, of_layer, deployment.num_gpus, row))
-    return Split(shares, critical)
+    live, names, gpus = deployment.live, live_slots(deployment), np.flatnonzero(deployment.active)
+    shares, critical = even_shares(placement, deployment), []
+    judged = without_dead(placement, deployment).phy2log
+    for layer, (slots, of_layer) in enumerate(zip(judged, as_loads(loads, "loads", 2), strict=True)):
+        row = shares[layer, names]
+        critical.append(tuple(gpus[list(_solve_layer(slots, of_layer, live, row))].tolist()))
+        shares[layer, names] = row
+    return TokenSplit(shares, critical)
 
 
-def _solve_layer(slots: np.ndarray, loads: np.ndarray, num_gpus: int, shares: np.ndarray) -> tuple[int, ...]:
-    """Write the shares of one layer over the even ones; return its critical GPUs."""
-    gpu_of_slot = np.arange(slots.size) * num_gpus // slots.size
+def _solve_layer(slots: np.ndarray, loads: np.ndarray, live: Deployment, shares: np.ndarray) -> tuple[int, ...]:
+    """Write the shares of one layer over the even ones; return its critical GPUs, numbered among the live ones."""
+    num_gpus = live.num_gpus
+    gpu_of_slot = np.repeat(np.arange(num_gpus), live.slots_by_gpu)
     cells, column_of_slot, twins = np.unique(slots * num_gpus + gpu_of_slot, return_inverse=True, return_counts=True)
     expert, gpu = cells // num_gpus, cells % num_gpus
     scale = max(int(loads.sum()) / num_gpus, 1.0)
@@ -73,7 +80,7 @@ def _solve_layer(slots: np.ndarray, loads: np.ndarray, num_gpus: int, shares: np
     whole = np.bincount(expert, weights=flow, minlength=loads.size)[expert]
     part = np.divide(flow, whole * twins, out=np.zeros_like(flow), where=whole > 0)[column_of_slot]
     shares[:] = np.where(loads[slots] > 0, part, shares)
-    return _best_level_set(slots, loads, np.array(solution.row_dual)[-num_gpus:])
+    return _best_level_set(slots, loads, live, np.array(solution.row_dual)[-num_gpus:])
 
 
 def _model(expert: np.ndarray, gpu: np.ndarray, loads: np.ndarray, num_gpus: int) -> Any:
@@ -95,8 +102,8 @@ def _model(expert: np.ndarray, gpu: np.ndarray, loads: np.ndarray, num_gpus: int
     return lp
 
 
-def _best_level_set(slots: np.ndarray, loads: np.ndarray, duals: np.ndarray) -> tuple[int, ...]:
+def _best_level_set(slots: np.ndarray, loads: np.ndarray, live: Deployment, duals: np.ndarray) -> tuple[int, ...]:
     """Return the set of GPUs with the largest duals that bounds most."""
     order = np.argsort(-duals, kind="stable").tolist()
     sets = [tuple(sorted(order[: size + 1])) for size in range(len(order))]
-    return max(sets, key=lambda gpus: split_bound(slots, loads, duals.size, gpus))
+    return max(sets, key=lambda gpus: split_bound(slots, loads, live, gpus))

@@ -81,13 +81,18 @@ def test_a_trace_of_one_window_is_planned_only_and_a_silent_layer_is_perfect() -
         ({"most_slots": 7}, "most_slots is 7; 8 experts on 4 GPUs need at least 8"),
         ({"window": 2}, "window is 2"),
         ({"deployment": Deployment(4, 8, 4)}, "the trace has 8 experts"),
-        ({"deployment": Deployment(8, 12, 4, active=[True, True, True, False])}, "GPUs alike"),
+        ({"deployment": Deployment(8, slots_per_gpu=[4, 4, 2, 2])}, "the GPUs have 2 to 4 slots; a count of slots needs equally"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
     arguments = {"trace": LoadTrace(LOADS), "deployment": SHAPE, "target": 0.9, **change}
     with pytest.raises(InputError, match=message):
         capacity(**arguments)
+
+
+def test_dead_gpus_are_not_counted() -> None:
+    left = capacity(LoadTrace(LOADS), Deployment(8, 15, 5, dead_gpus=[2]), 0.9, 12)
+    assert left == capacity(LoadTrace(LOADS), SHAPE, 0.9, 12)
 
 
 def test_options_are_multiples_of_the_gpus_that_duplicates_permit() -> None:

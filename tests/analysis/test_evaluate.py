@@ -9,7 +9,7 @@ from eplb_gap import heuristics
 from eplb_gap.analysis.evaluate import Bounds, certified_bounds, evaluate, summary
 from eplb_gap.analysis.windows import split
 from eplb_gap.problem import Deployment, LoadTrace, Placement, PlacementError
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
 DEPLOYMENT = Deployment(8, 12, 4, num_nodes=2, num_groups=4)
 WINDOWS = split(LoadTrace(np.random.default_rng(0).integers(1, 500, (3, 2, 8))))
@@ -54,7 +54,7 @@ def test_a_map_that_splits_a_group_is_scored_against_the_mean_and_named():
 
 
 def test_an_uneven_map_is_scored_as_it_is_and_named():
-    placed = UnevenMap.from_lists([[[0, 1, 2], [3, 4], [5, 6], [7]]] * 2, 8)
+    placed = GpuLists.from_lists([[[0, 1, 2], [3, 4], [5, 6], [7]]] * 2, 8)
     found = evaluate("omni.npy", placed, WINDOWS, DEPLOYMENT, BOUNDS)
     rows = WINDOWS.serving
     assert found.serving.makespans == [

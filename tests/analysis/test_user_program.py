@@ -254,3 +254,16 @@ def test_a_program_that_stops_reading_does_not_block_the_scorer(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"program file .*nowhere\.py does not exist"):
         UserProgram(tmp_path / "nowhere.py", SMALL)
+
+
+def test_a_program_plans_for_the_gpus_that_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("from eplb_gap.heuristics.eplb import rebalance_experts\n")
+    left = Deployment(8, 15, 5, active=[True, False, True, True, True])
+    with UserProgram(path, left) as program:
+        assert (
+            score("gpu", LOADS, left, program).balancedness
+            == score("gpu", LOADS, left, timed(get_method("fast"), left)).balancedness
+        )
+    with pytest.raises(InputError, match="the GPUs have 2 to 4 slots; a program needs equally many"):
+        UserProgram(path, Deployment(8, slots_per_gpu=[4, 4, 2]))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
-from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, UnevenDeployment, metrics, verify
+from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, metrics, verify
 from eplb_gap.problem.bounds.bounds import best_joint_bound, capacity_bound, joint_bounds
 from eplb_gap.problem.certificate import CertificateError, check, write
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
@@ -22,19 +22,19 @@ UNEVEN = Deployment(3, slots_per_gpu=[1, 3])
 
 def test_a_regular_deployment_knows_nothing_of_uneven_ones() -> None:
     regular = Deployment(12, 16, 8, 2, 4)
-    assert type(regular) is Deployment
+    assert regular.is_regular
     assert (
         repr(regular) == "Deployment(num_experts=12, num_slots=16, num_gpus=8, num_nodes=2, num_groups=4, duplicates='allowed')"
     )
-    assert list(asdict(regular)) == ["num_experts", "num_slots", "num_gpus", "num_nodes", "num_groups", "duplicates"]
+    assert list(regular.as_dict()) == ["num_experts", "num_slots", "num_gpus", "num_nodes", "num_groups", "duplicates"]
     assert regular.live is regular
     assert regular.slots_by_gpu == (2,) * 8
 
 
 def test_slots_and_gpus_follow_from_the_slots_of_every_gpu() -> None:
-    assert isinstance(UNEVEN, UnevenDeployment)
-    assert (UNEVEN.num_slots, UNEVEN.num_gpus, UNEVEN.slots_per_gpu, UNEVEN.active) == (4, 2, (1, 3), (True, True))
-    assert UNEVEN.live == UNEVEN
+    assert not UNEVEN.is_regular
+    assert (UNEVEN.num_slots, UNEVEN.num_gpus, UNEVEN.slots_by_gpu, UNEVEN.active) == (4, 2, (1, 3), (True, True))
+    assert UNEVEN.live is UNEVEN
     assert Deployment(3, 4, 2, slots_per_gpu=np.array([1, 3])) == UNEVEN
     assert Deployment(3, slots_per_gpu=[3, 1]) != UNEVEN
 
@@ -44,7 +44,41 @@ def test_slots_and_gpus_follow_from_the_slots_of_every_gpu() -> None:
 def test_copies_are_equal(copied: Any, deployment: Deployment) -> None:
     assert copied(deployment) == deployment
     assert hash(copied(deployment)) == hash(deployment)
-    assert Deployment(**asdict(deployment)) == deployment
+    assert Deployment(**deployment.as_dict()) == deployment
+    assert eval(repr(deployment)) == deployment
+
+
+def test_what_is_alike_and_alive_is_regular_however_it_is_said() -> None:
+    regular = Deployment(3, 6, 3, 3, 3)
+    assert Deployment(3, slots_per_gpu=[2, 2, 2], active=[True] * 3, num_nodes=3, num_groups=3) == regular
+    assert Deployment(2, 6, 3, dead_gpus=[2, 0], unequal_slots=[]) == Deployment(2, 6, 3, active=[False, True, False])
+    assert Deployment(3, 6, 3, dead_gpus=(2,)).active == (True, True, False)
+    assert Deployment(3, slots_per_gpu=[1, 3], unequal_slots=[1, 3]) == UNEVEN
+
+
+def test_a_changed_copy_keeps_what_is_dead_and_unequal() -> None:
+    assert replace(DEAD, num_slots=12) == Deployment(3, 12, 4, active=[True, False, True, True])
+    assert replace(UNEVEN, num_experts=2).slots_by_gpu == (1, 3)
+    nodes = Deployment(3, 8, 4, 2, active=[True, False, True, True])
+    assert nodes.policy == "global"
+    assert nodes.as_global() == DEAD
+    with pytest.raises(InputError, match="num_slots is 6; slots_per_gpu says 4"):
+        replace(UNEVEN, num_slots=6)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "message"),
+    [
+        (UNEVEN, "the GPUs have 1 to 3 slots; this needs equally many on each"),
+        (DEAD, "GPU 1 is dead; this needs all GPUs alive"),
+        (Deployment(3, 12, 4, dead_gpus=[3, 1]), "GPU 1, 3 is dead"),
+    ],
+)
+def test_who_asks_for_the_slots_of_one_gpu_is_told_of_unequal_and_dead_ones(deployment: Deployment, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _ = deployment.slots_per_gpu
+    with pytest.raises(InputError, match=message):
+        _ = deployment.slots_per_node
 
 
 def test_dead_gpus_leave_a_smaller_deployment() -> None:
@@ -54,8 +88,8 @@ def test_dead_gpus_leave_a_smaller_deployment() -> None:
     assert mixed.live == Deployment(3, slots_per_gpu=[2, 1], duplicates="forbidden")
     assert live_slots(mixed).tolist() == [0, 1, 5]
     # One GPU left: whatever the slots, it is alike with itself.
-    assert type(Deployment(3, slots_per_gpu=[2, 3], active=[False, True]).live) is Deployment
-    preset = replace(Deployment.preset("dsv3-prefill-ep32").as_global(), active=[False] + [True] * 31)  # type: ignore[call-arg]
+    assert Deployment(3, slots_per_gpu=[2, 3], active=[False, True]).live.is_regular
+    preset = replace(Deployment.preset("dsv3-prefill-ep32").as_global(), dead_gpus=(0,))
     assert preset.live == Deployment(256, 279, 31)
 
 
@@ -76,7 +110,13 @@ def test_dead_gpus_leave_a_smaller_deployment() -> None:
         ((5, 8, 4), {"active": [True, False, False, True]}, "2 of 4 GPUs are active, with 4 slots; at least num_experts = 5"),
         ((3, 8, 4), {"active": [False] * 4}, "0 of 4 GPUs are active, with 0 slots"),
         ((5,), {"slots_per_gpu": [1, 3]}, "with 4 slots; at least num_experts = 5"),
-        ((4, 8, 4, 2, 2), {"active": [True] * 4}, "num_groups is 2 on 2 nodes, the hierarchical policy"),
+        ((4, 8, 4, 2, 2), {"active": [True] * 3 + [False]}, "num_groups is 2 on 2 nodes, the hierarchical policy"),
+        ((3, 8, 4), {"dead_gpus": [4]}, "dead_gpus names 4; different GPUs from 0 to 3"),
+        ((3, 8, 4), {"dead_gpus": [1, 1]}, "dead_gpus names 1; different GPUs"),
+        ((3, 8, 4), {"dead_gpus": ["1"]}, "dead_gpus names '1'"),
+        ((3, 8, 4), {"dead_gpus": 1}, "dead_gpus is 1; a list of GPUs"),
+        ((3, 8, 4), {"dead_gpus": [1], "active": [True] * 4}, "active and dead_gpus are both given and differ"),
+        ((3,), {"unequal_slots": [1, 3], "slots_per_gpu": [3, 1]}, "slots_per_gpu and unequal_slots are both given and differ"),
         ((2, None, None, 1, 1, "forbidden"), {"slots_per_gpu": [1, 3]}, "3 slots per GPU; a GPU can hold at most the 2"),
     ],
 )

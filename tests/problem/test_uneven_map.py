@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, metrics, verify
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
-UNEVEN = UnevenMap.from_lists([[[0, 1], [2, 0, 0]], [[1], [2, 0]]], 3)
+UNEVEN = GpuLists.from_lists([[[0, 1], [2, 0, 0]], [[1], [2, 0]]], 3)
 LOADS = [[7, 1, 3], [5, 2, 4]]
 
 
@@ -32,7 +32,7 @@ def maps(draw: st.DrawFn) -> tuple[list[list[list[int]]], int]:
 def test_everything_is_what_a_plain_count_says(drawn: tuple[list[list[list[int]]], int], data: st.DataObject) -> None:
     layers, experts = drawn
     rows = [data.draw(st.lists(st.integers(0, 2**60), min_size=experts, max_size=experts)) for _ in layers]
-    mapped = UnevenMap.from_lists(layers, experts)
+    mapped = GpuLists.from_lists(layers, experts)
     assert mapped.sizes().tolist() == [[len(gpu) for gpu in layer] for layer in layers]
     counts = [Counter(expert for gpu in layer for expert in gpu) for layer in layers]
     assert mapped.counts().tolist() == [[count[e] for e in range(experts)] for count in counts]
@@ -53,7 +53,7 @@ def test_an_even_map_has_the_numbers_of_the_placement(seed: int) -> None:
     slots = np.stack([generator.permutation(np.r_[np.arange(5), generator.integers(0, 5, 3)]) for _ in range(2)])
     loads = generator.integers(0, 2**59, (2, 5))
     placement = Placement(slots, 5)
-    mapped = UnevenMap(placement.by_gpu(4), 5)
+    mapped = GpuLists(placement.by_gpu(4), 5)
     assert mapped.makespans(loads) == verify(placement, loads, deployment)
     assert mapped.gpu_loads(loads) == pytest.approx(metrics.gpu_loads(placement, loads, 4))
     assert mapped.counts().tolist() == placement.counts().tolist()
@@ -71,12 +71,12 @@ def test_a_worked_example() -> None:
 
 def test_it_is_named() -> None:
     assert UNEVEN.describe() == "GPUs hold 1 to 3 experts"
-    assert UnevenMap.from_lists([[[0], [1]]], 2).describe() == "GPUs hold 1 experts each"
+    assert GpuLists.from_lists([[[0], [1]]], 2).describe() == "GPUs hold 1 experts each"
 
 
 def test_the_largest_loads_are_exact() -> None:
     most = (2**63 - 1) // 3
-    mapped = UnevenMap.from_lists([[[0, 1, 2], [0, 1, 0]]], 3)
+    mapped = GpuLists.from_lists([[[0, 1, 2], [0, 1, 0]]], 3)
     assert mapped.makespans([[most, most, most]]) == [Fraction(most, 3) + Fraction(most, 2) + most]
 
 
@@ -95,13 +95,13 @@ def test_the_largest_loads_are_exact() -> None:
 )
 def test_what_is_no_map_is_refused(experts: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        UnevenMap(experts, 3)
+        GpuLists(experts, 3)
     assert message in str(caught.value)
 
 
 def test_layers_on_different_gpus_are_refused() -> None:
     with pytest.raises(InputError, match="unequal numbers of GPUs"):
-        UnevenMap.from_lists([[[0], [1]], [[0, 1]]], 2)
+        GpuLists.from_lists([[[0], [1]], [[0, 1]]], 2)
 
 
 @pytest.mark.parametrize("loads", [[[1, 2, 3]], [[1, 2], [3, 4]], [[1, 2, 3, 4], [1, 2, 3, 4]]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
+from eplb_gap.problem.dead_ranks import live_slots, without_dead
+from eplb_gap.problem.validation import check, legal_layers
 
 # The rules once more, as plainly as they can be written; nothing here comes from the package but the deployment's numbers.
 
@@ -229,3 +232,60 @@ def test_every_layer_is_judged_on_its_own_loads() -> None:
     loads = [[6, 2, 1], [4, 4, 4]]
     separate = [verify(Placement(LEGAL.phy2log[[i]], 3), [loads[i]], Deployment(3, 6, 3))[0] for i in range(2)]
     assert verify(LEGAL, loads, Deployment(3, 6, 3)) == separate == [Fraction(3), Fraction(4)]
+
+
+def is_legal(slots: list[int], ranks: list[int], deployment: Deployment) -> bool:
+    """Judge one layer by the definition, slot by slot."""
+    ends = list(itertools.accumulate(deployment.slots_by_gpu))
+    held = [(gpu, slots[slot], ranks[slot]) for slot, gpu in enumerate(bisect_right(ends, slot) for slot in range(len(slots)))]
+    held = [one for one in held if deployment.active[one[0]]]
+    experts = set(range(deployment.num_experts))
+    if {expert for _, expert, _ in held} != experts:
+        return False
+    if any(sorted(r for _, x, r in held if x == e) != list(range(sum(x == e for _, x, _ in held))) for e in experts):
+        return False
+    if deployment.duplicates == "forbidden" and len({(gpu, expert) for gpu, expert, _ in held}) < len(held):
+        return False
+    if deployment.policy == "global":
+        return True
+    homes = {(expert // deployment.experts_per_group, gpu // deployment.gpus_per_node) for gpu, expert, _ in held}
+    nodes = [node for _, node in homes]
+    return len(homes) == deployment.num_groups and all(
+        nodes.count(node) == deployment.groups_per_node for node in range(deployment.num_nodes)
+    )
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        Deployment(3, 4, 2),
+        Deployment(3, 4, 2, duplicates="forbidden"),
+        Deployment(2, 4, 4, 2, 2),
+        Deployment(4, 4, 2, 2, 4),
+        Deployment(2, slots_per_gpu=[1, 2, 1], duplicates="forbidden"),
+        Deployment(2, slots_per_gpu=[1, 2, 1], active=[True, False, True]),
+        Deployment(2, 6, 3, active=[True, False, True], duplicates="forbidden"),
+    ],
+    ids=str,
+)
+def test_what_is_legal_is_what_the_definition_says(deployment: Deployment) -> None:
+    generator = np.random.default_rng(1)
+    shape = (600, deployment.num_slots)
+    maps = np.sort(generator.integers(-1 if deployment.num_experts < 4 else 0, deployment.num_experts + 1, shape), axis=1)
+    maps[::2] = generator.integers(0, deployment.num_experts, maps[::2].shape)
+    placement = Placement(maps, deployment.num_experts)
+    damaged = generator.random(shape) < 0.05
+    placement.ranks[damaged] = generator.integers(-1, 4, shape)[damaged]
+    left = without_dead(placement, deployment).ranks  # numbered anew where filler is not marked
+    ranks = placement.ranks.copy()
+    ranks[:, live_slots(deployment)] = left
+    expected = [is_legal(*layer, deployment) for layer in zip(maps.tolist(), ranks.tolist(), strict=True)]
+    assert legal_layers(placement, deployment).tolist() == expected
+    assert 10 < sum(expected) < 590
+    for layer, legal in enumerate(expected):
+        one = Placement(maps[layer : layer + 1], deployment.num_experts, placement.ranks[layer : layer + 1])
+        if legal:
+            check(one, deployment)
+        else:
+            with pytest.raises(PlacementError, match="layer 0"):
+                check(one, deployment)

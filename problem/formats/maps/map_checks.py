@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
 MAX_MAP_BYTES = 1 << 24
 """A map as text; that of 100 layers of 1000 slots has half a megabyte."""
@@ -83,22 +84,43 @@ def slot_array(array: np.ndarray, where: str, deployment: Deployment) -> np.ndar
     return array.astype(np.int64)
 
 
-def gpu_map(layers: list[list[list[int]]], where: str, deployment: Deployment) -> Placement | UnevenMap:
-    """Return the map of layers that list the experts of every GPU: uneven where GPUs hold unequal numbers of experts.
+def gpu_map(layers: list[list[list[int]]], where: str, deployment: Deployment) -> Placement | GpuLists:
+    """Return the map of layers that list the experts of every GPU: a placement where they fill the slots of the live GPUs.
+
+    What dead GPUs are said to hold does not matter. Without dead ones, unequal numbers that are not those of the slots are lists.
 
     Raises
     ------
     InputError
-        If all GPUs hold equally many, but not as many as the deployment has slots on a GPU.
+        If all GPUs hold equally many, but not as many as the deployment has slots on a GPU, or some are dead.
     PlacementError
         If the map is uneven and an expert has no replica.
     """
-    sizes = {len(gpu) for layer in layers for gpu in layer}
-    if len(sizes) > 1:
-        return UnevenMap.from_lists(layers, deployment.num_experts)
-    if sizes != {deployment.slots_per_gpu}:
-        raise _foreign(f"{where} has {sizes.pop()} experts on every GPU", f"{deployment.slots_per_gpu} slots per GPU")
-    return Placement(np.array(layers, dtype=np.int64).reshape(len(layers), -1), deployment.num_experts)
+    if all(tuple(map(len, layer)) == deployment.slots_by_gpu for layer in layers):
+        rows = [[expert for gpu in layer for expert in gpu] for layer in layers]
+        return Placement(np.array(rows, dtype=np.int64), deployment.num_experts)
+    live, active = deployment.live, deployment.active
+    left = [[gpu for gpu, alive in zip(layer, active, strict=True) if alive] for layer in layers]
+    if all(tuple(map(len, layer)) == live.slots_by_gpu for layer in left):
+        rows = [[expert for gpu in layer for expert in gpu] for layer in left]
+        return with_dead(Placement(np.array(rows, dtype=np.int64), deployment.num_experts), deployment)
+    sizes = {len(gpu) for layer in left for gpu in layer}
+    fewest, most = min(live.slots_by_gpu), max(live.slots_by_gpu)
+    if len(sizes) > 1 and not deployment.dead_gpus:
+        return GpuLists.from_lists(layers, deployment.num_experts)
+    raise _foreign(
+        f"{where} has {' to '.join(map(str, sorted({min(sizes), max(sizes)})))} experts on every GPU",
+        f"{fewest} slots per GPU" if fewest == most else f"{fewest} to {most} slots per GPU",
+    )
+
+
+def experts_by_gpu(placement: Placement, deployment: Deployment) -> list[list[list[int]]]:
+    """Return the experts of every layer and GPU as lists; a dead GPU holds none."""
+    ends = np.cumsum(deployment.slots_by_gpu)[:-1]
+    return [
+        [gpu.tolist() if alive else [] for gpu, alive in zip(np.split(row, ends), deployment.active, strict=True)]
+        for row in placement.phy2log
+    ]
 
 
 def check_size(found: int, needed: int, where: str, noun: str) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
@@ -27,14 +25,14 @@ from eplb_gap.problem.formats.maps import (
 )
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.uneven_map import UnevenMap
-from eplb_gap.problem.validation import verify
+from eplb_gap.problem.uneven_map import GpuLists
+from eplb_gap.problem.validation import check
 
 
 class _Format(NamedTuple):
     description: str
     containers: tuple[str, ...]
-    read: Callable[[Any, str, Deployment, list[int] | None], Placement | UnevenMap]
+    read: Callable[[Any, str, Deployment, list[int] | None], Placement | GpuLists]
     render: Callable[[Placement, Deployment, list[int] | None, int | None], bytes] | None
 
 
@@ -91,7 +89,7 @@ def read_map(
     deployment: Deployment,
     format: str | None = None,
     layer_ids: Sequence[int] | None = None,
-) -> Placement | UnevenMap:
+) -> Placement | GpuLists:
     """Read a map that a serving system uses or a planner wrote.
 
     Parameters
@@ -108,7 +106,7 @@ def read_map(
 
     Returns
     -------
-    Placement or UnevenMap
+    Placement or GpuLists
         The latter where GPUs hold unequal numbers of experts (``omni``, ``vllm-ascend``). Replicas are ranked by slot.
 
     Raises
@@ -132,7 +130,7 @@ def read_map(
 
 def write_map(
     path: str | os.PathLike[str],
-    placement: Placement | UnevenMap,
+    placement: Placement | GpuLists,
     deployment: Deployment,
     format: str,
     layer_ids: Sequence[int] | None = None,
@@ -159,7 +157,7 @@ def write_map(
     InputError
         If the map is uneven or does not fit deployment, layers or format, or the file cannot be written.
     PlacementError
-        If the map is not legal in the deployment, as of :func:`problem.verify`.
+        If the map is not legal in the deployment, as of :func:`eplb_gap.problem.validation.check`.
     """
     _check_format(format)
     render = _FORMATS[format].render
@@ -168,13 +166,13 @@ def write_map(
             f"format {format!r} is read only; the others are {', '.join(n for n, f in _FORMATS.items() if f.render)}"
         )
     layers = check_layer_ids(layer_ids)
-    if isinstance(placement, UnevenMap):
+    if isinstance(placement, GpuLists):
         raise InputError(f"placement is uneven: {placement.describe()}; a map is written where all GPUs hold equally many")
     if layers is not None and len(layers) != placement.num_layers:
         raise InputError(f"layer_ids has {len(layers)} layers; the placement has {placement.num_layers}")
     if num_model_layers is not None and num_model_layers < placement.num_layers:
         raise InputError(f"num_model_layers is {num_model_layers}; at least the placement's {placement.num_layers} are needed")
-    verify(placement, np.zeros((placement.num_layers, deployment.num_experts), dtype=np.int64), deployment)
+    check(placement, deployment)
     write_atomically(path, render(placement, deployment, layers, num_model_layers))
 
 

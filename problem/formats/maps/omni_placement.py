@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from eplb_gap.problem.dead_ranks import live_slots
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.npy_bytes import render_npy
 from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, check_size, gpu_map
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
 
-def read(array: np.ndarray, where: str, deployment: Deployment, layer_ids: list[int] | None) -> Placement | UnevenMap:
+def read(array: np.ndarray, where: str, deployment: Deployment, layer_ids: list[int] | None) -> Placement | GpuLists:
     """Return the map; the slots of a GPU hold its experts in ascending order.
 
     Raises
@@ -34,17 +35,17 @@ def read(array: np.ndarray, where: str, deployment: Deployment, layer_ids: list[
 
 
 def render(placement: Placement, deployment: Deployment, _layers: list[int] | None, _model_layers: int | None) -> bytes:
-    """Return the pattern; the order of the slots on a GPU is not part of it.
+    """Return the pattern; the order of the slots on a GPU is not part of it, and a dead GPU holds nothing.
 
     Raises
     ------
     InputError
         Naming layer, GPU and expert, if a GPU holds two replicas of an expert: the format cannot say so.
     """
-    by_gpu = placement.by_gpu(deployment.num_gpus)
     counts = np.zeros((deployment.num_gpus, placement.num_layers, deployment.num_experts), dtype=np.int32)
-    layers, gpus, _ = np.indices(by_gpu.shape)
-    np.add.at(counts, (gpus, layers, by_gpu), 1)
+    home, names = np.repeat(np.arange(deployment.num_gpus), deployment.slots_by_gpu), live_slots(deployment)
+    layers = np.arange(placement.num_layers)[:, None]
+    np.add.at(counts, (home[names], layers, placement.phy2log[:, names]), 1)
     twice = np.argwhere(counts > 1)
     if twice.size:
         gpu, layer, expert = (int(i) for i in twice[0])

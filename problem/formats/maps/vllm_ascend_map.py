@@ -7,12 +7,12 @@ from typing import Any
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.json_text import render_json
-from eplb_gap.problem.formats.maps.map_checks import check_size, entries, expert_list, fields, gpu_map, integer
+from eplb_gap.problem.formats.maps.map_checks import check_size, entries, expert_list, experts_by_gpu, fields, gpu_map, integer
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
 
-def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int] | None) -> Placement | UnevenMap:
+def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int] | None) -> Placement | GpuLists:
     """Return the map of ``moe_layer_count`` layers and, where the file has one, of the multi-token-prediction layer behind them.
 
     With ``layer_ids`` the map has as many layers: the prediction layer is part of it only where they count it.
@@ -36,8 +36,8 @@ def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int]
 
 
 def render(placement: Placement, deployment: Deployment, _layers: list[int] | None, _model_layers: int | None) -> bytes:
-    """Return the map with layers and devices numbered from 0 on."""
-    layers = placement.by_gpu(deployment.num_gpus).tolist()
+    """Return the map with layers and devices numbered from 0 on; a dead device holds nothing."""
+    layers = experts_by_gpu(placement, deployment)
     listed = [
         {
             "layer_id": layer,

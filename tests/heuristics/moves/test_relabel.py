@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
 from eplb_gap.problem import Deployment, InputError, Placement, verify
+from eplb_gap.problem.dead_ranks import live_slots, with_dead
 
 GLOBAL = [Deployment(5, 8, 4), Deployment(4, 10, 5), Deployment(3, 12, 4), Deployment(6, 6, 3), Deployment(4, 8, 1)]
 HIERARCHICAL = [
@@ -195,3 +196,43 @@ def test_what_does_not_belong_together_is_refused(change, message):
         for function in (relabel, moved):
             with pytest.raises(InputError, match=message):
                 function(given["placement"], given["previous"], Deployment(4, 4, 2))
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        Deployment(5, slots_per_gpu=[2, 3, 2, 1]),
+        Deployment(4, 10, 5, active=[True, False, True, True, False]),
+        Deployment(4, slots_per_gpu=[2, 1, 2, 3, 2], active=[True, True, True, False, True]),
+    ],
+    ids=str,
+)
+def test_live_gpus_of_equal_slots_change_places_and_no_renaming_moves_fewer(deployment):
+    generator = np.random.default_rng(4)
+    live, names = deployment.live, live_slots(deployment)
+    ends = np.cumsum(live.slots_by_gpu)[:-1]
+    experts = range(deployment.num_experts)
+
+    def draw() -> list[int]:
+        return generator.permutation([*experts, *generator.integers(0, len(experts), live.num_slots - len(experts))]).tolist()
+
+    for _ in range(8):
+        placement, previous = (with_dead(Placement([draw()], len(experts)), deployment) for _ in range(2))
+        new, old = (np.split(m.phy2log[0, names], ends) for m in (placement, previous))
+        orders = [o for o in permutations(range(live.num_gpus)) if all(new[g].size == old[i].size for i, g in enumerate(o))]
+        best = min(sum(moves_by_hand(new[g][None], old[i][None]) for i, g in enumerate(order)) for order in orders)
+        renamed = relabel(placement, previous, deployment)
+        assert moved(renamed, previous, deployment).tolist() == [best]
+        loads = generator.integers(0, 50, (1, len(experts)))
+        assert verify(renamed, loads, deployment) == verify(placement, loads, deployment)
+        kept = adopt_where_better(renamed, previous, loads, deployment)
+        assert verify(kept, loads, deployment) <= verify(previous, loads, deployment)
+        assert (kept.ranks[:, np.setdiff1d(np.arange(deployment.num_slots), names)] == -1).all()
+
+
+def test_what_a_gpu_held_before_it_came_back_is_nothing():
+    deployment, whole = Deployment(3, 6, 3, active=[True, False, True]), Deployment(3, 6, 3)
+    previous = with_dead(Placement([[0, 1, 2, 0]], 3), deployment)
+    placement = Placement([[0, 1, 0, 0, 2, 0]], 3)
+    assert moved(placement, previous, whole).tolist() == [2]
+    assert relabel(placement, previous, whole).phy2log.tolist() == [[0, 1, 0, 0, 2, 0]]

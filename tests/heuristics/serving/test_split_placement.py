@@ -17,7 +17,7 @@ from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, verify
 from eplb_gap.problem.bounds.split_bounds import split_joint_bound
 from eplb_gap.problem.metrics import duplicates
-from eplb_gap.problem.shares import verify_split
+from eplb_gap.problem.validation import verify_split
 
 CLOSE = 1 + Fraction(1, 10**9)
 

@@ -14,7 +14,9 @@ from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.serving import token_split
 from eplb_gap.heuristics.serving.token_split import Flow, _sweep, optimal_split
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError
-from eplb_gap.problem.shares import even_shares, split_bound, verify_shares, verify_split
+from eplb_gap.problem.dead_ranks import with_dead
+from eplb_gap.problem.shares import even_shares, split_bound
+from eplb_gap.problem.validation import verify, verify_split
 
 SHAPES = [(3, 6, 3), (4, 8, 4), (5, 9, 3), (4, 12, 6), (6, 12, 4), (2, 8, 4), (7, 10, 5), (3, 3, 3), (3, 7, 1)]
 CLOSE = Fraction(1, 10**12)
@@ -58,7 +60,7 @@ def test_proof_and_makespan_meet_on_any_map(gpus: int, k: int, seed: int, unit: 
     placement, deployment, rows = Placement([slots], experts), Deployment(experts, gpus * k, gpus), loads[None] * unit
     (makespan,), (bound,) = verify_split(placement, optimal_split(placement, rows, deployment), rows, deployment)
     assert bound <= makespan <= bound * (1 + CLOSE)
-    assert makespan <= verify_shares(placement, even_shares(placement), rows, deployment)[0] * (1 + CLOSE)
+    assert makespan <= verify(placement, rows, deployment, even_shares(placement))[0] * (1 + CLOSE)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
@@ -106,7 +108,8 @@ def test_load_passes_on_along_a_chain() -> None:
 def test_pouring_ends_where_rounding_puts_a_gpu_on_either_side_of_the_level() -> None:
     bases = np.array([44.800000000000004, 22.4, 61.6])
     edges = np.arange(3)
-    flow = Flow(np.array([0, 3]), np.array([56.0]), np.zeros(3, np.int64), edges, np.zeros(3), edges, bases.copy(), bases.copy())
+    owner, gpus = np.zeros(3, np.int64), (bases.copy(), bases.copy(), np.arange(4), edges)
+    flow = Flow(np.array([0, 3]), np.array([56.0]), owner, edges, np.zeros(3), edges, *gpus)
     _sweep.py_func(flow, 1)
     assert flow.flow.tolist() == pytest.approx([16.8, 39.2, 0.0], abs=1e-12)
     assert flow.total.tolist() == pytest.approx([61.6, 61.6, 61.6])
@@ -121,9 +124,35 @@ def test_a_map_that_does_not_belong_to_loads_or_deployment_is_refused() -> None:
     deployment = Deployment(3, 4, 2)
     with pytest.raises(InputError, match=r"loads has shape \(1, 2\)"):
         optimal_split(Placement([[0, 1, 0, 2]], 3), [[1, 2]], deployment)
-    with pytest.raises(InputError, match="4 slots"):
+    with pytest.raises(InputError, match=r"placement has shape \(1, 3\) for 3 experts; \(1, 4\) for 3"):
         optimal_split(Placement([[0, 1, 2]], 3), [[1, 2, 3]], deployment)
-    with pytest.raises(PlacementError, match="names experts 0 to 3"):
+    with pytest.raises(PlacementError, match="layer 0, slot 3: expert 3 does not exist"):
         optimal_split(Placement([[0, 1, 2, 3]], 3), [[1, 2, 3]], deployment)
     with pytest.raises(PlacementError, match="layer 0: expert 2 has no replica"):
         optimal_split(Placement([[0, 1, 1, 0]], 3), [[1, 2, 3]], deployment)
+
+
+def test_gpus_of_unequal_slots_are_split_within_memory() -> None:
+    deployment, loads = Deployment(4, slots_per_gpu=[1, 3, 1]), [[40, 4, 10, 30]]
+    placement = Placement([[0, 1, 2, 3, 0]], 4)
+    split = optimal_split(placement, loads, deployment)
+    # Experts 1, 2 and 3 fill the middle GPU: 44 of the 84 tokens stay there.
+    assert split.critical == [(1,)]
+    assert verify_split(placement, split, loads, deployment) == ([44], [44])
+    assert split.shares[0, [0, 4]].tolist() == pytest.approx([0.5, 0.5])
+
+
+@given(st.data())
+def test_splits_of_any_deployment_meet_their_bounds(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=5))
+    dead = data.draw(st.sets(st.integers(0, len(sizes) - 1), max_size=len(sizes) - 1))
+    left = sum(size for gpu, size in enumerate(sizes) if gpu not in dead)
+    deployment = Deployment(data.draw(st.integers(1, left)), slots_per_gpu=sizes, dead_gpus=dead)
+    generator = np.random.default_rng(data.draw(st.integers(0, 999)))
+    experts = deployment.num_experts
+    rows = [generator.permutation([*range(experts), *generator.integers(0, experts, left - experts)]) for _ in range(2)]
+    placement = with_dead(Placement(rows, experts), deployment)
+    loads = generator.integers(0, 50, (2, experts))
+    split = optimal_split(placement, loads, deployment)
+    for makespan, bound in zip(*verify_split(placement, split, loads, deployment), strict=True):
+        assert bound <= makespan <= bound * (1 + CLOSE)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, certificate
 from eplb_gap.problem.bounds.bounds import mean_bound
 from eplb_gap.problem.formats import MAP_FORMATS, read_map, write_map
-from eplb_gap.problem.uneven_map import UnevenMap
+from eplb_gap.problem.uneven_map import GpuLists
 
 SUFFIXES = {
     "sglang": "json",
@@ -238,7 +238,7 @@ def test_uneven_files_become_uneven_maps(tmp_path: Path) -> None:
             pattern[gpu, layer, experts] = 1
     for path in (stored(tmp_path / "a.json", ascend(EVEN, UNEVEN)), stored(tmp_path / "b.npy", pattern)):
         found = read_map(path, DEPLOYMENT, layer_ids=[3, 4])
-        assert isinstance(found, UnevenMap)
+        assert isinstance(found, GpuLists)
         assert found.experts.tolist() == [[[0, 1, -1], [2, 3, -1], [0, 2, -1]], [[0, 1, 2], [3, -1, -1], [0, 2, -1]]]
         assert found.describe() == "GPUs hold 1 to 3 experts"
 
@@ -290,7 +290,7 @@ def test_an_illegal_map_is_not_written(tmp_path: Path, name: str) -> None:
         ({"format": "vllm", "layer_ids": []}, "layer_ids is []; ascending"),
         ({"format": "vllm", "num_model_layers": 1}, "num_model_layers is 1; at least the placement's 2"),
         ({"format": "vllm", "deployment": Deployment(4, 8, 4)}, "placement has shape (2, 6)"),
-        ({"format": "vllm", "placement": UnevenMap.from_lists([UNEVEN], 4)}, "placement is uneven: GPUs hold 1 to 3 experts"),
+        ({"format": "vllm", "placement": GpuLists.from_lists([UNEVEN], 4)}, "placement is uneven: GPUs hold 1 to 3 experts"),
     ],
 )
 def test_what_does_not_fit_is_not_written(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem import Deployment, Placement, PlacementError
-from eplb_gap.problem.shares import split_bound, verify_split
+from eplb_gap.problem.shares import split_bound
+from eplb_gap.problem.validation import verify_split
 from eplb_gap.solvers.serving.split_lp import lp_split
 
 SHAPES = [

@@ -1,0 +1,281 @@
+"""Deployments of every kind with loads and maps, and the judges of what functions make of them, for test_crossing."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eplb_gap.analysis import calibration, capacity, evaluate, per_step, protocol, protocol_runs, user_program
+from eplb_gap.analysis.windows import split
+from eplb_gap.heuristics import lost_experts, registry
+from eplb_gap.heuristics.moves import relabel
+from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, validation
+from eplb_gap.problem import shares as token_shares
+from eplb_gap.problem.bounds import sample_average as judged_average
+from eplb_gap.problem.bounds.bounds import best_joint_bound
+from eplb_gap.problem.certificate import check as check_certificate
+from eplb_gap.problem.certificate import write as write_certificate
+from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
+from eplb_gap.problem.formats.maps import map_checks, maps
+from eplb_gap.solvers import hierarchical
+from eplb_gap.solvers.engine import Limits
+from eplb_gap.solvers.engines import first_pass, oracle
+from eplb_gap.solvers.serving import sample_average_exact as average_exact
+from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
+
+DEPLOYMENTS = {
+    "flat": Deployment(4, 8, 4),
+    "hierarchical": Deployment(4, 8, 4, 2, 2),
+    "no spare slot": Deployment(4, 4, 2),
+    "one slot per GPU": Deployment(4, 6, 6),
+    "distinct": Deployment(4, 8, 4, duplicates="forbidden"),
+    "unequal": Deployment(4, slots_per_gpu=[1, 3, 2]),
+    "unequal, distinct": Deployment(4, slots_per_gpu=[1, 3, 2], duplicates="forbidden"),
+    "dead": Deployment(4, 8, 4, active=[True, False, True, True]),
+    "dead, distinct": Deployment(4, 8, 4, active=[False, True, True, True], duplicates="forbidden"),
+    "unequal left by dead": Deployment(4, slots_per_gpu=[2, 1, 3, 2], active=[True, True, False, True]),
+    "alike left by dead": Deployment(4, slots_per_gpu=[2, 3, 2], active=[True, False, True]),
+}
+WINDOWS = np.array(
+    [
+        [[40, 4, 10, 30], [0, 0, 0, 0], [7, 7, 7, 7], [50, 0, 0, 0]],
+        [[10, 30, 25, 4], [0, 3, 0, 0], [7, 7, 7, 7], [0, 50, 0, 0]],
+        [[40, 6, 12, 20], [0, 0, 0, 0], [5, 5, 5, 5], [60, 0, 0, 0]],
+    ]
+)
+"""Three windows of four layers: drifting, without load, tied, one-hot."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A deployment with loads, a map planned on other loads, and what calls need beside them."""
+
+    deployment: Deployment
+
+    @property
+    def loads(self) -> np.ndarray:
+        """Loads of the last window."""
+        return WINDOWS[-1]
+
+    @property
+    def tensor(self) -> Any:
+        """The loads as a tensor."""
+        import torch
+
+        return torch.tensor(self.loads)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """A legal map."""
+        return registry.rebalance(WINDOWS[0], self.deployment)
+
+    @cached_property
+    def other(self) -> Placement:
+        """Another one."""
+        return registry.rebalance(WINDOWS[1], self.deployment)
+
+    @property
+    def trace(self) -> LoadTrace:
+        """All windows."""
+        return LoadTrace(WINDOWS)
+
+    @property
+    def folder(self) -> Path:
+        """A new folder."""
+        return Path(tempfile.mkdtemp())
+
+    def legal(self, placement: Placement) -> list[Fraction]:
+        """Judge a map; on dead GPUs it must hold nothing."""
+        found = validation.verify(placement, self.loads, self.deployment)
+        dead = np.setdiff1d(np.arange(self.deployment.num_slots), live_slots(self.deployment))
+        assert (placement.ranks[:, dead] == -1).all()
+        assert sum(found) >= self.loads.sum() / self.deployment.live.num_gpus
+        return found
+
+    def split_well(self, found: token_shares.TokenSplit) -> None:
+        """Judge a split of the map: it meets the bound of its GPUs."""
+        upper, lower = validation.verify_split(self.placement, found, self.loads, self.deployment)
+        assert all(low <= up <= low * (1 + Fraction(1, 10**6)) for up, low in zip(upper, lower, strict=True))
+
+    def raises_gpus(self, loads: np.ndarray) -> None:
+        """Judge loads of GPUs: those of the live ones, with all tokens."""
+        assert loads.shape == (len(self.loads), self.deployment.live.num_gpus)
+        np.testing.assert_allclose(loads.sum(axis=1), self.loads.sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A call and the deployments that it refuses."""
+
+    call: Callable[[Case], Any]
+    refuses: Callable[[Deployment], bool] = lambda deployment: False
+
+
+def unequal(deployment: Deployment) -> bool:
+    """Whether the live GPUs have unequal slots."""
+    return not deployment.live.is_regular
+
+
+def irregular(deployment: Deployment) -> bool:
+    """Whether slots are unequal or GPUs dead."""
+    return not deployment.is_regular
+
+
+def flat(deployment: Deployment) -> bool:
+    """Whether there are no nodes."""
+    return deployment.policy == "global"
+
+
+def nodes(deployment: Deployment) -> bool:
+    """Whether there are nodes."""
+    return deployment.policy == "hierarchical"
+
+
+def same_map(case: Case, placement: Placement) -> None:
+    """Judge a map that was read or written: the map of the case, on the live GPUs."""
+    names = live_slots(case.deployment)
+    by_gpu = [map_checks.experts_by_gpu(one, case.deployment) for one in (placement, case.placement)]
+    assert [[sorted(g) for g in layer] for layer in by_gpu[0]] == [[sorted(g) for g in layer] for layer in by_gpu[1]]
+    assert placement.phy2log[:, names].shape == case.placement.phy2log[:, names].shape
+
+
+def written_and_read(case: Case, name: str) -> None:
+    path = case.folder / "map"
+    maps.write_map(path, case.placement, case.deployment, name, [0, 1, 2, 3], 4)
+    same_map(case, maps.read_map(path, case.deployment, name, [0, 1, 2, 3]))
+
+
+def certificate(case: Case) -> None:
+    bounds = [best_joint_bound(Instance.of_layer(row, case.deployment)) for row in case.loads]
+    path = case.folder / "certificate.json"
+    write_certificate(path, case.loads, case.deployment, case.placement, bounds)
+    assert check_certificate(path).upper == case.legal(case.placement)
+
+
+def solved(case: Case, solution: Any) -> None:
+    assert case.legal(solution.placement) == solution.upper
+    assert all(low <= up for low, up in zip(solution.lower, solution.upper, strict=True))
+
+
+def between(case: Case, value: Fraction, bound: Fraction) -> None:
+    oracle = average_oracle.least_sample_average(WINDOWS[:, 0], case.deployment)
+    assert bound <= oracle <= value
+
+
+def bounded_average(case: Case) -> None:
+    bound = judged_average.sample_average_bound(WINDOWS[:, 0], case.deployment).value
+    between(case, judged_average.sample_average_makespan(case.placement, WINDOWS, case.deployment)[0], bound)
+
+
+def solved_average(case: Case, method: str) -> None:
+    found = average_exact.solve_sample_average(WINDOWS[:, :1], case.deployment, method, 20.0)
+    between(case, found.upper[0], found.lower[0])
+    assert found.upper[0] == average_oracle.least_sample_average(WINDOWS[:, 0], case.deployment)
+
+
+def only_moves(case: Case, placement: Placement) -> None:
+    """Judge a map made of another: legal, and only what moves has changed its slot."""
+    case.legal(placement)
+    names = live_slots(case.deployment)
+    changed = (placement.phy2log != case.other.phy2log)[:, names].sum(axis=1)
+    assert (changed == relabel.moved(placement, case.other, case.deployment)).all()
+
+
+def kept(case: Case) -> None:
+    kept = relabel.keep_slots(case.placement.phy2log, case.other.phy2log, case.deployment)
+    case.legal(with_dead(without_dead(Placement(kept, 4), case.deployment), case.deployment))
+
+
+def recovered(case: Case) -> None:
+    """Every slot of the dead GPUs gets the hottest expert, and the others forget it."""
+    slots = np.array([1, 2, 3] * 4)[: case.deployment.num_slots]
+    previous = Placement([slots], 4)
+    lost = lost_experts.lost_experts(previous, case.deployment)
+    assert lost == ([[0]] if case.deployment.dead_gpus else [[]])
+    maps_left = lost_experts.with_lost_experts(case.loads[:1].astype(float), previous, case.deployment, lost)
+    assert (maps_left == 0).sum() == len(lost[0])
+
+
+def evaluated(case: Case, placed: Any) -> None:
+    windows = split(case.trace)
+    bounds = evaluate.certified_bounds(windows, case.deployment)
+    found = evaluate.evaluate("map", placed, windows, case.deployment, bounds, case.other)
+    assert found.serving.makespans == case.legal(placed)
+    assert not found.note
+    assert all(gap >= 0 for score in (found.planning, found.serving) for gap in score.gaps)
+    assert 0 < found.serving.balancedness_gpu <= 1
+
+
+def explained(case: Case, function: Callable[..., Any]) -> None:
+    found = function(split(case.trace), case.deployment, case.placement, "map", "fast")
+    assert found.levels[0].upper == evaluate.mean_loads(case.loads, case.deployment)
+    assert found.levels[-1].upper == case.legal(case.placement)
+    assert sum(found.steps().values()) == found.excess()
+
+
+def calibrated(case: Case) -> None:
+    wanted = (calibration.DEFAULT, calibration.DEEPSEEK)
+    tried = [one for one in calibration.candidates() if one.name in wanted]
+    found = calibration.calibrate(WINDOWS, case.deployment, tried)
+    assert found.chosen.name in wanted
+    assert all(gap >= 0 for one in tried for gap in one.gaps)
+
+
+def sized(case: Case) -> None:
+    found = capacity.capacity(case.trace, case.deployment, 0.5, case.deployment.live.num_slots, seconds=2.0)
+    assert found.num_gpus == case.deployment.live.num_gpus
+    assert all(0 < step.reached <= step.limit <= 1 for step in found.steps)
+
+
+def scored(case: Case) -> None:
+    program = protocol.timed(registry.METHODS["fast"], case.deployment)
+    case.legal(program(case.loads).placement)
+    assert protocol.score("gpu", WINDOWS, case.deployment, program).legal
+
+
+def all_scored(case: Case) -> None:
+    (found,) = protocol_runs.score_all("gpu", WINDOWS, case.deployment, ["fast"], 5.0).values()
+    assert found.legal or (unequal(case.deployment) and found.status.startswith("failed"))
+
+
+def stepped(case: Case) -> None:
+    found = per_step.per_step(case.placement, WINDOWS, case.deployment)
+    assert (found.by_step <= 1 + 1e-12).all()
+    assert found.of_window == metrics.balancedness_gpu(case.placement, WINDOWS.sum(axis=0), case.deployment)
+
+
+def searched(case: Case) -> None:
+    findings = hierarchical.search_layer(
+        case.loads[0], case.deployment, oracle.search, Limits(time.monotonic() + 5), None, lambda: None
+    )
+    maps_found = [Placement([found], 4) for found in findings if isinstance(found, tuple)]
+    assert validation.verify(maps_found[-1], case.loads[:1], case.deployment)
+
+
+def first_passes(case: Case) -> None:
+    for row in case.loads:
+        found = first_pass.first_pass(row, case.deployment, 0.0, 0.02, 0)
+        assert found is not None
+        if found.slots is not None:
+            assert validation.verify(Placement([found.slots], 4), [row], case.deployment)[0] >= found.bound.value
+
+
+def program_file(case: Case) -> user_program.UserProgram:
+    path = case.folder / "program.py"
+    path.write_text("")
+    return user_program.UserProgram(path, case.deployment)
+
+
+def judged(case: Case) -> None:
+    even = token_shares.even_shares(case.placement, case.deployment)
+    plain = validation.verify(case.placement, case.loads, case.deployment)
+    assert validation.verify(case.placement, case.loads, case.deployment, even) == plain
+    assert validation.makespans(case.placement, case.loads, case.deployment, even) == plain

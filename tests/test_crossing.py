@@ -1,0 +1,315 @@
+"""Every public function that takes a deployment, every heuristic and every engine, on every kind of deployment.
+
+What comes out is judged, or one InputError or PlacementError says that it cannot be; nothing else is raised and no dead GPU is
+used. A function that is not in the table fails here: it must be entered, with how it is called and what it may refuse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from crossing import (
+    DEPLOYMENTS,
+    WINDOWS,
+    Case,
+    Entry,
+    all_scored,
+    bounded_average,
+    calibrated,
+    certificate,
+    evaluated,
+    explained,
+    first_passes,
+    flat,
+    irregular,
+    judged,
+    kept,
+    only_moves,
+    program_file,
+    recovered,
+    same_map,
+    scored,
+    searched,
+    sized,
+    solved,
+    solved_average,
+    stepped,
+    unequal,
+    written_and_read,
+)
+
+from eplb_gap import heuristics, problem, solvers
+from eplb_gap.analysis import calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program
+from eplb_gap.heuristics import lost_experts, methods, plugins, registry
+from eplb_gap.heuristics.config import PipelineConfig
+from eplb_gap.heuristics.moves import migration, relabel
+from eplb_gap.heuristics.planner import fast, uneven
+from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
+from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
+from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, validation
+from eplb_gap.problem.bounds import sample_average as averages
+from eplb_gap.problem.certificate import write as write_certificate
+from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
+from eplb_gap.problem.formats.maps import (
+    certificate_map,
+    map_checks,
+    maps,
+    omni_placement,
+    phy2log,
+    sglang_location,
+    tensorrt_llm_balancer,
+    vllm_ascend_map,
+    vllm_expert_map,
+)
+from eplb_gap.solvers import auto, facade, hierarchical
+from eplb_gap.solvers.engines import first_pass
+from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
+from eplb_gap.solvers.serving import sample_average_exact as average_exact
+from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
+
+ANALYSES = (calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
+
+
+def no_gpu_2(deployment: Deployment) -> bool:
+    """Whether GPU 2 is dead or does not exist."""
+    return deployment.num_gpus < 3 or not deployment.active[2]
+
+
+def illegal(deployment: Deployment) -> bool:
+    """Whether a published program refuses, or makes duplicates that are forbidden."""
+    return irregular(deployment) or deployment.duplicates == "forbidden"
+
+
+def tables(x: Case) -> list[list[int]]:
+    """Return the map of a case as lists."""
+    return x.placement.phy2log.tolist()
+
+
+def even(x: Case) -> np.ndarray:
+    """Return even shares of the map of a case."""
+    return shares.even_shares(x.placement, x.deployment)
+
+
+def split_found(x: Case) -> None:
+    x.split_well(token_split.optimal_split(x.placement, x.loads, x.deployment))
+
+
+def all_legal(x: Case) -> None:
+    assert validation.legal_layers(x.placement, x.deployment).all()
+
+
+ROW = [0, 1, 2, 3]
+KERNEL = {
+    validation.verify: Entry(judged),
+    validation.makespans: Entry(judged),
+    shares.even_shares: Entry(judged),
+    validation.check: Entry(lambda x: validation.check(x.placement, x.deployment)),
+    validation.legal_layers: Entry(all_legal),
+    validation.verify_split: Entry(split_found),
+    shares.split_bound: Entry(lambda x: shares.split_bound(x.placement.phy2log[0], x.loads[0], x.deployment, [2]), no_gpu_2),
+    shares.gpu_loads_with_shares: Entry(
+        lambda x: x.raises_gpus(shares.gpu_loads_with_shares(x.placement, even(x), x.loads, x.deployment))
+    ),
+    shares.balancedness_with_shares: Entry(
+        lambda x: shares.balancedness_with_shares(x.placement, even(x), x.loads, x.deployment)
+    ),
+    write_certificate: Entry(certificate),
+    live_slots: Entry(lambda x: live_slots(x.deployment)),
+    without_dead: Entry(lambda x: validation.check(without_dead(x.placement, x.deployment), x.deployment.live)),
+    with_dead: Entry(lambda x: x.legal(with_dead(without_dead(x.placement, x.deployment), x.deployment))),
+    Instance.of_layer: Entry(lambda x: Instance.of_layer(x.loads[0], x.deployment)),
+    Instance.of_node: Entry(lambda x: Instance.of_node(x.loads[0], x.deployment), irregular),
+    metrics.gpu_loads: Entry(lambda x: x.raises_gpus(metrics.gpu_loads(x.placement, x.loads, x.deployment))),
+    metrics.live_map: Entry(lambda x: metrics.live_map(x.placement, x.deployment)),
+    metrics.balancedness_gpu: Entry(lambda x: metrics.balancedness_gpu(x.placement, x.loads, x.deployment)),
+    metrics.imbalance: Entry(lambda x: metrics.imbalance(x.placement, x.loads, x.deployment)),
+    metrics.duplicates: Entry(lambda x: metrics.duplicates(x.placement, x.deployment)),
+    averages.sample_average_makespan: Entry(bounded_average),
+    averages.sample_average_bound: Entry(bounded_average),
+    averages.groups_value: Entry(lambda x: averages.groups_value(WINDOWS[:, 0], x.deployment, [Fraction(0)] * 3)),
+    averages.ascend_shares: Entry(lambda x: averages.ascend_shares(WINDOWS[:, 0], x.deployment)),
+}
+FORMATS = {
+    maps.read_map: Entry(lambda x: written_and_read(x, "phy2log-npy")),
+    maps.write_map: Entry(lambda x: written_and_read(x, "phy2log-json")),
+    certificate_map.read: Entry(
+        lambda x: certificate_map.read({"schema": "", "deployment": {}, "phy2log": tables(x)}, "", x.deployment, None)
+    ),
+    map_checks.expert_list: Entry(lambda x: map_checks.expert_list(ROW, "", x.deployment)),
+    map_checks.slot_row: Entry(lambda x: map_checks.slot_row(tables(x)[0], "", x.deployment)),
+    map_checks.slot_table: Entry(lambda x: map_checks.slot_table(tables(x), "", x.deployment)),
+    map_checks.slot_array: Entry(lambda x: map_checks.slot_array(x.placement.phy2log, "", x.deployment)),
+    map_checks.gpu_map: Entry(
+        lambda x: same_map(x, map_checks.gpu_map(map_checks.experts_by_gpu(x.placement, x.deployment), "", x.deployment))
+    ),
+    map_checks.experts_by_gpu: Entry(lambda x: map_checks.experts_by_gpu(x.placement, x.deployment)),
+    phy2log.read_array: Entry(lambda x: same_map(x, phy2log.read_array(x.placement.phy2log, "", x.deployment, ROW))),
+    phy2log.read_lists: Entry(lambda x: same_map(x, phy2log.read_lists(tables(x), "", x.deployment, ROW))),
+    phy2log.render_array: Entry(lambda x: written_and_read(x, "phy2log-npy")),
+    phy2log.render_lists: Entry(lambda x: written_and_read(x, "phy2log-json")),
+    vllm_expert_map.read: Entry(lambda x: same_map(x, vllm_expert_map.read(tables(x), "", x.deployment, ROW))),
+    **dict.fromkeys((omni_placement.read, omni_placement.render), Entry(lambda x: written_and_read(x, "omni"))),
+    vllm_expert_map.render: Entry(lambda x: written_and_read(x, "vllm")),
+    **dict.fromkeys((sglang_location.read, sglang_location.render), Entry(lambda x: written_and_read(x, "sglang"))),
+    **dict.fromkeys(
+        (tensorrt_llm_balancer.read, tensorrt_llm_balancer.render), Entry(lambda x: written_and_read(x, "tensorrt-llm"))
+    ),
+    **dict.fromkeys((vllm_ascend_map.read, vllm_ascend_map.render), Entry(lambda x: written_and_read(x, "vllm-ascend"))),
+}
+HEURISTICS = {
+    registry.rebalance: Entry(lambda x: x.legal(registry.rebalance(x.loads, x.deployment))),
+    fast.plan: Entry(lambda x: x.legal(fast.plan(x.loads, x.deployment)), unequal),
+    fast.checked_weight: Entry(lambda x: fast.checked_weight(x.loads, x.deployment)),
+    uneven.plan: Entry(lambda x: x.legal(uneven.plan(x.loads, x.deployment)), lambda d: not flat(d)),
+    forecast.choose: Entry(lambda x: forecast.choose(WINDOWS, x.deployment)),
+    sample_average.plan: Entry(lambda x: x.legal(sample_average.plan(WINDOWS, x.deployment)), unequal),
+    split_placement.plan: Entry(lambda x: x.legal(split_placement.plan(x.loads, x.deployment)), unequal),
+    token_split.optimal_split: Entry(split_found),
+    evolved_programs.gepa: Entry(
+        lambda x: x.legal(evolved_programs.gepa(x.loads, x.deployment)), lambda d: illegal(d) or not flat(d)
+    ),
+    methods.run_config: Entry(lambda x: x.legal(methods.run_config(PipelineConfig(), x.loads, x.deployment)), illegal),
+    pipeline.run: Entry(lambda x: pipeline.run(PipelineConfig(), x.tensor, x.deployment), irregular),
+    methods.run_by_layer: Entry(lambda x: methods.run_by_layer(tensorrt_llm.plan_layer, x.loads, x.deployment), irregular),
+    peers.tensorrt_llm: Entry(lambda x: peers.tensorrt_llm(x.loads, x.deployment), irregular),
+    peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
+    peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
+    plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other)), unequal),
+    migration.replan: Entry(lambda x: only_moves(x, migration.replan(x.loads, x.deployment, x.other, total_moves=3))),
+    migration.front: Entry(lambda x: migration.front(x.loads, x.deployment, x.other)),
+    lost_experts.lost_experts: Entry(recovered),
+    lost_experts.with_lost_experts: Entry(recovered),
+    relabel.moved: Entry(lambda x: only_moves(x, relabel.relabel(x.placement, x.other, x.deployment))),
+    relabel.relabel: Entry(lambda x: only_moves(x, relabel.relabel(x.placement, x.other, x.deployment))),
+    relabel.adopt_where_better: Entry(lambda x: x.legal(relabel.adopt_where_better(x.placement, x.other, x.loads, x.deployment))),
+    relabel.keep_slots: Entry(kept),
+}
+SOLVERS = {
+    facade.solve: Entry(lambda x: solved(x, facade.solve(x.loads, x.deployment, initial=x.placement))),
+    auto.rests_on_the_mean: Entry(lambda x: auto.rests_on_the_mean(x.deployment)),
+    budgets.slot_curves: Entry(
+        lambda x: x.legal(budgets.slot_curves(x.loads, x.deployment, [x.deployment.num_slots]).placements[0]),
+        lambda d: bool(d.unequal_slots),
+    ),
+    first_pass.first_pass: Entry(first_passes, irregular),
+    fixed_counts.best_assignment: Entry(
+        lambda x: x.legal(fixed_counts.best_assignment(x.placement, x.loads, x.deployment).placement)
+    ),
+    hierarchical.NodeProblems: Entry(lambda x: hierarchical.NodeProblems(x.loads[0], x.deployment), irregular),
+    hierarchical.search_layer: Entry(searched, irregular),
+    average_exact.solve_sample_average: Entry(lambda x: [solved_average(x, method) for method in average_exact.MODELS]),
+    average_oracle.least_sample_average: Entry(bounded_average),
+    split_lp.lp_split: Entry(lambda x: x.split_well(split_lp.lp_split(x.placement, x.loads, x.deployment))),
+}
+JUDGING = {
+    evaluate.certified_bounds: Entry(lambda x: evaluated(x, x.placement)),
+    evaluate.evaluate: Entry(lambda x: evaluated(x, x.placement)),
+    evaluate.mean_loads: Entry(lambda x: evaluate.mean_loads(x.loads, x.deployment)),
+    explain.explain: Entry(lambda x: explained(x, explain.explain), unequal),
+    explain.decompose: Entry(lambda x: explained(x, explain.decompose), unequal),
+    calibration.calibrate: Entry(calibrated, unequal),
+    capacity.capacity: Entry(sized, unequal),
+    capacity.slot_options: Entry(lambda x: capacity.slot_options(x.deployment, 12)),
+    protocol.timed: Entry(scored, unequal),
+    protocol.score: Entry(scored, unequal),
+    protocol_runs.score_all: Entry(all_scored),
+    per_step.per_step: Entry(stepped),
+    user_program.UserProgram: Entry(program_file, unequal),
+}
+ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING}
+
+
+def modules() -> Iterator[ModuleType]:
+    """Yield every module of the three lower rooms and the analyses."""
+    for room in (problem, heuristics, solvers):
+        for found in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+            yield importlib.import_module(found.name)
+    yield from ANALYSES
+
+
+def takes_a_deployment(function: Callable[..., Any]) -> bool:
+    """Return whether a parameter is one."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of the standard library's own
+        return False
+    return any(
+        "Deployment" in str(parameter.annotation) and "Callable" not in str(parameter.annotation) for parameter in parameters
+    )
+
+
+def public_functions() -> Iterator[Callable[..., Any]]:
+    """Yield public functions, classes that are no records, and methods of public classes that take a deployment."""
+    for module in modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != module.__name__ or not callable(value):
+                continue
+            if inspect.isclass(value):
+                own = [getattr(value, method) for method in vars(value) if not method.startswith("_")]
+                yield from (method for method in own if callable(method) and takes_a_deployment(method))
+                if dataclasses.is_dataclass(value):
+                    continue
+            if takes_a_deployment(value):
+                yield value
+
+
+def test_every_public_function_that_takes_a_deployment_is_in_the_table() -> None:
+    found = list(public_functions())
+    assert len(found) > 80
+    assert {f"{f.__module__}.{f.__qualname__}" for f in found} == {f"{f.__module__}.{f.__qualname__}" for f in ENTRIES}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+@pytest.mark.parametrize("function", ENTRIES, ids=lambda f: f"{f.__module__}.{f.__qualname__}")
+def test_a_judged_result_or_one_error(function: Callable[..., Any], name: str) -> None:
+    case, entry = Case(DEPLOYMENTS[name]), ENTRIES[function]
+    if entry.refuses(case.deployment):
+        with pytest.raises((InputError, PlacementError)):
+            entry.call(case)
+    else:
+        entry.call(case)
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+@pytest.mark.parametrize("method", heuristics.METHODS)
+def test_every_heuristic_plans_legally_or_refuses(method: str, name: str) -> None:
+    case = Case(DEPLOYMENTS[name])
+    try:
+        planned = registry.rebalance(case.loads, case.deployment, method)
+    except InputError:
+        assert not flat(case.deployment) or unequal(case.deployment) or method == "vllm-ascend"
+        return
+    try:
+        case.legal(planned)
+    except PlacementError as error:
+        assert "duplicates are forbidden" in str(error)
+
+
+@pytest.mark.parametrize("name", [name for name, deployment in DEPLOYMENTS.items() if irregular(deployment)])
+@pytest.mark.parametrize("method", heuristics.METHODS)
+def test_a_heuristic_called_by_itself_uses_no_dead_gpu(method: str, name: str) -> None:
+    case = Case(DEPLOYMENTS[name])
+    try:
+        planned = heuristics.METHODS[method](case.loads, case.deployment)
+    except InputError:
+        return
+    assert (planned.phy2log == registry.rebalance(case.loads, case.deployment, method).phy2log).all()
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+@pytest.mark.parametrize("method", solvers.METHODS)
+def test_every_engine_solves_or_refuses(method: str, name: str) -> None:
+    case = Case(DEPLOYMENTS[name])
+    try:
+        solved(case, solvers.solve(case.loads, case.deployment, method, time_limit=2.0))
+    except InputError as error:
+        assert "slots" in str(error)
