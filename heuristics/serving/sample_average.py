@@ -19,7 +19,8 @@ from eplb_gap.heuristics.kernels.refinement import holds
 from eplb_gap.heuristics.planner.replicate_lpt import kernel
 from eplb_gap.heuristics.serving.window_descent import apply_exchange, descend, new_scratch, replace
 from eplb_gap.heuristics.serving.window_packing import WindowPacking, fold_groups, rank_partitions, refresh, start
-from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS, num_partitions, partitions
+from eplb_gap.problem.bounds.partition import num_partitions, partitions
+from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement

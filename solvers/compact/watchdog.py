@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import num_assignment_variables
-from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import Finding, Incumbent, Limits, Search
 
 GRACE_SECONDS = 0.5
 """What a solver may take beyond its deadline to hand over what it has."""
@@ -30,8 +30,8 @@ LARGEST_MODEL = 1_000_000
 _ENDED = object()
 
 
-def watched(engine: Engine) -> Engine:
-    """Return the engine of a compact model, run in a process of its own where the model is large, not at all where it is huge."""
+def watched(engine: Search) -> Search:
+    """Return the search of a compact model, run in a process of its own where the model is large, not at all where it is huge."""
 
     def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
         size = num_assignment_variables(instance, incumbent.upper)
@@ -44,12 +44,12 @@ def watched(engine: Engine) -> Engine:
     return search
 
 
-def search_in_process(engine: Engine, instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+def search_in_process(engine: Search, instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
     """Yield what an engine finds in a process of its own; the process never outlives the deadline or this generator.
 
     Parameters
     ----------
-    engine : Engine
+    engine : Search
         A function of a module, so that the other process can import it.
     instance : Instance
     incumbent : Incumbent
