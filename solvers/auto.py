@@ -8,8 +8,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact import cpsat
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
-from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
-from eplb_gap.solvers.engines import repartition as splitting
+from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
 
 MAX_ENUMERATED_SLOTS = 9
 MAX_COVERED_SLOTS = 32
@@ -36,7 +35,7 @@ def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
         return ()
     if num_slots <= MAX_ENUMERATED_SLOTS:
         return (oracle.ENGINE,)
-    usual = {2: pairing.ENGINE, 3: patterns.ENGINE, 4: patterns.ENGINE}.get(slots_per_gpu, splitting.ENGINE)
+    usual = {2: pairing.ENGINE, 3: patterns.ENGINE, 4: patterns.ENGINE}.get(slots_per_gpu, repartition.ENGINE)
     if num_slots <= MAX_COVERED_SLOTS:
         return exact_cover.ENGINE, usual
     if usual is patterns.ENGINE and num_slots <= MAX_COVERED_LAST_SLOTS:
@@ -63,7 +62,7 @@ def rests_on_the_mean(deployment: Deployment) -> bool:
     """Whether the mean bounds the nodes tightly, so that counts and re-partitions alone are expected to close the gap."""
     if len(set(deployment.slots_by_gpu)) > 1:
         return False
-    return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (splitting.ENGINE,)
+    return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (repartition.ENGINE,)
 
 
 def search_nothing(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:

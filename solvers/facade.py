@@ -21,8 +21,7 @@ from eplb_gap.solvers import auto
 from eplb_gap.solvers.compact import cpsat, milp
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
-from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
-from eplb_gap.solvers.engines import repartition as splitting
+from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import compile_kernels, first_pass
 from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
@@ -39,7 +38,7 @@ ENGINES: dict[str, Engine] = {
         exact_cover.ENGINE,
         pairing.ENGINE,
         patterns.ENGINE,
-        splitting.ENGINE,
+        repartition.ENGINE,
     )
 }
 """The records of all engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""

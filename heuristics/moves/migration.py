@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
-from eplb_gap.heuristics.moves.move_budget import allocate
-from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, relabel, shares
+from eplb_gap.heuristics.moves.move_budget import divide_moves
+from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, normalised, relabel
 from eplb_gap.heuristics.moves.sticky_search import sticky_path
 from eplb_gap.heuristics.planner.fast import plan
 from eplb_gap.problem.deployment import Deployment
@@ -80,7 +80,7 @@ def replan(
         points = [front.moves.size - 1 for front in fronts]
     else:
         costs = [front.makespans * unit for front, unit in zip(fronts, units, strict=True)]
-        points = allocate([front.moves for front in fronts], costs, total)
+        points = divide_moves([front.moves for front in fronts], costs, total)
     rows = np.stack([front.maps[point] for front, point in zip(fronts, points, strict=True)])
     k = deployment.slots_per_gpu
     kept = keep_slots(rows.reshape(-1, k), previous.phy2log.reshape(-1, k))
@@ -163,7 +163,7 @@ def _search(loads: Any, deployment: Deployment, previous: Placement, limits: np.
             f"previous has {previous.num_slots} slots and {previous.num_experts} experts; the deployment has {expected[0]} and "
             f"{expected[1]}"
         )
-    weight = shares(loads, (previous.num_layers, previous.num_experts))
+    weight = normalised(loads, (previous.num_layers, previous.num_experts))
     try:
         verify(previous, np.zeros(weight.shape, dtype=np.int64), deployment)
     except PlacementError as error:

@@ -104,7 +104,7 @@ def adopt_where_better(
     # Layer by layer one unit for all windows: they weigh as much as they have load.
     windows, layers = history.reshape(-1, *history.shape[-2:]), placement.num_layers
     columns = np.moveaxis(windows, 0, 1).reshape(windows.shape[1], -1)
-    units = shares(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
+    units = normalised(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
     legal = _legal_layers(previous, deployment)
     base = np.where(legal[:, None], previous.phy2log, placement.phy2log)
     old = _mean_makespans(Placement(base, placement.num_experts), units, deployment)
@@ -184,7 +184,7 @@ def _legal_layers(placement: Placement, deployment: Deployment) -> np.ndarray:
     return legal
 
 
-def shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
+def normalised(loads: Any, expected: tuple[int, int]) -> np.ndarray:
     """Return checked loads in units of the layer's largest, so that no sum overflows; float64 [layers, experts]."""
     weight = np.asarray(loads, dtype=np.float64)
     if weight.shape != expected:

@@ -8,7 +8,7 @@ the ring, and LPT deals the rest.
 
 Finding a map whose best split is smallest is bin packing with splittable items and at most k parts per bin, which is hard for
 every k >= 2 (Chung, Graham, Mao and Varghese, 2006; Epstein and van Stee, 2012). Where few slots make the ring miss the bound
-(the mean, or Adams' largest replica: no replica takes more than the makespan, see :mod:`eplb_gap.problem.bounds.split_bounds`), two more maps
+(the mean, or Adams' largest replica: no replica takes more than the makespan), two more maps
 are tried, that of :mod:`eplb_gap.heuristics.planner.fast` and a sliding window that fills GPU after GPU and cuts the last expert, and the best is
 improved by exchanges and replaced replicas around the GPUs that bound it. With one slot per GPU nothing is gained: Adams' counts
 with even shares are optimal.
