@@ -1,8 +1,4 @@
-"""A process of its own for solvers that can overrun their time limit: it hands over findings and is killed at the deadline.
-
-The process is started anew rather than forked or spawned by :mod:`multiprocessing`: native solvers keep threads that do not
-survive a fork, and a spawned process would run the user's script again.
-"""
+"""A process of its own for solvers that can overrun their time limit: it hands over findings and is killed at the deadline."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
+from eplb_gap.problem import child
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import num_assignment_variables
 from eplb_gap.solvers.engine import Finding, Incumbent, Limits, Search
@@ -60,15 +56,8 @@ def search_in_process(engine: Search, instance: Instance, incumbent: Incumbent, 
     Exception
         Whatever the engine raises.
     """
-    folder = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-    worker = subprocess.Popen(
-        [sys.executable, "-c", "from eplb_gap.solvers.compact.watchdog import serve; serve()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,  # Ctrl-C is this process's to handle
-    )
+    program = "from eplb_gap.solvers.compact.watchdog import serve; serve()"
+    worker = child.start(["-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert worker.stdin is not None and worker.stdout is not None  # both are pipes
     messages: queue.Queue[Any] = queue.Queue()
     reader = threading.Thread(target=_read, args=(worker.stdout, messages), daemon=True)
@@ -88,8 +77,7 @@ def search_in_process(engine: Search, instance: Instance, incumbent: Incumbent, 
                 raise message
             yield message
     finally:
-        worker.kill()
-        worker.wait()
+        child.end(worker)
         reader.join()  # the end of the process is the end of its stream
         worker.stdout.close()
 
