@@ -2,7 +2,8 @@
 
 Two answers, for two questions. *Planning*: on the window that is planned on, solver and bounds say whether any map with so many
 slots reaches the target. *Serving*: maps planned on one window by the default heuristic and served on the next, mean over all
-pairs of windows; more slots do not help against loads that change.
+pairs of windows; more slots do not help against loads that change. A *budget* of slots for all layers together is divided over
+them so that the planning window is served best: hot layers gain more by replicas than even ones.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from typing import Any
 
-from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
+from eplb_gap.solvers.serving.budgets import SlotCurves, plan_budget, slot_curves
 
 PLANNING_GAP = 1e-3
 """The solver stops within it: a target in so narrow a band may stay open."""
@@ -50,6 +52,29 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Division:
+    """A budget of slots divided over the layers.
+
+    Parameters
+    ----------
+    budget : int
+        Slots of all layers together.
+    slots : list of int [layers]
+        Slots of every layer.
+    reached, limit : float
+        GPU balancedness of all layers on the planning window with the maps found, and what no division of the budget exceeds.
+    alike : float
+        GPU balancedness with the same slots on all layers, within the budget.
+    """
+
+    budget: int
+    slots: list[int]
+    reached: float
+    limit: float
+    alike: float
+
+
+@dataclass(frozen=True)
 class Capacity:
     """Result of :func:`capacity`.
 
@@ -61,6 +86,8 @@ class Capacity:
     num_gpus, num_experts, num_layers : int
     steps : list of Step
         Ascending slots, a multiple of the GPUs each.
+    division : Division or None
+        How a budget of slots is divided over the layers, if one was given.
     """
 
     target: float
@@ -69,6 +96,7 @@ class Capacity:
     num_experts: int
     num_layers: int
     steps: list[Step]
+    division: Division | None = None
 
     @property
     def planning(self) -> Step | None:
@@ -96,6 +124,7 @@ def capacity(
     window: int | None = None,
     method: str = "auto",
     seconds: float = 10.0,
+    budget: int | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Capacity:
     """Measure all numbers of slots, from the fewest that hold every expert upwards.
@@ -115,6 +144,8 @@ def capacity(
         Solver of the planning window, a key of :data:`solvers.METHODS`.
     seconds : float, default 10
         Solver's time limit for one number of slots.
+    budget : int, optional
+        Slots of all layers together, to be divided over them.
     tick : callable, optional
         Called with (what, done, total) before every number of slots.
 
@@ -134,17 +165,28 @@ def capacity(
     chosen = max(windows - 2, 0) if window is None else window
     loads = trace.window(chosen)
     options = slot_options(deployment, 2 * experts if most_slots is None else most_slots)
+    if budget is not None and budget < layers * options[0]:
+        raise InputError(f"budget is {budget} slots; {layers} layers of at least {options[0]} need {layers * options[0]}")
+    curves = slot_curves(loads, deployment, options, method, PLANNING_GAP, seconds * len(options), tick)
+    perfect = int(loads.sum()) / deployment.num_gpus
     steps = []
     for number, slots in enumerate(options):
-        tick(f"{slots} slots", number, len(options))
-        shape = replace(deployment, num_slots=slots)
-        solution = solvers.solve(loads, shape, method, PLANNING_GAP, seconds)
-        perfect = int(loads.sum()) / shape.num_gpus
-        upper, lower = float(sum(solution.upper)), float(sum(solution.lower))
-        reached, limit = (perfect / upper, min(perfect / lower, 1.0)) if upper else (1.0, 1.0)
+        reached, limit = _balancedness(perfect, *(sum(curve[number] for curve in side) for side in (curves.upper, curves.lower)))
         verdict = "reached" if reached >= target else "unreachable" if limit < target else "open"
-        steps.append(Step(slots, reached, limit, _serving(trace, shape), verdict))
-    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps)
+        steps.append(Step(slots, reached, limit, _serving(trace, replace(deployment, num_slots=slots)), verdict))
+    division = None if budget is None else _divided(curves, budget, perfect, steps)
+    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, division)
+
+
+def _balancedness(perfect: float, upper: Fraction | int, lower: Fraction | int) -> tuple[float, float]:
+    """Return the balancedness of sums of makespans, and what their bounds leave."""
+    return (perfect / float(upper), min(perfect / float(lower), 1.0)) if upper else (1.0, 1.0)
+
+
+def _divided(curves: SlotCurves, budget: int, perfect: float, steps: list[Step]) -> Division:
+    plan = plan_budget(curves, budget)
+    alike = max(step.reached for step in steps if step.slots * len(plan.slots) <= budget)
+    return Division(budget, plan.slots, *_balancedness(perfect, plan.upper, plan.lower), alike)
 
 
 def slot_options(deployment: Deployment, most: int) -> list[int]:
@@ -202,6 +244,8 @@ def report(result: Capacity) -> str:
         _planning_verdict(result),
         _serving_verdict(result),
     ]
+    if result.division is not None:
+        lines += _division_report(result.division)
     return "\n".join(lines)
 
 
@@ -225,6 +269,16 @@ def _serving_verdict(result: Capacity) -> str:
         return f"Serving: {found.slots} slots reach it on average."
     best = max(result.steps, key=lambda step: step.serving or 0.0)
     return f"Serving: no step reaches it; the best is {best.serving:.4f} with {best.slots} slots."
+
+
+def _division_report(found: Division) -> list[str]:
+    counts = {slots: [layer for layer, chosen in enumerate(found.slots) if chosen == slots] for slots in sorted(set(found.slots))}
+    return [
+        f"Budget: {sum(found.slots)} of {found.budget} slots over {len(found.slots)} layers reach {found.reached:.4f} on the "
+        f"planning window; {found.alike:.4f} with the same slots on all layers; no division of them exceeds {found.limit:.4f} "
+        "(proven).",
+        *(f"  {slots} slots: layers {', '.join(map(str, layers))}" for slots, layers in counts.items()),
+    ]
 
 
 def as_dict(result: Capacity) -> dict[str, Any]:

@@ -10,15 +10,12 @@ This is no sandbox. The process can read what its user can read; a program that 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.machinery
 import importlib.util
 import json
 import math
 import os
-import resource
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -32,10 +29,10 @@ from typing import Any, BinaryIO, NoReturn, Self
 import numpy as np
 
 from eplb_gap.analysis.protocol import Answer
+from eplb_gap.problem import child
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
-from eplb_gap.problem.package import package_folder
 from eplb_gap.problem.placement import Placement
 
 FUNCTION = "rebalance_experts"
@@ -48,7 +45,6 @@ MAX_HEAD_BYTES = 1 << 16
 MAX_MESSAGE = 300
 END_SECONDS = 2.0
 """How long a process that has closed its pipe may take to end before it is killed."""
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 LENGTH = struct.Struct(">I")
 
 
@@ -126,16 +122,14 @@ class UserProgram:
                 self._live.num_gpus,
             ],
         }
-        search = os.pathsep.join(filter(None, (package_folder(), os.environ.get("PYTHONPATH"))))
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-B", "-m", "eplb_gap.analysis.user_program", json.dumps(settings)],
+            self._process = child.start(
+                ["-P", "-B", "-m", "eplb_gap.analysis.user_program", json.dumps(settings)],
+                child.ONE_THREAD,
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 cwd=self.path.resolve().parent,
-                env={**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": search},
                 pass_fds=(child_requests, child_answers),
-                start_new_session=True,  # its own group, which is ended as a whole; Ctrl-C is this process's to handle
             )
         finally:
             os.close(child_requests)
@@ -172,9 +166,7 @@ class UserProgram:
         if self._process is None:
             return
         self._close_pipes()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # before it is waited for: until then nobody else can have its id
-        self._process.wait()
+        child.end(self._process)
         self._process = None
 
     def _close_pipes(self) -> None:
@@ -314,9 +306,7 @@ def serve(settings: dict[str, Any]) -> None:
         os.set_inheritable(fd, False)
     requests, answers = os.fdopen(settings["requests"], "rb"), os.fdopen(settings["answers"], "wb")
     path = settings["path"]
-    present = resource.getrlimit(resource.RLIMIT_AS)[1]
-    most = settings["memory_bytes"] if present == resource.RLIM_INFINITY else min(present, settings["memory_bytes"])
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    child.limit_memory(settings["memory_bytes"], for_good=True)
     try:
         function = _load(path)
         import torch  # within the time to load, not within that of the first window

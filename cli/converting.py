@@ -49,6 +49,12 @@ def convert(
     max_moves: Annotated[
         int | None, typer.Option(help="With --previous and --map fast: most replicas that may move, over all layers.")
     ] = None,
+    move_cost: Annotated[
+        float | None,
+        typer.Option(
+            help="With --previous and --map fast: tokens that a copied replica costs; each layer moves what pays in a window."
+        ),
+    ] = None,
     map_format: Annotated[str | None, typer.Option(help="Format of the map file; recognised by default.")] = None,
     model_layers: Annotated[
         int | None, typer.Option(help="Decoder layers of the model, dense ones included, where the loads do not say it.")
@@ -86,6 +92,8 @@ def convert(
         return
     if (previous is not None and loads is None) or (max_moves is not None and previous is None):
         raise InputError("--previous needs --loads, and --max-moves needs --previous; a map in use is kept as far as loads allow")
+    if move_cost is not None and (previous is None or max_moves is not None):
+        raise InputError("--move-cost needs --previous, without --max-moves; only one of the two can say how many replicas move")
     if to not in formats.MAP_FORMATS:
         raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
     said: dict[str, Any] = {}
@@ -108,7 +116,7 @@ def convert(
         name, placed = planned.name, planned.placed
         if previous is not None:
             in_use = planned_map(previous, trace.loads[:-1], chosen, map_format, identifiers).regular("--previous")
-            placed = _keeping(planned, in_use, trace.window(-1), chosen, max_moves)
+            placed = _keeping(planned, in_use, trace.window(-1), chosen, max_moves, move_cost)
             said = _moves(placed, in_use, chosen, identifiers)
     if not isinstance(placed, Placement):
         raise InputError(f"--map {name}: {placed.describe()}; no other format can hold such a map")
@@ -124,17 +132,26 @@ def convert(
 
 
 def _keeping(
-    planned: PlannedMap, in_use: Placement, loads: np.ndarray, deployment: Deployment, max_moves: int | None
+    planned: PlannedMap,
+    in_use: Placement,
+    loads: np.ndarray,
+    deployment: Deployment,
+    max_moves: int | None,
+    move_cost: float | None,
 ) -> Placement:
-    """Return the planned map renamed after the one in use, or the best one within a number of moves."""
-    from eplb_gap.heuristics.moves.migration import replan
+    """Return the planned map renamed after the one in use, or the best one within a number of moves or for their cost."""
+    from eplb_gap.heuristics.moves.migration import break_even, front, replan
     from eplb_gap.heuristics.moves.relabel import relabel
     from eplb_gap.heuristics.registry import DEFAULT_METHOD
 
-    if max_moves is None:
+    if max_moves is None and move_cost is None:
         return relabel(planned.regular("--map"), in_use, deployment)
     if planned.method != DEFAULT_METHOD:
-        raise InputError(f"--max-moves is given with --map {planned.name}; within a budget {DEFAULT_METHOD!r} plans")
+        option = "--max-moves" if move_cost is None else "--move-cost"
+        raise InputError(f"{option} is given with --map {planned.name}; within a budget {DEFAULT_METHOD!r} plans")
+    if move_cost is not None:
+        points = break_even(front(loads, deployment, in_use), move_cost)
+        return replan(loads, deployment, in_use, max_moves=[moves for moves, _ in points])
     return replan(loads, deployment, in_use, total_moves=max_moves)
 
 

@@ -170,7 +170,7 @@ def status(
     """Say how many cells of every job are done, failed and missing in a folder of rows, at this revision."""
     from eplb_gap.experiments.published import status as found
 
-    with log.status("counting cells"):  # a fresh checkout compiles kernels to find out which balancers plan where
+    with log.status("counting cells"):
         counts = found.status(runs)
     if as_json:
         print(json.dumps(counts))

@@ -1,4 +1,4 @@
-"""``capacity``: how many slots a target balancedness needs."""
+"""``capacity``: how many slots a target balancedness needs, and how to divide a number of them over the layers."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def capacity(
     most_slots: Annotated[int | None, typer.Option(help="Most slots to look at; by default up to twice the experts.")] = None,
     plan_window: Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")] = None,
     seconds: Annotated[float, typer.Option(help="Wall seconds of the solver per number of slots.")] = 10.0,
+    budget: Annotated[int | None, typer.Option(help="Slots of all layers together: how to divide them over the layers.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder for the figure.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -70,6 +71,7 @@ def capacity(
             most_slots,
             plan_window,
             seconds=seconds,
+            budget=budget,
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
     written = [] if folder is None else draw(result, f"{loads.name}, {shape.policy}", folder)

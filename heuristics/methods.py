@@ -1,19 +1,77 @@
-"""What a named heuristic is, and the three ways to make one: from a configuration, from a layer's plan, without nodes."""
+"""What a heuristic is, the record of what it plans on, and two ways to make one: from a configuration, from a layer's plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from eplb_gap.heuristics.config import PipelineConfig
-from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.deployment import Deployment, Policy
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
 
 Method = Callable[[np.ndarray, Deployment], Placement]
 """``method(weight float64 or int64 [layers, experts], deployment)``; the weights are finite and non-negative."""
+GLOBAL: frozenset[Policy] = frozenset({"global"})
+BOTH: frozenset[Policy] = frozenset({"global", "hierarchical"})
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """A heuristic, and what it plans on; called like a :data:`Method`, it refuses first what the record says.
+
+    Parameters
+    ----------
+    name : str
+        Key of :data:`heuristics.METHODS`; empty for one that a configuration describes.
+    plan : Method
+    policies : frozenset of {"global", "hierarchical"}
+        Policies under which it plans; a balancer that knows no nodes has the global one alone.
+    by_loads : frozenset of {"global", "hierarchical"}
+        Policies under which the loads decide whether it plans: ``plan`` itself may refuse.
+    history : bool
+        Whether it plans on the windows of a history ``[windows, layers, experts]`` and not on their sum.
+    unequal : bool
+        Whether it plans on GPUs with unequal slots.
+    refuses : callable, optional
+        ``refuses(deployment)`` says why it can't plan on some deployment of its policies; None where it can.
+    """
+
+    name: str
+    plan: Method
+    policies: frozenset[Policy] = BOTH
+    by_loads: frozenset[Policy] = frozenset()
+    history: bool = False
+    unequal: bool = False
+    refuses: Callable[[Deployment], str | None] | None = None
+
+    def __call__(self, weight: np.ndarray, deployment: Deployment) -> Placement:
+        """Plan, or raise an InputError with the reason not to."""
+        reason = self.refusal(deployment)
+        if reason is not None:
+            raise InputError(reason)
+        return self.plan(weight, deployment)
+
+    def refusal(self, deployment: Deployment) -> str | None:
+        """Return why it plans on no loads at all on a deployment without dead GPUs, or None."""
+        if deployment.policy not in self.policies:
+            return global_policy_only(self.name)
+        if not self.unequal and not deployment.is_regular:
+            who = f"method {self.name!r}" if self.name else "config"
+            return f"{who} needs equally many slots on all live GPUs; 'fast' plans on unequal ones"
+        return None if self.refuses is None else self.refuses(deployment)
+
+    def plans(self, deployment: Deployment) -> bool:
+        """Return whether it plans on a deployment whatever the loads are."""
+        return self.refusal(deployment) is None and deployment.policy not in self.by_loads
+
+
+def by_name(heuristics: Iterable[Heuristic]) -> dict[str, Heuristic]:
+    """Return heuristics by their names."""
+    return {heuristic.name: heuristic for heuristic in heuristics}
 
 
 def run_config(config: PipelineConfig, weight: np.ndarray, deployment: Deployment) -> Placement:
@@ -49,17 +107,6 @@ def run_by_layer(
     for loads, slots in zip(np.ascontiguousarray(weight, dtype=np.float64), phy2log, strict=True):
         plan_layer(loads, deployment.num_gpus, slots)
     return Placement(phy2log, deployment.num_experts)
-
-
-def global_only(name: str, method: Method) -> Method:
-    """Make a heuristic that knows no nodes refuse hierarchical deployments, where its maps would be illegal."""
-    return partial(_run_globally, name, method)
-
-
-def _run_globally(name: str, method: Method, weight: np.ndarray, deployment: Deployment) -> Placement:
-    if deployment.policy == "hierarchical":
-        raise InputError(global_policy_only(name))
-    return method(weight, deployment)
 
 
 def global_policy_only(name: str) -> str:

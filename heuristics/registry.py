@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from eplb_gap.heuristics.config import Config, FastConfig, PipelineConfig
 from eplb_gap.heuristics.config_file import check, read
-from eplb_gap.heuristics.methods import Method, from_config
+from eplb_gap.heuristics.methods import Heuristic, Method, by_name, from_config
+from eplb_gap.heuristics.own import FAST, SAMPLE_AVERAGE, run_fast
 from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
@@ -25,41 +27,20 @@ MOST_WINDOWS = 8
 """Past windows that a plan on a history looks at."""
 
 
-def _fast(effort: Any, weight: np.ndarray, deployment: Deployment, tolerance: float | None = None) -> Placement:
-    from eplb_gap.heuristics.planner.fast import plan  # imports numba
-
-    return plan(weight, deployment, effort=effort, tolerance=tolerance)
-
-
-FAST: dict[str, Method] = {
-    "fast-lpt": partial(_fast, "lpt"),
-    "fast": partial(_fast, "fast"),
-    "fast-split": partial(_fast, "split"),
-    "fast-counts": partial(_fast, "counts"),
-}
-"""The project's own planner by effort; see :mod:`eplb_gap.heuristics.planner.fast`."""
-
-
-def _sample_average(history: np.ndarray, deployment: Deployment) -> Placement:
-    from eplb_gap.heuristics.serving.sample_average import plan  # imports numba
-
-    return plan(history if history.ndim == 3 else history[None], deployment)
-
-
-HISTORY_METHODS: dict[str, Method] = {"sample-average": _sample_average}
-"""Heuristics that plan on the windows of a history ``[windows, layers, experts]``; loads of two axes are one window."""
-METHODS: dict[str, Method] = {
-    **{name: from_config(config) for name, config in SEED_PROGRAMS.items()},
-    **{name: from_config(recommendation.config) for name, recommendation in RECOMMENDATIONS.items()},
+_OF_CONFIGS = {**SEED_PROGRAMS, **{name: recommendation.config for name, recommendation in RECOMMENDATIONS.items()}}
+HEURISTICS: dict[str, Heuristic] = {
+    **by_name(Heuristic(name, from_config(config)) for name, config in _OF_CONFIGS.items()),
     **PEERS,
     **ELASTIC,
     **FAST,
-    **HISTORY_METHODS,
+    SAMPLE_AVERAGE.name: SAMPLE_AVERAGE,
 }
-"""Heuristics by name."""
+"""The records of all heuristics by name: what each plans on, and what it refuses."""
+METHODS: Mapping[str, Method] = HEURISTICS
+"""Heuristics by name, to be called."""
 
 
-def get_method(name: str) -> Method:
+def get_method(name: str) -> Heuristic:
     """Return a heuristic by its name.
 
     Raises
@@ -67,19 +48,19 @@ def get_method(name: str) -> Method:
     InputError
         If there is none of that name.
     """
-    if name not in METHODS:
-        raise InputError(f"method is {name!r}; the heuristics are {', '.join(METHODS)}")
-    return METHODS[name]
+    if name not in HEURISTICS:
+        raise InputError(f"method is {name!r}; the heuristics are {', '.join(HEURISTICS)}")
+    return HEURISTICS[name]
 
 
-def configured(config: Config) -> Method:
+def configured(config: Config) -> Heuristic:
     """Return the heuristic that a configuration describes."""
     if isinstance(config, FastConfig):
-        return partial(_fast, config.effort, tolerance=config.tolerance)
-    return from_config(config)
+        return Heuristic("", partial(run_fast, config.effort, tolerance=config.tolerance))
+    return Heuristic("", from_config(config))
 
 
-def choose(method: str, config: Any) -> Method:
+def choose(method: str, config: Any) -> Heuristic:
     """Return the heuristic of a configuration, of a file that holds one, or, without either, the one of that name.
 
     Raises
@@ -105,10 +86,9 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     Parameters
     ----------
     loads : array_like of int [layers, experts] or [windows, layers, experts]
-        Recorded loads; of a history, oldest window first, the sum is planned on, except by :data:`HISTORY_METHODS`.
+        Recorded loads; of a history, oldest window first, the sum is planned on, except by a heuristic of histories.
     deployment : Deployment
-        Dead GPUs are left out of the plan and get filler. Unequal slots on the others are for the method "fast" alone, which is
-        then :mod:`eplb_gap.heuristics.planner.uneven`.
+        Dead GPUs are left out of the plan and get filler. Unequal slots on the others are for the method "fast" alone.
     method : str, default "fast"
         Key of :data:`METHODS`.
     config : path, FastConfig or PipelineConfig, optional
@@ -124,22 +104,14 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     ------
     InputError
         If the loads are no non-negative integers of such a shape, do not fit the deployment, method or config is not what it must
-        be, or the method can't plan on unequal slots.
+        be, or the method refuses the deployment.
     """
     plan = choose(method, config)
     history = _axes(loads) == 3
     checked = as_loads(loads, "loads", 3 if history else 2)
     if checked.shape[-1] != deployment.num_experts:
         raise InputError(f"loads has {checked.shape[-1]} experts; the deployment has {deployment.num_experts}")
-    live = deployment.live
-    summed = checked.sum(axis=0) if history else checked
-    if not live.is_regular:
-        if method != DEFAULT_METHOD or config is not None:
-            raise InputError(f"{_named(method, config)} needs equally many slots on all live GPUs; 'fast' plans on unequal ones")
-        from eplb_gap.heuristics.planner import uneven  # imports numba
-
-        return with_dead(uneven.plan(summed, live), deployment)
-    return with_dead(plan(checked if takes_history(plan) else summed, live), deployment)
+    return with_dead(plan(checked if plan.history or not history else checked.sum(axis=0), deployment.live), deployment)
 
 
 def _axes(loads: Any) -> int:
@@ -152,11 +124,6 @@ def _axes(loads: Any) -> int:
     return axes
 
 
-def takes_history(method: Method) -> bool:
-    """Return whether a heuristic plans on a history [windows, layers, experts] itself, not on its sum."""
-    return method in HISTORY_METHODS.values()
-
-
 def planning_loads(method: str, history: np.ndarray) -> np.ndarray:
     """Return what a named heuristic plans on: the last window, or for one that takes a history up to eight windows of it.
 
@@ -166,8 +133,4 @@ def planning_loads(method: str, history: np.ndarray) -> np.ndarray:
     history : ndarray
         int64 [windows, layers, experts], oldest first.
     """
-    return np.asarray(history[-MOST_WINDOWS:] if takes_history(get_method(method)) else history[-1])
-
-
-def _named(method: str, config: Any) -> str:
-    return f"method {method!r}" if config is None else "config"
+    return np.asarray(history[-MOST_WINDOWS:] if get_method(method).history else history[-1])

@@ -1,4 +1,4 @@
-"""Float metrics of a placement: loads per slot and per GPU, balancedness, imbalance, duplicates.
+"""Float metrics of a placement: loads per slot and per GPU, balancedness, duplicates.
 
 For exact makespans use :func:`problem.verify`; these are for tables, figures and protocols. ``num_gpus`` is the number of GPUs,
 all with equally many slots, or a :class:`problem.Deployment`, whose GPUs may be unequal and of which only the live ones count.
@@ -77,13 +77,6 @@ def balancedness_gpu(placement: Placement, loads: Any, num_gpus: int | Deploymen
 
 def _ratio_of_sums(means: np.ndarray, maxima: np.ndarray) -> float:
     return float(means.sum() / maxima.sum()) if maxima.any() else 1.0
-
-
-def imbalance(placement: Placement, loads: Any, num_gpus: int | Deployment) -> np.ndarray:
-    """Return the largest over the mean GPU load, float64 [layers]; 1 for a layer without load."""
-    found = gpu_loads(placement, loads, num_gpus)
-    means = found.mean(axis=1)
-    return np.asarray(np.divide(found.max(axis=1), means, out=np.ones_like(means), where=means > 0))
 
 
 def duplicates(placement: Placement, num_gpus: int | Deployment) -> np.ndarray:

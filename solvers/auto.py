@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact import cpsat
-from eplb_gap.solvers.compact.watchdog import watched
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
-from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
-from eplb_gap.solvers.engines import repartition as splitting
+from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
 
 MAX_ENUMERATED_SLOTS = 9
 MAX_COVERED_SLOTS = 32
 MAX_COVERED_LAST_SLOTS = 48
 """Up to here exact cover may prove in a minute or two what the engine before it leaves open."""
-_COMPACT = watched(cpsat.search)
 
 
 def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
@@ -37,12 +34,12 @@ def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
     if slots_per_gpu == 1:
         return ()
     if num_slots <= MAX_ENUMERATED_SLOTS:
-        return (oracle.search,)
-    usual = {2: pairing.search, 3: patterns.search, 4: patterns.search}.get(slots_per_gpu, splitting.search)
+        return (oracle.ENGINE,)
+    usual = {2: pairing.ENGINE, 3: patterns.ENGINE, 4: patterns.ENGINE}.get(slots_per_gpu, repartition.ENGINE)
     if num_slots <= MAX_COVERED_SLOTS:
-        return exact_cover.search, usual
-    if usual is patterns.search and num_slots <= MAX_COVERED_LAST_SLOTS:
-        return usual, exact_cover.search
+        return exact_cover.ENGINE, usual
+    if usual is patterns.ENGINE and num_slots <= MAX_COVERED_LAST_SLOTS:
+        return usual, exact_cover.ENGINE
     return (usual,)
 
 
@@ -52,20 +49,35 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     On GPUs with unequal slots, few slots are enumerated and otherwise CP-SAT searches where its model is small.
     """
     for engine in engines(instance.num_slots, instance.slots_per_gpu) if instance.is_even else _for_unequal_slots(instance):
-        yield from engine(instance, incumbent, limits)
+        yield from engine.search(instance, incumbent, limits)
 
 
 def _for_unequal_slots(instance: Instance) -> tuple[Engine, ...]:
     if instance.num_slots <= MAX_ENUMERATED_SLOTS:
-        return (oracle.search,)
-    return (_COMPACT,)
+        return (oracle.ENGINE,)
+    return (cpsat.ENGINE,)
 
 
 def rests_on_the_mean(deployment: Deployment) -> bool:
     """Whether the mean bounds the nodes tightly, so that counts and re-partitions alone are expected to close the gap."""
-    return deployment.is_regular and engines(deployment.slots_per_node, deployment.slots_per_gpu) == (splitting.search,)
+    if not deployment.is_regular:
+        return False
+    return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (repartition.ENGINE,)
 
 
 def search_nothing(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
     """Yield nothing: the closed-form bounds and the first map that every solve starts from are the answer."""
     return iter(())
+
+
+def compile_engines(deployment: Deployment) -> None:
+    """Compile the kernels of the engines that a deployment without dead GPUs is given to."""
+    if len(set(deployment.slots_by_gpu)) > 1:
+        return
+    for engine in engines(deployment.slots_per_node, deployment.slots_per_gpu):
+        if engine.compile is not None:
+            engine.compile(deployment)
+
+
+ENGINE = Engine("auto", search, unequal=True, compile=compile_engines)
+BOUNDS = Engine("bounds", search_nothing, unequal=True, exact=False, swept=False)

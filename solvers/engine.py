@@ -7,16 +7,21 @@ recomputes every map exactly and keeps the best of both.
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import PlacementError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.metrics import optimality_gap
 from eplb_gap.problem.proofs import TRUSTS, trust
+
+Map = tuple[int, ...]
+Finding = Map | Bound
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Incumbent:
     slots: tuple[int, ...] | None = None
     upper: Fraction | None = None
     bound: Bound = field(default_factory=lambda: Bound(Fraction(0), "mean"))
+
+    def offer(self, finding: Finding) -> bool:
+        """Take a map or a bound if it is better than what is known; return whether it was."""
+        return self.offer_bound(finding) if isinstance(finding, Bound) else self.offer_map(finding)
 
     def offer_map(self, slots: Sequence[int]) -> bool:
         """Take a map if it is legal and better; return whether it was. An illegal one raises PlacementError."""
@@ -122,25 +131,53 @@ class ContradictionError(RuntimeError):
     """A lower bound exceeds an upper bound: a solver or a bound is wrong, and the result must not be used."""
 
 
-Map = tuple[int, ...]
-Finding = Map | Bound
-Engine = Callable[[Instance, Incumbent, Limits], Iterator[Finding]]
-"""An engine yields better maps and stronger bounds until it is done or the limits are reached; it never mutates the incumbent."""
+Search = Callable[[Instance, Incumbent, Limits], Iterator[Finding]]
+"""A search yields better maps and stronger bounds until it is done or the limits are reached; it never mutates the incumbent."""
+ANY_SLOTS = range(1, sys.maxsize)
 
 
-def drive(engine: Engine, incumbent: Incumbent, limits: Limits, on_progress: Callable[[], None]) -> None:
-    """Run an engine and feed what it finds to the incumbent until the instance is closed or the engine ends.
+@dataclass(frozen=True)
+class Engine:
+    """An engine, and what it is for.
 
-    The clock is the engine's to obey: a bound that it hands over at its deadline, behind its last map, still counts.
+    Parameters
+    ----------
+    name : str
+        Key of :data:`solvers.METHODS`.
+    search : Search
+    slots_per_gpu : range
+        Slots per GPU that it is for.
+    unequal : bool
+        Whether it works on GPUs with unequal slots.
+    exact : bool
+        Whether it ends with a proof of the optimum on small instances; others end where their maps and bounds do not improve.
+    swept : bool
+        Whether ``bench solvers`` holds it against brute force on all its random instances; the tests do so with every engine.
+    compile : callable, optional
+        Compiles what it needs for a deployment without dead GPUs, where that takes longer than a user's time limit may be.
     """
-    findings = engine(incumbent.instance, incumbent, limits)
+
+    name: str
+    search: Search
+    slots_per_gpu: range = ANY_SLOTS
+    unequal: bool = False
+    exact: bool = True
+    swept: bool = True
+    compile: Callable[[Deployment], None] | None = None
+
+
+def drive(search: Search, incumbent: Incumbent, limits: Limits, on_progress: Callable[[], None]) -> None:
+    """Run a search and feed what it finds to the incumbent until the instance is closed or the search ends.
+
+    The clock is the search's to obey: a bound that it hands over at its deadline, behind its last map, still counts.
+    """
+    findings = search(incumbent.instance, incumbent, limits)
     try:
         while not incumbent.closed(limits):
             finding = next(findings, None)
             if finding is None:
                 return
-            taken = incumbent.offer_bound(finding) if isinstance(finding, Bound) else incumbent.offer_map(finding)
-            if taken:
+            if incumbent.offer(finding):
                 on_progress()
     finally:
         close = getattr(findings, "close", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,39 +15,35 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads
-from eplb_gap.problem.metrics import optimality_gap
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
 from eplb_gap.solvers import auto
 from eplb_gap.solvers.compact import cpsat, milp
-from eplb_gap.solvers.compact.watchdog import watched
 from eplb_gap.solvers.construct import greedy_map
-from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
-from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
-from eplb_gap.solvers.engines import repartition as splitting
+from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
+from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import compile_kernels, first_pass
 from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
-METHODS: dict[str, Engine] = {
-    "auto": auto.search,
-    "bounds": auto.search_nothing,
-    "milp": watched(milp.search_highs),
-    "milp-cbc": watched(milp.search_cbc),
-    "cpsat": watched(cpsat.search),
-    "oracle": oracle.search,
-    "exact-cover": exact_cover.search,
-    "pairing": pairing.search,
-    "patterns": patterns.search,
-    "splitting": splitting.search,
+ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        auto.ENGINE,
+        auto.BOUNDS,
+        milp.HIGHS,
+        milp.CBC,
+        cpsat.ENGINE,
+        oracle.ENGINE,
+        exact_cover.ENGINE,
+        pairing.ENGINE,
+        patterns.ENGINE,
+        repartition.ENGINE,
+    )
 }
-"""Engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
-
-UNEVEN_METHODS = ("auto", "bounds", "milp", "milp-cbc", "cpsat", "oracle")
-"""Those that work on GPUs with unequal slots."""
-
-_KERNELS: dict[Engine, Callable[[], None]] = {exact_cover.search: exact_cover.compile_kernels}
-"""What compiles an engine's own kernels, where that takes longer than a user's time limit may be."""
+"""The records of all engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
+METHODS: dict[str, Search] = {name: engine.search for name, engine in ENGINES.items()}
+"""Engines by name, to be called."""
 
 
 def solve(
@@ -70,7 +65,7 @@ def solve(
     deployment : Deployment
         The slots of dead GPUs get filler (:mod:`eplb_gap.problem.dead_ranks`).
     method : str, default "auto"
-        Key of :data:`METHODS`; one of :data:`UNEVEN_METHODS` if the live GPUs have unequal slots.
+        Key of :data:`ENGINES`; one for unequal slots if the live GPUs have them.
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
@@ -102,12 +97,12 @@ def solve(
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
     live = deployment.live
-    _compile(live, method)
+    _compile(live, ENGINES[method])
     if initial is not None and live is not deployment:
         verify(initial, checked, deployment)
         initial = without_dead(initial, deployment)
     started = time.monotonic()
-    work = _Work(checked, live, method, Limits(started + time_limit, target_gap, workers, seed), started, progress)
+    work = _Work(checked, live, ENGINES[method], Limits(started + time_limit, target_gap, workers, seed), started, progress)
     try:
         work.start(initial)
         work.improve()
@@ -116,14 +111,13 @@ def solve(
     return _on_all_gpus(work.solution(), deployment)
 
 
-def _compile(deployment: Deployment, method: str) -> None:
-    if not deployment.is_regular:
+def _compile(deployment: Deployment, engine: Engine) -> None:
+    if deployment.is_regular:
+        compile_kernels()
+    else:
         greedy_map(Instance((5, 4, 3, 3), 5, 2, slots_by_gpu=(2, 3)))  # no map reaches its bound: all kernels run
-        return
-    compile_kernels()
-    shape = deployment.slots_per_node, deployment.slots_per_gpu
-    for engine in auto.engines(*shape) if method == "auto" else (METHODS[method],):
-        _KERNELS.get(engine, lambda: None)()
+    if engine.compile is not None:
+        engine.compile(deployment)
 
 
 def _on_all_gpus(solution: Solution, deployment: Deployment) -> Solution:
@@ -131,101 +125,90 @@ def _on_all_gpus(solution: Solution, deployment: Deployment) -> Solution:
 
 
 class _Work:
-    """State of one call of :func:`solve`: the best map and bound of every layer."""
+    """State of one call of :func:`solve`: an incumbent for every layer that was started."""
 
     def __init__(
         self,
         loads: np.ndarray,
         deployment: Deployment,
-        method: str,
+        engine: Engine,
         limits: Limits,
         started: float,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.loads, self.deployment, self.method, self.limits = loads, deployment, method, limits
+        self.loads, self.deployment, self.engine, self.limits = loads, deployment, engine, limits
         self.started, self.progress = started, progress
-        self.slots: list[np.ndarray | tuple[int, ...] | None] = [None] * len(loads)
-        self.bounds = [Bound(Fraction(0), "mean")] * len(loads)
-        self.upper: list[Fraction] = []
+        self.incumbents: list[Incumbent] = []
 
     def start(self, initial: Placement | None) -> None:
-        """Give every layer its first map and bound, and judge the maps."""
+        """Give every layer its first map and bound."""
+        given = None if initial is None else initial.phy2log
+        if initial is not None:
+            verify(initial, self.loads, self.deployment)
         for layer in range(len(self.loads)):
             share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
             self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0)
-        self.upper = self._verified()
-        if initial is not None:
-            given = verify(initial, self.loads, self.deployment)
-            for layer, value in enumerate(given):
-                if value < self.upper[layer]:
-                    self.slots[layer], self.upper[layer] = initial.phy2log[layer], value
-        for layer in range(len(self.loads)):
+        for layer, incumbent in enumerate(self.incumbents):
+            if given is not None:
+                incumbent.offer_map(given[layer])
             self._report(layer)
 
     def _start_layer(self, layer: int, seconds: float) -> None:
-        row = self.loads[layer]
-        found = None
+        row, found = self.loads[layer], None
         if self.deployment.is_regular:
             found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
-        if found is not None:
-            self.slots[layer], self.bounds[layer] = found.slots, found.bound
-        if self.slots[layer] is None:
-            self.slots[layer], self.bounds[layer] = _plain_start(row, self.deployment)
-
-    def _verified(self) -> list[Fraction]:
-        return verify(Placement(np.array(self.slots), self.deployment.num_experts), self.loads, self.deployment)
+        if found is not None and found.slots is not None:
+            slots, bound = tuple(found.slots.tolist()), found.bound
+        else:
+            slots, bound = _plain_start(row, self.deployment)
+        incumbent = Incumbent(Instance.of_layer(row, self.deployment), bound=bound)
+        incumbent.offer_map(slots)
+        self.incumbents.append(incumbent)
 
     def improve(self) -> None:
         """Run the engine on the layers that are not within the target gap, sharing the time that is left."""
-        gaps = [optimality_gap(value, bound.value) for value, bound in zip(self.upper, self.bounds, strict=True)]
-        left = [layer for layer, gap in enumerate(gaps) if gap > self.limits.target_gap]
+        left = [layer for layer, incumbent in enumerate(self.incumbents) if incumbent.gap > self.limits.target_gap]
         for number, layer in enumerate(left):
             share = self.limits.seconds_left / (len(left) - number)
             self._improve_layer(layer, replace(self.limits, deadline=time.monotonic() + share))
 
     def _improve_layer(self, layer: int, limits: Limits) -> None:
-        slots = self.slots[layer]
-        assert slots is not None  # every layer was started
-        incumbent = Incumbent(Instance.of_layer(self.loads[layer], self.deployment), bound=self.bounds[layer])
-        first = tuple(int(e) for e in slots)
-        incumbent.offer_map(first)
+        incumbent = self.incumbents[layer]
 
         def report() -> None:
-            self.slots[layer], self.bounds[layer] = incumbent.slots, incumbent.bound
-            if incumbent.upper is not None:
-                self.upper[layer] = incumbent.upper
             self._report(layer)
 
         if self.deployment.policy == "global":
             incumbent.offer_bound(best_joint_bound(incumbent.instance))
-            drive(METHODS[self.method], incumbent, limits, report)
+            drive(self.engine.search, incumbent, limits, report)
         else:
-            for finding in search_layer(self.loads[layer], self.deployment, METHODS[self.method], limits, first, report):
-                taken = incumbent.offer_bound(finding) if isinstance(finding, Bound) else incumbent.offer_map(finding)
-                if taken:
+            search, first = self.engine.search, incumbent.slots
+            for finding in search_layer(self.loads[layer], self.deployment, search, limits, first, report):
+                if incumbent.offer(finding):
                     report()
         report()
 
     def _report(self, layer: int) -> None:
         if self.progress is not None:
-            upper, lower = self.upper[layer], self.bounds[layer].value
-            elapsed, gap = time.monotonic() - self.started, optimality_gap(upper, lower)
-            self.progress(Progress(elapsed, layer, len(self.loads), float(upper), float(lower), gap, self.method))
+            incumbent = self.incumbents[layer]
+            assert incumbent.upper is not None  # every layer has been started with a map
+            upper, lower = float(incumbent.upper), float(incumbent.bound.value)
+            elapsed = time.monotonic() - self.started
+            self.progress(Progress(elapsed, layer, len(self.loads), upper, lower, incumbent.gap, self.engine.name))
 
     def solution(self) -> Solution:
         """Return the best maps and bounds; layers that an interrupt left without a map get a quick one."""
-        for layer, slots in enumerate(self.slots):
-            if slots is None:
-                self._start_layer(layer, 0.0)
-        placement = Placement(np.array(self.slots), self.deployment.num_experts)
-        upper = verify(placement, self.loads, self.deployment)
-        for number, (value, bound) in enumerate(zip(upper, self.bounds, strict=True)):
+        for layer in range(len(self.incumbents), len(self.loads)):
+            self._start_layer(layer, 0.0)
+        placement = Placement(np.array([incumbent.slots for incumbent in self.incumbents]), self.deployment.num_experts)
+        upper, bounds = verify(placement, self.loads, self.deployment), [incumbent.bound for incumbent in self.incumbents]
+        for number, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
             if bound.value > value:
                 raise ContradictionError(
                     f"layer {number}: the bound {bound.value} ({bound.kind}) exceeds the verified makespan {value}"
                 )
         seconds = time.monotonic() - self.started
-        return Solution(placement, upper, self.bounds, self.method, seconds, self.loads, self.deployment)
+        return Solution(placement, upper, bounds, self.engine.name, seconds, self.loads, self.deployment)
 
 
 def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
@@ -249,12 +232,12 @@ def _check_arguments(
 ) -> None:
     if loads.shape[1] != deployment.num_experts:
         raise InputError(f"loads has {loads.shape[1]} experts; the deployment has {deployment.num_experts}")
-    if method not in METHODS:
-        raise InputError(f"method is {method!r}; the solvers are {', '.join(METHODS)}")
-    if not deployment.live.is_regular and method not in UNEVEN_METHODS:
+    if method not in ENGINES:
+        raise InputError(f"method is {method!r}; the solvers are {', '.join(ENGINES)}")
+    if not ENGINES[method].unequal and not deployment.live.is_regular:
         raise InputError(
             f"method is {method!r}, which needs equally many slots on all live GPUs; "
-            f"for unequal slots there are {', '.join(UNEVEN_METHODS)}"
+            f"for unequal slots there are {', '.join(name for name, engine in ENGINES.items() if engine.unequal)}"
         )
     if not target_gap >= 0:
         raise InputError(f"target_gap is {target_gap}; a number of at least 0 is needed")

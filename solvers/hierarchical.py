@@ -16,12 +16,12 @@ from fractions import Fraction
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
-from eplb_gap.problem.bounds.partition import cover
+from eplb_gap.problem.bounds.partition import bottleneck_cover
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.construct import greedy_map
-from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits, drive
+from eplb_gap.solvers.engine import Finding, Incumbent, Limits, Search, drive
 
 Groups = tuple[int, ...]
 MAX_NODE_PROBLEMS = 20_000
@@ -65,20 +65,8 @@ class NodeProblems:
     def best_partition(self) -> list[Groups]:
         """Return the partition of the groups whose largest node bound is smallest; ties by enumeration order."""
         values = {groups: incumbent.bound.value for groups, incumbent in self.incumbents.items()}
-        thresholds = sorted(set(values.values()))
-        low, high = 0, len(thresholds) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if self._partition_within(values, thresholds[middle]) is None:
-                low = middle + 1
-            else:
-                high = middle
-        found = self._partition_within(values, thresholds[low])
-        assert found is not None  # all sets are within the largest threshold
+        found, _ = bottleneck_cover(values, self.deployment.num_groups)
         return sorted(found, key=lambda groups: -values[groups])
-
-    def _partition_within(self, values: dict[Groups, Fraction], threshold: Fraction) -> list[Groups] | None:
-        return cover((groups for groups, value in values.items() if value <= threshold), self.deployment.num_groups)
 
     def offer_layer(self, slots: Sequence[int]) -> None:
         """Give the nodes of a legal hierarchical map to their incumbents."""
@@ -115,7 +103,7 @@ class NodeProblems:
 def search_layer(
     loads: np.ndarray,
     deployment: Deployment,
-    engine: Engine,
+    search: Search,
     limits: Limits,
     initial: Sequence[int] | None,
     on_progress: Callable[[], None],
@@ -128,7 +116,7 @@ def search_layer(
         int64 [experts] of the layer.
     deployment : Deployment
         With the hierarchical policy.
-    engine : Engine
+    search : Search
         Runs on the nodes.
     limits : Limits
     initial : sequence of int or None
@@ -162,7 +150,6 @@ def search_layer(
             return
         # The node with the largest bound decides whether this partition stays the best: it comes first and alone.
         groups = open_nodes[0]
-        share = replace(limits, deadline=limits.deadline, enough=enough)
-        drive(engine, problems.incumbents[groups], share, on_progress)
+        drive(search, problems.incumbents[groups], replace(limits, enough=enough), on_progress)
         if limits.seconds_left > 0:
             problems.exhausted.add(groups)

@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,7 @@ import numpy as np
 
 from eplb_gap.experiments.fuzzing.format_samples import SAMPLES, write_samples
 from eplb_gap.experiments.fuzzing.mutations import mutated
-from eplb_gap.problem import Deployment, InputError, Placement, PlacementError
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, child
 from eplb_gap.problem.formats import MAP_FORMATS, read, read_map, write_map
 
 MEMORY_BYTES = 2 << 30
@@ -136,8 +135,7 @@ def _work(pipe: Connection, name: str, seed: int, start: int, count: int) -> Non
         folder.mkdir()
         trial(case, case.files, case.format, folder)  # loads the libraries, whose memory is not the reader's
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit = pages * os.sysconf("SC_PAGESIZE") + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        child.limit_memory(pages * os.sysconf("SC_PAGESIZE") + MEMORY_BYTES, for_good=True)
         for index in range(start, count):
             files, format = damaged(case, seed, index)
             pipe.send(trial(case, files, format, folder))

@@ -7,11 +7,9 @@ nothing behind. POSIX only.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import sys
 import time
 from multiprocessing.connection import Connection, wait
@@ -20,9 +18,8 @@ from typing import Any, NoReturn
 
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.problem import child
 
-PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 _TASKS = Path("/proc/self/task")
 
 
@@ -59,17 +56,17 @@ def _run(cell: Cell, runner: Connection) -> bytes:
         return _failure(f"failed: importing {cell.function.__module__} starts threads, which do not survive a fork")
     read, write = os.pipe()
     answers, server = Connection(read, writable=False), os.getpid()
-    child = os.fork()
-    if not child:
+    pid = os.fork()
+    if not pid:
         answers.close()
         runner.close()
         _child(cell, Connection(write, readable=False), server)
     os.close(write)
     with answers:
-        return _watch(cell, child, answers, runner)
+        return _watch(cell, pid, answers, runner)
 
 
-def _watch(cell: Cell, child: int, answers: Connection, runner: Connection) -> bytes:
+def _watch(cell: Cell, pid: int, answers: Connection, runner: Connection) -> bytes:
     """Return the child's answer, or what happened to it; nothing of its process group is left afterwards."""
     ready = wait([answers, runner], timeout=cell.seconds)
     answer = None
@@ -78,8 +75,8 @@ def _watch(cell: Cell, child: int, answers: Connection, runner: Connection) -> b
             answer = answers.recv_bytes()
         except (EOFError, OSError):  # died before it was through with it
             answer = None
-    _kill_group(child)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    child.kill_group(pid)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not ready:
         return _failure(f"timed out after {cell.seconds:g} s")
     if runner in ready:
@@ -87,20 +84,10 @@ def _watch(cell: Cell, child: int, answers: Connection, runner: Connection) -> b
     return answer or _failure(ending(code))
 
 
-def _kill_group(child: int) -> None:
-    for kill in (os.killpg, os.kill):  # it may not have come to make its group
-        try:
-            kill(child, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
 def _child(cell: Cell, answers: Connection, server: int) -> NoReturn:
     try:
         os.setpgid(0, 0)
-        if sys.platform == "linux":
-            _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == server:  # else it was killed before the line above
+        if child.end_with_parent(server):
             answers.send_bytes(_answer(cell))
             sys.stdout.flush()
             sys.stderr.flush()
@@ -110,8 +97,7 @@ def _child(cell: Cell, answers: Connection, server: int) -> NoReturn:
 
 def _answer(cell: Cell) -> bytes:
     _, hardest = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = cell.memory_bytes if hardest == resource.RLIM_INFINITY else min(cell.memory_bytes, hardest)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hardest))
+    limit = child.limit_memory(cell.memory_bytes, resource.RLIMIT_DATA)
     try:
         answer = json.dumps({"row": _row(cell)}).encode()
     except MemoryError:

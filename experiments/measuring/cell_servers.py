@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import threading
@@ -12,8 +11,8 @@ import threading
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
 from eplb_gap.experiments.measuring.cell_server import ending
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.problem import child
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _START = (
     "import sys; sys.path[:] = sys.argv[2:]\n"
     "from eplb_gap.experiments.measuring.cell_server import serve\n"
@@ -28,13 +27,12 @@ class CellServer:
         self._pipe, theirs = multiprocessing.Pipe()
         with theirs:
             # Started anew, not by multiprocessing: that would run the user's script again, and daemons may not have children.
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
+            self.process = child.start(
+                ["-c", _START, str(theirs.fileno()), *sys.path],
+                child.ONE_THREAD,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a cell prints must not get into the tables or JSON of the runner
-                env={**os.environ, **dict.fromkeys(THREADS, "1")},
-                start_new_session=True,  # Ctrl-C is the runner's to handle
             )
 
     def run(self, cell: Cell) -> Row:
@@ -51,8 +49,7 @@ class CellServer:
 
     def stop(self) -> None:
         """Kill the process; its cell dies with it."""
-        self.process.kill()
-        self.process.wait()
+        child.end(self.process)
 
 
 class CellServers:

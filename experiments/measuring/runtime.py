@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.cell_servers import THREADS
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.problem import child
 from eplb_gap.problem.deployment import Deployment
 
 
@@ -100,16 +99,16 @@ def _measure(
     methods: Sequence[str], loads: np.ndarray, deployment: Deployment, rounds: int, calls: int, tick: Callable[[str], None]
 ) -> dict[str, list[float]]:
     """Time every method once per turn, turn by turn, each in a process of its own; return the seconds of all rounds."""
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # the workers must not open thread pools: set before they import numpy
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
     seconds: dict[str, list[float]] = {method: [] for method in methods}
     try:
-        for method in methods:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, method, loads, deployment, calls), daemon=True)
-            process.start()
-            workers[method] = process, ours
+        with child.environment(child.ONE_THREAD):
+            for method in methods:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, method, loads, deployment, calls), daemon=True)
+                process.start()
+                workers[method] = process, ours
         for turn in range(rounds + 1):
             for method, (_, pipe) in workers.items():
                 pipe.send("run")

@@ -14,6 +14,7 @@ from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.problem.bounds.partition import partitions
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engines.oracle import best_map
@@ -22,9 +23,8 @@ TWELVE_SLOTS = [(8, 12, 4), (9, 12, 3), (10, 12, 4), (9, 12, 6), (10, 12, 6), (1
 SEEDS = (0, 1)
 INSTANCES = {"flat": 200, "twelve slots": 36, "hierarchical": 63}
 """Instances per seed. Flat ones have 4 to 9 slots, 1 to 5 of them on a GPU; duplicates are allowed and forbidden in turn."""
-EXACT = ("auto", "milp", "cpsat", "exact-cover")
-BOUNDING = {"pairing": (2,), "patterns": (3, 4), "splitting": (2, 3, 4, 5, 6)}
-"""Engines that need not end with a proof, and the slots per GPU they are for; bounds and maps must enclose the optimum."""
+SWEPT = sorted((engine for engine in solvers.ENGINES.values() if engine.swept), key=lambda engine: not engine.exact)
+"""Exact engines first; the others need not end with a proof, but their bounds and maps must enclose the optimum."""
 SECONDS, BOUNDING_SECONDS = 60.0, 0.3
 
 
@@ -36,14 +36,16 @@ def agreement_cell(kind: str, seed: int) -> Row:
     cases = _cases(kind, seed)
     for loads, deployment in cases:
         best = hierarchical_optimum(loads[0], deployment)
-        others = [engine for engine, slots in BOUNDING.items() if deployment.slots_per_gpu in slots]
-        for engine in (*EXACT, *others):
-            solution = solvers.solve(loads, deployment, engine, time_limit=SECONDS if engine in EXACT else BOUNDING_SECONDS)
+        for engine in (engine for engine in SWEPT if deployment.slots_per_gpu in engine.slots_per_gpu):
+            limit = SECONDS if engine.exact else BOUNDING_SECONDS
+            solution = solvers.solve(loads, deployment, engine.name, time_limit=limit)
             (upper,), (lower,) = solution.upper, solution.lower
-            compared[engine] += 1
-            if not lower <= best <= upper or (engine in EXACT and lower != upper):
+            compared[engine.name] += 1
+            if not lower <= best <= upper or (engine.exact and lower != upper):
                 found = f"{lower} <= {best} <= {upper} expected"
-                disagreements.append({"engine": engine, "loads": loads.tolist(), "deployment": str(deployment), "found": found})
+                disagreements.append(
+                    {"engine": engine.name, "loads": loads.tolist(), "deployment": str(deployment), "found": found}
+                )
     return {
         "kind": "agreement",
         "hash": "",
@@ -72,8 +74,7 @@ def hierarchical_optimum(loads: np.ndarray, deployment: Deployment) -> Fraction:
         experts = [e for g in groups for e in range(g * size, (g + 1) * size)]
         instance = Instance.of_node(loads[experts], deployment)
         value[groups] = instance.makespan(best_map(instance))
-    orders = itertools.permutations(range(deployment.num_groups))
-    return min(max(value[tuple(sorted(order[i : i + per_node]))] for i in range(0, len(order), per_node)) for order in orders)
+    return min(max(value[groups] for groups in sets) for sets in partitions(tuple(range(deployment.num_groups)), per_node))
 
 
 def cells() -> list[Cell]:
@@ -93,8 +94,8 @@ def table(rows: list[Row]) -> str:
             kind,
             str(sum(row["instances"] for row in swept if row["instance"] == kind)),
             ", ".join(
-                f"{engine} {sum(row['compared'].get(engine, 0) for row in swept if row['instance'] == kind)}"
-                for engine in (*EXACT, *BOUNDING)
+                f"{engine.name} {sum(row['compared'].get(engine.name, 0) for row in swept if row['instance'] == kind)}"
+                for engine in SWEPT
             ),
             str(sum(len(row["disagreements"]) for row in swept if row["instance"] == kind)),
         ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 from rich.console import Console
 
-from eplb_gap import heuristics, solvers
+from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, EXACT_SECONDS, POLICIES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
@@ -19,10 +18,9 @@ from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row, layer_gaps, pick
 from eplb_gap.experiments.measuring.runtime import timed
 from eplb_gap.experiments.measuring.solve_cells import planned_row
+from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.peers import PEERS
-from eplb_gap.heuristics.registry import FAST
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.fractions import fractions
 
 PAIRS = WINDOWS - 1
@@ -32,22 +30,14 @@ SECONDS_SUITE = "heuristic_seconds"
 BASE = "initial_program"
 
 
-@cache
 def applicable(policy: str) -> tuple[str, ...]:
     """Return the methods that plan under a policy: some balancers of others know no nodes and say so."""
-    return (BASE, *planning_peers(trace("calibrated").window(0)[:1], POLICIES[policy]), *FAST)
+    return (BASE, *planning_peers(POLICIES[policy]), *FAST)
 
 
-def planning_peers(loads: np.ndarray, deployment: Deployment) -> list[str]:
-    """Return the balancers of others that do not refuse loads, int64 [layers, experts], or their deployment."""
-    found = []
-    for method in PEERS:
-        try:
-            heuristics.rebalance(loads, deployment, method)
-        except InputError:
-            continue
-        found.append(method)
-    return found
+def planning_peers(deployment: Deployment) -> list[str]:
+    """Return the balancers of others that plan on a deployment whatever the loads are."""
+    return [name for name, peer in PEERS.items() if peer.plans(deployment)]
 
 
 def quality_cell(trace_name: str, policy: str, method: str) -> Row:

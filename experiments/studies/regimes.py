@@ -19,10 +19,10 @@ from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Row, layer_gaps
 from eplb_gap.experiments.measuring.solve_cells import plan, solver_cell
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval, paired
-from eplb_gap.experiments.studies.head_to_head import applicable, planning_peers
+from eplb_gap.experiments.studies.head_to_head import planning_peers
 from eplb_gap.experiments.studies.shape_levels import name_of
+from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
-from eplb_gap.heuristics.registry import FAST
 from eplb_gap.problem.deployment import PRESETS, Deployment
 from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.problem.placement import Placement
@@ -92,9 +92,7 @@ def families(deployment: Deployment) -> tuple[str, ...]:
 
 def methods(deployment: Deployment) -> tuple[str, ...]:
     """Return the balancers that plan on a deployment: some know no nodes or few extra replicas, and say so."""
-    peers = planning_peers(np.ones((1, deployment.num_experts), np.int64), deployment)
-    # Equal groups let a balancer of the global policy pass under the hierarchical one.
-    return (*SEED_PROGRAMS, *(method for method in peers if method in applicable(deployment.policy)), *FAST)
+    return (*SEED_PROGRAMS, *planning_peers(deployment), *FAST)
 
 
 def question(name: str, family: str) -> Question:

@@ -17,8 +17,8 @@ import numpy as np
 
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.lost_experts import least_moves, lost_experts, named, with_lost_experts
-from eplb_gap.heuristics.moves.move_budget import allocate
-from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, relabel, shares
+from eplb_gap.heuristics.moves.move_budget import divide_moves
+from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, normalised, relabel
 from eplb_gap.heuristics.moves.sticky_search import sticky_path
 from eplb_gap.heuristics.planner import uneven
 from eplb_gap.heuristics.planner.fast import plan
@@ -94,7 +94,7 @@ def replan(
         points = [front.moves.size - 1 for front in fronts]
     else:
         costs = [front.makespans * unit for front, unit in zip(fronts, units, strict=True)]
-        points = allocate([front.moves - front.moves[0] for front in fronts], costs, spare)
+        points = divide_moves([front.moves - front.moves[0] for front in fronts], costs, spare)
     rows = np.stack([front.maps[point] for front, point in zip(fronts, points, strict=True)])
     kept = keep_slots(rows, without_dead(previous, deployment).phy2log, deployment.live)
     return with_dead(Placement(kept, previous.num_experts), deployment)
@@ -175,7 +175,7 @@ def _search(
     loads: Any, deployment: Deployment, previous: Placement, lost: list[list[int]], limits: np.ndarray
 ) -> tuple[list[_LayerFront], np.ndarray]:
     """Return the front of every layer up to its limit, on the live GPUs, and the unit of its makespans."""
-    weight = shares(loads, (previous.num_layers, previous.num_experts))
+    weight = normalised(loads, (previous.num_layers, previous.num_experts))
     live, in_use = deployment.live, without_dead(previous, deployment)
     whole = _without_loss(weight, deployment, previous, lost)
     planned = plan(loads, live) if live.is_regular else uneven.plan(loads, live)

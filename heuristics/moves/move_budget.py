@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def allocate(moves: Sequence[np.ndarray], costs: Sequence[np.ndarray], total: int) -> list[int]:
+def divide_moves(moves: Sequence[np.ndarray], costs: Sequence[np.ndarray], total: int) -> list[int]:
     """Choose a point for every layer so that the moves stay within a total and the sum of the costs is least.
 
     Parameters

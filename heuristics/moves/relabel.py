@@ -118,7 +118,7 @@ def adopt_where_better(
     # Layer by layer one unit for all windows: they weigh as much as they have load.
     windows, layers = history.reshape(-1, *history.shape[-2:]), placement.num_layers
     columns = np.moveaxis(windows, 0, 1).reshape(windows.shape[1], -1)
-    units = shares(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
+    units = normalised(columns, (layers, len(windows) * placement.num_experts)).reshape(layers, len(windows), -1)
     legal = legal_layers(Placement(previous.phy2log, previous.num_experts), deployment)
     base = np.where(legal[:, None], previous.phy2log, placement.phy2log)
     old = _mean_makespans(Placement(base, placement.num_experts), units, deployment)
@@ -206,7 +206,7 @@ def _copy_numbers(rows: np.ndarray) -> np.ndarray:
     return np.asarray(((rows[:, :, None] == rows[:, None, :]) & np.tri(k, k=-1, dtype=bool)).sum(axis=2))
 
 
-def shares(loads: Any, expected: tuple[int, int]) -> np.ndarray:
+def normalised(loads: Any, expected: tuple[int, int]) -> np.ndarray:
     """Return checked loads in units of the layer's largest, so that no sum overflows; float64 [layers, experts]."""
     weight = np.asarray(loads, dtype=np.float64)
     if weight.shape != expected:

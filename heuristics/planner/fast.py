@@ -34,6 +34,7 @@ from eplb_gap.heuristics.planner.replicate_lpt import (
     Scratch,
     arrange,
     kernel,
+    most_replicas,
     new_flat,
     new_scratch,
     replicate,
@@ -257,8 +258,7 @@ def _plan_layers(
     layers, experts = weight.shape
     group_size, per_node = experts // groups, groups // nodes
     m, s, g = experts // nodes, slots // nodes, gpus // nodes
-    # More replicas than GPUs only cost slots: on some GPU the expert weighs at least as much as with one replica on each.
-    most = g if m * g >= s else s - m + 1
+    most = most_replicas(m, s, g)
     width = 256
     while width < experts:
         width *= 2

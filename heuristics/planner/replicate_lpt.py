@@ -68,6 +68,15 @@ class Scratch(NamedTuple):
 
 
 @kernel
+def most_replicas(experts: int, slots: int, gpus: int) -> int:
+    """Return how many replicas of an expert a node's plan allows: one per GPU, unless only more of some fill the slots.
+
+    More replicas than GPUs only cost slots: on some GPU the expert weighs at least as much as with one replica on each.
+    """
+    return gpus if experts * gpus >= slots else slots - experts + 1
+
+
+@kernel
 def new_flat(experts: int, slots: int, gpus: int) -> Flat:
     """Return an instance of that shape, not filled."""
     return Flat(np.empty(experts), np.empty(experts, np.int64), np.empty(slots, np.int64), np.empty(slots), np.empty(gpus))

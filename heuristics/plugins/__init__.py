@@ -19,9 +19,9 @@ import os
 
 import numpy as np
 
-from eplb_gap.heuristics.methods import Method
+from eplb_gap.heuristics.methods import Heuristic
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
-from eplb_gap.heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose, takes_history
+from eplb_gap.heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -31,7 +31,7 @@ METHOD, CONFIG, THRESHOLD = "EPLB_GAP_METHOD", "EPLB_GAP_CONFIG", "EPLB_GAP_THRE
 LOG = logging.getLogger("eplb_gap")
 
 
-def settings() -> tuple[Method, float]:
+def settings() -> tuple[Heuristic, float]:
     """Return the heuristic and the threshold that the environment asks for.
 
     Raises
@@ -73,7 +73,7 @@ def replan(weight: np.ndarray, deployment: Deployment, previous: Placement | Non
     """
     method, threshold = settings()
     if weight.ndim == 3:
-        weight = _windows(weight) if takes_history(method) else weight.sum(axis=0, dtype=np.float64)
+        weight = _windows(weight) if method.history else weight.sum(axis=0, dtype=np.float64)
     planned = with_dead(method(weight, deployment.live), deployment)
     if previous is None:
         return planned

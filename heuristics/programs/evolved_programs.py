@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from eplb_gap.heuristics.config import PipelineConfig, Stage
-from eplb_gap.heuristics.methods import Method, from_config, global_only, global_policy_only, run_config
+from eplb_gap.heuristics.methods import GLOBAL, Heuristic, by_name, from_config, global_policy_only, run_config
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -46,12 +46,14 @@ def _cost(placement: Placement, weight: np.ndarray, deployment: Deployment) -> f
     return float(sizes.reshape(len(sizes), deployment.num_gpus, -1).sum(axis=2).max(axis=1).sum())
 
 
-EVOLVED_PROGRAMS: dict[str, Method] = {
-    "openevolve": from_config(OPENEVOLVE),
-    "shinkaevolve": from_config(SHINKAEVOLVE),
-    "gepa": gepa,
-    "levi": global_only("levi", from_config(LEVI)),
-    "adaevolve": global_only("adaevolve", from_config(ADAEVOLVE)),
-    "spread-replica": global_only("spread-replica", from_config(SPREAD_REPLICA)),
-}
-"""Methods by name; ``spread-replica`` is the best program of a later run of the seed's search."""
+EVOLVED_PROGRAMS = by_name(
+    (
+        Heuristic("openevolve", from_config(OPENEVOLVE)),
+        Heuristic("shinkaevolve", from_config(SHINKAEVOLVE)),
+        Heuristic("gepa", gepa, by_loads=frozenset({"hierarchical"})),
+        Heuristic("levi", from_config(LEVI), GLOBAL),
+        Heuristic("adaevolve", from_config(ADAEVOLVE), GLOBAL),
+        Heuristic("spread-replica", from_config(SPREAD_REPLICA), GLOBAL),
+    )
+)
+"""Heuristics by name; ``spread-replica`` is the best program of a later run of the seed's search."""

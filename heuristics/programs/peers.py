@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from eplb_gap.heuristics.config import PipelineConfig, Stage
-from eplb_gap.heuristics.methods import Method, from_config, global_only, run_by_layer
+from eplb_gap.heuristics.methods import GLOBAL, Heuristic, by_name, from_config, run_by_layer
 from eplb_gap.heuristics.programs.evolved_programs import EVOLVED_PROGRAMS
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
 
 DEEPSEEK = PipelineConfig()
@@ -27,22 +26,20 @@ def tensorrt_llm(weight: np.ndarray, deployment: Deployment) -> Placement:
 
 
 def vllm_ascend(weight: np.ndarray, deployment: Deployment) -> Placement:
-    """vLLM-Ascend's default policy: one redundant expert per GPU, then every expert once by LPT.
-
-    Raises
-    ------
-    InputError
-        If there are more extra replicas than GPUs.
-    """
+    """vLLM-Ascend's default policy: one redundant expert per GPU, then every expert once by LPT."""
     from eplb_gap.heuristics.programs.vllm_ascend import plan_layer
 
-    extra = deployment.num_slots - deployment.num_experts
-    if extra > deployment.num_gpus:
-        raise InputError(
-            f"method is 'vllm-ascend', which puts one extra replica on a GPU; num_slots - num_experts is {extra}, "
-            f"at most num_gpus = {deployment.num_gpus} is allowed"
-        )
     return run_by_layer(plan_layer, weight, deployment)
+
+
+def _more_extras_than_gpus(deployment: Deployment) -> str | None:
+    extra = deployment.num_slots - deployment.num_experts
+    if extra <= deployment.num_gpus:
+        return None
+    return (
+        f"method is 'vllm-ascend', which puts one extra replica on a GPU; num_slots - num_experts is {extra}, "
+        f"at most num_gpus = {deployment.num_gpus} is allowed"
+    )
 
 
 def flashlb(weight: np.ndarray, deployment: Deployment) -> Placement:
@@ -52,15 +49,16 @@ def flashlb(weight: np.ndarray, deployment: Deployment) -> Placement:
     return run_by_layer(plan_layer, weight, deployment)
 
 
-PEERS: dict[str, Method] = {
-    **EVOLVED_PROGRAMS,
-    "sglang-vec": from_config(SGLANG_VEC),
-    "tensorrt-llm": global_only("tensorrt-llm", tensorrt_llm),
-    "vllm-ascend": global_only("vllm-ascend", vllm_ascend),
-    "flashlb": global_only("flashlb", flashlb),
-}
-"""Methods by name."""
-ELASTIC: dict[str, Method] = {"sglang-elastic": global_only("sglang-elastic", from_config(DEEPSEEK))}
+PEERS = EVOLVED_PROGRAMS | by_name(
+    (
+        Heuristic("sglang-vec", from_config(SGLANG_VEC)),
+        Heuristic("tensorrt-llm", tensorrt_llm, GLOBAL),
+        Heuristic("vllm-ascend", vllm_ascend, GLOBAL, refuses=_more_extras_than_gpus),
+        Heuristic("flashlb", flashlb, GLOBAL),
+    )
+)
+"""Heuristics by name."""
+ELASTIC = by_name((Heuristic("sglang-elastic", from_config(DEEPSEEK), GLOBAL),))
 """SGLang's ``elasticity_aware`` by name: DeepSeek's global algorithm on the GPUs that are alive.
 
 :func:`heuristics.rebalance` leaves out dead GPUs and fills their slots with expert 0 for every method, as SGLang does; with all

@@ -16,10 +16,11 @@ import numpy as np
 from numba import njit
 
 from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.heuristics.planner.replicate_lpt import kernel, most_replicas
 from eplb_gap.heuristics.serving.window_descent import apply_exchange, descend, new_scratch, replace
 from eplb_gap.heuristics.serving.window_packing import WindowPacking, fold_groups, rank_partitions, refresh, start
-from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS, num_partitions, partitions
+from eplb_gap.problem.bounds.partition import num_partitions, partitions
+from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -152,8 +153,7 @@ def _plan_layers(
     windows, layers, experts = history.shape
     slots = phy2log.shape[1]
     m, s, g = experts // nodes, slots // nodes, gpus // nodes
-    # More replicas than GPUs only cost slots: on some GPU the expert weighs at least as much as with one replica on each.
-    most = g if m * g >= s else s - m + 1
+    most = most_replicas(m, s, g)
     home = np.zeros(groups, np.int64)
     scratch, fold_scratch = new_scratch(experts, slots, gpus, windows), new_scratch(groups, groups, nodes, windows)
     for layer in range(layers):

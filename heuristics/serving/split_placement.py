@@ -24,7 +24,7 @@ from numba import njit
 from eplb_gap.heuristics.config import Effort
 from eplb_gap.heuristics.kernels.refinement import holds
 from eplb_gap.heuristics.planner.fast import plan as plan_fast
-from eplb_gap.heuristics.planner.replicate_lpt import kernel, new_scratch, replicate
+from eplb_gap.heuristics.planner.replicate_lpt import kernel, most_replicas, new_scratch, replicate
 from eplb_gap.heuristics.serving.token_split import Flow, Search, new_flow, new_search, split_flow
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
@@ -95,7 +95,7 @@ def _plan_layers(weight: np.ndarray, nodes: int, gpus: int, trials: int, phy2log
     """
     layers, experts = weight.shape
     m, s, g = experts // nodes, phy2log.shape[1] // nodes, gpus // nodes
-    most = g if m * g >= s else s - m + 1
+    most = most_replicas(m, s, g)
     scratch, flow, search = new_scratch(m, g), new_flow(m, np.arange(g + 1) * (s // g)), new_search(m, s, g)
     critical = np.empty(g, np.bool_)
     logical, loads, adams = np.empty((nodes, m), np.int64), np.empty((nodes, m)), np.empty((nodes, m), np.int64)

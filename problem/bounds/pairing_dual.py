@@ -156,11 +156,6 @@ def pairing_need(instance: Instance, threshold: Fraction, multipliers: Multiplie
     return Fraction(int(np.minimum.reduceat(costs, table.starts).sum()), unit)
 
 
-def pairing_refutes(instance: Instance, threshold: Fraction, multipliers: Multipliers) -> bool:
-    """Return whether the multipliers prove that every placement has a makespan above the threshold."""
-    return pairing_need(instance, threshold, multipliers) > instance.num_slots
-
-
 def next_pair_sum(instance: Instance, threshold: Fraction) -> Fraction:
     """Return the smallest makespan above the threshold that any two replicas could have.
 

@@ -1,8 +1,11 @@
-"""Partition of groups into given sets: exact cover with memory of what has failed."""
+"""Partitions of groups: into given sets, by exact cover with memory of what has failed, and into all sets of a size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 
 
 def cover(sets: Iterable[tuple[int, ...]], groups: int) -> list[tuple[int, ...]] | None:
@@ -36,3 +39,45 @@ def cover(sets: Iterable[tuple[int, ...]], groups: int) -> list[tuple[int, ...]]
         return False
 
     return found if extend(frozenset(range(groups))) else None
+
+
+def bottleneck_cover(values: Mapping[tuple[int, ...], Fraction], groups: int) -> tuple[list[tuple[int, ...]], Fraction]:
+    """Return the partition of groups into the given sets whose largest value is smallest, and that value; by bisection.
+
+    Parameters
+    ----------
+    values : mapping of tuple of int to Fraction
+        Value of every set that may be used; they must cover the groups.
+    groups : int
+    """
+
+    def within(threshold: Fraction) -> list[tuple[int, ...]] | None:
+        return cover((chosen for chosen, value in values.items() if value <= threshold), groups)
+
+    thresholds = sorted(set(values.values()))
+    low, high = 0, len(thresholds) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if within(thresholds[middle]) is None:
+            low = middle + 1
+        else:
+            high = middle
+    found = within(thresholds[low])
+    assert found is not None  # all sets together cover the groups
+    return found, thresholds[low]
+
+
+def num_partitions(groups: int, nodes: int) -> int:
+    """Return how many partitions of the groups into as many equal sets as there are nodes exist."""
+    ordered = math.factorial(groups) // math.prod(math.factorial(groups // nodes) for _ in range(nodes))
+    return ordered // math.factorial(nodes)
+
+
+def partitions(groups: tuple[int, ...], size: int) -> Iterator[list[tuple[int, ...]]]:
+    """Yield all partitions of groups into sets of that size; the lowest group left opens the next set, so none comes twice."""
+    if not groups:
+        yield []
+    for others in itertools.combinations(groups[1:], size - 1) if groups else ():
+        rest = tuple(group for group in groups[1:] if group not in others)
+        for sets in partitions(rest, size):
+            yield [(groups[0], *others), *sets]

@@ -14,15 +14,14 @@ The value of a map is the mean over windows of its makespan. The bounds hold for
 from __future__ import annotations
 
 import heapq
-import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
+from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
@@ -112,22 +111,6 @@ def groups_value(history: np.ndarray, deployment: Deployment, floors: Sequence[F
         loads = [Fraction(load, deployment.gpus_per_node) for load in fullest]
         values.append(sum(map(max, loads, floors), Fraction(0)))
     return min(values) / len(floors)
-
-
-def num_partitions(groups: int, nodes: int) -> int:
-    """Return how many partitions of the groups into as many equal sets as there are nodes exist."""
-    ordered = math.factorial(groups) // math.prod(math.factorial(groups // nodes) for _ in range(nodes))
-    return ordered // math.factorial(nodes)
-
-
-def partitions(groups: tuple[int, ...], size: int) -> Iterator[list[tuple[int, ...]]]:
-    """Yield all partitions of groups into sets of that size; the lowest group left opens the next set, so none comes twice."""
-    if not groups:
-        yield []
-    for others in itertools.combinations(groups[1:], size - 1) if groups else ():
-        rest = tuple(group for group in groups[1:] if group not in others)
-        for sets in partitions(rest, size):
-            yield [(groups[0], *others), *sets]
 
 
 def shares_value(windows: Sequence[Instance], shares: Sequence[Sequence[int]]) -> Fraction:

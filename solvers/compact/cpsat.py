@@ -20,7 +20,8 @@ from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import assigned, count_ranges, denominator
 from eplb_gap.solvers.compact.native import run_interruptibly
-from eplb_gap.solvers.engine import Finding, Incumbent, Limits
+from eplb_gap.solvers.compact.watchdog import watched
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 
 LARGEST_EXACT = 2**53
 """Sums of loads stay below this: they fit int64, and CP-SAT reports its bound as a float, exact up to here."""
@@ -184,3 +185,6 @@ def _read_map(model: _Model, solver: Any) -> tuple[int, ...]:
     for (expert, _, gpu), variable in model.copies.items():
         placed[gpu] += [expert] * solver.value(variable)
     return tuple(expert for experts in placed for expert in experts)
+
+
+ENGINE = Engine("cpsat", watched(search), unequal=True)

@@ -26,9 +26,10 @@ from typing import Any
 
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.instance import Instance
+from eplb_gap.solvers.compact import native
 from eplb_gap.solvers.compact.counts import assigned, count_ranges, denominator
-from eplb_gap.solvers.compact.native import checked_highspy, run_interruptibly, without_stdout
-from eplb_gap.solvers.engine import Finding, Incumbent, Limits
+from eplb_gap.solvers.compact.watchdog import watched
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 
 TOLERANCE = Fraction(1, 10**6)
 """Error allowed for in a backend's bound, relative to the mean load: the feasibility tolerance of both backends."""
@@ -239,10 +240,10 @@ def run_highs(problem: Any, has_start: bool, limits: Limits) -> Run:
     import highspy
     import pulp
 
-    version = checked_highspy()
+    version = native.checked_highspy()
     parameters = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "threads": limits.workers, "random_seed": limits.seed}
     solver = pulp.HiGHS(msg=False, timeLimit=limits.seconds_left, **parameters)
-    with without_stdout():  # the constructor prints a banner before any option can be set
+    with native.without_stdout():  # the constructor prints a banner before any option can be set
         solver.createAndConfigureSolver(problem)
     solver.buildSolverModel(problem)
     highs = problem.solverModel
@@ -253,16 +254,11 @@ def run_highs(problem: Any, has_start: bool, limits: Limits) -> Run:
         start.value_valid = True
         highs.setSolution(start)
 
-    ended: list[Any] = []
-
-    def work() -> None:
-        ended.append(highs.run())
-        # The scheduler belongs to the thread that ran the solver; left alone it would outlive it.
-        highspy.Highs.resetThreadScheduler(True)
-
-    interrupted = run_interruptibly(work, highs.cancelSolve)
-    if ended[0] == highspy.HighsStatus.kError:
-        raise RuntimeError(f"HiGHS {version} failed with model status {highs.modelStatusToString(highs.getModelStatus())}")
+    interrupted = False
+    try:
+        native.check_status(highs, native.run_highs(highs, highs.cancelSolve))
+    except KeyboardInterrupt:  # what has been found until then still counts
+        interrupted = True
     _, sol_status = solver.findSolutionValues(problem)
     info = highs.getInfo()
     feasible = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
@@ -303,3 +299,7 @@ def run_cbc(problem: Any, has_start: bool, limits: Limits) -> Run:
     problem.assignVarsVals(values)
     version = next(line.split()[1] for line in said if line.startswith("Version:"))
     return Run(read_outcome(sol_status, pulp.value(problem.objective), None), "CBC", version, parameters)
+
+
+HIGHS = Engine("milp", watched(search_highs), unequal=True)
+CBC = Engine("milp-cbc", watched(search_cbc), unequal=True, swept=False)

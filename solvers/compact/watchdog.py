@@ -1,8 +1,4 @@
-"""A process of its own for solvers that can overrun their time limit: it hands over findings and is killed at the deadline.
-
-The process is started anew rather than forked or spawned by :mod:`multiprocessing`: native solvers keep threads that do not
-survive a fork, and a spawned process would run the user's script again.
-"""
+"""A process of its own for solvers that can overrun their time limit: it hands over findings and is killed at the deadline."""
 
 from __future__ import annotations
 
@@ -16,10 +12,10 @@ import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
+from eplb_gap.problem import child
 from eplb_gap.problem.instance import Instance
-from eplb_gap.problem.package import package_folder
 from eplb_gap.solvers.compact.counts import num_assignment_variables
-from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import Finding, Incumbent, Limits, Search
 
 GRACE_SECONDS = 0.5
 """What a solver may take beyond its deadline to hand over what it has."""
@@ -30,8 +26,8 @@ LARGEST_MODEL = 1_000_000
 _ENDED = object()
 
 
-def watched(engine: Engine) -> Engine:
-    """Return the engine of a compact model, run in a process of its own where the model is large, not at all where it is huge."""
+def watched(engine: Search) -> Search:
+    """Return the search of a compact model, run in a process of its own where the model is large, not at all where it is huge."""
 
     def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
         size = num_assignment_variables(instance, incumbent.upper)
@@ -44,12 +40,12 @@ def watched(engine: Engine) -> Engine:
     return search
 
 
-def search_in_process(engine: Engine, instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+def search_in_process(engine: Search, instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
     """Yield what an engine finds in a process of its own; the process never outlives the deadline or this generator.
 
     Parameters
     ----------
-    engine : Engine
+    engine : Search
         A function of a module, so that the other process can import it.
     instance : Instance
     incumbent : Incumbent
@@ -60,14 +56,8 @@ def search_in_process(engine: Engine, instance: Instance, incumbent: Incumbent, 
     Exception
         Whatever the engine raises.
     """
-    path = os.pathsep.join(filter(None, (package_folder(), os.environ.get("PYTHONPATH"))))
-    worker = subprocess.Popen(
-        [sys.executable, "-c", "from eplb_gap.solvers.compact.watchdog import serve; serve()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,  # Ctrl-C is this process's to handle
-    )
+    program = "from eplb_gap.solvers.compact.watchdog import serve; serve()"
+    worker = child.start(["-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert worker.stdin is not None and worker.stdout is not None  # both are pipes
     messages: queue.Queue[Any] = queue.Queue()
     reader = threading.Thread(target=_read, args=(worker.stdout, messages), daemon=True)
@@ -87,8 +77,7 @@ def search_in_process(engine: Engine, instance: Instance, incumbent: Incumbent, 
                 raise message
             yield message
     finally:
-        worker.kill()
-        worker.wait()
+        child.end(worker)
         reader.join()  # the end of the process is the end of its stream
         worker.stdout.close()
 

@@ -23,7 +23,7 @@ from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, companion_lo
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import count_ranges, denominator
 from eplb_gap.solvers.construct import greedy_map
-from eplb_gap.solvers.engine import Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.cover_search import EXHAUSTED, FOUND, RUNNING, Patterns, State, advance, occurrences
 from eplb_gap.solvers.engines.gpu_contents import enumerate_patterns
 from eplb_gap.solvers.engines.improvement import Improvement
@@ -81,10 +81,21 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
                 upper = above.upper
                 yield above.best
     if lower < upper:
-        yield from _proof(instance, lower, upper, limits)
+        yield from prove(instance, lower, upper, limits)
 
 
-def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) -> Iterator[Finding]:
+def prove(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) -> Iterator[Finding]:
+    """Yield better maps than ``upper`` and bounds above ``lower`` by the search alone, until they meet or it gives up.
+
+    Parameters
+    ----------
+    instance : Instance
+    lower : Fraction
+        No map is below it.
+    upper : Fraction
+        Maps below it are looked for.
+    limits : Limits
+    """
     multiple = denominator(count_ranges(instance, upper))
     if instance.total * multiple * (instance.num_gpus + 1) >= LARGEST_TOTAL:
         return
@@ -212,3 +223,6 @@ class _CoverSearch:
         """Go on for covers within a smaller threshold, one that the cover just found exceeds."""
         self.state.control[0] = threshold
         self.status = RUNNING
+
+
+ENGINE = Engine("exact-cover", search, compile=lambda deployment: compile_kernels())

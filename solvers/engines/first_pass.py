@@ -18,6 +18,7 @@ from numba import njit
 from eplb_gap.heuristics.kernels.greedy import adams_counts
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, plan
 from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.deployment import Deployment
 
 MAX_PARTITIONS = 20_000
@@ -89,31 +90,12 @@ def _max_count(deployment: Deployment, nodes: int) -> int:
 @cache
 def _sets(groups: int, nodes: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Return all sets of groups a node can host, int64 [sets, groups per node], and all partitions, int64 [partitions, nodes]."""
-    size, count = groups // nodes, 1
-    for left in range(groups, 0, -size):
-        count *= _choose(left - 1, size - 1)
-    if count > MAX_PARTITIONS:
+    if num_partitions(groups, nodes) > MAX_PARTITIONS:
         return None
-    sets = list(itertools.combinations(range(groups), size))
+    sets = list(itertools.combinations(range(groups), groups // nodes))
     index = {chosen: number for number, chosen in enumerate(sets)}
-
-    def extend(free: tuple[int, ...]) -> list[list[int]]:
-        if not free:
-            return [[]]
-        found = []
-        for others in itertools.combinations(free[1:], size - 1):
-            rest = tuple(g for g in free[1:] if g not in others)
-            found += [[index[(free[0], *others)], *tail] for tail in extend(rest)]
-        return found
-
-    return np.array(sets, dtype=np.int64), np.array(extend(tuple(range(groups))), dtype=np.int64)
-
-
-def _choose(n: int, k: int) -> int:
-    value = 1
-    for i in range(k):
-        value = value * (n - i) // (i + 1)
-    return value
+    found = [[index[chosen] for chosen in partition] for partition in partitions(tuple(range(groups)), groups // nodes)]
+    return np.array(sets, dtype=np.int64), np.array(found, dtype=np.int64)
 
 
 @njit(cache=True)

@@ -13,7 +13,7 @@ from fractions import Fraction
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
-from eplb_gap.solvers.engine import Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 
 MAX_SLOTS = 12
 
@@ -158,3 +158,6 @@ class _Enumeration:
     def map(self) -> tuple[int, ...]:
         """Return the best packing as a map, GPU after GPU."""
         return tuple(expert for _, expert in sorted(self.best_packing))
+
+
+ENGINE = Engine("oracle", search, unequal=True, swept=False)

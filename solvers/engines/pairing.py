@@ -34,7 +34,7 @@ from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.proofs import trust
 from eplb_gap.solvers.compact.native import check_status, checked_highspy, new_highs, run_highs
-from eplb_gap.solvers.engine import ContradictionError, Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import ContradictionError, Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.count_annealing import anneal_counts
 from eplb_gap.solvers.engines.need_model import Inventory, Relaxation
 
@@ -383,3 +383,6 @@ def _run_mip(highs: Any, enough: float) -> None:
 
     highs.cbMipInterrupt += look
     check_status(highs, run_highs(highs, stop))
+
+
+ENGINE = Engine("pairing", search, range(2, 3), exact=False)

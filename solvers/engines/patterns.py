@@ -36,7 +36,7 @@ from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.native import checked_highspy, new_highs, run_highs
 from eplb_gap.solvers.construct import greedy_map
-from eplb_gap.solvers.engine import Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.improvement import Improvement
 
 PATIENCE = 200
@@ -424,3 +424,6 @@ def _dearest_quadruples(
         if value > values[i]:
             values[i] = value
             patterns[i, 0], patterns[i, 1], patterns[i, 2], patterns[i, 3] = i, j, one[partner], two[partner]
+
+
+ENGINE = Engine("patterns", search, range(3, 5), exact=False)

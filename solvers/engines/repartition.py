@@ -12,7 +12,7 @@ import numpy as np
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, search_counts
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.construct import greedy_map
-from eplb_gap.solvers.engine import Finding, Incumbent, Limits
+from eplb_gap.solvers.engine import ANY_SLOTS, Engine, Finding, Incumbent, Limits
 
 TRIALS_PER_CALL = 10
 """Count vectors per compiled call: the clock and Ctrl-C are looked at in between."""
@@ -54,3 +54,6 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
         if value < best:
             best = value
             yield tuple(slots.tolist())
+
+
+ENGINE = Engine("splitting", search, range(2, ANY_SLOTS.stop), exact=False)

@@ -2,13 +2,13 @@
 
 Serving systems give every layer the same slots, though hot layers gain more from replicas than even ones. With the makespan of
 every layer at every number of slots (:func:`slot_curves`) the best division of a memory limit is a knapsack problem of a few
-thousand states: :func:`allocate` solves it exactly. On proven lower bounds the same programme bounds every division there is.
+thousand states: :func:`divide_slots` solves it exactly. On proven lower bounds the same programme bounds every division there is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -65,6 +65,7 @@ def slot_curves(
     method: str = "auto",
     target_gap: float = 1e-3,
     time_limit: float = 60.0,
+    tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> SlotCurves:
     """Solve all layers at every number of slots.
 
@@ -79,6 +80,8 @@ def slot_curves(
         As :func:`solvers.solve`.
     time_limit : float, default 60.0
         Wall seconds for the whole call, shared over the options.
+    tick : callable, optional
+        Called with (what, done, total) before every number of slots.
 
     Raises
     ------
@@ -92,7 +95,10 @@ def slot_curves(
         raise InputError(f"slots is {list(slots)}; one or more different numbers are needed")
     checked = as_loads(loads, "loads", 2)
     shapes = [replace(deployment, num_slots=count) for count in options]
-    solutions = [solve(checked, shape, method, target_gap, time_limit / len(shapes)) for shape in shapes]
+    solutions = []
+    for number, shape in enumerate(shapes):
+        tick(f"{shape.num_slots} slots", number, len(shapes))
+        solutions.append(solve(checked, shape, method, target_gap, time_limit / len(shapes)))
     layers = range(len(checked))
     return SlotCurves(
         options,
@@ -102,7 +108,7 @@ def slot_curves(
     )
 
 
-def plan(curves: SlotCurves, budget: int) -> BudgetPlan:
+def plan_budget(curves: SlotCurves, budget: int) -> BudgetPlan:
     """Divide a limit on the slots of all layers together so that the sum of the makespans is smallest.
 
     Parameters
@@ -116,8 +122,8 @@ def plan(curves: SlotCurves, budget: int) -> BudgetPlan:
     InputError
         If the budget does not give every layer the smallest number of slots.
     """
-    chosen = allocate(curves.upper, curves.slots, budget)
-    proven = allocate(curves.lower, curves.slots, budget)
+    chosen = divide_slots(curves.upper, curves.slots, budget)
+    proven = divide_slots(curves.lower, curves.slots, budget)
     return BudgetPlan(chosen, total(curves.upper, curves.slots, chosen), total(curves.lower, curves.slots, proven))
 
 
@@ -126,7 +132,7 @@ def total(curves: Sequence[Sequence[Fraction]], slots: Sequence[int], chosen: Se
     return sum((curve[slots.index(count)] for curve, count in zip(curves, chosen, strict=True)), Fraction(0))
 
 
-def allocate(curves: Sequence[Sequence[Fraction]], slots: Sequence[int], budget: int) -> list[int]:
+def divide_slots(curves: Sequence[Sequence[Fraction]], slots: Sequence[int], budget: int) -> list[int]:
     """Return the slots of every layer with the smallest sum of makespans, of equal ones the one with fewest slots; exact.
 
     Dynamic programming over layers and slots spent, in steps of what the options have in common.
@@ -145,10 +151,12 @@ def allocate(curves: Sequence[Sequence[Fraction]], slots: Sequence[int], budget:
     InputError
         If the budget does not give every layer the smallest number of slots.
     """
-    _check_budget(len(curves), slots, budget)
+    layers = len(curves)
+    if budget < layers * slots[0]:
+        raise InputError(f"budget is {budget} slots; {layers} layers of at least {slots[0]} need {layers * slots[0]}")
     step = math.gcd(*(count - slots[0] for count in slots)) or 1
     sizes = [(count - slots[0]) // step for count in slots]
-    room = min((budget - len(curves) * slots[0]) // step, len(curves) * sizes[-1])
+    room = min((budget - layers * slots[0]) // step, layers * sizes[-1])
     scale = math.lcm(*(value.denominator for curve in curves for value in curve))
     best: list[int | None] = [0] + [None] * room  # smallest scaled sum so far that spends exactly so many steps
     picks: list[list[int]] = []
@@ -173,29 +181,3 @@ def allocate(curves: Sequence[Sequence[Fraction]], slots: Sequence[int], budget:
         chosen.append(slots[pick[spent]])
         spent -= sizes[pick[spent]]
     return chosen[::-1]
-
-
-def allocate_greedily(curves: Sequence[Sequence[Fraction]], slots: Sequence[int], budget: int) -> list[int]:
-    """Return the slots of every layer by marginal gain: the next option goes where it lowers the makespan most per slot.
-
-    The optimum where all curves are convex and the options equally spaced; otherwise a step that gains nothing hides those
-    behind it. Parameters and errors as :func:`allocate`.
-    """
-    _check_budget(len(curves), slots, budget)
-    chosen, left = [0] * len(curves), budget - len(curves) * slots[0]
-    while True:
-        best, layer = Fraction(0), -1
-        for number, (curve, at) in enumerate(zip(curves, chosen, strict=True)):
-            if at + 1 < len(slots) and slots[at + 1] - slots[at] <= left:
-                gain = (curve[at] - curve[at + 1]) / (slots[at + 1] - slots[at])
-                if gain > best:
-                    best, layer = gain, number
-        if layer < 0:
-            return [slots[at] for at in chosen]
-        left -= slots[chosen[layer] + 1] - slots[chosen[layer]]
-        chosen[layer] += 1
-
-
-def _check_budget(layers: int, slots: Sequence[int], budget: int) -> None:
-    if budget < layers * slots[0]:
-        raise InputError(f"budget is {budget} slots; {layers} layers of at least {slots[0]} need {layers * slots[0]}")

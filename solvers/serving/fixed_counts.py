@@ -13,7 +13,7 @@ import numpy as np
 from eplb_gap.heuristics.kernels.local_search import pack_counts
 from eplb_gap.heuristics.planner import uneven
 from eplb_gap.problem.bounds.bounds import cardinality_bound, pigeonhole_bound
-from eplb_gap.problem.bounds.partition import cover
+from eplb_gap.problem.bounds.partition import bottleneck_cover
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -140,17 +140,8 @@ def _best_partition(
         if int(slots_of_group[list(chosen)].sum()) == deployment.slots_per_node:
             experts = _experts(chosen, size)
             bounds[chosen] = _bound(loads[experts], counts[experts], deployment.gpus_per_node)
-    thresholds = sorted(set(bounds.values()))
-    best, reached = present, max(bounds[groups] for groups in present)
-    low, high = 0, thresholds.index(reached)
-    while low < high:
-        middle = (low + high) // 2
-        found = cover((chosen for chosen, bound in bounds.items() if bound <= thresholds[middle]), groups)
-        if found is None:
-            low = middle + 1
-        else:
-            best, high = found, middle
-    return best, thresholds[low]
+    found, value = bottleneck_cover(bounds, groups)
+    return (present if max(bounds[chosen] for chosen in present) == value else found), value
 
 
 def _experts(groups: tuple[int, ...], size: int) -> np.ndarray:

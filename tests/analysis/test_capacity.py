@@ -42,6 +42,23 @@ def test_each_step_is_a_solve_and_the_verdicts_follow() -> None:
     assert json.loads(json.dumps(as_dict(result)))["planning"] == 12
 
 
+def test_a_budget_goes_to_the_layers_that_gain_by_it() -> None:
+    loads = np.concatenate([np.full((2, 1, 8), 100), LOADS], axis=1)  # the even layer gains nothing from replicas
+    result = capacity(LoadTrace(loads), SHAPE, 0.9, most_slots=12, budget=21)
+    found = result.division
+    assert found is not None and found.slots == [8, 12]
+    hot = result.steps[1].reached
+    best = solve(LOADS[0], replace(SHAPE, num_slots=12)).upper[0]
+    assert found.reached == pytest.approx(500 / float(200 + best), rel=2e-3)
+    assert found.alike == result.steps[0].reached < found.reached <= found.limit <= 1
+    assert hot >= found.reached - 1e-9  # twelve slots for all need more than the budget
+    text = report(result)
+    assert "Budget: 20 of 21 slots over 2 layers reach" in text
+    assert "  8 slots: layers 0\n  12 slots: layers 1" in text
+    assert json.loads(json.dumps(as_dict(result)))["division"]["slots"] == [8, 12]
+    assert capacity(LoadTrace(LOADS), SHAPE, 0.9, most_slots=8).division is None
+
+
 def test_what_no_step_reaches_is_said_with_its_proof() -> None:
     changed = LoadTrace(np.stack([LOADS[0], LOADS[0][:, ::-1]]))
     result = capacity(changed, SHAPE, 0.99, most_slots=8)
@@ -80,6 +97,7 @@ def test_a_trace_of_one_window_is_planned_only_and_a_silent_layer_is_perfect() -
         ({"target": 1.5}, "target is 1.5"),
         ({"most_slots": 7}, "most_slots is 7; 8 experts on 4 GPUs need at least 8"),
         ({"window": 2}, "window is 2"),
+        ({"budget": 7}, "budget is 7 slots; 1 layers of at least 8 need 8"),
         ({"deployment": Deployment(4, 8, 4)}, "the trace has 8 experts"),
         ({"deployment": Deployment(8, slots_per_gpu=[4, 4, 2, 2])}, "the GPUs have 2 to 4 slots; a count of slots needs equally"),
     ],

@@ -10,9 +10,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+from eplb_gap.cli.main import app
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.problem import LoadTrace
+from eplb_gap.solvers import ENGINES
 
 TRACE, FLAGSHIP = "results/traces/recorded-windows.npz", "dsv3-prefill-ep32"
 
@@ -100,6 +103,10 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
             ["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP, "--to", "vllm", "--max-moves", "3"],
             "needs --previous",
         ),
+        (
+            ["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP, "--to", "vllm", "--move-cost", "3"],
+            "--move-cost needs --previous",
+        ),
         (["convert", "x.json"], "--map IN is missing"),
         (["convert", "--loads", TRACE, "x.json"], "a name ending in .npz is needed"),
         (["convert", "--map", "fast", "x.json", "--deployment", FLAGSHIP], "--to is None"),
@@ -154,6 +161,9 @@ def test_a_map_in_use_is_kept_within_a_budget_of_moves(tmp_path):
     renamed = json.loads(run("convert", *arguments, target, "--json").stdout)["moved"]
     within = json.loads(run("convert", *arguments, "--max-moves", 100, target, "--json").stdout)["moved"]
     assert within <= 100 < renamed < 8 * 288
+    costs = (0, 50, 1e9)
+    moved = [json.loads(run("convert", *arguments, "--move-cost", c, target, "--json").stdout)["moved"] for c in costs]
+    assert moved[0] > moved[1] > moved[2] == 0
 
 
 def test_steps_are_scored_beside_their_window():
@@ -225,6 +235,11 @@ def test_help_lists_the_commands():
     assert done.returncode == 0
     commands = "solve evaluate explain calibrate capacity bench record convert verify reproduce status"
     assert all(name in done.stdout for name in commands.split())
+
+
+def test_the_help_of_solve_lists_the_engines():
+    listed = next(option.help for option in get_command(app).commands["solve"].params if option.name == "method")
+    assert listed == f"{', '.join(list(ENGINES)[:-1])} or {list(ENGINES)[-1]}."
 
 
 def test_status_counts_cells(tmp_path):

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from eplb_gap.heuristics import METHODS, rebalance
-from eplb_gap.problem import Deployment, InputError, verify
+from eplb_gap.heuristics import HEURISTICS, METHODS, rebalance
+from eplb_gap.problem import Deployment, InputError, PlacementError, verify
 from eplb_gap.problem.metrics import duplicates
 
 DEPLOYMENTS = [
@@ -33,36 +34,56 @@ def degenerate_loads(experts: int) -> list[np.ndarray]:
     ]
 
 
-WITHOUT_NODES = ["levi", "adaevolve", "spread-replica", "tensorrt-llm", "vllm-ascend", "flashlb", "sglang-elastic"]
+MIXED = [*DEPLOYMENTS, Deployment(12, 16, 4, 2, 2, duplicates="forbidden"), Deployment(6, 9, 3, duplicates="forbidden")]
+UNEQUAL = Deployment(5, slots_per_gpu=[1, 3, 4])
 
 
-def refusal(method: str, deployment: Deployment) -> str | None:
-    """Return what a method says to a deployment that it cannot plan for."""
-    if deployment.policy == "hierarchical" and method in WITHOUT_NODES:
-        return f"{method}.*global policy only"
-    if method == "vllm-ascend" and deployment.num_slots - deployment.num_experts > deployment.num_gpus:
-        return f"vllm-ascend.*at most num_gpus = {deployment.num_gpus}"
-    return None
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=str)
-def test_every_map_of_every_method_is_legal(method, deployment):
-    message = refusal(method, deployment)
+@pytest.mark.parametrize("method", HEURISTICS)
+@pytest.mark.parametrize("deployment", [*MIXED, UNEQUAL], ids=str)
+def test_every_map_of_every_method_is_legal_or_refused_as_its_record_says(method, deployment):
+    record = HEURISTICS[method]
+    reason = record.refusal(deployment)
+    assert record.plans(deployment) <= (reason is None)
+    may_repeat = deployment.duplicates == "forbidden"
+    judged = replace(deployment, duplicates="allowed") if may_repeat else deployment
     for loads in degenerate_loads(deployment.num_experts):
-        if message is not None:
-            with pytest.raises(InputError, match=message):
+        if reason is not None:
+            with pytest.raises(InputError) as refused:
                 rebalance(loads, deployment, method)
+            assert str(refused.value) == reason and method in reason
             continue
         try:
-            makespans = verify(rebalance(loads, deployment, method), loads, deployment)
+            makespans = verify(rebalance(loads, deployment, method), loads, judged)
         except InputError as error:
-            # GEPA plans globally unless its hierarchical plan is as good.
-            assert method == "gepa" and deployment.policy == "hierarchical" and "global policy only" in str(error)
+            assert not record.plans(deployment) and "global policy only" in str(error)
             continue
         assert all(
             makespan >= Fraction(int(row.sum()), deployment.num_gpus) for makespan, row in zip(makespans, loads, strict=True)
         )
+
+
+@pytest.mark.parametrize("method", ["tensorrt-llm", "vllm-ascend", "flashlb"])
+def test_maps_of_balancers_without_nodes_would_be_illegal_under_the_hierarchical_policy(method):
+    deployment = DEPLOYMENTS[0]
+    loads = degenerate_loads(deployment.num_experts)[3]
+    with pytest.raises(PlacementError, match=r"on one node|hosts"):
+        verify(HEURISTICS[method].plan(loads, deployment), loads, deployment)
+
+
+def test_records_know_the_balancers_that_are_peculiar():
+    flagship = Deployment.preset("dsv3-prefill-ep32")
+    refused = {name for name, record in HEURISTICS.items() if not record.plans(flagship)}
+    without_nodes = {"levi", "adaevolve", "spread-replica", "tensorrt-llm", "vllm-ascend", "flashlb", "sglang-elastic"}
+    assert refused == {*without_nodes, "gepa"}
+    assert all(record.plans(flagship.as_global()) for record in HEURISTICS.values())
+    assert [name for name, record in HEURISTICS.items() if record.history] == ["sample-average"]
+    assert [name for name, record in HEURISTICS.items() if record.unequal] == ["fast"]  # what a refusal names
+    many = Deployment(8, 16, 4)
+    assert [name for name, record in HEURISTICS.items() if not record.plans(many)] == ["vllm-ascend"]
+
+
+def test_a_name_is_its_records_name():
+    assert all(name == record.name and METHODS[name] is record for name, record in HEURISTICS.items())
 
 
 def test_a_history_is_planned_on_its_sum():

@@ -25,22 +25,16 @@ def test_balancedness_is_a_ratio_of_sums_over_layers() -> None:
     assert metrics.balancedness_gpu(PLACEMENT, LOADS, 2) == pytest.approx((4 + 6) / (6 + 6))
 
 
-def test_imbalance_is_per_layer() -> None:
-    assert metrics.imbalance(PLACEMENT, LOADS, 2) == pytest.approx([1.5, 1.0])
-
-
 def test_a_layer_without_load_adds_nothing() -> None:
     loads = [LOADS[0], [0, 0]]
     assert metrics.balancedness_expert(PLACEMENT, loads) == pytest.approx(2 / 3)
     assert metrics.balancedness_gpu(PLACEMENT, loads, 2) == pytest.approx(4 / 6)
-    assert metrics.imbalance(PLACEMENT, loads, 2).tolist() == [1.5, 1.0]
 
 
 def test_no_load_at_all_is_perfectly_balanced() -> None:
     loads = [[0, 0], [0, 0]]
     assert metrics.balancedness_expert(PLACEMENT, loads) == 1.0
     assert metrics.balancedness_gpu(PLACEMENT, loads, 2) == 1.0
-    assert metrics.imbalance(PLACEMENT, loads, 2).tolist() == [1.0, 1.0]
 
 
 @st.composite
@@ -97,9 +91,8 @@ def test_duplicates_are_counted_within_a_gpu_only() -> None:
         metrics.balancedness_expert,
         lambda placement, loads: metrics.gpu_loads(placement, loads, 2),
         lambda placement, loads: metrics.balancedness_gpu(placement, loads, 2),
-        lambda placement, loads: metrics.imbalance(placement, loads, 2),
     ],
-    ids=["slot_loads", "balancedness_expert", "gpu_loads", "balancedness_gpu", "imbalance"],
+    ids=["slot_loads", "balancedness_expert", "gpu_loads", "balancedness_gpu"],
 )
 def test_loads_of_another_shape_are_refused(metric: Any, loads: Any) -> None:
     with pytest.raises(InputError, match="loads"):

@@ -12,7 +12,8 @@ from eplb_gap.heuristics import rebalance
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.certificate import CertificateError
-from eplb_gap.solvers import METHODS, ContradictionError, Interrupted, solve
+from eplb_gap.solvers import ENGINES, METHODS, ContradictionError, Interrupted, solve
+from eplb_gap.solvers.engine import Engine
 
 README = np.array([[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]])
 SHAPE = Deployment.preset("deepseek-readme")
@@ -81,8 +82,15 @@ def test_progress_reports_every_layer():
     seen = []
     solve(README, SHAPE, progress=seen.append)
     assert {p.layer for p in seen} == {0, 1}
-    assert all(p.upper >= p.lower for p in seen)
-    assert [p.elapsed for p in seen] == sorted(p.elapsed for p in seen)
+    for layer, upper in enumerate((151, 179.5)):
+        of_layer = [p for p in seen if p.layer == layer]
+        assert {(p.num_layers, p.engine) for p in of_layer} == {(2, "auto")}
+        assert (of_layer[-1].upper, of_layer[-1].lower, of_layer[-1].gap) == (upper, upper, 0.0)
+        # It only gets better, and the gap is that of the two values beside it.
+        assert [p.upper for p in of_layer] == sorted((p.upper for p in of_layer), reverse=True)
+        assert [p.lower for p in of_layer] == sorted(p.lower for p in of_layer)
+        assert [p.gap for p in of_layer] == pytest.approx([p.upper / p.lower - 1 for p in of_layer])
+    assert seen[0].elapsed > 0 and [p.elapsed for p in seen] == sorted(p.elapsed for p in seen)
 
 
 @pytest.mark.parametrize("policy", ["hierarchical", "global"])
@@ -104,7 +112,7 @@ def test_a_lying_engine_is_caught(monkeypatch):
     def liar(instance, incumbent, limits):
         yield Bound(incumbent.upper + 1, "claim", {"solver": "liar"})
 
-    monkeypatch.setitem(METHODS, "liar", liar)
+    monkeypatch.setitem(ENGINES, "liar", Engine("liar", liar))
     with pytest.raises(ContradictionError, match="liar"):
         solve(FLASHLB, Deployment(8, 16, 8), "liar")
 
@@ -113,7 +121,7 @@ def test_an_engine_that_cheats_with_its_map_is_caught(monkeypatch):
     def cheat(instance, incumbent, limits):
         yield (7,) * 16
 
-    monkeypatch.setitem(METHODS, "cheat", cheat)
+    monkeypatch.setitem(ENGINES, "cheat", Engine("cheat", cheat))
     with pytest.raises(PlacementError, match="every expert is needed"):
         solve(FLASHLB, Deployment(8, 16, 8), "cheat")
 
@@ -137,6 +145,11 @@ def test_bad_arguments_are_named(arguments, text):
         solve(arguments.pop("loads", README), SHAPE, **arguments)
 
 
+def test_a_name_is_its_records_name():
+    assert all(name == engine.name and METHODS[name] is engine.search for name, engine in ENGINES.items())
+    assert METHODS.keys() == ENGINES.keys()
+
+
 def test_public_names():
     assert eplb_gap.solve is solvers.solve
     assert eplb_gap.Deployment is Deployment
@@ -149,7 +162,7 @@ def test_a_bound_that_comes_at_the_deadline_still_counts(monkeypatch):
         time.sleep(limits.seconds_left)
         yield Bound(Fraction(190), "claim", {"solver": "late"})
 
-    monkeypatch.setitem(METHODS, "late", late)
+    monkeypatch.setitem(ENGINES, "late", Engine("late", late))
     assert solve(FLASHLB, Deployment(8, 16, 8), "late", time_limit=0.5).lower == [190]
 
 

@@ -14,9 +14,8 @@ from eplb_gap.heuristics import rebalance
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, verify
 from eplb_gap.problem.bounds.bounds import joint_bounds
 from eplb_gap.problem.dead_ranks import with_dead
-from eplb_gap.solvers import METHODS, solve
+from eplb_gap.solvers import ENGINES, solve
 from eplb_gap.solvers.engines.oracle import best_map
-from eplb_gap.solvers.facade import UNEVEN_METHODS
 
 
 def instances(count: int, seed: int) -> list[Instance]:
@@ -107,7 +106,7 @@ def test_a_start_must_be_legal_on_the_gpus_that_are_left() -> None:
         solve([[6, 2, 1]], deployment, initial=Placement([[0, 1, 2, 1]], 3))
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(UNEVEN_METHODS)))
+@pytest.mark.parametrize("method", [name for name, engine in ENGINES.items() if not engine.unequal])
 def test_engines_of_equal_slots_refuse_unequal_ones(method: str) -> None:
     with pytest.raises(InputError, match=f"method is '{method}', which needs equally many slots"):
         solve([[3, 2, 1]], Deployment(3, slots_per_gpu=[1, 3]), method)

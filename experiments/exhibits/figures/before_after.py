@@ -36,7 +36,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
         chosen = Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], deployment.num_experts)
         relative = metrics.gpu_loads(chosen, loads, gpus) / (loads.sum(axis=1, keepdims=True) / gpus)
         # A mesh stays a vector drawing; an image would be resampled by some viewers.
-        mesh = axis.pcolormesh(_sorted(relative, nodes), cmap="Greys", vmin=2 - MOST, vmax=MOST, edgecolors="face", linewidth=0.2)
+        mesh = axis.pcolormesh(by_load(relative, nodes), cmap="Greys", vmin=2 - MOST, vmax=MOST, edgecolors="face", linewidth=0.2)
         for node in range(1, nodes):
             axis.axvline(node * gpus / nodes, color="w", linewidth=1.6)
         axis.set_xticks([g + 0.5 for g in range(0, gpus, 8)], [str(g) for g in range(0, gpus, 8)])
@@ -49,7 +49,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     return save(fig, folder, "before_after")
 
 
-def _sorted(loads: np.ndarray, num_nodes: int) -> np.ndarray:
+def by_load(loads: np.ndarray, num_nodes: int) -> np.ndarray:
     """Return loads with nodes and their GPUs in descending order: the names of both are arbitrary in a map."""
     nodes = -np.sort(-loads.reshape(len(loads), num_nodes, -1), axis=2)
     order = np.argsort(-nodes.sum(axis=2), axis=1, kind="stable")

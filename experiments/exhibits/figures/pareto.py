@@ -16,8 +16,8 @@ from eplb_gap.analysis.figures.style import DARK, MIDDLE, figure, save
 from eplb_gap.experiments.loads.traces import POLICIES
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.studies.head_to_head import SECONDS_SUITE, mean_gaps, seconds
+from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.peers import PEERS
-from eplb_gap.heuristics.registry import FAST
 
 SUITES = ("heuristics", SECONDS_SUITE)
 SHOWN = {"initial_program": "DeepSeek EPLB", "sglang-vec": "SGLang vec", "tensorrt-llm": "TensorRT-LLM", "flashlb": "FlashLB"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from eplb_gap.analysis.figures.style import boxes, figure, save
 from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.studies.regimes import BASE, REGIMES, SOLVER, SUITE, gaps
-from eplb_gap.heuristics.registry import FAST
+from eplb_gap.heuristics.own import FAST
 
 SUITES = (SUITE,)
 OWN = ("fast", "fast-split")

@@ -9,7 +9,7 @@ import pytest
 
 from eplb_gap.experiments.exhibits.exhibits import FIGURES
 from eplb_gap.experiments.exhibits.figures import scaling
-from eplb_gap.experiments.exhibits.figures.before_after import _sorted
+from eplb_gap.experiments.exhibits.figures.before_after import by_load
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER
 
@@ -41,4 +41,4 @@ def test_a_figure_drawn_twice_has_the_same_bytes(tmp_path):
 
 def test_the_heat_map_orders_nodes_and_their_gpus_and_keeps_every_load():
     loads = np.array([[1.0, 2.0, 5.0, 0.0], [4.0, 3.0, 1.0, 6.0]])
-    assert _sorted(loads, 2).tolist() == [[5.0, 0.0, 2.0, 1.0], [4.0, 3.0, 6.0, 1.0]]
+    assert by_load(loads, 2).tolist() == [[5.0, 0.0, 2.0, 1.0], [4.0, 3.0, 6.0, 1.0]]

@@ -15,6 +15,7 @@ from eplb_gap.experiments.measuring import row_schema, rows
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
 from eplb_gap.experiments.published import reproduce_all
 from eplb_gap.experiments.studies import jobs
+from eplb_gap.heuristics.methods import Heuristic
 
 QUIET = Console(quiet=True)
 
@@ -23,6 +24,15 @@ def test_every_key_of_the_grid_is_there_once_and_its_suite_has_a_schema():
     keys = [key for of_job in jobs.keys().values() for key in of_job]
     assert max(Counter(keys).values()) == 1
     assert {key[0] for key in keys} == {suite for shape in row_schema.SHAPES for suite in shape.suites}
+
+
+def test_the_grid_is_the_published_one_and_is_listed_without_running_a_balancer(monkeypatch):
+    def plan(*arguments):
+        raise AssertionError("a balancer ran")
+
+    monkeypatch.setattr(Heuristic, "__call__", plan)
+    keys = {key for of_job in jobs.keys().values() for key in of_job}
+    assert keys == {rows.key(row) for row in rows.read_suites(rows.RESULTS)}
 
 
 def test_cells_are_within_the_limits_that_their_rows_state():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.migration import break_even, front, replan
-from eplb_gap.heuristics.moves.move_budget import allocate
+from eplb_gap.heuristics.moves.move_budget import divide_moves
 from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.metrics import duplicates
@@ -185,7 +185,7 @@ def test_the_allocation_is_the_best_one(seed, total):
         points = int(generator.integers(1, 5))
         moves.append(np.concatenate([[0], np.sort(generator.choice(np.arange(1, 9), points, replace=False))]))
         costs.append(np.sort(generator.integers(0, 50, points + 1))[::-1].astype(float))
-    chosen = allocate(moves, costs, total)
+    chosen = divide_moves(moves, costs, total)
     sums = {
         points: sum(float(costs[layer][p]) for layer, p in enumerate(points))
         for points in product(*(range(len(m)) for m in moves))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from split_bounds import split_joint_bound
 
 from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.serving.split_placement import plan
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, verify
-from eplb_gap.problem.bounds.split_bounds import split_joint_bound
 from eplb_gap.problem.metrics import duplicates
 from eplb_gap.problem.validation import verify_split
 

@@ -15,7 +15,6 @@ from eplb_gap.problem.bounds.pairing_dual import (
     count_table,
     next_pair_sum,
     pairing_need,
-    pairing_refutes,
     pairing_value,
     pairing_witness,
     previous_pair_sum,
@@ -135,7 +134,6 @@ def test_certificate_of_an_example() -> None:
     multipliers = [(Fraction(point), Fraction(factor)) for point, factor in WITNESS["multipliers"]]
     assert pairing_witness(threshold, multipliers) == WITNESS
     assert pairing_need(CERTIFIED, threshold, multipliers) == literal_need(CERTIFIED, threshold, multipliers) > 20
-    assert pairing_refutes(CERTIFIED, threshold, multipliers)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +180,7 @@ def test_threshold_above_the_optimum_is_never_refuted_by_a_shifted_witness() -> 
         for bumped in (optimum, optimum + Fraction(1, 7)):
             points = [(bumped * Fraction(6, 10), Fraction(1)), (bumped * Fraction(51, 100), Fraction(1, 2))]
             if bumped > 0:
-                assert not pairing_refutes(instance, bumped, points)
+                assert pairing_need(instance, bumped, points) <= instance.num_slots
 
 
 def test_checks_quickly() -> None:

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, verify
 from eplb_gap.problem.bounds.bounds import best_joint_bound
+from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.bounds.sample_average import (
     SHARE_UNIT,
     ascend_shares,
     groups_value,
-    num_partitions,
-    partitions,
     sample_average_bound,
     sample_average_makespan,
     shares_value,

@@ -7,11 +7,11 @@ import math
 from fractions import Fraction
 
 import pytest
+from split_bounds import companions_value, is_refuted, split_joint_bound
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
 from eplb_gap.problem import InputError, Instance
 from eplb_gap.problem.bounds.bounds import apportionment_bound, mean_bound
-from eplb_gap.problem.bounds.split_bounds import companions_value, is_refuted, split_joint_bound
 
 SHAPES = [(3, 6, 3), (4, 6, 3), (4, 8, 4), (5, 6, 3), (5, 6, 6), (5, 6, 2), (4, 6, 2)]
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -53,13 +54,21 @@ def test_the_deadline_ends_a_solver_that_ignores_it() -> None:
     assert 8 <= time.monotonic() - started < 30
 
 
-def test_no_process_is_left_behind() -> None:
+def test_no_process_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, start = [], subprocess.Popen
+
+    def recorded(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", recorded)
     found = search_in_process(forever, INSTANCE, Incumbent(INSTANCE), Limits(time.monotonic() + 60))
     next(found)
-    children = ["pgrep", "-P", str(os.getpid()), "-f", "eplb_gap.solvers.compact.watchdog"]
-    assert subprocess.run(children, capture_output=True, check=False).stdout
+    (process,) = started
+    os.kill(process.pid, 0)  # there is a process to signal
     found.close()  # type: ignore[attr-defined]
-    assert not subprocess.run(children, capture_output=True, check=False).stdout
+    with pytest.raises(ProcessLookupError):  # killed and waited for: no zombie either
+        os.kill(process.pid, 0)
 
 
 def test_errors_come_through() -> None:

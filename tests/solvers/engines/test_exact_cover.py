@@ -57,7 +57,7 @@ def test_the_search_alone_agrees_with_the_oracle(instance: Instance) -> None:
     best = instance.makespan(oracle.best_map(instance))
     upper, lower = Fraction(instance.total + 1), Fraction(0)
     maps = []
-    for finding in exact_cover._proof(instance, lower, upper, Limits(time.monotonic() + 30)):  # noqa: SLF001
+    for finding in exact_cover.prove(instance, lower, upper, Limits(time.monotonic() + 30)):
         if isinstance(finding, Bound):
             assert lower <= finding.value <= best
             lower = finding.value

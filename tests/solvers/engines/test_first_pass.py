@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.problem import Deployment, Placement, verify
-from eplb_gap.solvers.engines.first_pass import _sets, first_pass
+from eplb_gap.problem.bounds.partition import partitions
+from eplb_gap.solvers.engines.first_pass import first_pass
 from eplb_gap.solvers.engines.oracle import best_map
 
 
@@ -52,14 +51,17 @@ def test_loads_that_could_overflow_are_left_to_exact_code():
 
 
 @pytest.mark.parametrize(("groups", "nodes"), [(4, 2), (6, 3), (8, 4), (8, 2), (5, 5)])
-def test_every_partition_is_listed_once(groups, nodes):
-    sets, partitions = _sets(groups, nodes)
-    size = groups // nodes
-    assert len(sets) == math.comb(groups, size)
-    assert len(partitions) == math.factorial(groups) // (math.factorial(size) ** nodes * math.factorial(nodes))
-    assert len({tuple(sorted(p)) for p in partitions.tolist()}) == len(partitions)
-    assert all(sorted(g for s in p for g in sets[s]) == list(range(groups)) for p in partitions)
+def test_the_groups_are_partitioned_at_the_bottleneck(groups, nodes):
+    # One expert a group, one slot an expert, one GPU a node: the best map is the best partition, which brute force knows.
+    shape = Deployment(groups, groups, nodes, num_nodes=nodes, num_groups=groups)
+    for seed in range(5):
+        loads = np.random.default_rng(seed).integers(1, 1000, size=groups)
+        best = min(
+            max(sum(loads[list(node)]) for node in partition) for partition in partitions(tuple(range(groups)), groups // nodes)
+        )
+        found = first_pass(loads, shape, 0.0, 0.1, 0)
+        assert verify(Placement(found.slots[None], groups), loads[None], shape) == [found.bound.value] == [best]
 
 
 def test_too_many_partitions_are_left_to_the_lazy_search():
-    assert _sets(16, 4) is None
+    assert first_pass(np.arange(1, 17), Deployment(16, 16, 4, num_nodes=4, num_groups=16), 0.0, 0.1, 0) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from eplb_gap.problem import Deployment, InputError, verify
 from eplb_gap.solvers import solve
-from eplb_gap.solvers.serving.budgets import SlotCurves, allocate, allocate_greedily, plan, slot_curves, total
+from eplb_gap.solvers.serving.budgets import SlotCurves, divide_slots, plan_budget, slot_curves, total
 
 VALUES = st.fractions(0, 50, max_denominator=12)
 
@@ -34,39 +33,22 @@ def problems(draw) -> tuple[list[list[Fraction]], list[int], int]:
 @given(problems())
 def test_the_programme_is_exact_for_curves_of_any_shape(problem: tuple[list[list[Fraction]], list[int], int]) -> None:
     curves, slots, budget = problem
-    chosen, greedy = allocate(curves, slots, budget), allocate_greedily(curves, slots, budget)
-    best = brute_force(curves, slots, budget)
-    assert sum(chosen) <= budget and total(curves, slots, chosen) == best
-    assert sum(greedy) <= budget and total(curves, slots, greedy) >= best
+    chosen = divide_slots(curves, slots, budget)
+    assert sum(chosen) <= budget and total(curves, slots, chosen) == brute_force(curves, slots, budget)
 
 
-def test_marginal_gain_is_exact_for_convex_curves_on_a_grid() -> None:
-    rng = random.Random(0)
-    for _ in range(100):
-        slots = list(range(8, 8 + 4 * rng.randint(1, 4), 4))
-        curves = []
-        for _ in range(rng.randint(1, 4)):
-            drops = sorted((Fraction(rng.randint(0, 40), rng.randint(1, 6)) for _ in slots[1:]), reverse=True)
-            curves.append([Fraction(200) - sum(drops[:at]) for at in range(len(slots))])
-        budget = rng.randint(len(curves) * 8, len(curves) * slots[-1])
-        greedy = allocate_greedily(curves, slots, budget)
-        assert total(curves, slots, greedy) == total(curves, slots, allocate(curves, slots, budget))
-
-
-def test_a_step_that_gains_nothing_hides_the_next_from_marginal_gain_only() -> None:
+def test_a_step_that_gains_nothing_does_not_hide_the_next() -> None:
     curves = [[Fraction(10), Fraction(10), Fraction(1)], [Fraction(9), Fraction(8), Fraction(8)]]
-    assert allocate_greedily(curves, [4, 6, 8], 12) == [4, 6]
-    assert allocate(curves, [4, 6, 8], 12) == [8, 4]
+    assert divide_slots(curves, [4, 6, 8], 12) == [8, 4]
 
 
 def test_of_equal_sums_the_one_with_fewest_slots_is_chosen() -> None:
-    assert allocate([[Fraction(3), Fraction(3)]], [4, 8], 100) == [4]
+    assert divide_slots([[Fraction(3), Fraction(3)]], [4, 8], 100) == [4]
 
 
-@pytest.mark.parametrize("rule", [allocate, allocate_greedily])
-def test_a_budget_below_the_minimum_is_refused(rule) -> None:
+def test_a_budget_below_the_minimum_is_refused() -> None:
     with pytest.raises(InputError, match="budget is 7 slots; 2 layers of at least 4 need 8"):
-        rule([[Fraction(1)], [Fraction(1)]], [4], 7)
+        divide_slots([[Fraction(1)], [Fraction(1)]], [4], 7)
 
 
 def test_curves_are_solves_and_plans_are_certified() -> None:
@@ -79,14 +61,14 @@ def test_curves_are_solves_and_plans_are_certified() -> None:
         upper = [curve[option] for curve in curves.upper]
         assert verify(curves.placements[option], loads, shape) == upper == solve(loads, shape).upper
     # The even layer gains nothing from replicas, so the hot one may have them all.
-    found = plan(curves, 20)
+    found = plan_budget(curves, 20)
     assert found.slots == [12, 8]
     assert found.upper == found.lower == curves.upper[0][1] + 200
 
 
 def test_the_bound_of_a_plan_is_that_of_the_best_division_of_the_bounds() -> None:
     curves = SlotCurves([4, 8], [[Fraction(9), Fraction(5)], [Fraction(9), Fraction(6)]], [[Fraction(8), Fraction(5)]] * 2, [])
-    found = plan(curves, 12)
+    found = plan_budget(curves, 12)
     assert (found.slots, found.upper, found.lower) == ([8, 4], 14, 13)
 
 

@@ -9,10 +9,10 @@ from fractions import Fraction
 from itertools import combinations_with_replacement
 
 import pytest
+from migration_exact import best_within, count_moves
 
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, verify
-from eplb_gap.solvers.serving.migration_exact import best_within, count_moves
 
 SHAPES = [(2, 2), (2, 3), (3, 2), (4, 2), (2, 4), (3, 3)]
 
