@@ -106,3 +106,10 @@ def test_an_illegal_map_in_use_is_refused(slots: tuple[int, ...]) -> None:
 def test_a_negative_budget_is_refused() -> None:
     with pytest.raises(InputError, match="budget is -1"):
         best_within(Instance((3, 2, 1), 4, 2), (0, 1, 2, 0), -1)
+
+
+def test_unequal_slots_are_refused_and_dead_gpus_left_out() -> None:
+    with pytest.raises(InputError, match="the GPUs have 1 to 3 slots"):
+        best_within(Instance.of_layer([40, 4, 10, 30], Deployment(4, slots_per_gpu=[1, 3, 2])), [0, 1, 2, 3, 0, 1], 2)
+    left = Instance.of_layer([40, 10, 30], Deployment(3, 6, 3, active=[True, False, True]))
+    assert best_within(left, [0, 1, 2, 0], 4, 20.0).upper == 40
