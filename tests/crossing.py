@@ -15,8 +15,8 @@ import numpy as np
 
 from eplb_gap.analysis import calibration, capacity, evaluate, per_step, protocol, protocol_runs, user_program
 from eplb_gap.analysis.windows import split
-from eplb_gap.heuristics import lost_experts, registry
-from eplb_gap.heuristics.moves import relabel
+from eplb_gap.heuristics import registry
+from eplb_gap.heuristics.moves import lost_experts, relabel
 from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, validation
 from eplb_gap.problem import shares as token_shares
 from eplb_gap.problem.bounds import sample_average as judged_average
