@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,8 @@ import numpy as np
 
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.fractions import fraction as fraction
+from eplb_gap.problem.fractions import fractions as fractions
 from eplb_gap.problem.metrics import optimality_gap
 
 Row = dict[str, Any]
@@ -89,16 +90,6 @@ def instance_hash(loads: np.ndarray, deployment: Deployment) -> str:
     digest = hashlib.sha256(f"{deployment}{loads.shape}".encode())
     digest.update(np.ascontiguousarray(loads, dtype="<i8").tobytes())
     return digest.hexdigest()[:16]
-
-
-def fraction(value: Fraction) -> str:
-    """Return a fraction as "p/q"."""
-    return f"{value.numerator}/{value.denominator}"
-
-
-def fractions(values: Iterable[Fraction]) -> list[str]:
-    """Return fractions as "p/q"."""
-    return [fraction(value) for value in values]
 
 
 def append(path: Path, row: Row) -> None:
