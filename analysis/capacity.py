@@ -15,7 +15,7 @@ from typing import Any
 from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
-from eplb_gap.problem.deployment import Deployment, UnevenDeployment
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
@@ -61,6 +61,8 @@ class Capacity:
     num_gpus, num_experts, num_layers : int
     steps : list of Step
         Ascending slots, a multiple of the GPUs each.
+    left_out : str, default ""
+        Which slots could not be looked at, and why.
     """
 
     target: float
@@ -69,6 +71,7 @@ class Capacity:
     num_experts: int
     num_layers: int
     steps: list[Step]
+    left_out: str = ""
 
     @property
     def planning(self) -> Step | None:
@@ -98,7 +101,7 @@ def capacity(
     seconds: float = 10.0,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Capacity:
-    """Measure all numbers of slots, from the fewest that hold every expert upwards.
+    """Say how many slots a target balancedness needs: all numbers of them, from the fewest that hold every expert upwards.
 
     Parameters
     ----------
@@ -118,13 +121,27 @@ def capacity(
     tick : callable, optional
         Called with (what, done, total) before every number of slots.
 
+    Returns
+    -------
+    Capacity
+
     Raises
     ------
     InputError
         If the target is no balancedness, the trace does not fit, there is no such number of slots or window, or the deployment
         has unequal slots or dead GPUs.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, LoadTrace, capacity
+    >>> loads = [[[6, 1, 1, 1]], [[6, 1, 1, 1]]]  # one expert has two thirds of the load
+    >>> found = capacity(LoadTrace(loads), Deployment(4, 4, 2), target=0.9)
+    >>> [(step.slots, step.verdict) for step in found.steps]
+    [(4, 'unreachable'), (6, 'reached'), (8, 'reached')]
+    >>> found.planning.slots, found.fewest_is_proven
+    (6, True)
     """
-    if isinstance(deployment, UnevenDeployment):
+    if deployment.live.num_gpus != deployment.num_gpus or len(set(deployment.slots_by_gpu)) > 1:
         raise InputError("deployment has unequal slots or dead GPUs; capacity is counted in GPUs alike")
     if not 0 < target <= 1:
         raise InputError(f"target is {target}; a balancedness above 0 and at most 1 is needed")
@@ -133,7 +150,8 @@ def capacity(
         raise InputError(f"the trace has {experts} experts; the deployment has {deployment.num_experts}")
     chosen = max(windows - 2, 0) if window is None else window
     loads = trace.window(chosen)
-    options = slot_options(deployment, 2 * experts if most_slots is None else most_slots)
+    most = 2 * experts if most_slots is None else most_slots
+    options = slot_options(deployment, most)
     steps = []
     for number, slots in enumerate(options):
         tick(f"{slots} slots", number, len(options))
@@ -144,7 +162,13 @@ def capacity(
         reached, limit = (perfect / upper, min(perfect / lower, 1.0)) if upper else (1.0, 1.0)
         verdict = "reached" if reached >= target else "unreachable" if limit < target else "open"
         steps.append(Step(slots, reached, limit, _serving(trace, shape), verdict))
-    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps)
+    left_out = ""
+    if options[-1] + deployment.num_gpus <= most:
+        distinct = options[-1] // deployment.num_gpus
+        left_out = (
+            f"More than {options[-1]} slots are left out: without duplicates a GPU holds at most {distinct} different experts."
+        )
+    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, left_out)
 
 
 def slot_options(deployment: Deployment, most: int) -> list[int]:
@@ -201,6 +225,7 @@ def report(result: Capacity) -> str:
         "",
         _planning_verdict(result),
         _serving_verdict(result),
+        *([result.left_out] if result.left_out else []),
     ]
     return "\n".join(lines)
 
