@@ -165,9 +165,7 @@ def capacity(
     left_out = ""
     if options[-1] + deployment.num_gpus <= most:
         distinct = options[-1] // deployment.num_gpus
-        left_out = (
-            f"More than {options[-1]} slots are left out: without duplicates a GPU holds at most {distinct} different experts."
-        )
+        left_out = f"More slots are left out: without duplicates a GPU holds at most {distinct} different experts."
     return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, left_out)
 
 

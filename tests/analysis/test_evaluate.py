@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.evaluate import Bounds, certified_bounds, evaluate_map, summary
+from eplb_gap.analysis.evaluate import Bounds, certified_bounds, evaluate, evaluate_map, summary
 from eplb_gap.analysis.windows import Windows
-from eplb_gap.problem import Deployment, LoadTrace, Placement, PlacementError
+from eplb_gap.problem import Deployment, InputError, LoadTrace, Placement, PlacementError
 from eplb_gap.problem.uneven_map import UnevenMap
 
 DEPLOYMENT = Deployment(8, 12, 4, num_nodes=2, num_groups=4)
@@ -79,3 +79,31 @@ def test_the_summary_names_the_model_s_layers_and_keeps_exact_values():
     assert [layer["layer"] for layer in data["layers"]] == [3, 7]
     assert [Fraction(layer["serving"]["makespan"]) for layer in data["layers"]] == found.serving.makespans
     assert data["serving"]["gap_worst"] == max(found.serving.gaps)
+
+
+def test_dead_gpus_count_for_nothing():
+    loads = np.random.default_rng(1).integers(1, 90, (3, 2, 6))
+    whole, live = Deployment(6, 12, 4, active=[True, False, True, True]), Deployment(6, 9, 3)
+    found, expected = evaluate(LoadTrace(loads), whole), evaluate(LoadTrace(loads), live)
+    assert found == expected
+    assert found.serving.mean == [Fraction(int(row.sum()), 3) for row in loads[-1]]
+
+
+def test_replicas_lost_with_a_gpu_are_moves():
+    # Expert 0 was on the dead GPU alone: it must be copied, whatever else stays.
+    trace = LoadTrace([[[5, 4, 3]], [[5, 4, 3]]])
+    before = Placement([[0, 1, 2]], 3)
+    alive = Deployment(3, slots_per_gpu=[1, 2, 2], active=[False, True, True])
+    after = Placement([[0, 1, 0, 2, 0]], 3, [[-1, 0, 0, 0, 1]])
+    found = evaluate(trace, alive, after, previous=Placement([[0, 1, 1, 2, 2]], 3))
+    assert found.moved == [2]
+    with pytest.raises(InputError, match="previous has 3 slots; the deployment has 5"):
+        evaluate(trace, alive, after, previous=before)
+
+
+def test_unequal_slots_are_scored():
+    trace = LoadTrace([[[40, 4, 10, 30]], [[40, 4, 10, 30]]])
+    found = evaluate(trace, Deployment(4, slots_per_gpu=[1, 3, 2]), Placement([[0, 1, 2, 3, 0, 1]], 4))
+    assert found.serving.makespans == [Fraction(42)]
+    assert found.serving.mean == [Fraction(28)]
+    assert found.serving.balancedness_gpu == pytest.approx(28 / 42)
