@@ -56,7 +56,12 @@ METHODS: dict[str, Method] = {
     **FAST,
     **HISTORY_METHODS,
 }
-"""Heuristics by name."""
+"""Heuristics by name.
+
+>>> from eplb_gap import HEURISTICS
+>>> "fast" in HEURISTICS, "initial_program" in HEURISTICS
+(True, True)
+"""
 
 
 def get_method(name: str) -> Method:
@@ -125,6 +130,16 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     InputError
         If the loads are no non-negative integers of such a shape, do not fit the deployment, method or config is not what it must
         be, or the method can't plan on unequal slots.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, rebalance, verify
+    >>> loads, deployment = [[90, 50, 30, 10]], Deployment(4, 6, 3)
+    >>> placement = rebalance(loads, deployment)
+    >>> placement.counts().tolist()
+    [[2, 2, 1, 1]]
+    >>> verify(placement, loads, deployment)
+    [Fraction(70, 1)]
     """
     plan = choose(method, config)
     history = _axes(loads) == 3

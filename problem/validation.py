@@ -43,6 +43,12 @@ def verify(placement: Placement, loads: Any, deployment: Deployment, shares: Any
         Naming layer, slot or expert and the first rule broken: expert out of range, expert without replica, ranks not
         dense, duplicate on a GPU where forbidden, replicas of one expert on two nodes, a group split over nodes, nodes
         with unequal numbers of groups; shares that do not sum to one.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Placement, verify
+    >>> verify(Placement([[0, 1, 2, 0]], 3), [[7, 4, 3]], Deployment(3, 4, 2))  # 7/2 + 4 on the first GPU
+    [Fraction(15, 2)]
     """
     if shares is not None:
         from eplb_gap.problem.shares import verify_shares  # which judges the map by this function first

@@ -42,7 +42,12 @@ METHODS: dict[str, Engine] = {
     "patterns": patterns.search,
     "splitting": splitting.search,
 }
-"""Engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
+"""Engines by name; each works on flat instances, and on the nodes of hierarchical deployments.
+
+>>> from eplb_gap import ENGINES
+>>> "auto" in ENGINES, "milp" in ENGINES
+(True, True)
+"""
 
 UNEVEN_METHODS = ("auto", "bounds", "milp", "milp-cbc", "cpsat", "oracle")
 """Those that work on GPUs with unequal slots."""
@@ -98,6 +103,13 @@ def solve(
         If a solver's bound contradicts a legal map; such a result is never returned.
     Interrupted
         On Ctrl-C, with the solution so far.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, solve
+    >>> solution = solve([[90, 50, 30, 10]], Deployment(4, 6, 3))
+    >>> solution.upper, solution.lower, solution.status
+    ([Fraction(60, 1)], [Fraction(60, 1)], ['optimal'])
     """
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)

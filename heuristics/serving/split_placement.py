@@ -66,6 +66,16 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     ------
     InputError
         If the weights are not finite, negative or of another shape, or ``trials`` is negative.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, optimal_split, plan_for_split
+    >>> from eplb_gap.problem.shares import verify_split
+    >>> loads, deployment = [[10, 6, 2]], Deployment(3, 4, 2)
+    >>> placement = plan_for_split(loads, deployment)
+    >>> reached, bound = verify_split(placement, optimal_split(placement, loads, deployment), loads, deployment)
+    >>> float(reached[0])  # half of all load
+    9.0
     """
     if not isinstance(trials, int) or trials < 0:
         raise InputError(f"trials is {trials!r}; a non-negative integer is needed")
