@@ -247,9 +247,8 @@ def decompose(
     """Return the chain of makespans alone; arguments and errors as of :func:`explain_map`."""
     serving, live = windows.serving, deployment.live
     if len(set(live.slots_by_gpu)) > 1:
-        raise InputError(
-            f"the live GPUs have {min(live.slots_by_gpu)} to {max(live.slots_by_gpu)} slots; explain needs equally many"
-        )
+        least, most = min(live.slots_by_gpu), max(live.slots_by_gpu)
+        raise InputError(f"the live GPUs have {least} to {most} slots; an explanation needs equally many on each")
     verify(planned, serving, deployment)  # names slots as the map does, before the dead GPUs are left out
     held = without_dead(planned, deployment)
     reached = verify(held, serving, live)
