@@ -25,6 +25,7 @@ from eplb_gap.heuristics.config_file import write
 from eplb_gap.heuristics.registry import configured
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.loads import LoadTrace, as_loads
 from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
@@ -191,23 +192,23 @@ def split(windows: int) -> tuple[list[int], list[int]]:
 
 
 def calibrate(
-    loads: np.ndarray,
+    trace: LoadTrace | np.ndarray,
     deployment: Deployment,
-    tried: list[Candidate],
+    tried: list[Candidate] | None = None,
     budget_ms: float | None = None,
     seconds_per_window: float = 10.0,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Calibration:
-    """Measure all candidates on the training windows and choose one.
+    """Measure configurations on the first two thirds of the windows and choose one; it is reported on the others.
 
     Parameters
     ----------
-    loads : ndarray
-        int64 [windows, layers, experts].
+    trace : LoadTrace or array_like of int [windows, layers, experts]
+        Oldest window first, two or more.
     deployment : Deployment
-        Its live GPUs are calibrated for; they need equally many slots.
-    tried : list of Candidate
-        Receives the measurements; one must be named :data:`DEFAULT` and one :data:`DEEPSEEK`.
+        Dead GPUs are left out; the live ones have equally many slots.
+    tried : list of Candidate, optional
+        Receives the measurements; one must be named :data:`DEFAULT` and one :data:`DEEPSEEK`. By default :func:`candidates`.
     budget_ms : float, optional
         CPU time that planning one window may take; by default what the default takes.
     seconds_per_window : float, default 10.0
@@ -218,33 +219,57 @@ def calibrate(
     Returns
     -------
     Calibration
+        ``chosen.config`` is what :func:`eplb_gap.rebalance` takes as its ``config``.
 
     Raises
     ------
     InputError
-        If there is one window only, the experts are not the deployment's, or no candidate is within the budget.
+        If there is one window only, the experts are not the deployment's, live GPUs have unequal slots, or no candidate is
+        within the budget.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, calibrate, rebalance
+    >>> from eplb_gap.analysis.calibration import DEEPSEEK, DEFAULT, candidates
+    >>> loads, deployment = [[[9, 5, 3, 1]], [[5, 9, 3, 1]], [[5, 3, 9, 1]]], Deployment(4, 6, 2)
+    >>> few = [one for one in candidates() if one.name in (DEFAULT, DEEPSEEK)]  # without it all are tried, for minutes
+    >>> found = calibrate(loads, deployment, few, budget_ms=1000)
+    >>> found.training, found.testing
+    ([0, 1], [2])
+    >>> placement = rebalance(loads[-1], deployment, config=found.chosen.config)
     """
+    loads = as_loads(trace.loads if isinstance(trace, LoadTrace) else trace, "loads", 3)
     if loads.shape[2] != deployment.num_experts:
         raise InputError(f"loads has {loads.shape[2]} experts; the deployment has {deployment.num_experts}")
-    deployment = deployment.live
-    deployment.require_regular("calibration")
+    live = deployment.live
+    live.require_regular("calibration")
+    tried = candidates() if tried is None else tried
     training, testing = split(len(loads))
     total = len(loads) + len(tried) + len(training)
-    method = "bounds" if deployment.slots_per_gpu <= FEW_SLOTS else "auto"
+    method = "bounds" if live.slots_per_gpu <= FEW_SLOTS else "auto"
     lower, bound_gap = [], 0.0
     for window, of_window in enumerate(loads):
         tick(f"certified bound of window {window}", window, total)
-        solution = solvers.solve(of_window, deployment, method, CERTIFIED_GAP, seconds_per_window)
+        solution = solvers.solve(of_window, live, method, CERTIFIED_GAP, seconds_per_window)
         lower.append(solution.lower)
         bound_gap = max(bound_gap, *solution.gap)
-    _measure(loads, deployment, tried, training, lower, lambda what, done: tick(what, len(loads) + done, total))
-    legal = [candidate for candidate in tried if candidate.status == "legal"]
-    front = pareto_front(legal)
+    _measure(loads, live, tried, training, lower, lambda what, done: tick(what, len(loads) + done, total))
     default = next(candidate for candidate in tried if candidate.name == DEFAULT)
-    chosen = choose(legal, front, default, budget_ms)
-    reported = {c.name: c for c in [*front, default, chosen, next(c for c in tried if c.name == DEEPSEEK)] if c.status == "legal"}
-    held_out = {name: _held_out(loads, deployment, c, testing, lower) for name, c in reported.items()}
-    return Calibration(tried, front, chosen, held_out, training, testing, method, bound_gap, budget_ms)
+    held_out: dict[str, HeldOut] = {}
+    while True:  # what turns out to be illegal on a window held out cannot be chosen: without it the front is another
+        legal = [candidate for candidate in tried if candidate.status == "legal"]
+        front = pareto_front(legal)
+        chosen = choose(legal, front, default, budget_ms)
+        reported = {c.name: c for c in [*front, default, chosen, *(c for c in legal if c.name == DEEPSEEK)]}
+        for name, candidate in reported.items():
+            if name not in held_out:
+                try:
+                    held_out[name] = _held_out(loads, live, candidate, testing, lower)
+                except PlacementError as error:
+                    candidate.status = f"illegal: {error}"
+        if all(candidate.status == "legal" for candidate in reported.values()):
+            kept = {name: held_out[name] for name in reported}
+            return Calibration(tried, front, chosen, kept, training, testing, method, bound_gap, budget_ms)
 
 
 def _measure(
@@ -280,9 +305,14 @@ def _measure(
             tick(f"training window {window}", len(tried) + number)
             for group, rounds in ((planner, PLANNER_ROUNDS), (quick, PIPELINE_ROUNDS), (slow, 1)):
                 turns = [[_timed(candidate, loads[window], deployment) for candidate in group] for _ in range(rounds)]
-                for candidate, timed in zip(group, zip(*turns, strict=True), strict=True):
+                for candidate, timed in zip(list(group), zip(*turns, strict=True), strict=True):
+                    try:
+                        candidate.gaps += _gaps(timed[-1][1], loads[window], deployment, lower[window])
+                    except PlacementError as error:  # legal on the windows before
+                        candidate.status = f"illegal: {error}"
+                        group.remove(candidate)
+                        continue
                     candidate.milliseconds.append(1000 * statistics.median(seconds for seconds, _ in timed))
-                    candidate.gaps += _gaps(timed[-1][1], loads[window], deployment, lower[window])
     finally:
         torch.set_num_threads(threads)
 

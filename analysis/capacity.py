@@ -88,6 +88,8 @@ class Capacity:
         Ascending slots, a multiple of the GPUs each.
     division : Division or None
         How a budget of slots is divided over the layers, if one was given.
+    left_out : str, default ""
+        Which slots could not be looked at, and why.
     """
 
     target: float
@@ -97,6 +99,7 @@ class Capacity:
     num_layers: int
     steps: list[Step]
     division: Division | None = None
+    left_out: str = ""
 
     @property
     def planning(self) -> Step | None:
@@ -127,13 +130,13 @@ def capacity(
     budget: int | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Capacity:
-    """Measure all numbers of slots, from the fewest that hold every expert upwards.
+    """Say how many slots a target balancedness needs: all numbers of them, from the fewest that hold every expert upwards.
 
     Parameters
     ----------
     trace : LoadTrace
     deployment : Deployment
-        GPUs, nodes, groups, duplicates; its own number of slots does not matter, and of dead GPUs there are none.
+        Live GPUs, nodes, groups, duplicates; its own number of slots does not matter.
     target : float
         GPU balancedness, above 0 and at most 1.
     most_slots : int, optional
@@ -149,11 +152,25 @@ def capacity(
     tick : callable, optional
         Called with (what, done, total) before every number of slots.
 
+    Returns
+    -------
+    Capacity
+
     Raises
     ------
     InputError
         If the target is no balancedness, the trace does not fit, there is no such number of slots or window, or the deployment
         has unequal slots.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, LoadTrace, capacity
+    >>> loads = [[[6, 1, 1, 1]], [[6, 1, 1, 1]]]  # one expert has two thirds of the load
+    >>> found = capacity(LoadTrace(loads), Deployment(4, 4, 2), target=0.9)
+    >>> [(step.slots, step.verdict) for step in found.steps]
+    [(4, 'unreachable'), (6, 'reached'), (8, 'reached')]
+    >>> found.planning.slots, found.fewest_is_proven
+    (6, True)
     """
     deployment = deployment.live
     deployment.require_regular("a count of slots")
@@ -164,7 +181,8 @@ def capacity(
         raise InputError(f"the trace has {experts} experts; the deployment has {deployment.num_experts}")
     chosen = max(windows - 2, 0) if window is None else window
     loads = trace.window(chosen)
-    options = slot_options(deployment, 2 * experts if most_slots is None else most_slots)
+    most = 2 * experts if most_slots is None else most_slots
+    options = slot_options(deployment, most)
     if budget is not None and budget < layers * options[0]:
         raise InputError(f"budget is {budget} slots; {layers} layers of at least {options[0]} need {layers * options[0]}")
     curves = slot_curves(loads, deployment, options, method, PLANNING_GAP, seconds * len(options), tick)
@@ -175,7 +193,11 @@ def capacity(
         verdict = "reached" if reached >= target else "unreachable" if limit < target else "open"
         steps.append(Step(slots, reached, limit, _serving(trace, replace(deployment, num_slots=slots)), verdict))
     division = None if budget is None else _divided(curves, budget, perfect, steps)
-    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, division)
+    left_out = ""
+    if options[-1] + deployment.num_gpus <= most:
+        distinct = options[-1] // deployment.num_gpus
+        left_out = f"More slots are left out: without duplicates a GPU holds at most {distinct} different experts."
+    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, division, left_out)
 
 
 def _balancedness(perfect: float, upper: Fraction | int, lower: Fraction | int) -> tuple[float, float]:
@@ -243,6 +265,7 @@ def report(result: Capacity) -> str:
         "",
         _planning_verdict(result),
         _serving_verdict(result),
+        *([result.left_out] if result.left_out else []),
     ]
     if result.division is not None:
         lines += _division_report(result.division)

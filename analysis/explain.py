@@ -14,40 +14,61 @@ serve better than the method's own plan. Sums are exact: everything is a fractio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from eplb_gap import heuristics, solvers
-from eplb_gap.analysis.evaluate import SECONDS, TARGET_GAP, mean_loads
-from eplb_gap.analysis.windows import Split
-from eplb_gap.heuristics.registry import MOST_WINDOWS, planning_loads
+from eplb_gap.analysis.alternatives import HISTORY_METHOD, Alternative, LeftOut, alternatives
+from eplb_gap.analysis.evaluate import SECONDS, TARGET_GAP, mean_loads, model_excess, planned_on
+from eplb_gap.analysis.windows import Windows
+from eplb_gap.heuristics.registry import DEFAULT_METHOD, planning_loads
 from eplb_gap.heuristics.serving.token_split import optimal_split
+from eplb_gap.problem.dead_ranks import without_dead
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.fractions import fraction
+from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify, verify_split
 from eplb_gap.solvers.serving.fixed_counts import best_assignment
 
-FINER_METHOD = "fast-counts"
-PAIRS = 12
-"""Most pairs of windows on which alternatives are measured."""
-STEPS = {
-    "global": "integrality and slots",
-    "hierarchical": "price of the hierarchy",
-    "replanned": "packing gap of the method",
-    "reassigned": "replica counts out of date",
-    "history": "assignment out of date",
-    "split": "history",
-    "planned": "shared by split",
-}
-"""Name of the step that ends at each makespan of the chain.
+
+@dataclass(frozen=True)
+class Step:
+    """One reason of the excess: what lies between two neighbouring makespans of the chain.
+
+    Parameters
+    ----------
+    key : str
+        Name of the reason, for figures and tables.
+    start, end : str
+        Keys of the :class:`Level` before and of the one after.
+    label : str
+        The reason in words.
+    """
+
+    key: str
+    start: str
+    end: str
+    label: str
+
+
+STEPS = (
+    Step("integrality", "mean", "global", "integrality and slots"),
+    Step("hierarchy", "global", "hierarchical", "price of the hierarchy"),
+    Step("packing", "hierarchical", "replanned", "packing gap of the method"),
+    Step("counts", "replanned", "reassigned", "replica counts out of date"),
+    Step("assignment", "reassigned", "history", "assignment out of date"),
+    Step("history", "history", "split", "history"),
+    Step("sharing", "split", "planned", "shared by split"),
+)
+"""The steps of the chain in order.
 
 The last two are what the planned map loses by not using the history, negative where history misleads, and by sharing evenly.
 """
-HISTORY_METHOD = "sample-average"
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class Level:
     Parameters
     ----------
     key : str
-        "mean" or a key of :data:`STEPS`.
+        Where a step of :data:`STEPS` starts or ends.
     upper, lower : list of Fraction
         Per layer, in tokens; ``lower`` is the proven bound of an optimum, equal to ``upper`` for what is exact.
     """
@@ -65,39 +86,6 @@ class Level:
     key: str
     upper: list[Fraction]
     lower: list[Fraction]
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """What another choice gives on the same serving window.
-
-    Parameters
-    ----------
-    name, what : str
-        Short name and how it was measured.
-    excess : Fraction
-        The model's excess on the explained serving window.
-    gains : list of Fraction
-        Excess that the method itself has, less the alternative's, for every pair of consecutive windows, the explained one last.
-    is_limit : bool
-        Whether nobody can plan so: it uses the loads that are served.
-    """
-
-    name: str
-    what: str
-    excess: Fraction
-    gains: list[Fraction]
-    is_limit: bool = False
-
-    @property
-    def mean_gain(self) -> Fraction:
-        """Mean of the gains."""
-        return sum(self.gains, Fraction(0)) / len(self.gains)
-
-    @property
-    def wins(self) -> int:
-        """Pairs in which the alternative has the smaller excess."""
-        return sum(gain > 0 for gain in self.gains)
 
 
 @dataclass(frozen=True)
@@ -113,6 +101,8 @@ class Explanation:
     levels : list of Level
         From the mean to the planned map.
     alternatives : list of Alternative
+    left_out : list of LeftOut
+        What could not be measured.
     """
 
     deployment: Deployment
@@ -121,7 +111,8 @@ class Explanation:
     plan_window: int
     serve_window: int
     levels: list[Level]
-    alternatives: list[Alternative]
+    alternatives: list[Alternative] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
     @property
     def mean(self) -> list[Fraction]:
@@ -133,31 +124,82 @@ class Explanation:
         return model_excess(makespans, self.mean)
 
     def layer_steps(self, layer: int) -> dict[str, Fraction]:
-        """Return the excess that each step adds in a layer; zero in a layer without load."""
+        """Return by its key the excess that each step adds in a layer; zero in a layer without load."""
         mean = self.mean[layer]
-        if not mean:
-            return dict.fromkeys(STEPS, Fraction(0))
-        pairs = zip(self.levels, self.levels[1:], strict=False)
-        return {after.key: (after.upper[layer] - before.upper[layer]) / mean for before, after in pairs}
+        reached = {level.key: level.upper[layer] for level in self.levels}
+        return {step.key: (reached[step.end] - reached[step.start]) / mean if mean else Fraction(0) for step in STEPS}
 
     def steps(self) -> dict[str, Fraction]:
-        """Return the excess that each step adds to the model's."""
-        pairs = zip(self.levels, self.levels[1:], strict=False)
-        return {after.key: self.total(after.upper) - self.total(before.upper) for before, after in pairs}
+        """Return by its key the excess that each step adds to the model's."""
+        reached = {level.key: self.total(level.upper) for level in self.levels}
+        return {step.key: reached[step.end] - reached[step.start] for step in STEPS}
 
     def excess(self) -> Fraction:
         """Return the model's excess of the planned map."""
         return self.total(self.levels[-1].upper)
 
 
-def model_excess(makespans: list[Fraction], means: list[Fraction]) -> Fraction:
-    """Return ``sum of makespans / sum of means - 1``: the layers' excesses, weighted by their mean loads; 0 without load."""
-    weight = sum(means, Fraction(0))
-    return sum(makespans, Fraction(0)) / weight - 1 if weight else Fraction(0)
-
-
 def explain(
-    split: Split,
+    trace: LoadTrace,
+    deployment: Deployment,
+    planned: Placement | str = "fast",
+    method: str | None = None,
+    *,
+    plan_window: int | None = None,
+    serve_window: int | None = None,
+    name: str | None = None,
+    progress: Callable[[str], None] = lambda what: None,
+) -> Explanation:
+    """Say where the balance of the serving window is lost, step by step, and what other choices would give.
+
+    Parameters
+    ----------
+    trace : LoadTrace
+        Two windows or more.
+    deployment : Deployment
+        Dead GPUs are left out; the live ones have equally many slots.
+    planned : Placement or str, default "fast"
+        The map that serves, or the heuristic (a key of :data:`eplb_gap.HEURISTICS`) that plans it.
+    method : str, optional
+        Heuristic that is replanned on the serving window and that alternatives are planned with; by default the one of
+        ``planned``, or "fast".
+    plan_window, serve_window : int, optional
+        By default the last but one and the last, or the one behind the planning window.
+    name : str, optional
+        What to call the map.
+    progress : callable, optional
+        Called with what is being done.
+
+    Returns
+    -------
+    Explanation
+        :func:`eplb_gap.analysis.verdict.verdict` says it in words.
+
+    Raises
+    ------
+    InputError
+        If a window does not exist, the loads do not fit the deployment, or live GPUs have unequal slots.
+    PlacementError
+        If the map is not legal for the deployment.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, LoadTrace, Placement, explain
+    >>> trace = LoadTrace([[[6, 2, 1, 1]], [[2, 6, 1, 1]]])  # two windows of one layer with four experts
+    >>> found = explain(trace, Deployment(4, 6, 2), Placement([[0, 2, 3, 0, 1, 1]], 4))
+    >>> str(found.excess())  # the fuller GPU carries 7 where the mean is 5
+    '2/5'
+    >>> sum(found.steps().values()) == found.excess()
+    True
+    """
+    windows = Windows.of(trace, plan_window, serve_window)
+    own = planned if isinstance(planned, str) else None
+    placed = planned_on(windows, deployment, planned) if isinstance(planned, str) else planned
+    return explain_map(windows, deployment, placed, name or own or "map", method or own or DEFAULT_METHOD, progress)
+
+
+def explain_map(
+    windows: Windows,
     deployment: Deployment,
     planned: Placement,
     map_name: str,
@@ -168,7 +210,7 @@ def explain(
 
     Parameters
     ----------
-    split : Split
+    windows : Windows
         Loads that were planned on and loads that are served.
     deployment : Deployment
     planned : Placement
@@ -182,124 +224,76 @@ def explain(
 
     Raises
     ------
+    InputError
+        If live GPUs have unequal slots, or the method's own map of the serving window is not legal for the deployment.
     PlacementError
         If the map is not legal for the deployment.
     InputError
         If live GPUs have unequal slots, on which not every step of the chain can be planned.
     """
-    result = decompose(split, deployment, planned, map_name, method, progress)
+    result = decompose(windows, deployment, planned, map_name, method, progress)
     progress("alternatives")
-    return replace(result, alternatives=_alternatives(split, deployment, method))
+    found, left_out = alternatives(windows, deployment.live, method)
+    return replace(result, alternatives=found, left_out=left_out)
 
 
 def decompose(
-    split: Split,
+    windows: Windows,
     deployment: Deployment,
     planned: Placement,
     map_name: str,
     method: str,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Explanation:
-    """Return the chain of makespans alone; arguments and errors as of :func:`explain`."""
-    deployment.live.require_regular("an explanation")
-    serving = split.serving
-    reached = verify(planned, serving, deployment)
-    mean = mean_loads(serving, deployment)
+    """Return the chain of makespans alone; arguments and errors as of :func:`explain_map`."""
+    serving, live = windows.serving, deployment.live
+    live.require_regular("an explanation")
+    verify(planned, serving, deployment)  # names slots as the map does, before the dead GPUs are left out
+    held = without_dead(planned, deployment)
+    reached = verify(held, serving, live)
+    mean = mean_loads(serving, live)
     progress("global optimum")
-    flat = solvers.solve(serving, deployment.as_global(), target_gap=TARGET_GAP, time_limit=SECONDS)
+    flat = solvers.solve(serving, live.as_global(), target_gap=TARGET_GAP, time_limit=SECONDS)
     levels = [Level("mean", mean, mean), Level("global", flat.upper, flat.lower)]
     progress("hierarchical optimum")
     own = flat
-    if deployment.policy == "hierarchical":
-        own = solvers.solve(serving, deployment, target_gap=TARGET_GAP, time_limit=SECONDS)
+    if live.policy == "hierarchical":
+        own = solvers.solve(serving, live, target_gap=TARGET_GAP, time_limit=SECONDS)
     levels.append(Level("hierarchical", own.upper, own.lower))
     progress("the method on the serving window")
-    replanned = verify(heuristics.rebalance(serving, deployment, method), serving, deployment)
+    replanned = _replanned(serving, live, method)
     levels.append(Level("replanned", replanned, replanned))
     progress("the planned counts, assigned anew")
-    assigned = best_assignment(planned, serving, deployment)
+    assigned = best_assignment(held, serving, live)
     levels.append(Level("reassigned", assigned.upper, assigned.lower))
     progress("token split")
-    robust = heuristics.rebalance(planning_loads(HISTORY_METHOD, split.history), deployment, HISTORY_METHOD)
-    verify(robust, serving, deployment)
-    for key, placed in (("history", robust), ("split", planned)):
-        levels.append(Level(key, *verify_split(placed, optimal_split(placed, serving, deployment), serving, deployment)))
+    robust = heuristics.rebalance(planning_loads(HISTORY_METHOD, windows.history), live, HISTORY_METHOD)
+    verify(robust, serving, live)
+    for key, placed in (("history", robust), ("split", held)):
+        levels.append(Level(key, *verify_split(placed, optimal_split(placed, serving, live), serving, live)))
     levels.append(Level("planned", reached, reached))
-    return Explanation(deployment, map_name, method, split.plan_window, split.serve_window, levels, [])
+    return Explanation(live, map_name, method, windows.plan_window, windows.serve_window, levels)
 
 
-def _alternatives(split: Split, deployment: Deployment, method: str) -> list[Alternative]:
-    """Measure other choices on this pair of windows and on the pairs before it: one pair alone says little."""
-    live = deployment.live
-    wider = replace(live, num_slots=live.num_slots + live.num_gpus)
-    pairs = [(split.history[: plan + 1], split.history[plan + 1]) for plan in range(len(split.history) - 1)][1 - PAIRS :]
-    pairs.append((split.history, split.serving))
-    base = [_served(past, serving, deployment, method) for past, serving in pairs]
-
-    def measured(name: str, what: str, choose: Callable[[np.ndarray, np.ndarray], Fraction], limit: bool = False) -> Alternative:
-        reached = [choose(past, serving) for past, serving in pairs]
-        return Alternative(name, what, reached[-1], [own - new for own, new in zip(base, reached, strict=True)], limit)
-
-    found = [
-        measured(
-            "fresher loads",
-            f"`{method}` planned on the very loads it serves",
-            lambda past, serving: _served(serving[None], serving, deployment, method),
-            limit=True,
-        ),
-        measured(
-            "another heuristic",
-            f"`{FINER_METHOD}` on the same window",
-            lambda past, serving: _served(past, serving, deployment, FINER_METHOD),
-        ),
-        measured(
-            "more slots",
-            f"`{method}` with {wider.num_slots} slots instead of {live.num_slots}",
-            lambda past, serving: _served(past, serving, wider, method),
-        ),
-    ]
-    if deployment.policy == "hierarchical":
-        what = f"`{method}` without nodes and groups"
-        shape = deployment.as_global()
-        found.append(measured("global policy", what, lambda past, serving: _served(past, serving, shape, method)))
-    found.append(
-        measured(
-            "token split",
-            f"`{method}` on the same window, tokens shared as the served loads would have it",
-            lambda past, serving: _shared(past, serving, deployment, method),
-        )
-    )
-    if len(split.history) > 1:
-        what = f"`{HISTORY_METHOD}` on up to {MOST_WINDOWS} past windows"
-        found.append(
-            measured(
-                "more robust loads",
-                what,
-                lambda past, serving: _served(past, serving, deployment, HISTORY_METHOD),
-            )
-        )
-    return found
-
-
-def _shared(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
-    """Plan on a history and return the model's excess on other loads with the best token split there."""
-    placed = heuristics.rebalance(planning_loads(method, history), deployment, method)
-    makespans = verify(placed, serving, deployment, optimal_split(placed, serving, deployment).shares)
-    return model_excess(makespans, mean_loads(serving, deployment))
-
-
-def _served(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
-    """Plan on a history and return the model's excess on other loads."""
-    makespans = verify(heuristics.rebalance(planning_loads(method, history), deployment, method), serving, deployment)
-    return model_excess(makespans, mean_loads(serving, deployment))
+def _replanned(serving: np.ndarray, deployment: Deployment, method: str) -> list[Fraction]:
+    """Return the makespans of the method's own map of the serving window."""
+    placed = heuristics.rebalance(serving, deployment, method)
+    try:
+        return verify(placed, serving, deployment)
+    except PlacementError as error:
+        raise InputError(
+            f"method is {method!r}, whose map of the serving window is not legal for this deployment ({error}); "
+            "a method whose maps are is needed"
+        ) from None
 
 
 def summary(result: Explanation, layer_ids: list[int]) -> dict[str, Any]:
     """Return an explanation as JSON-ready data; exact values are "p/q"."""
 
     def exact(values: dict[str, Fraction]) -> dict[str, str]:
-        return {STEPS[key]: fraction(value) for key, value in values.items()}
+        return {step.label: fraction(values[step.key]) for step in STEPS}
 
+    steps = result.steps()
     return {
         "map": result.map_name,
         "method": result.method,
@@ -308,8 +302,8 @@ def summary(result: Explanation, layer_ids: list[int]) -> dict[str, Any]:
         "policy": result.deployment.policy,
         "excess": fraction(result.excess()),
         "excess_percent": 100 * float(result.excess()),
-        "steps": exact(result.steps()),
-        "steps_points": {STEPS[key]: 100 * float(value) for key, value in result.steps().items()},
+        "steps": exact(steps),
+        "steps_points": {step.label: 100 * float(steps[step.key]) for step in STEPS},
         "layers": [
             {
                 "layer": identifier,
@@ -331,4 +325,5 @@ def summary(result: Explanation, layer_ids: list[int]) -> dict[str, Any]:
             }
             for alternative in result.alternatives
         ],
+        "left_out": [{"name": left.name, "what": left.what, "why": left.why} for left in result.left_out],
     }

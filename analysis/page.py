@@ -41,19 +41,17 @@ def render(result: Explanation, source: str, layer_ids: list[int]) -> str:
         Which layer of the model every row of the loads is.
     """
     shape = result.deployment
-    sentences = verdict(result)
-    text = [line for line in sentences if not line.startswith("- ")]
-    listed = [line[2:] for line in sentences if line.startswith("- ")]
+    said = verdict(result)
     title = f"Expert placement: where the balance of {source} is lost"
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p class=note>{html.escape(_setting(result))}</p>",
-        "<div class=verdict>" + "".join(f"<p>{_inline(line)}</p>" for line in text) + "</div>",
+        "<div class=verdict>" + "".join(f"<p>{_inline(line)}</p>" for line in said.sentences) + "</div>",
         "<h2>Steps from a perfect balance to the map that served</h2>",
         f"<div class=figure>{_svg(waterfall.total(result), 'total')}</div>",
         _steps_table(result),
         "<h2>What was measured as an alternative</h2>",
-        "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in listed) + "</ul>",
+        "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in said.items) + "</ul>",
         "<h2>Layer by layer</h2>",
         f"<div class=figure>{_svg(waterfall.layers(result), 'layers')}</div>",
         _layers_table(result, layer_ids),
@@ -86,10 +84,11 @@ def _method(policy: str) -> str:
 
 def _steps_table(result: Explanation) -> str:
     rows = []
-    for level, (key, value) in zip(result.levels[1:], result.steps().items(), strict=True):
+    steps = result.steps()
+    for level, step in zip(result.levels[1:], STEPS, strict=True):
         low, high = result.total(level.lower), result.total(level.upper)
         known = points(high) if low == high else f"{points(low)} to {points(high)}"
-        rows.append([STEPS[key], f"{100 * float(value):+.2f}", known])
+        rows.append([step.label, f"{100 * float(steps[step.key]):+.2f}", known])
     return _table(["step", "points", "excess reached, %"], rows)
 
 
@@ -99,7 +98,7 @@ def _layers_table(result: Explanation, layer_ids: list[int]) -> str:
         steps = result.layer_steps(row)
         total = sum(steps.values(), Fraction(0))
         rows.append([str(layer), *(f"{100 * float(value):+.2f}" for value in steps.values()), points(total)])
-    return _table(["layer", *STEPS.values(), "sum"], rows)
+    return _table(["layer", *(step.label for step in STEPS), "sum"], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eplb_gap.analysis.windows import Split
+from eplb_gap.analysis.windows import Windows
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
@@ -44,7 +44,7 @@ class PerStep:
         return [float(value) for value in np.quantile(self.by_step, QUANTILES)]
 
 
-def serving_steps(recorded: LoadTrace, windowed: LoadTrace, split: Split) -> np.ndarray:
+def serving_steps(recorded: LoadTrace, windowed: LoadTrace, windows: Windows) -> np.ndarray:
     """Return the recorded steps of the window that is served, int64 [steps, layers, experts].
 
     Parameters
@@ -53,7 +53,7 @@ def serving_steps(recorded: LoadTrace, windowed: LoadTrace, split: Split) -> np.
         Step by step.
     windowed : LoadTrace
         The same, summed over windows; its oldest steps that filled none are left out.
-    split : Split
+    windows : Windows
         Of ``windowed``.
 
     Raises
@@ -64,7 +64,7 @@ def serving_steps(recorded: LoadTrace, windowed: LoadTrace, split: Split) -> np.
     per_window = len(recorded.loads) // len(windowed.loads)
     if per_window < 2:
         raise InputError("--per-step needs --window STEPS of at least two recorded steps")
-    first = len(recorded.loads) - per_window * (len(windowed.loads) - split.serve_window)
+    first = len(recorded.loads) - per_window * (len(windowed.loads) - windows.serve_window)
     return np.asarray(recorded.loads[first : first + per_window])
 
 

@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from eplb_gap.heuristics.registry import get_method
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
-from eplb_gap.problem.loads import as_loads
+from eplb_gap.problem.loads import LoadTrace, as_loads
 from eplb_gap.problem.metrics import balancedness_expert, balancedness_gpu
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
@@ -103,18 +104,19 @@ def timed(method: Callable[[np.ndarray, Deployment], Placement], deployment: Dep
     return program
 
 
-def score(protocol: Protocol, trace_loads: Any, deployment: Deployment, program: Program) -> Score:
+def score(protocol: str, trace_loads: Any, deployment: Deployment, program: Program | str) -> Score:
     """Score a program by a published protocol.
 
     Parameters
     ----------
     protocol : {"seed", "gpu", "leaderboard"}
-    trace_loads : array_like of int [windows, layers, experts]
+    trace_loads : LoadTrace or array_like of int [windows, layers, experts]
         Oldest window first; "seed" takes the first five pairs of consecutive windows, or all where there are fewer.
     deployment : Deployment
         Maps are judged by its policy: a program that ignores groups and nodes is legal under ``deployment.as_global()`` only.
-    program : callable
-        ``program(window int64 [layers, experts]) -> Answer``; see :func:`timed` and :mod:`eplb_gap.analysis.user_program`.
+    program : callable or str
+        ``program(window int64 [layers, experts]) -> Answer``, see :func:`timed` and :mod:`eplb_gap.analysis.user_program`, or a
+        heuristic's name (a key of :data:`eplb_gap.HEURISTICS`).
 
     Returns
     -------
@@ -124,28 +126,59 @@ def score(protocol: Protocol, trace_loads: Any, deployment: Deployment, program:
     Raises
     ------
     InputError
-        If there is no such protocol, or the loads are not two or more windows of the deployment's experts.
+        If there is no such protocol, the loads are not two or more windows of the deployment's experts, or the deployment has
+        unequal slots or dead GPUs, which the protocols do not know.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, score
+    >>> loads = [[[6, 2]], [[2, 6]], [[2, 6]]]  # three windows of one layer with two experts
+    >>> found = score("seed", loads, Deployment(2, 3, 3), "initial_program")
+    >>> [round(pair.balancedness_expert, 3) for pair in found.pairs]
+    [0.444, 0.889]
+    >>> found.status, round(found.balancedness, 3)
+    ('legal', 0.667)
     """
-    if protocol not in get_args(Protocol):
-        raise InputError(f"protocol is {protocol!r}; the protocols are {', '.join(get_args(Protocol))}")
-    loads = as_loads(trace_loads, "trace_loads", 3)
+    checked = known(protocol, deployment)
+    loads = as_loads(trace_loads.loads if isinstance(trace_loads, LoadTrace) else trace_loads, "trace_loads", 3)
     if loads.shape[0] < 2:
         raise InputError(
             "trace_loads has 1 window; a map is planned on one window and scored on the next, so at least 2 are needed"
         )
     if loads.shape[2] != deployment.num_experts:
         raise InputError(f"trace_loads has {loads.shape[2]} experts; the deployment has {deployment.num_experts}")
+    if isinstance(program, str):
+        method = get_method(program)
+        method(loads[0], deployment)  # the first call compiles kernels; it would be timed with them
+        run = timed(method, deployment)
+    else:
+        run = program
     count = loads.shape[0] - 1
     pairs = []
-    for planned in range(min(count, SEED_PAIRS) if protocol == "seed" else count):
+    for planned in range(min(count, SEED_PAIRS) if checked == "seed" else count):
         try:
-            pairs.append(_pair(planned, loads, deployment, program))
+            pairs.append(_pair(planned, loads, deployment, run))
         except PlacementError as error:
-            return Score(protocol, f"illegal: map planned on window {planned}: {error}", ())
+            return Score(checked, f"illegal: map planned on window {planned}: {error}", ())
     expert, gpu = fmean(p.balancedness_expert for p in pairs), fmean(p.balancedness_gpu for p in pairs)
     seconds = median(p.seconds for p in pairs)
-    balancedness = expert if protocol == "seed" else gpu
-    return Score(protocol, "legal", tuple(pairs), balancedness, expert, gpu, seconds, combine(protocol, balancedness, seconds))
+    balancedness = expert if checked == "seed" else gpu
+    return Score(checked, "legal", tuple(pairs), balancedness, expert, gpu, seconds, combine(checked, balancedness, seconds))
+
+
+def known(protocol: str, deployment: Deployment) -> Protocol:
+    """Return the protocol of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the deployment's GPUs are not alike, which no protocol knows.
+    """
+    if protocol not in get_args(Protocol):
+        raise InputError(f"protocol is {protocol!r}; the protocols are {', '.join(get_args(Protocol))}")
+    if deployment.live.num_gpus != deployment.num_gpus or len(set(deployment.slots_by_gpu)) > 1:
+        raise InputError("deployment has unequal slots or dead GPUs; the published protocols score GPUs alike")
+    return cast("Protocol", protocol)
 
 
 def _pair(planned: int, loads: np.ndarray, deployment: Deployment, program: Program) -> Pair:

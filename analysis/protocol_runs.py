@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.protocol import Protocol, Score, score, timed
+from eplb_gap.analysis.protocol import Protocol, Score, known, score, timed
 from eplb_gap.analysis.user_program import ProgramError, UserProgram
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 
 
 def score_all(
-    protocol: Protocol,
+    protocol: str,
     loads: np.ndarray,
     deployment: Deployment,
     names: Iterable[str],
@@ -42,14 +42,14 @@ def score_all(
     InputError
         If a name is neither, or protocol and loads are not what :func:`eplb_gap.analysis.protocol.score` takes.
     """
-    names = list(names)
+    names, checked = list(names), known(protocol, deployment)
     for name in names:
         if name not in heuristics.METHODS and not (name.endswith(".py") and Path(name).is_file()):
             raise InputError(f"{name!r} is neither a Python file nor a method; the methods are {', '.join(heuristics.METHODS)}")
     scores = {}
     for name in names:
         progress(name)
-        scores[name] = _score(protocol, loads, deployment, name, call_seconds)
+        scores[name] = _score(checked, loads, deployment, name, call_seconds)
     return scores
 
 

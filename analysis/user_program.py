@@ -274,15 +274,16 @@ def _checked_layout(head: dict[str, Any], layers: int, deployment: Deployment) -
     tensors = head.get("tensors")
     if not isinstance(tensors, list) or len(tensors) != len(TENSORS) or not all(_is_layout(t) for t in tensors):
         raise _GarbledError("its head does not announce three tensors")
+    shapes: dict[str, list[int | str]] = {
+        "phy2log": [layers, deployment.num_slots],
+        "log2phy": [layers, deployment.num_experts, "1 to the number of slots"],
+        "logcnt": [layers, deployment.num_experts],
+    }
     layout = []
     for name, (kind, shape) in zip(TENSORS, tensors, strict=True):
         if kind not in INTEGERS:
             raise PlacementError(f"{name} is {_one_line(kind)}; integers are needed")
-        needed = {
-            "phy2log": [layers, deployment.num_slots],
-            "log2phy": [layers, deployment.num_experts, "1 to the number of slots"],
-            "logcnt": [layers, deployment.num_experts],
-        }[name]
+        needed = shapes[name]
         fits = len(shape) == len(needed) and shape[:2] == needed[:2] and all(1 <= n <= deployment.num_slots for n in shape[2:])
         if not fits:
             raise PlacementError(f"{name} has shape {_one_line(str(shape))}; [{', '.join(map(str, needed))}] is needed")
@@ -344,7 +345,7 @@ def _load(path: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[loader.name] = module
     loader.exec_module(module)
-    function = getattr(module, FUNCTION, None)
+    function: Callable[..., Any] | None = getattr(module, FUNCTION, None)
     if not callable(function):
         raise AttributeError(f"it has no function {FUNCTION}")
     return function

@@ -9,36 +9,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from eplb_gap.cli.asking import Question, may_ask
 from eplb_gap.cli.maps import PlannedMap, planned_map
-from eplb_gap.cli.options import (
-    DeadGpus,
-    DeploymentName,
-    DuplicatesChoice,
-    DuplicatesOption,
-    Format,
-    Gpus,
-    Groups,
-    JsonFlag,
-    MaybeLoads,
-    Nodes,
-    Policy,
-    PolicyChoice,
-    Slots,
-    SlotsPerGpu,
-    Window,
-    chosen_deployment,
-    layer_ids,
-    out,
-    read_loads,
-    read_problem,
-    writable_file,
-)
+from eplb_gap.cli.options import JsonFlag, MapFormat, out, writable_file
 from eplb_gap.problem import Deployment, InputError, Placement
 
 
+@may_ask
 def convert(
+    question: Question,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: a trace (.npz) for loads, else a map.")],
-    loads: MaybeLoads = None,
     source: Annotated[
         str | None, typer.Option("--map", help="Map file, certificate, or a method that plans on the last window of --loads.")
     ] = None,
@@ -55,22 +35,11 @@ def convert(
             help="With --previous and --map fast: tokens that a copied replica costs; each layer moves what pays in a window."
         ),
     ] = None,
-    map_format: Annotated[str | None, typer.Option(help="Format of the map file; recognised by default.")] = None,
+    map_format: MapFormat = None,
     model_layers: Annotated[
         int | None, typer.Option(help="Decoder layers of the model, dense ones included, where the loads do not say it.")
     ] = None,
-    format: Format = None,
-    window: Window = None,
-    deployment: DeploymentName = None,
     experts: Annotated[int | None, typer.Option(help="Logical experts, where neither loads nor a preset say it.")] = None,
-    slots: Slots = None,
-    gpus: Gpus = None,
-    slots_per_gpu: SlotsPerGpu = None,
-    dead_gpus: DeadGpus = None,
-    nodes: Nodes = None,
-    groups: Groups = None,
-    policy: Policy = PolicyChoice.as_deployed,
-    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
     as_json: JsonFlag = False,
 ) -> None:
     """Write recorded loads as a trace, or a map in the format of a serving system."""
@@ -78,11 +47,11 @@ def convert(
 
     writable_file(target, "OUT")
     if source is None:
-        if loads is None:
+        if question.loads is None:
             raise InputError("--loads IN or --map IN is missing; what to convert is needed")
         if target.suffix != ".npz":
             raise InputError(f"OUT is {target}; loads are written as a trace, a name ending in .npz is needed")
-        trace = read_loads(loads, format, window)
+        trace = question.read_loads()
         trace.save(target)
         shape = dict(zip(("windows", "layers", "experts"), trace.loads.shape, strict=True))
         found = trace.provenance
@@ -90,25 +59,20 @@ def convert(
             {"written": str(target), **shape, **({"provenance": found} if as_json else {"format": found.get("format")})}, as_json
         )
         return
-    if (previous is not None and loads is None) or (max_moves is not None and previous is None):
+    if (previous is not None and question.loads is None) or (max_moves is not None and previous is None):
         raise InputError("--previous needs --loads, and --max-moves needs --previous; a map in use is kept as far as loads allow")
     if move_cost is not None and (previous is None or max_moves is not None):
         raise InputError("--move-cost needs --previous, without --max-moves; only one of the two can say how many replicas move")
     if to not in formats.MAP_FORMATS:
         raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
     said: dict[str, Any] = {}
-    if loads is None:
-        named = experts if deployment is None else Deployment.preset(deployment).num_experts
-        if named is None:
-            raise InputError("--experts is missing; without --loads and --deployment the number of logical experts is needed")
-        chosen = chosen_deployment(deployment, named, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus)
+    if question.loads is None:
+        chosen = question.deployment_of(experts)
         name, placed = Path(source).name, formats.read_map(Path(source), chosen, map_format)
         identifiers: list[int] | None = None
     else:
-        trace, chosen = read_problem(
-            loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
-        )
-        identifiers = layer_ids(trace)
+        asked = question.read()
+        trace, chosen, identifiers = asked.trace, asked.deployment, asked.layer_ids
         model_layers = model_layers or trace.provenance.get("num_model_layers")
         if model_layers is None and identifiers == list(range(len(identifiers))):
             model_layers = len(identifiers)

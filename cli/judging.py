@@ -11,62 +11,28 @@ import typer
 from rich.status import Status
 from rich.table import Table
 
+from eplb_gap.cli.asking import Question, asks
 from eplb_gap.cli.maps import planned_map
-from eplb_gap.cli.options import (
-    DeadGpus,
-    DeploymentName,
-    DuplicatesChoice,
-    DuplicatesOption,
-    Format,
-    Gpus,
-    Groups,
-    JsonFlag,
-    Loads,
-    Nodes,
-    Policy,
-    PolicyChoice,
-    Slots,
-    SlotsPerGpu,
-    Window,
-    layer_ids,
-    log,
-    out,
-    read_loads,
-    read_problem,
-    writable_file,
-)
+from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, log, out, writable_file
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
 if TYPE_CHECKING:  # these load the solvers, which `--help` need not wait for
+    from eplb_gap.analysis.asked import Asked
     from eplb_gap.analysis.evaluate import Evaluation
     from eplb_gap.analysis.explain import Explanation
     from eplb_gap.analysis.per_step import PerStep
-    from eplb_gap.analysis.windows import Split
+    from eplb_gap.analysis.windows import Windows
     from eplb_gap.cli.maps import PlannedMap
 
 FIGURES = (".pdf", ".png", ".svg")
 COMPILES = "a first run compiles for a minute or two"
 
-PlanWindow = Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")]
-ServeWindow = Annotated[int | None, typer.Option(help="Window that is served; the one after by default.")]
-MapFormat = Annotated[str | None, typer.Option(help="Format of map files; recognised by default.")]
 
-
+@asks
 def evaluate(
-    loads: Loads,
+    question: Question,
     maps: Annotated[list[str], typer.Option("--map", help="A map file or the name of a method; can be repeated.")],
-    format: Format = None,
-    window: Window = None,
-    deployment: DeploymentName = None,
-    slots: Slots = None,
-    gpus: Gpus = None,
-    slots_per_gpu: SlotsPerGpu = None,
-    dead_gpus: DeadGpus = None,
-    nodes: Nodes = None,
-    groups: Groups = None,
-    policy: Policy = PolicyChoice.as_deployed,
-    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
     plan_window: PlanWindow = None,
     serve_window: ServeWindow = None,
     map_format: MapFormat = None,
@@ -85,30 +51,27 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Score maps and methods on the window they are planned on and on the one they serve."""
-    from eplb_gap.analysis.evaluate import certified_bounds, summary
-    from eplb_gap.analysis.evaluate import evaluate as run
-    from eplb_gap.analysis.windows import split
+    from eplb_gap.analysis.evaluate import certified_bounds, evaluate_map, summary
+    from eplb_gap.analysis.windows import Windows
 
-    trace, shape = read_problem(
-        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
-    )
+    asked = question.read()
+    trace, shape, identifiers = asked.trace, asked.deployment, asked.layer_ids
     if protocol is not None:
         _print_scores(protocol, trace, shape, maps, call_seconds, as_json)
         return
-    chosen = split(trace, plan_window, serve_window)
-    identifiers = layer_ids(trace)
+    chosen = Windows.of(trace, plan_window, serve_window)
     planned = [planned_map(name, chosen.history, shape, map_format, identifiers) for name in maps]
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers)
     with Status(f"certifying bounds of both windows ({COMPILES})", console=log):
         bounds = certified_bounds(chosen, shape)
     results = [
-        run(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
+        evaluate_map(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
         for one in planned
     ]
     steps = {}
     if per_step:
-        steps = _by_step(read_loads(loads, format, None), trace, chosen, shape, planned)
+        steps = _by_step(asked, chosen, planned)
     if as_json:
         print(
             json.dumps(
@@ -153,7 +116,7 @@ def _print_scores(
     for column in ("pairs", "balancedness", "slot", "GPU", "ms", "score"):
         table.add_column(column, justify="right")
     for name, score in scores.items():
-        if score.legal:
+        if score.seconds is not None:  # legal
             cells = [
                 str(len(score.pairs)),
                 *(f"{value:.4f}" for value in (score.balancedness, score.balancedness_expert, score.balancedness_gpu)),
@@ -197,13 +160,11 @@ def _totals(results: list[Evaluation], shape: Deployment, plan: int, serve: int)
     return table
 
 
-def _by_step(
-    recorded: LoadTrace, windowed: LoadTrace, chosen: Split, shape: Deployment, planned: list[PlannedMap]
-) -> dict[str, PerStep]:
+def _by_step(asked: Asked, chosen: Windows, planned: list[PlannedMap]) -> dict[str, PerStep]:
     from eplb_gap.analysis.per_step import per_step, serving_steps
 
-    steps = serving_steps(recorded, windowed, chosen)
-    return {one.name: per_step(one.regular("--map"), steps, shape) for one in planned}
+    steps = serving_steps(asked.recorded, asked.trace, chosen)
+    return {one.name: per_step(one.regular("--map"), steps, asked.deployment) for one in planned}
 
 
 def _steps(steps: dict[str, PerStep], window: int) -> Table:
@@ -231,23 +192,13 @@ def _layers(result: Evaluation, identifiers: list[int]) -> Table:
     return table
 
 
+@asks
 def explain(
-    loads: Loads,
+    question: Question,
     served: Annotated[str, typer.Option("--map", help="The map that serves: a file, or a method that plans it.")] = "fast",
     method: Annotated[
         str | None, typer.Option(help="Method that is replanned on the serving window; by default --map's, or fast.")
     ] = None,
-    format: Format = None,
-    window: Window = None,
-    deployment: DeploymentName = None,
-    slots: Slots = None,
-    gpus: Gpus = None,
-    slots_per_gpu: SlotsPerGpu = None,
-    dead_gpus: DeadGpus = None,
-    nodes: Nodes = None,
-    groups: Groups = None,
-    policy: Policy = PolicyChoice.as_deployed,
-    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
     plan_window: PlanWindow = None,
     serve_window: ServeWindow = None,
     map_format: MapFormat = None,
@@ -257,10 +208,9 @@ def explain(
 ) -> None:
     """Say where the balance of the serving window is lost, step by step, and what would help most."""
     from eplb_gap.analysis import page as html_page
-    from eplb_gap.analysis.explain import explain as run
-    from eplb_gap.analysis.explain import summary
+    from eplb_gap.analysis.explain import explain_map, summary
     from eplb_gap.analysis.verdict import verdict
-    from eplb_gap.analysis.windows import split
+    from eplb_gap.analysis.windows import Windows
     from eplb_gap.heuristics.registry import DEFAULT_METHOD
 
     if figure is not None and figure.suffix not in FIGURES:
@@ -268,13 +218,12 @@ def explain(
     for path, option in ((figure, "--figure"), (page, "--html")):
         if path is not None:
             writable_file(path, option)
-    trace, shape = read_problem(
-        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
-    )
-    chosen = split(trace, plan_window, serve_window)
-    one = planned_map(served, chosen.history, shape, map_format, layer_ids(trace))
+    asked = question.read()
+    shape, identifiers = asked.deployment, asked.layer_ids
+    chosen = Windows.of(asked.trace, plan_window, serve_window)
+    one = planned_map(served, chosen.history, shape, map_format, identifiers)
     with Status(f"explaining ({COMPILES})", console=log) as status:
-        result = run(
+        result = explain_map(
             chosen,
             shape,
             one.regular("--map"),
@@ -283,16 +232,16 @@ def explain(
             lambda what: status.update(f"explaining ({COMPILES}): {what}"),
         )
     if page is not None:
-        write_atomically(page, html_page.render(result, loads.name, layer_ids(trace)).encode())
+        write_atomically(page, html_page.render(result, question.loads_name, identifiers).encode())
     if figure is not None:
         from eplb_gap.analysis.figures import waterfall
 
         waterfall.write(result, figure)
     if as_json:
-        print(json.dumps({**summary(result, layer_ids(trace)), "verdict": verdict(result)}))
+        print(json.dumps({**summary(result, identifiers), "verdict": verdict(result).lines()}))
         return
     out.print(_chain(result))
-    for line in verdict(result):
+    for line in verdict(result).lines():
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -305,12 +254,11 @@ def _chain(result: Explanation) -> Table:
     for column in ("points", "excess reached, %", "layers: least", "median", "most"):
         table.add_column(column, justify="right")
     layers = [result.layer_steps(layer) for layer in range(len(result.mean))]
-    for level, (key, value) in zip(result.levels[1:], result.steps().items(), strict=True):
+    steps = result.steps()
+    for level, step in zip(result.levels[1:], STEPS, strict=True):
         low, high = points(result.total(level.lower)), points(result.total(level.upper))
         known = high if low == high else f"{low} to {high}"
-        spread = [
-            points(step) for step in (min(s[key] for s in layers), median(s[key] for s in layers), max(s[key] for s in layers))
-        ]
-        table.add_row(STEPS[key], f"{100 * float(value):+.2f}", known, *spread)
+        spread = [points(of(added[step.key] for added in layers)) for of in (min, median, max)]
+        table.add_row(step.label, f"{100 * float(steps[step.key]):+.2f}", known, *spread)
     table.caption = "excess: load of the fullest GPUs above the mean; steps add up exactly; an interval is an optimum's"
     return table

@@ -18,8 +18,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command(cls=solving.SolveCommand)(solving.solve)
 for command in (
-    solving.solve,
     judging.evaluate,
     judging.explain,
     measuring.calibrate,

@@ -10,27 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from eplb_gap.cli.options import (
-    DeadGpus,
-    DeploymentName,
-    DuplicatesChoice,
-    DuplicatesOption,
-    Format,
-    Gpus,
-    Groups,
-    JsonFlag,
-    Loads,
-    Nodes,
-    Policy,
-    PolicyChoice,
-    Slots,
-    SlotsPerGpu,
-    Window,
-    log,
-    out,
-    read_problem,
-    writable_folder,
-)
+from eplb_gap.cli.asking import Question, asks
+from eplb_gap.cli.options import JsonFlag, log, out, writable_folder
 from eplb_gap.problem import InputError
 
 SchedulerAddress = Annotated[
@@ -78,22 +59,12 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@asks
 def calibrate(
-    loads: Loads,
-    format: Format = None,
-    window: Window = None,
-    deployment: DeploymentName = None,
-    slots: Slots = None,
-    gpus: Gpus = None,
-    slots_per_gpu: SlotsPerGpu = None,
-    dead_gpus: DeadGpus = None,
-    nodes: Nodes = None,
-    groups: Groups = None,
+    question: Question,
     budget_ms: Annotated[
         float | None, typer.Option(help="CPU ms that planning a window may take; by default what the default method takes.")
     ] = None,
-    policy: Policy = PolicyChoice.as_deployed,
-    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
     folder: Annotated[Path, typer.Option("--out", help="Folder for config.toml and the figure.")] = Path("runs/calibration"),
     as_json: JsonFlag = False,
 ) -> None:
@@ -105,23 +76,21 @@ def calibrate(
 
     if budget_ms is not None and not budget_ms >= 0:
         raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
-    trace, shape = read_problem(
-        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
-    )
+    asked = question.read()
+    shape = asked.deployment
     writable_folder(folder, "--out")
-    name = deployment or f"{shape.num_experts}/{shape.num_slots}/{shape.num_gpus}"
+    name = question.deployment or f"{shape.num_experts}/{shape.num_slots}/{shape.num_gpus}"
     with Progress(console=log) as bar:
         task = bar.add_task("calibrating", total=None)
         result = calibration.calibrate(
-            trace.loads,
+            asked.trace,
             shape,
-            calibration.candidates(),
-            budget_ms,
+            budget_ms=budget_ms,
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
         bar.update(task, description="done", completed=1, total=1)
     written = [
-        calibration.save(result, folder, loads.name, f"{name} ({shape.policy})"),
+        calibration.save(result, folder, question.loads_name, f"{name} ({shape.policy})"),
         *calibration_front.draw(result, f"{name}, {shape.policy}", folder),
     ]
     if as_json:

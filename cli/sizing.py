@@ -8,44 +8,16 @@ from typing import Annotated
 
 import typer
 
-from eplb_gap.cli.options import (
-    DeadGpus,
-    DeploymentName,
-    DuplicatesChoice,
-    DuplicatesOption,
-    Format,
-    Gpus,
-    Groups,
-    JsonFlag,
-    Loads,
-    Nodes,
-    Policy,
-    PolicyChoice,
-    Slots,
-    SlotsPerGpu,
-    Window,
-    log,
-    read_problem,
-    writable_folder,
-)
+from eplb_gap.cli.asking import Question, asks
+from eplb_gap.cli.options import JsonFlag, PlanWindow, log, writable_folder
 
 
+@asks
 def capacity(
-    loads: Loads,
-    format: Format = None,
-    window: Window = None,
-    deployment: DeploymentName = None,
-    slots: Slots = None,
-    gpus: Gpus = None,
-    slots_per_gpu: SlotsPerGpu = None,
-    dead_gpus: DeadGpus = None,
-    nodes: Nodes = None,
-    groups: Groups = None,
-    policy: Policy = PolicyChoice.as_deployed,
-    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
+    question: Question,
     target: Annotated[float, typer.Option(help="Balancedness of the GPUs to reach, between 0 and 1.")] = 0.95,
     most_slots: Annotated[int | None, typer.Option(help="Most slots to look at; by default up to twice the experts.")] = None,
-    plan_window: Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")] = None,
+    plan_window: PlanWindow = None,
     seconds: Annotated[float, typer.Option(help="Wall seconds of the solver per number of slots.")] = 10.0,
     budget: Annotated[int | None, typer.Option(help="Slots of all layers together: how to divide them over the layers.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder for the figure.")] = None,
@@ -59,14 +31,12 @@ def capacity(
 
     if folder is not None:
         writable_folder(folder, "--out")
-    trace, shape = read_problem(
-        loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
-    )
+    asked = question.read()
     with Progress(console=log, transient=True) as bar:
         task = bar.add_task("sizing", total=None)
         result = module.capacity(
-            trace,
-            shape,
+            asked.trace,
+            asked.deployment,
             target,
             most_slots,
             plan_window,
@@ -74,7 +44,7 @@ def capacity(
             budget=budget,
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
-    written = [] if folder is None else draw(result, f"{loads.name}, {shape.policy}", folder)
+    written = [] if folder is None else draw(result, f"{question.loads_name}, {asked.deployment.policy}", folder)
     if as_json:
         print(json.dumps({**module.as_dict(result), "files": [str(path) for path in written]}))
     else:

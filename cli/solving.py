@@ -7,33 +7,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
+from typer.core import TyperCommand, TyperOption
 
-from eplb_gap.cli.options import (
-    INTERRUPTED,
-    DeadGpus,
-    DeploymentName,
-    DuplicatesChoice,
-    DuplicatesOption,
-    Format,
-    Gpus,
-    Groups,
-    JsonFlag,
-    MaybeLoads,
-    Nodes,
-    Policy,
-    PolicyChoice,
-    Slots,
-    SlotsPerGpu,
-    Window,
-    log,
-    out,
-    read_problem,
-    writable_file,
-)
+from eplb_gap.cli.asking import Question, changed, may_ask, refuse_sizes
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, writable_file
 from eplb_gap.problem import Deployment, InputError
+from eplb_gap.problem.examples import EXAMPLES
 
 
 class Example(StrEnum):
@@ -43,26 +24,27 @@ class Example(StrEnum):
     flashlb = "flashlb"
 
 
+class SolveCommand(TyperCommand):
+    """``solve``: its help lists the engines, which are looked up when it is printed, since loading them takes a second."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        from eplb_gap.solvers import METHODS
+
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.name == "method":
+                option.help = f"{option.help} The engines: {', '.join(METHODS)}."
+        super().format_help(ctx, formatter)
+
+
+@may_ask
 def solve(
+    question: Question,
     example: Annotated[Example | None, typer.Option(help="A published example instead of a file.")] = None,
-    loads: MaybeLoads = None,
-    format: Format = None,
-    window: Window = None,
-    deployment: DeploymentName = None,
-    slots: Slots = None,
-    gpus: Gpus = None,
-    slots_per_gpu: SlotsPerGpu = None,
-    dead_gpus: DeadGpus = None,
-    nodes: Nodes = None,
-    groups: Groups = None,
     plan_window: Annotated[
         int | None, typer.Option(help="Window to plan on; by default the last but one, or the only one.")
     ] = None,
-    policy: Policy = PolicyChoice.as_deployed,
-    duplicates: DuplicatesOption = DuplicatesChoice.allowed,
-    method: Annotated[
-        str, typer.Option(help="auto, bounds, milp, milp-cbc, cpsat, oracle, exact-cover, pairing, patterns or splitting.")
-    ] = "auto",
+    method: Annotated[str, typer.Option(help="Engine; auto takes the one that suits the deployment.")] = "auto",
     target_gap: Annotated[float, typer.Option(help="Stop within this optimality gap.")] = 0.0,
     time_limit: Annotated[float, typer.Option(help="Wall seconds for all layers.")] = 60.0,
     workers: Annotated[int, typer.Option(help="Threads a solver may use.")] = 1,
@@ -75,18 +57,18 @@ def solve(
 
     from eplb_gap import solvers
 
-    if (example is None) == (loads is None):
+    if (example is None) == (question.loads is None):
         raise InputError("solve takes either --example or --loads with --deployment; exactly one of the two is needed")
     if certificate is not None:
         writable_file(certificate, "--certificate")
     if example is not None:
-        matrix, shape = _published(example, policy, duplicates)
+        refuse_sizes(question, f"--example {example.value}")
+        matrix, published = EXAMPLES[example.value]
+        shape = changed(published, question)
     else:
-        assert loads is not None
-        trace, shape = read_problem(
-            loads, format, window, deployment, slots, gpus, nodes, groups, policy, duplicates, slots_per_gpu, dead_gpus
-        )
-        matrix = trace.window(max(-2, -len(trace.loads)) if plan_window is None else plan_window)
+        asked = question.read()
+        shape = asked.deployment
+        matrix = asked.trace.window(max(-2, -len(asked.trace.loads)) if plan_window is None else plan_window)
     interrupted = False
     with Status("solving", console=log) as status:
 
@@ -105,16 +87,6 @@ def solve(
     _print_solution(solution, shape, as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _published(example: Example, policy: PolicyChoice, duplicates: DuplicatesChoice) -> tuple[np.ndarray, Deployment]:
-    from dataclasses import replace
-
-    from eplb_gap.experiments.loads.traces import gap_cases
-
-    case = gap_cases()[example.value]
-    shape = replace(case.deployment, duplicates=duplicates.value)
-    return case.loads, shape.as_global() if policy is PolicyChoice.global_ else shape
 
 
 def _print_solution(solution: Any, shape: Deployment, as_json: bool) -> None:

@@ -7,27 +7,105 @@ The rooms of the project are the packages below it, in the order in which they m
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "ENGINES",
+    "HEURISTICS",
+    "Deployment",
+    "InputError",
+    "Interrupted",
+    "LoadTrace",
+    "Placement",
+    "PlacementError",
+    "Solution",
+    "calibrate",
+    "capacity",
+    "check_certificate",
+    "evaluate",
+    "explain",
+    "optimal_split",
+    "plan_for_split",
+    "read_loads",
+    "read_map",
+    "read_problem",
+    "rebalance",
+    "rebalance_experts",
+    "replan",
+    "sample_average",
+    "score",
+    "solve",
+    "verify",
+    "write_map",
+]
+
+if TYPE_CHECKING:  # what type checkers read; a test compares it with the table below
+    from eplb_gap.analysis.asked import read_problem
+    from eplb_gap.analysis.calibration import calibrate
+    from eplb_gap.analysis.capacity import capacity
+    from eplb_gap.analysis.evaluate import evaluate
+    from eplb_gap.analysis.explain import explain
+    from eplb_gap.analysis.protocol import score
+    from eplb_gap.heuristics.eplb import rebalance_experts
+    from eplb_gap.heuristics.moves.migration import replan
+    from eplb_gap.heuristics.registry import METHODS as HEURISTICS
+    from eplb_gap.heuristics.registry import rebalance
+    from eplb_gap.heuristics.serving.sample_average import plan as sample_average
+    from eplb_gap.heuristics.serving.split_placement import plan as plan_for_split
+    from eplb_gap.heuristics.serving.token_split import optimal_split
+    from eplb_gap.problem.certificate import check as check_certificate
+    from eplb_gap.problem.deployment import Deployment
+    from eplb_gap.problem.errors import InputError, PlacementError
+    from eplb_gap.problem.formats.loads.recorded import read as read_loads
+    from eplb_gap.problem.formats.maps.maps import read_map, write_map
+    from eplb_gap.problem.loads import LoadTrace
+    from eplb_gap.problem.placement import Placement
+    from eplb_gap.problem.validation import verify
+    from eplb_gap.solvers.facade import METHODS as ENGINES
+    from eplb_gap.solvers.facade import solve
+    from eplb_gap.solvers.solution import Interrupted, Solution
 
 _HOMES = {
-    "Deployment": "problem",
-    "LoadTrace": "problem",
-    "Placement": "problem",
-    "rebalance": "heuristics",
-    "rebalance_experts": "heuristics.eplb",
-    "solve": "solvers",
-    "verify": "problem",
+    "Deployment": "problem.deployment:Deployment",
+    "ENGINES": "solvers.facade:METHODS",
+    "HEURISTICS": "heuristics.registry:METHODS",
+    "InputError": "problem.errors:InputError",
+    "Interrupted": "solvers.solution:Interrupted",
+    "LoadTrace": "problem.loads:LoadTrace",
+    "Placement": "problem.placement:Placement",
+    "PlacementError": "problem.errors:PlacementError",
+    "Solution": "solvers.solution:Solution",
+    "calibrate": "analysis.calibration:calibrate",
+    "capacity": "analysis.capacity:capacity",
+    "check_certificate": "problem.certificate:check",
+    "evaluate": "analysis.evaluate:evaluate",
+    "explain": "analysis.explain:explain",
+    "optimal_split": "heuristics.serving.token_split:optimal_split",
+    "plan_for_split": "heuristics.serving.split_placement:plan",
+    "read_loads": "problem.formats.loads.recorded:read",
+    "read_map": "problem.formats.maps.maps:read_map",
+    "read_problem": "analysis.asked:read_problem",
+    "rebalance": "heuristics.registry:rebalance",
+    "rebalance_experts": "heuristics.eplb:rebalance_experts",
+    "replan": "heuristics.moves.migration:replan",
+    "sample_average": "heuristics.serving.sample_average:plan",
+    "score": "analysis.protocol:score",
+    "solve": "solvers.facade:solve",
+    "verify": "problem.validation:verify",
+    "write_map": "problem.formats.maps.maps:write_map",
 }
+"""Public name -> where it is defined, under ``eplb_gap``."""
 _ROOMS = ("analysis", "experiments", "heuristics", "problem", "solvers")
-__all__ = sorted(_HOMES)
 
+if not TYPE_CHECKING:  # a type checker would take every name for granted
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"eplb_gap.{_HOMES[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"eplb_gap.{name}")
-    raise AttributeError(f"module 'eplb_gap' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            module, _, defined = _HOMES[name].partition(":")
+            return getattr(importlib.import_module(f"eplb_gap.{module}"), defined)
+        if name in _ROOMS:
+            return importlib.import_module(f"eplb_gap.{name}")
+        raise AttributeError(f"module 'eplb_gap' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -53,6 +53,15 @@ def rebalance_experts(
     InputError
         If the weights are not finite, negative or not two-dimensional, the numbers do not divide, or method or
         config is not what it must be.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from eplb_gap import rebalance_experts
+    >>> weight = torch.tensor([[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86]])  # a layer of DeepSeek's README
+    >>> phy2log, log2phy, logcnt = rebalance_experts(weight, 16, 4, 2, 8)
+    >>> phy2log.shape, int(logcnt.sum())
+    (torch.Size([1, 16]), 16)
     """
     array = as_weight(weight, "weight", "layers, experts")
     deployment = Deployment(array.shape[1], num_replicas, num_gpus, num_nodes=num_nodes, num_groups=num_groups)

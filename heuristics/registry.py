@@ -35,7 +35,12 @@ HEURISTICS: dict[str, Heuristic] = {
     **FAST,
     SAMPLE_AVERAGE.name: SAMPLE_AVERAGE,
 }
-"""The records of all heuristics by name: what each plans on, and what it refuses."""
+"""The records of all heuristics by name: what each plans on, and what it refuses.
+
+>>> from eplb_gap import HEURISTICS
+>>> "fast" in HEURISTICS, "initial_program" in HEURISTICS
+(True, True)
+"""
 METHODS: Mapping[str, Method] = HEURISTICS
 """Heuristics by name, to be called."""
 
@@ -105,6 +110,16 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     InputError
         If the loads are no non-negative integers of such a shape, do not fit the deployment, method or config is not what it must
         be, or the method refuses the deployment.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, rebalance, verify
+    >>> loads, deployment = [[90, 50, 30, 10]], Deployment(4, 6, 3)
+    >>> placement = rebalance(loads, deployment)
+    >>> placement.counts().tolist()
+    [[2, 2, 1, 1]]
+    >>> verify(placement, loads, deployment)
+    [Fraction(70, 1)]
     """
     plan = choose(method, config)
     history = _axes(loads) == 3

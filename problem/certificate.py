@@ -170,6 +170,18 @@ def check(path: str | os.PathLike[str]) -> Verdict:
         If its map is not legal.
     CertificateError
         If a makespan or a bound is not what it says.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eplb_gap import Deployment, check_certificate, solve
+    >>> from eplb_gap.problem.certificate import write
+    >>> loads, deployment = [[7, 4, 3]], Deployment(3, 4, 2)
+    >>> found = solve(loads, deployment, method="bounds")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(f"{folder}/c.json", loads, deployment, found.placement, found.bounds)
+    ...     check_certificate(f"{folder}/c.json").upper == found.upper
+    True
     """
     return judge(read(path))
 

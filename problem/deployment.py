@@ -50,6 +50,17 @@ class Deployment:
         If a number is not a positive integer, does not divide as it must, there are fewer slots than experts on the GPUs that are
         alive, duplicates are forbidden and a GPU has more slots than its node has experts, slots or dead GPUs are given in two
         ways that differ, or the policy would be hierarchical with GPUs that are dead or unequal.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment
+    >>> deployment = Deployment(num_experts=12, num_slots=16, num_gpus=8, num_nodes=2, num_groups=4)
+    >>> deployment.policy, deployment.slots_per_gpu
+    ('hierarchical', 2)
+    >>> Deployment.preset("dsv3-prefill-ep32").num_gpus
+    32
+    >>> Deployment(4, slots_per_gpu=[1, 3, 2]).num_slots
+    6
     """
 
     num_experts: int

@@ -10,11 +10,31 @@ MAX_REASON = 200
 
 
 class InputError(ValueError):
-    """An argument or a file is not what it must be; the message names it, what was found, what is allowed."""
+    """An argument or a file is not what it must be; the message names it, what was found, what is allowed.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, InputError
+    >>> try:
+    ...     Deployment(num_experts=4, num_slots=6, num_gpus=5)
+    ... except InputError as error:
+    ...     print(error)
+    num_gpus is 5; a divisor of num_slots = 6 is needed
+    """
 
 
 class PlacementError(ValueError):
-    """A map is not a legal placement; the message names the layer, the slot or expert, and the rule it breaks."""
+    """A map is not a legal placement; the message names the layer, the slot or expert, and the rule it breaks.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Placement, PlacementError, verify
+    >>> try:
+    ...     verify(Placement([[0, 0, 1, 1]], 3), [[5, 4, 3]], Deployment(3, 4, 2))
+    ... except PlacementError as error:
+    ...     print(error)
+    layer 0: expert 2 has no replica; every expert needs at least one
+    """
 
 
 def reason(error: BaseException) -> str:

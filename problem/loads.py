@@ -85,6 +85,15 @@ class LoadTrace:
     ------
     InputError
         As :func:`as_loads`.
+
+    Examples
+    --------
+    >>> from eplb_gap import LoadTrace
+    >>> trace = LoadTrace([[[6, 2]], [[2, 6]]])  # two windows of one layer with two experts
+    >>> trace.window(-1).tolist()
+    [[2, 6]]
+    >>> trace.drift().tolist()
+    [0.5]
     """
 
     loads: np.ndarray

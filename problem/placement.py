@@ -26,6 +26,15 @@ class Placement:
     ------
     InputError
         If an array does not have two axes, is not integral, or the shapes differ.
+
+    Examples
+    --------
+    >>> from eplb_gap import Placement
+    >>> placement = Placement([[0, 1, 2, 0]], 3)  # on two GPUs: experts 0 and 1, experts 2 and 0
+    >>> placement.counts().tolist()
+    [[2, 1, 1]]
+    >>> placement.log2phy()[0, 0].tolist()  # the slots of expert 0
+    [0, 3]
     """
 
     def __init__(self, phy2log: Any, num_experts: int, ranks: Any = None) -> None:

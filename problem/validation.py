@@ -60,6 +60,12 @@ def check(placement: Placement, deployment: Deployment) -> None:
         Naming layer, slot or expert and the first rule broken: expert out of range, expert without replica, ranks not
         dense, duplicate on a GPU where forbidden, replicas of one expert on two nodes, a group split over nodes, nodes
         with unequal numbers of groups.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Placement, verify
+    >>> verify(Placement([[0, 1, 2, 0]], 3), [[7, 4, 3]], Deployment(3, 4, 2))  # 7/2 + 4 on the first GPU
+    [Fraction(15, 2)]
     """
     legal = legal_layers(placement, deployment)
     if not legal.all():

@@ -41,7 +41,12 @@ ENGINES: dict[str, Engine] = {
         repartition.ENGINE,
     )
 }
-"""The records of all engines by name; each works on flat instances, and on the nodes of hierarchical deployments."""
+"""The records of all engines by name; each works on flat instances, and on the nodes of hierarchical deployments.
+
+>>> from eplb_gap import ENGINES
+>>> "auto" in ENGINES, "milp" in ENGINES
+(True, True)
+"""
 METHODS: dict[str, Search] = {name: engine.search for name, engine in ENGINES.items()}
 """Engines by name, to be called."""
 
@@ -93,6 +98,13 @@ def solve(
         If a solver's bound contradicts a legal map; such a result is never returned.
     Interrupted
         On Ctrl-C, with the solution so far.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, solve
+    >>> solution = solve([[90, 50, 30, 10]], Deployment(4, 6, 3))
+    >>> solution.upper, solution.lower, solution.status
+    ([Fraction(60, 1)], [Fraction(60, 1)], ['optimal'])
     """
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers)

@@ -61,6 +61,15 @@ class Solution:
     loads : ndarray
         What was solved, int64 [layers, experts]; the history [windows, layers, experts] of a sample average.
     deployment : Deployment
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Solution, solve
+    >>> found = solve([[7, 4, 3]], Deployment(3, 4, 2))
+    >>> isinstance(found, Solution), found.status, found.gap
+    (True, ['optimal'], [0.0])
+    >>> found.placement.counts().sum().item()
+    4
     """
 
     placement: Placement
@@ -131,7 +140,20 @@ class Solution:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during :func:`solve`; ``solution`` holds the best placement and bounds so far."""
+    """Ctrl-C during :func:`solve`; ``solution`` holds the best placement and bounds so far.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Interrupted, solve
+    >>> def ctrl_c(progress):
+    ...     raise KeyboardInterrupt
+    >>> try:
+    ...     solution = solve([[9, 8, 7, 5, 3]], Deployment(5, 8, 4), method="oracle", progress=ctrl_c)
+    ... except Interrupted as stop:
+    ...     solution = stop.solution
+    >>> solution.placement.num_slots
+    8
+    """
 
     def __init__(self, solution: Solution) -> None:
         super().__init__("solve was interrupted; the solution so far is attached")

@@ -1,4 +1,4 @@
-"""The packages may import in one direction only: problem <- heuristics <- solvers <- experiments."""
+"""Who may import whom: rooms and their parts in one direction, no circle of two files, heavy libraries late, no generic name."""
 
 from __future__ import annotations
 
@@ -10,29 +10,129 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ["problem", "heuristics", "solvers", "experiments"]
-OURS = {*LAYERS, "eplb_gap"}
-HEAVY = ["torch", "numba", "ortools", "pulp", "highspy", "polars", "safetensors", "ijson", "yaml", "scipy"]
+ROOMS = ("problem", "heuristics", "solvers", "analysis", "experiments", "cli")
+"""In the order in which they may use each other: each all that are before it."""
+FACE = "eplb_gap"
+HEAVY = ["torch", "numba", "ortools", "pulp", "highspy", "polars", "safetensors", "ijson", "yaml", "scipy", "matplotlib"]
 FORMAT_LIBRARIES = {"torch", "safetensors", "ijson", "polars", "yaml"}
-FORMATS = ROOT / "problem" / "formats"
-FILES = [
-    ("problem/formats" if FORMATS in path.parents else layer, path)
-    for layer in LAYERS
-    for path in sorted((ROOT / layer).rglob("*.py"))
-]
+
+PARTS: dict[str, set[str]] = {
+    "problem": {"problem/bounds"},
+    "problem/bounds": {"problem"},
+    "problem/formats": {"problem", "problem/formats/loads", "problem/formats/maps"},
+    "problem/formats/containers": {"problem"},
+    "problem/formats/loads": {"problem", "problem/formats/containers"},
+    "problem/formats/maps": {"problem", "problem/formats/containers"},
+    "heuristics": {"heuristics/planner", "heuristics/programs", "heuristics/serving"},
+    "heuristics/kernels": set(),
+    "heuristics/planner": {"heuristics", "heuristics/kernels"},
+    "heuristics/programs": {"heuristics", "heuristics/kernels"},
+    "heuristics/serving": {"heuristics", "heuristics/kernels", "heuristics/planner"},
+    "heuristics/moves": {"heuristics", "heuristics/kernels", "heuristics/planner"},
+    "heuristics/plugins": {"heuristics", "heuristics/moves"},
+    "solvers": {"solvers/compact", "solvers/engines"},
+    "solvers/compact": {"solvers"},
+    "solvers/engines": {"solvers", "solvers/compact"},
+    "solvers/serving": {"solvers", "solvers/compact", "solvers/engines"},
+    "analysis": {"analysis/figures"},
+    "analysis/figures": {"analysis"},
+    "experiments": set(),
+    "experiments/measuring": {"experiments"},
+    "experiments/loads": {"experiments", "experiments/measuring", "experiments/loads/moe_trace"},
+    "experiments/loads/moe_trace": {"experiments"},
+    "experiments/studies": {"experiments", "experiments/measuring", "experiments/loads"},
+    "experiments/exhibits": {
+        "experiments",
+        "experiments/measuring",
+        "experiments/loads",
+        "experiments/studies",
+        "experiments/exhibits/figures",
+    },
+    "experiments/exhibits/figures": {
+        "experiments",
+        "experiments/measuring",
+        "experiments/loads",
+        "experiments/studies",
+        "experiments/exhibits",
+    },
+    "experiments/published": {
+        "experiments",
+        "experiments/measuring",
+        "experiments/loads",
+        "experiments/studies",
+        "experiments/exhibits",
+        "experiments/exhibits/figures",
+    },
+    "experiments/fuzzing": {"experiments", "experiments/loads"},
+    "cli": set(),
+}
+"""Which parts of its own room a part may use beside itself; of the rooms before its own it may use all.
+
+Where a part and the room's own files may use each other, the files do not: no two files import each other.
+"""
+MOST_MODULES = 20
+MAY_HAVE_MORE = {"experiments/studies"}
+"""One file a question."""
 
 
-def imported_packages(source: str) -> set[str]:
-    """Return the top-level packages that a module imports anywhere, also inside its functions."""
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file of a room."""
+    parts = (FACE, *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
+
+
+def part_of(name: str) -> str:
+    """Return the folder that a module of ours is in, as a path from the root."""
+    inside = name.removeprefix(f"{FACE}.").split(".")
+    return "/".join(inside if name in FILES and FILES[name].name == "__init__.py" else inside[:-1])
+
+
+def imported(source: str, known: set[str]) -> set[str]:
+    """Return what a module imports anywhere, also inside its functions: modules of ours by their full names, others by the first.
+
+    A name taken from a package of ours counts as the module of that name where there is one.
+    """
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add("relative import")
         elif isinstance(node, ast.ImportFrom):
-            found.add("relative import" if node.level else (node.module or "").split(".")[0])
+            inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {full if full in known else str(node.module) for full in inner.values()}
         elif isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(("import_module", "__import__")):
             found.add("dynamic import")
-    return found
+    return {name if name.split(".")[0] == FACE else name.split(".")[0] for name in found}
+
+
+def ours(names: set[str]) -> set[str]:
+    """Return those that are modules of a room."""
+    return {name for name in names if name.startswith(f"{FACE}.") and name.split(".")[1] in ROOMS}
+
+
+def forbidden(importer: str, source: str, known: set[str]) -> set[str]:
+    """Return the imports of a module, given by name, that its place does not permit."""
+    found, place = imported(source, known), part_of(importer)
+    room = place.split("/")[0]
+    before = ROOMS[: ROOMS.index(room)]
+    allowed = {place, *PARTS[place]}
+    bad = {
+        name
+        for name in ours(found)
+        if name.split(".")[1] not in before and (part_of(name) if name in known else name) not in allowed
+    }
+    bad |= found & {"relative import", "dynamic import", *ROOMS}
+    if room in ("problem", "heuristics"):
+        bad |= found & {FACE}  # the face leads everywhere
+    if room == "problem":
+        others = {name for name in found if not name.startswith(FACE)} - sys.stdlib_module_names - {"numpy"}
+        late = FORMAT_LIBRARIES - imported_at_once(source) if place.startswith("problem/formats") else set()
+        bad |= others - late
+    return bad
 
 
 def imported_at_once(source: str) -> set[str]:
@@ -40,75 +140,107 @@ def imported_at_once(source: str) -> set[str]:
     tree = ast.parse(source)
     inner = {node for outer in ast.walk(tree) if isinstance(outer, ast.FunctionDef) for node in ast.walk(outer)}
     return {
-        name
+        name.split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom) and node not in inner
-        for name in imported_packages(ast.unparse(node))
+        for name in imported(ast.unparse(node), set(FILES))
     }
 
 
-def forbidden_imports(layer: str, source: str) -> set[str]:
-    """Return the imports of a module that its layer does not permit."""
-    found = imported_packages(source)
-    if layer == "experiments":
-        return set()
-    allowed = set(LAYERS[: LAYERS.index(layer.partition("/")[0]) + 1])
-    bad = (found & OURS) - allowed | found & {"relative import", "dynamic import"}
-    if layer == "problem/formats":
-        allowed_late = FORMAT_LIBRARIES - imported_at_once(source)
-        return found - sys.stdlib_module_names - {"numpy", "problem"} - allowed_late
-    if layer == "problem":
-        bad |= found - sys.stdlib_module_names - {"numpy", "problem"}
-    return bad
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_imports_only_what_its_place_permits(name: str) -> None:
+    assert forbidden(name, FILES[name].read_text(encoding="utf-8"), set(FILES)) == set()
 
 
-@pytest.mark.parametrize(("layer", "path"), FILES, ids=[str(path.relative_to(ROOT)) for _, path in FILES])
-def test_a_module_imports_only_from_its_own_layer_and_below(layer: str, path: Path) -> None:
-    assert forbidden_imports(layer, path.read_text(encoding="utf-8")) == set()
+def test_every_folder_is_in_the_table_and_every_part_of_it_exists() -> None:
+    assert {part_of(name) for name in FILES} == set(PARTS)
+    assert {part for parts in PARTS.values() for part in parts} <= set(PARTS)
+    assert f"{FACE}.problem.validation" in FILES
 
 
-def test_every_layer_was_looked_at() -> None:
-    assert {layer for layer, _ in FILES} == {*LAYERS, "problem/formats"}
-    assert ROOT / "problem" / "validation.py" in [path for _, path in FILES]
+def test_no_two_files_import_each_other() -> None:
+    # `from eplb_gap import solvers` takes a room's public names: it counts as an import of the room's __init__ alone.
+    edges = {name: ours(imported(path.read_text(encoding="utf-8"), set(FILES))) for name, path in FILES.items()}
+    pairs = {(a, b) for a in edges for b in edges[a] if a < b and a in edges.get(b, ())}
+    assert pairs == set()
+
+
+def test_no_folder_has_more_modules_than_can_be_looked_through() -> None:
+    for part in set(PARTS) - MAY_HAVE_MORE:
+        modules = [path for path in (ROOT / part).glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= MOST_MODULES, part
 
 
 @pytest.mark.parametrize(
-    ("layer", "source", "bad"),
+    ("importer", "source", "bad"),
     [
-        ("problem", "import numpy as np\nimport os.path\nfrom eplb_gap.problem.errors import InputError", set()),
-        ("problem", "def f():\n    from eplb_gap.heuristics.programs.packing import PACKERS", {"heuristics"}),
-        ("problem", "import torch", {"torch"}),
-        ("problem", "def f():\n    import torch", {"torch"}),
-        ("problem/formats", "def f():\n    import torch, ijson", set()),
-        ("problem/formats", "import yaml\ndef f():\n    import torch", {"yaml"}),
-        ("problem/formats", "def f():\n    import scipy", {"scipy"}),
-        ("problem/formats", "def f():\n    from eplb_gap.heuristics.eplb import g", {"heuristics"}),
-        ("problem", "import eplb_gap", {"eplb_gap"}),
-        ("problem", "import importlib\nimportlib.import_module('solvers')", {"dynamic import"}),
-        ("heuristics", "import torch\nfrom problem import Instance", set()),
-        ("heuristics", "import eplb_gap.solvers.compact.milp", {"solvers"}),
-        ("heuristics", "from . import packing", {"relative import"}),
-        ("solvers", "import pulp, heuristics, problem", set()),
-        ("solvers", "if True:\n    import eplb_gap.experiments.studies.gaps", {"experiments"}),
-        ("experiments", "import problem, heuristics, solvers, matplotlib", set()),
+        ("problem.loads", "import numpy as np\nimport os.path\nfrom eplb_gap.problem.errors import InputError", set()),
+        ("problem.loads", "def f():\n    from eplb_gap.solvers import auto", {"eplb_gap.solvers.auto"}),
+        ("problem.loads", "import torch", {"torch"}),
+        ("problem.loads", "def f():\n    import torch", {"torch"}),
+        ("problem.loads", "from eplb_gap.problem import formats", {"eplb_gap.problem.formats"}),
+        ("problem.formats.loads.adrs", "def f():\n    import torch, ijson", set()),
+        ("problem.formats.loads.adrs", "import yaml\ndef f():\n    import torch", {"yaml"}),
+        ("problem.formats.loads.adrs", "def f():\n    import scipy", {"scipy"}),
+        ("problem.formats.loads.adrs", "from eplb_gap.problem.formats.maps import maps", {"eplb_gap.problem.formats.maps.maps"}),
+        ("problem.loads", "import eplb_gap", {"eplb_gap"}),
+        ("problem.loads", "import importlib\nimportlib.import_module('solvers')", {"dynamic import"}),
+        ("problem.loads", "from problem.errors import InputError", {"problem"}),
+        ("heuristics.eplb", "import torch\nfrom eplb_gap.problem import Instance", set()),
+        ("heuristics.eplb", "import eplb_gap.solvers.compact.milp", {"eplb_gap.solvers.compact.milp"}),
+        ("heuristics.eplb", "from . import packing", {"relative import"}),
+        ("heuristics.kernels.greedy", "from eplb_gap.heuristics import config", {"eplb_gap.heuristics.config"}),
+        (
+            "heuristics.moves.relabel",
+            "from eplb_gap.heuristics.serving import forecast",
+            {"eplb_gap.heuristics.serving.forecast"},
+        ),
+        ("solvers.auto", "import pulp\nfrom eplb_gap import heuristics, problem", set()),
+        ("solvers.auto", "if True:\n    import eplb_gap.experiments.studies.gaps", {"eplb_gap.experiments.studies.gaps"}),
+        ("analysis.explain", "from eplb_gap.experiments.measuring.rows import row", {"eplb_gap.experiments.measuring.rows"}),
+        ("experiments.loads.traces", "from eplb_gap.experiments.studies import gaps", {"eplb_gap.experiments.studies.gaps"}),
+        ("experiments.studies.gaps", "from eplb_gap import problem, analysis\nimport matplotlib", set()),
+        ("experiments.studies.gaps", "from eplb_gap.cli.main import app", {"eplb_gap.cli.main"}),
     ],
 )
-def test_the_check_sees_a_wrong_import(layer: str, source: str, bad: set[str]) -> None:
-    assert forbidden_imports(layer, source) == bad
+def test_the_check_sees_a_wrong_import(importer: str, source: str, bad: set[str]) -> None:
+    assert forbidden(f"{FACE}.{importer}", source, set(FILES)) == bad
 
 
-def loaded_after(statement: str) -> set[str]:
-    program = f"{statement}; import sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+def loaded_after(program: str, folder: Path = ROOT) -> set[str]:
+    """Return the names in sys.modules behind a program, run in a folder."""
+    source = f"{program}\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", source], cwd=folder, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
-def test_importing_the_kernel_loads_no_heavy_library_and_no_other_layer() -> None:
+def rooms_in(loaded: set[str]) -> set[str]:
+    """Return which rooms are loaded."""
+    return {room for room in ROOMS if f"{FACE}.{room}" in loaded}
+
+
+def test_importing_the_kernel_loads_no_heavy_library_and_no_other_room() -> None:
     loaded = loaded_after("from eplb_gap import problem")
-    assert {"problem", "numpy"} <= loaded
-    assert loaded.isdisjoint([*HEAVY, *LAYERS[1:]])
+    assert "numpy" in loaded
+    assert rooms_in(loaded) == {"problem"}
+    assert loaded.isdisjoint(HEAVY)
 
 
 def test_the_public_module_loads_nothing_before_it_is_used() -> None:
-    assert loaded_after("import eplb_gap").isdisjoint([*HEAVY, *LAYERS])
-    assert loaded_after("from eplb_gap import verify").isdisjoint([*HEAVY, *LAYERS[1:]])
+    assert rooms_in(loaded_after("import eplb_gap; dir(eplb_gap)")) == set()
+    loaded = loaded_after("from eplb_gap import verify, check_certificate, read_loads, read_map")
+    assert rooms_in(loaded) == {"problem"}
+    assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "explain", "calibrate", "capacity", "score", "read_problem"])
+def test_an_analysis_loads_no_experiment_and_draws_nothing(name: str) -> None:
+    loaded = loaded_after(f"from eplb_gap import {name}")
+    assert rooms_in(loaded) <= {"problem", "heuristics", "solvers", "analysis"}
+    assert "matplotlib" not in loaded
+
+
+def test_the_command_line_starts_without_what_a_command_needs() -> None:
+    loaded = loaded_after("import eplb_gap.cli.main")
+    assert rooms_in(loaded) == {"problem", "cli"}
+    assert loaded.isdisjoint(HEAVY)

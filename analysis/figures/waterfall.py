@@ -11,14 +11,15 @@ from eplb_gap.analysis.explain import STEPS, Explanation
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
 
 COLOURS = {
-    "global": "0.75",
-    "hierarchical": LIGHT,
-    "replanned": "0.45",
-    "reassigned": DARK,
-    "history": MIDDLE,
-    "split": "#e3b778",
-    "planned": "#6f8f5f",
+    "integrality": "0.75",
+    "hierarchy": LIGHT,
+    "packing": "0.45",
+    "counts": DARK,
+    "assignment": MIDDLE,
+    "history": "#e3b778",
+    "sharing": "#6f8f5f",
 }
+"""Colour of every step, by its key."""
 
 
 def total(result: Explanation) -> Figure:
@@ -26,18 +27,17 @@ def total(result: Explanation) -> Figure:
     steps = {key: 100 * float(value) for key, value in result.steps().items()}
     reached = 100 * float(result.excess())
     fig, axis = figure(7.6, 3.9)
-    at, names = 0.0, []
+    at = 0.0
     span = max([reached, 1e-6, *_running(list(steps.values()))])
     for row, (key, value) in enumerate(steps.items()):
         axis.barh(row, value, left=at, color=COLOURS[key], height=0.62)
         end = at + value
         axis.plot([end, end], [row - 0.31, row + 1.31], color="0.6", linewidth=0.7)
         axis.text(max(at, end) + 0.012 * span, row, f"{value:+.2f}", va="center", fontsize=9)
-        names.append(STEPS[key])
         at = end
     axis.barh(len(steps), reached, color="0.2", height=0.62)
     axis.text(reached + 0.012 * span, len(steps), f"{reached:.2f}", va="center", fontsize=9)
-    axis.set_yticks(range(len(steps) + 1), [*names, "planned map, served"])
+    axis.set_yticks(range(len(steps) + 1), [*(step.label for step in STEPS), "planned map, served"])
     axis.invert_yaxis()
     axis.set_xlim(min(0.0, *_running(list(steps.values()))), 1.13 * span)
     axis.set_xlabel("load of the fullest GPUs above the mean, % (all layers, weighted by their load)")
@@ -60,10 +60,10 @@ def layers(result: Explanation) -> Figure:
     count = len(result.mean)
     fig, axis = figure(7.6, 3.4)
     above, below = [0.0] * count, [0.0] * count
-    for key, name in STEPS.items():
-        values = [100 * float(result.layer_steps(layer)[key]) for layer in range(count)]
+    for step in STEPS:
+        values = [100 * float(result.layer_steps(layer)[step.key]) for layer in range(count)]
         base = [below[layer] if value < 0 else above[layer] for layer, value in enumerate(values)]
-        axis.bar(range(count), values, bottom=base, color=COLOURS[key], label=name, width=0.85)
+        axis.bar(range(count), values, bottom=base, color=COLOURS[step.key], label=step.label, width=0.85)
         for layer, value in enumerate(values):
             stack = below if value < 0 else above
             stack[layer] += value

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from statistics import fmean, median, stdev
 
+from eplb_gap.analysis.explain import STEPS
 from eplb_gap.experiments.exhibits.paper_numbers import BASE, SETTINGS, gain, interval_text
 from eplb_gap.experiments.exhibits.tables import PUBLISHED
 from eplb_gap.experiments.loads import traces
@@ -130,7 +131,7 @@ def survival(measured: list[Row]) -> Table:
 
 def steps(measured: list[Row]) -> Table:
     """The decomposition of the excess on the serving window."""
-    body = [["trace, policy", *decomposition.STEPS.values(), "excess"]]
+    body = [["trace, policy", *(step.label for step in STEPS), "excess"]]
     for name, policy in SETTINGS:
         found = decomposition.steps(measured, name, policy, BASE)
         totals = [sum(values) for values in zip(*found.values(), strict=True)]

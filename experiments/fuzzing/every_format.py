@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.evaluate import certified_bounds, evaluate
-from eplb_gap.analysis.explain import explain
+from eplb_gap.analysis.evaluate import certified_bounds, evaluate_map
+from eplb_gap.analysis.explain import explain_map
 from eplb_gap.analysis.verdict import points
-from eplb_gap.analysis.windows import split
+from eplb_gap.analysis.windows import Windows
 from eplb_gap.experiments.fuzzing.format_samples import SAMPLES, write_samples
 from eplb_gap.problem import Deployment, LoadTrace, Placement, formats, metrics
 from eplb_gap.problem.formats.maps.maps import WRITTEN
@@ -68,10 +68,10 @@ def passage(sample: str, folder: Path) -> Passage:
         trace = LoadTrace(np.concatenate([trace.loads, trace.loads[:, :, ::-1]]), trace.provenance)
     experts = trace.loads.shape[2]
     deployment = Deployment(experts, int(experts * SLOTS_PER_EXPERT), GPUS, duplicates="forbidden")
-    windows = split(trace)
+    windows = Windows.of(trace)
     planned = heuristics.rebalance(windows.planning, deployment)
-    scored = evaluate("fast", planned, windows, deployment, certified_bounds(windows, deployment))
-    result = explain(windows, deployment, planned, "fast", "fast")
+    scored = evaluate_map("fast", planned, windows, deployment, certified_bounds(windows, deployment))
+    result = explain_map(windows, deployment, planned, "fast", "fast")
     better = heuristics.rebalance(windows.serving, deployment)
     held = [name for name in WRITTEN if _survives(name, better, trace, deployment, folder)]
     balancedness = scored.serving.balancedness_gpu

@@ -10,6 +10,7 @@ import numpy as np
 from eplb_gap.experiments.loads.synthetic import calibrated_trace, family_loads
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.examples import EXAMPLES
 from eplb_gap.problem.loads import LoadTrace
 
 RECORDED_TRACE = rows.RESULTS / "traces" / "recorded-windows.npz"
@@ -30,15 +31,6 @@ DRAWN_CASE = "hot-recorded"  # the maps that the figure of one layer shows are k
 
 
 HOTTEST_WINDOW = 9  # of the recorded trace: text of languages the model was never trained on
-
-
-README_LOADS = (
-    (90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86),
-    (20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27),
-)
-
-
-FLASHLB_LOADS = (600, 560, 120, 120, 20, 10, 10, 10)
 
 
 EXACT_SECONDS = 40.0
@@ -72,11 +64,11 @@ class Case:
 @cache
 def gap_cases() -> dict[str, Case]:
     """Return the instances of the gap table by name."""
-    readme = Deployment.preset("deepseek-readme")
+    (readme_loads, readme), (flashlb_loads, flashlb) = EXAMPLES["deepseek-readme"], EXAMPLES["flashlb"]
     cases = [
-        Case("deepseek-readme", "DeepSeek's README example", np.array(README_LOADS), readme),
-        Case("deepseek-readme-global", "DeepSeek's README example, global", np.array(README_LOADS), readme.as_global()),
-        Case("flashlb", "FlashLB's example", np.array([FLASHLB_LOADS]), Deployment(8, 16, 8)),
+        Case("deepseek-readme", "DeepSeek's README example", readme_loads, readme),
+        Case("deepseek-readme-global", "DeepSeek's README example, global", readme_loads, readme.as_global()),
+        Case("flashlb", "FlashLB's example", flashlb_loads, flashlb),
     ]
     small = Deployment(6, 9, 3), Deployment(8, 12, 4)
     for deployment in small:

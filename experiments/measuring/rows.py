@@ -20,6 +20,8 @@ import numpy as np
 from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.fractions import fraction as fraction
+from eplb_gap.problem.fractions import fractions as fractions
 from eplb_gap.problem.metrics import optimality_gap
 
 Row = dict[str, Any]
@@ -31,7 +33,8 @@ PACKAGED = Path(__file__).absolute().parents[2] / "results"
 """The published rows and traces: part of the package, a link to the project's folder in a checkout."""
 RESULTS = PACKAGED.resolve()
 ROOT = RESULTS.parent
-RUNS = ROOT / "runs"
+RUNS = Path("runs")
+"""What is measured anew is written to the current folder, never into an installation."""
 
 
 def key(row: Row) -> tuple[Any, ...]:
@@ -63,7 +66,9 @@ def environment() -> dict[str, Any]:
 
 
 def _revision() -> str:
-    """Git revision, with a hash of the uncommitted changes behind it; "unknown" outside a checkout."""
+    """Git revision, with a hash of the uncommitted changes behind it; "unknown" in an installation."""
+    if not (ROOT / ".git").exists():  # a repository around an installation is not ours
+        return "unknown"
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
         diff = subprocess.run(["git", "diff", "HEAD", "--", "*.py"], cwd=ROOT, capture_output=True, check=True).stdout

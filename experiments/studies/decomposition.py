@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from eplb_gap import heuristics
 from eplb_gap.analysis.explain import STEPS, decompose
 from eplb_gap.analysis.text import markdown
-from eplb_gap.analysis.windows import split
+from eplb_gap.analysis.windows import Windows
 from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
@@ -21,16 +21,17 @@ METHODS = ("initial_program", "fast")
 
 def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: str) -> Row:
     """Take the excess of one pair of windows apart."""
-    deployment, windows = POLICIES[policy], split(trace(trace_name), plan_window)
+    deployment, windows = POLICIES[policy], Windows.of(trace(trace_name), plan_window)
     planned = heuristics.rebalance(windows.planning, deployment, method)
     result = decompose(windows, deployment, planned, method, method)
+    found = result.steps()
     return {
         "kind": "finding",
         "hash": rows.instance_hash(windows.serving, deployment),
         "parameters": {"plan_window": plan_window},
         "status": "legal",
         "excess": fraction(result.excess()),
-        "steps": {key: fraction(value) for key, value in result.steps().items()},
+        "steps": {step.end: fraction(found[step.key]) for step in STEPS},
         "lower": {level.key: float(result.total(level.lower)) for level in result.levels},
         "upper": {level.key: float(result.total(level.upper)) for level in result.levels},
     }
@@ -54,10 +55,11 @@ def cells() -> list[Cell]:
 
 
 def steps(measured: list[Row], trace_name: str, policy: str, method: str) -> dict[str, list[float]]:
-    """Return the points of excess that each step adds, one number per pair of windows."""
+    """Return by its key the points of excess that each step adds, one number per pair of windows."""
     prefix = f"{trace_name} {policy} "
     chosen = [row for row in measured if row["suite"] == SUITE and row["method"] == method and row["instance"].startswith(prefix)]
-    return {key: [100 * float(Fraction(row["steps"][key])) for row in chosen] for key in STEPS}
+    # Rows name a step by the makespan at its end.
+    return {step.key: [100 * float(Fraction(row["steps"][step.end])) for row in chosen] for step in STEPS}
 
 
 def table(measured: list[Row]) -> str:
@@ -75,6 +77,6 @@ def table(measured: list[Row]) -> str:
         "## Where serving balance is lost\n\nExcess of the planned map's makespan over the mean load on the window it serves, in "
         "percent, and the steps of the chain that it is the exact sum of (`eplb-gap explain`). Mean and standard deviation over "
         f"{WINDOWS - 1} pairs of windows. Traces: {traces}.\n\n"
-        + markdown(["trace, policy, method", *STEPS.values(), "excess"], body)
+        + markdown(["trace, policy, method", *(step.label for step in STEPS), "excess"], body)
         + "\n"
     )

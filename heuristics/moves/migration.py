@@ -73,6 +73,13 @@ def replan(
         the experts that were on dead GPUs alone, which are then named, or the threshold is negative or not finite.
     PlacementError
         If the map in use is not legal.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Placement, replan
+    >>> in_use = Placement([[0, 1, 2, 3]], 4)  # the two hottest experts share a GPU
+    >>> replan([[9, 8, 2, 1]], Deployment(4, 4, 2), in_use, total_moves=2).phy2log.tolist()
+    [[0, 3, 2, 1]]
     """
     if not 0.0 <= threshold < np.inf:
         raise InputError(f"threshold is {threshold!r}; a finite number of at least 0 is needed")

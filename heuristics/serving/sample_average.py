@@ -56,6 +56,14 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     ------
     InputError
         If the history is not finite, negative or of another shape, trials is below -1 or the slots are unequal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_gap import Deployment, sample_average
+    >>> history = np.array([[[9, 1, 5, 5]], [[1, 9, 5, 5]]])  # two windows: experts 0 and 1 take turns
+    >>> sorted(map(sorted, sample_average(history, Deployment(4, 4, 2)).by_gpu(2)[0].tolist()))
+    [[0, 1], [2, 3]]
     """
     if deployment.dead_gpus:
         return with_dead(plan(history, deployment.live, trials=trials), deployment)

@@ -67,6 +67,16 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     ------
     InputError
         If the weights are not finite, negative or of another shape, ``trials`` is negative or the slots are unequal.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, optimal_split, plan_for_split
+    >>> from eplb_gap.problem.validation import verify_split
+    >>> loads, deployment = [[10, 6, 2]], Deployment(3, 4, 2)
+    >>> placement = plan_for_split(loads, deployment)
+    >>> reached, bound = verify_split(placement, optimal_split(placement, loads, deployment), loads, deployment)
+    >>> float(reached[0])  # half of all load
+    9.0
     """
     if deployment.dead_gpus:
         return with_dead(plan(weight, deployment.live, effort=effort, trials=trials), deployment)

@@ -119,6 +119,14 @@ def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> T
     ------
     InputError, PlacementError
         As :func:`problem.verify`.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Placement, optimal_split
+    >>> placement = Placement([[0, 1, 0, 2]], 3)  # expert 0 is on both GPUs, beside 1 and beside 2
+    >>> found = optimal_split(placement, [[10, 6, 2]], Deployment(3, 4, 2))
+    >>> found.shares.round(6).tolist()  # the GPU of expert 2 takes more of expert 0: 9 each
+    [[0.3, 1.0, 0.7, 1.0]]
     """
     checked = as_loads(loads, "loads", 2)
     if checked.shape != (placement.num_layers, deployment.num_experts):

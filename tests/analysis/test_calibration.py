@@ -147,3 +147,27 @@ def test_calibrate_writes_a_configuration_that_rebalance_reads(tmp_path, monkeyp
     shape = Deployment.preset("deepseek-readme")
     verify(rebalance(LOADS[0], shape, config=tmp_path / "config.toml"), LOADS[0], shape)
     assert sorted(p.name for p in tmp_path.glob("pareto.*")) == ["pareto.pdf", "pareto.png"]
+
+
+@pytest.mark.parametrize("hot_window", [1, 3])
+def test_a_candidate_that_is_illegal_on_a_later_window_is_left_out(hot_window):
+    # DeepSeek's program doubles the hot expert on one GPU: on a window for training, and on one held out.
+    loads = np.tile(np.arange(12, 0, -1), (4, 1, 1))
+    loads[hot_window] = [[1000, 1, 1, 1, 1, 1, 900, 1, 1, 1, 1, 1]]
+    shape = Deployment(12, 24, 4, duplicates="forbidden")
+    result = calibrate(LoadTrace(loads), shape, tried())
+    deepseek = next(c for c in result.candidates if c.name == DEEPSEEK)
+    assert deepseek.status.startswith("illegal: ")
+    assert DEEPSEEK not in result.held_out
+    assert deepseek not in result.front
+    assert result.chosen.status == "legal"
+
+
+def test_dead_gpus_are_left_out_and_unequal_ones_refused():
+    few = [c for c in tried() if c.name in (DEFAULT, DEEPSEEK)]
+    loads = np.random.default_rng(2).integers(1, 90, (3, 1, 6))
+    result = calibrate(loads, Deployment(6, 12, 4, active=[True, True, False, True]), few, budget_ms=1000)
+    assert set(result.held_out) <= {DEFAULT, DEEPSEEK}
+    assert min(gap for candidate in result.candidates for gap in candidate.gaps) >= 0
+    with pytest.raises(InputError, match="the live GPUs have 2 to 4 slots"):
+        calibrate(loads, Deployment(6, slots_per_gpu=[2, 4, 4]), few)

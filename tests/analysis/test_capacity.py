@@ -131,3 +131,11 @@ def test_the_figure_is_drawn_the_same_twice(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in figure.draw(result, "title", tmp_path)]
     assert first == [path.read_bytes() for path in figure.draw(result, "title", tmp_path)]
     assert figure.draw(made("open", serving=None), "title", tmp_path)[0].name == "capacity.pdf"
+
+
+def test_slots_that_cannot_be_without_duplicates_are_left_out_and_it_is_said() -> None:
+    result = capacity(LoadTrace(LOADS[:1, :, :3]), Deployment(3, 4, 2, duplicates="forbidden"), 0.9, most_slots=8)
+    assert [step.slots for step in result.steps] == [4, 6]
+    assert "More slots are left out" in report(result).splitlines()[-1]
+    assert as_dict(result)["left_out"] == result.left_out != ""
+    assert capacity(LoadTrace(LOADS), SHAPE, 0.9, most_slots=8).left_out == ""

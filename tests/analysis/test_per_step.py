@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eplb_gap import heuristics
 from eplb_gap.analysis.per_step import per_step, serving_steps
-from eplb_gap.analysis.windows import split
+from eplb_gap.analysis.windows import Windows
 from eplb_gap.problem import Deployment, InputError, LoadTrace, Placement
 from eplb_gap.problem.metrics import balancedness_gpu
 
@@ -37,7 +37,7 @@ def test_a_sum_never_looks_worse_than_its_steps(seed, layers):
 def test_the_steps_of_the_serving_window_are_found_where_the_oldest_were_left_out():
     steps = LoadTrace(np.arange(1, 1 + 7 * 2 * 4).reshape(7, 2, 4))
     windowed = LoadTrace(steps.loads[1:].reshape(3, 2, 2, 4).sum(axis=1))
-    chosen = split(windowed, plan_window=0)
+    chosen = Windows.of(windowed, plan_window=0)
     found = serving_steps(steps, windowed, chosen)
     assert (found.sum(axis=0) == chosen.serving).all()
     assert (found == steps.loads[3:5]).all()

@@ -13,6 +13,7 @@ from eplb_gap.experiments.studies.defective_snake import defective_map
 from eplb_gap.heuristics.registry import get_method
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
 
 # Two experts on two GPUs of two slots each; window 0 makes expert 0 hot and window 1 expert 1.
@@ -149,3 +150,14 @@ def test_the_seed_protocol_on_the_calibrated_trace_gives_the_published_rows(meth
 def test_bad_input_is_named(protocol, loads, message):
     with pytest.raises(InputError, match=message):
         score(protocol, loads, TINY, fixed([0, 0, 1, 1]))
+
+
+def test_a_heuristic_is_scored_by_its_name_and_a_trace_is_taken_as_it_is():
+    found = score("seed", LoadTrace([[[6, 2]], [[2, 6]]]), Deployment(2, 3, 3), "initial_program")
+    assert found.balancedness == pytest.approx(8 / 18)
+
+
+@pytest.mark.parametrize("deployment", [Deployment(2, slots_per_gpu=[1, 2]), Deployment(2, 4, 2, active=[True, False])])
+def test_gpus_that_are_not_alike_are_refused(deployment):
+    with pytest.raises(InputError, match="unequal slots or dead GPUs"):
+        score("gpu", [[[6, 2]], [[2, 6]]], deployment, "fast")

@@ -36,7 +36,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
             axis.set_title(f"{name}, {policy}", fontsize=8.5)
             axis.margins(x=0.14)
     for axis in axes[:, 0]:
-        axis.set_yticks(range(len(STEPS) + 1), [*STEPS.values(), f"map of {METHOD}, served"], fontsize=8)
+        axis.set_yticks(range(len(STEPS) + 1), [*(step.label for step in STEPS), f"map of {METHOD}, served"], fontsize=8)
     axes[0, 0].invert_yaxis()
     fig.supxlabel(f"makespan above the mean load on the serving window, % (mean of {WINDOWS - 1} pairs of windows)", fontsize=9)
     fig.suptitle("; ".join(f"{name}: {title}" for name, title in TRACE_TITLES.items()), fontsize=7.5)

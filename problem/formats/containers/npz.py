@@ -12,7 +12,7 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError, reason
 from eplb_gap.problem.formats.containers import files
-from eplb_gap.problem.formats.loads.recording import MAX_ELEMENTS
+from eplb_gap.problem.formats.containers.limits import MAX_ELEMENTS
 from eplb_gap.problem.npy import read_array
 
 MAX_ENTRY_BYTES = 8 * MAX_ELEMENTS

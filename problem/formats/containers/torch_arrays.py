@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.errors import InputError, reason
-from eplb_gap.problem.formats.loads.recording import check_elements
+from eplb_gap.problem.formats.containers.limits import check_elements
 
 
 def tensor_array(value: Any, where: str, ndim: int) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from eplb_gap.problem.errors import InputError, reason, shown
 from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.json_rows import count_table
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, check_elements
+from eplb_gap.problem.formats.containers.limits import check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 HISTORY, LOADS = "load_history", "logical_expert_load"
 MAX_FILE_BYTES = 1 << 33

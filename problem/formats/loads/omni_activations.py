@@ -9,9 +9,10 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
 from eplb_gap.problem.formats.loads.omni_csv import POSITIONS
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
-from eplb_gap.problem.formats.loads.recording import MAX_LAYERS, Progress, Recording, check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 NAME = re.compile(r"activation_counts_recordstep_(?P<step>\d{1,15})_rank_(?P<rank>\d{1,6})\.txt")
 MAX_FILE_BYTES = 1 << 26

@@ -10,8 +10,9 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
 from eplb_gap.problem.formats.loads.rank_files import matching
-from eplb_gap.problem.formats.loads.recording import MAX_LAYERS, Progress, Recording, check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 NAME = re.compile(r"topk_ids_count_.*\.csv")
 STEPS = re.compile(r"topk_ids_count_.*_(?P<mode>[A-Za-z]+)_step(?P<first>\d{1,15})to(?P<last>\d{1,15})\.csv")

@@ -95,6 +95,15 @@ def read(
     InputError
         Naming the file, the key, step or layer, what was found and what is needed; if the format is not recognised, or there
         are fewer steps than a window has.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eplb_gap import LoadTrace, read_loads
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     LoadTrace([[[6, 2]], [[2, 6]], [[4, 4]], [[1, 7]]]).save(f"{folder}/steps.npz")
+    ...     read_loads(f"{folder}/steps.npz", window=2).loads.tolist()
+    [[[8, 8]], [[5, 11]]]
     """
     path = Path(path)
     if format is not None and format not in LOAD_FORMATS:

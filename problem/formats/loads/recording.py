@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.loads import LoadTrace, as_loads
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes of the file."""
 
-MAX_ELEMENTS = 1 << 28
-"""Counts of one recording: steps x layers x experts."""
-MAX_LAYERS = 1 << 16
 MAX_COUNT = np.iinfo(np.int64).max
 
 
@@ -45,14 +42,6 @@ class Recording:
     num_model_layers: int | None = None
     row_steps: int = 1
     notes: dict[str, Any] = field(default_factory=dict)
-
-
-def check_elements(shape: Sequence[int], where: str) -> None:
-    """Refuse a shape [..., layers, experts] that is larger than any recording, before it is allocated."""
-    if math.prod(shape) > MAX_ELEMENTS:
-        raise InputError(f"{where} has shape {tuple(shape)}; at most {MAX_ELEMENTS} counts are read")
-    if len(shape) > 1 and shape[-2] > MAX_LAYERS:
-        raise InputError(f"{where} has {shape[-2]} layers; at most {MAX_LAYERS} are read")
 
 
 def add_counts(total: np.ndarray, part: Any, where: str) -> None:

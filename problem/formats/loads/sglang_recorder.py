@@ -10,10 +10,11 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.containers.torch_arrays import tensor_array
 from eplb_gap.problem.formats.loads.physical import logical_counts
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts, check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
 
 NAME = re.compile(r"expert_distribution_recorder_(?P<time>\d{1,12}(?:\.\d{1,12})?)(?:_(?P<rank>\d{1,6}))?\.pt")
 LOGICAL, RECORDS, MAP = "logical_count", "records", "last_physical_to_logical_map"

@@ -12,8 +12,9 @@ import numpy as np
 
 from eplb_gap.problem.errors import MAX_REASON, InputError, reason, shown
 from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads import parquet_process
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording
 from eplb_gap.problem.npy import read_array
 
 COLUMNS = ("window", "layer", "expert", "tokens")

@@ -12,8 +12,9 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError, reason, shown
 from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts, check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
 
 META = "meta_info.json"
 MAX_META_BYTES = 1 << 20

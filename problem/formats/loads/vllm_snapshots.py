@@ -11,8 +11,9 @@ import numpy as np
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.json_rows import count_table
+from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.physical import logical_counts
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, check_elements
+from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 TABLES = ("window_expert_load", "physical_to_logical_map")
 SHAPE_KEYS = ("num_moe_layers", "num_physical_experts", "num_logical_experts")

@@ -115,6 +115,16 @@ def read_map(
         Naming the file, the key or entry, what was found and what is needed.
     PlacementError
         If the map is uneven and an expert has no replica.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eplb_gap import Deployment, Placement, read_map, write_map
+    >>> deployment = Deployment(3, 4, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_map(f"{folder}/map.json", Placement([[0, 1, 2, 0]], 3), deployment, "vllm")
+    ...     read_map(f"{folder}/map.json", deployment).phy2log.tolist()
+    [[0, 1, 2, 0]]
     """
     path = Path(path)
     if format is not None:
@@ -158,6 +168,16 @@ def write_map(
         If the map is uneven or does not fit deployment, layers or format, or the file cannot be written.
     PlacementError
         If the map is not legal in the deployment, as of :func:`eplb_gap.problem.validation.check`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from eplb_gap import Deployment, Placement, write_map
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "map.json")
+    ...     write_map(path, Placement([[0, 1, 2, 0]], 3), Deployment(3, 4, 2), "phy2log-json")
+    ...     path.read_text().split()
+    ['[[0,1,2,0]]']
     """
     _check_format(format)
     render = _FORMATS[format].render

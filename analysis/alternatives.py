@@ -1,0 +1,171 @@
+"""What other choices give on the windows of an explanation: fresher loads, another heuristic, more slots, a policy, a split.
+
+One pair of windows alone says little: every alternative is measured on the pairs before it too, against the same method on the
+same pair. An alternative that cannot be, because no such deployment exists or a map is not legal there, is left out, and it is
+said why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from eplb_gap import heuristics
+from eplb_gap.analysis.evaluate import mean_loads, model_excess
+from eplb_gap.analysis.windows import Windows
+from eplb_gap.heuristics.registry import MOST_WINDOWS, planning_loads
+from eplb_gap.heuristics.serving.token_split import optimal_split
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.validation import verify
+
+FINER_METHOD = "fast-counts"
+HISTORY_METHOD = "sample-average"
+PAIRS = 12
+"""Most pairs of windows on which alternatives are measured."""
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""A history [windows, layers, experts] and the window that follows it."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What another choice gives on the same serving window.
+
+    Parameters
+    ----------
+    name, what : str
+        Short name and how it was measured.
+    excess : Fraction
+        The model's excess on the explained serving window.
+    gains : list of Fraction
+        Excess that the method itself has, less the alternative's, for every pair of consecutive windows, the explained one last.
+    is_limit : bool
+        Whether nobody can plan so: it uses the loads that are served.
+    """
+
+    name: str
+    what: str
+    excess: Fraction
+    gains: list[Fraction]
+    is_limit: bool = False
+
+    @property
+    def mean_gain(self) -> Fraction:
+        """Mean of the gains."""
+        return sum(self.gains, Fraction(0)) / len(self.gains)
+
+    @property
+    def wins(self) -> int:
+        """Pairs in which the alternative has the smaller excess."""
+        return sum(gain > 0 for gain in self.gains)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An alternative, or a pair of windows, that could not be measured, and why."""
+
+    name: str
+    what: str
+    why: str
+
+
+def alternatives(windows: Windows, deployment: Deployment, method: str) -> tuple[list[Alternative], list[LeftOut]]:
+    """Measure other choices on a pair of windows and on the pairs before it.
+
+    Parameters
+    ----------
+    windows : Windows
+    deployment : Deployment
+        All GPUs alive, with equally many slots.
+    method : str
+        Heuristic that alternatives are planned with and compared to.
+
+    Raises
+    ------
+    PlacementError
+        If the method's map of the explained planning window is not legal.
+    """
+    found: list[Alternative] = []
+    left_out: list[LeftOut] = []
+    pairs, base = _comparable(windows, deployment, method, left_out)
+
+    def measure(name: str, what: str, choose: Callable[[np.ndarray, np.ndarray], Fraction], limit: bool = False) -> None:
+        try:
+            reached = [choose(past, serving) for past, serving in pairs]
+        except (InputError, PlacementError) as error:
+            left_out.append(LeftOut(name, what, str(error)))
+            return
+        gains = [own - new for own, new in zip(base, reached, strict=True)]
+        found.append(Alternative(name, what, reached[-1], gains, limit))
+
+    measure(
+        "fresher loads",
+        f"`{method}` planned on the very loads it serves",
+        lambda past, serving: _served(serving[None], serving, deployment, method),
+        limit=True,
+    )
+    measure(
+        "another heuristic",
+        f"`{FINER_METHOD}` on the same window",
+        lambda past, serving: _served(past, serving, deployment, FINER_METHOD),
+    )
+    more = deployment.num_slots + deployment.num_gpus
+    measure(
+        "more slots",
+        f"`{method}` with {more} slots instead of {deployment.num_slots}",
+        lambda past, serving: _served(past, serving, replace(deployment, num_slots=more), method),
+    )
+    if deployment.policy == "hierarchical":
+        measure(
+            "global policy",
+            f"`{method}` without nodes and groups",
+            lambda past, serving: _served(past, serving, deployment.as_global(), method),
+        )
+    measure(
+        "token split",
+        f"`{method}` on the same window, tokens shared as the served loads would have it",
+        lambda past, serving: _shared(past, serving, deployment, method),
+    )
+    if len(windows.history) > 1:
+        measure(
+            "more robust loads",
+            f"`{HISTORY_METHOD}` on up to {MOST_WINDOWS} past windows",
+            lambda past, serving: _served(past, serving, deployment, HISTORY_METHOD),
+        )
+    return found, left_out
+
+
+def _comparable(
+    windows: Windows, deployment: Deployment, method: str, left_out: list[LeftOut]
+) -> tuple[list[Pair], list[Fraction]]:
+    """Return the pairs on which the method's own maps are legal, the explained one last, and its excess on each."""
+    history = windows.history
+    earlier = [(history[: plan + 1], history[plan + 1]) for plan in range(len(history) - 1)][1 - PAIRS :]
+    pairs: list[Pair] = []
+    base: list[Fraction] = []
+    for past, serving in earlier:
+        try:
+            base.append(_served(past, serving, deployment, method))
+        except PlacementError as error:
+            left_out.append(LeftOut(f"window {len(past) - 1}", f"a pair of windows, planned with `{method}`", str(error)))
+        else:
+            pairs.append((past, serving))
+    base.append(_served(history, windows.serving, deployment, method))
+    return [*pairs, (history, windows.serving)], base
+
+
+def _shared(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
+    """Plan on a history and return the model's excess on other loads with the best token split there."""
+    placed = heuristics.rebalance(planning_loads(method, history), deployment, method)
+    makespans = verify(placed, serving, deployment, optimal_split(placed, serving, deployment).shares)
+    return model_excess(makespans, mean_loads(serving, deployment))
+
+
+def _served(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
+    """Plan on a history and return the model's excess on other loads."""
+    makespans = verify(heuristics.rebalance(planning_loads(method, history), deployment, method), serving, deployment)
+    return model_excess(makespans, mean_loads(serving, deployment))

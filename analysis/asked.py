@@ -1,0 +1,164 @@
+"""What a question is about: recorded loads of any format, and the deployment that serves them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, Unpack
+
+from eplb_gap.problem import formats
+from eplb_gap.problem.deployment import Deployment, Duplicates
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import LoadTrace
+
+PolicyChoice = Literal["as-deployed", "global"]
+SIZES = ("num_slots", "num_gpus", "num_nodes", "num_groups")
+
+
+class Shape(TypedDict, total=False):
+    """What changes a preset, or makes a deployment without one; what is left out stays as it is."""
+
+    num_slots: int
+    num_gpus: int
+    num_nodes: int
+    num_groups: int
+    policy: PolicyChoice
+    duplicates: Duplicates
+    slots_per_gpu: Iterable[int]
+    dead_gpus: Iterable[int]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Loads and the deployment that serves them.
+
+    Parameters
+    ----------
+    trace : LoadTrace
+        Windows that are planned on and served.
+    deployment : Deployment
+    recorded : LoadTrace
+        The same loads step by step, as they were recorded.
+    """
+
+    trace: LoadTrace
+    deployment: Deployment
+    recorded: LoadTrace
+
+    @property
+    def layer_ids(self) -> list[int]:
+        """Which layer of the model every row of the loads is."""
+        return list(self.trace.provenance.get("layer_ids") or range(self.trace.loads.shape[1]))
+
+
+def read_problem(
+    loads: str | os.PathLike[str],
+    deployment: str | Deployment | None = None,
+    *,
+    format: str | None = None,
+    window: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **shape: Unpack[Shape],
+) -> Asked:
+    """Read recorded loads of any known format together with the deployment that serves them.
+
+    Parameters
+    ----------
+    loads : path
+        A trace (.npz), or a file or folder of a serving system.
+    deployment : str or Deployment, optional
+        A preset by its name, or a deployment as it is; without one, ``num_slots`` and ``num_gpus`` or ``slots_per_gpu`` say it.
+    format : str, optional
+        Format of the loads; recognised by default.
+    window : int, optional
+        Sum so many recorded steps into a window; by default each is one.
+    progress : callable, optional
+        ``progress(bytes read, bytes of the file)``, called while a large file is read.
+    **shape
+        See :class:`Shape`: ``num_slots``, ``num_gpus``, ``num_nodes``, ``num_groups``, ``policy`` ("as-deployed" or "global"),
+        ``duplicates``, ``slots_per_gpu`` (slots of every GPU) and ``dead_gpus`` (numbers of the GPUs that are dead).
+
+    Returns
+    -------
+    Asked
+        With ``trace`` and ``deployment``.
+
+    Raises
+    ------
+    InputError
+        If the loads cannot be read, neither preset nor sizes are given, or the deployment is not possible; what can be refused
+        without the loads is refused before they are read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from eplb_gap import LoadTrace, read_problem
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     LoadTrace([[[9, 5, 3, 1]], [[5, 9, 3, 1]]]).save(f"{folder}/loads.npz")
+    ...     asked = read_problem(f"{folder}/loads.npz", num_slots=6, num_gpus=3, dead_gpus=[1])
+    >>> asked.trace.loads.shape, asked.deployment.live.num_gpus
+    ((2, 1, 4), 2)
+    """
+    if isinstance(deployment, str):
+        Deployment.preset(deployment)
+    elif deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
+        raise InputError("deployment is missing; the name of a preset, or num_slots and num_gpus, or slots_per_gpu, is needed")
+    recorded = formats.read(loads, format, progress=progress)
+    trace = formats.grouped(recorded, window)
+    return Asked(trace, choose_deployment(trace.loads.shape[2], deployment, **shape), recorded)
+
+
+def choose_deployment(experts: int, deployment: str | Deployment | None = None, **shape: Unpack[Shape]) -> Deployment:
+    """Return a preset, changed by what is given, or a deployment made of that for ``experts`` experts.
+
+    Parameters
+    ----------
+    experts : int
+        Experts of the loads.
+    deployment : str or Deployment, optional
+        Name of a preset, or a deployment that nothing but the policy is changed of.
+    **shape
+        See :func:`read_problem`.
+
+    Raises
+    ------
+    InputError
+        If the result is not possible or has other experts, or a deployment is to be changed.
+    """
+    policy = shape.pop("policy", "as-deployed")
+    if policy not in ("as-deployed", "global"):
+        raise InputError(f"policy is {policy!r}; 'as-deployed' or 'global' is needed")
+    if isinstance(deployment, Deployment):
+        if shape:
+            raise InputError(f"{', '.join(shape)} is given with a deployment; only a preset or sizes can be changed")
+        made = deployment
+    else:
+        made = _made(experts, deployment, policy, shape)
+    if made.num_experts != experts:
+        raise InputError(f"the loads have {experts} experts; deployment {deployment!r} has {made.num_experts}")
+    return made.as_global() if policy == "global" else made
+
+
+def _made(experts: int, preset: str | None, policy: PolicyChoice, shape: Shape) -> Deployment:
+    fields: dict[str, Any] = {"num_experts": experts}
+    if preset is not None:
+        base = Deployment.preset(preset)
+        fields = {"num_experts": base.num_experts} | {name: getattr(base, name) for name in SIZES}
+    uneven, dead = shape.get("slots_per_gpu"), tuple(shape.get("dead_gpus", ()))
+    if uneven is not None:
+        fields.pop("num_slots", None)  # they add up to it
+    fields |= {name: value for name, value in shape.items() if name != "dead_gpus"}
+    if policy == "global" and (uneven is not None or dead):
+        fields |= {"num_nodes": 1, "num_groups": 1}  # nothing else can have unequal or dead GPUs
+    whole = Deployment(**fields)
+    return whole if not dead else Deployment(**fields, active=_alive(dead, whole.num_gpus))
+
+
+def _alive(dead: tuple[int, ...], gpus: int) -> list[bool]:
+    for gpu in dead:
+        if not isinstance(gpu, int) or isinstance(gpu, bool) or not 0 <= gpu < gpus:
+            raise InputError(f"dead_gpus names GPU {gpu!r}; the GPUs are 0 to {gpus - 1}")
+        if dead.count(gpu) > 1:
+            raise InputError(f"dead_gpus names GPU {gpu} twice; every dead GPU is named once")
+    return [gpu not in dead for gpu in range(gpus)]

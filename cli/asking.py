@@ -1,0 +1,208 @@
+"""The options that say which loads and which deployment a command is about: one decorator adds them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+from eplb_gap.cli.options import log
+from eplb_gap.problem import Deployment, InputError
+
+if TYPE_CHECKING:  # these load the readers of all formats, which `--help` need not wait for
+    from eplb_gap.analysis.asked import Asked, Shape
+    from eplb_gap.problem import LoadTrace
+
+LOADS = "Recorded loads: a trace (.npz), or a file or folder of a serving system."
+MISSING = "--deployment is missing; the name of a preset, or --slots and --gpus, or --slots-per-gpu, are needed"
+LEFT_OUT = (
+    ("dropped_layers", "layers without load (dense ones)"),
+    ("dropped_steps", "steps without load"),
+    ("left_out_steps", "oldest steps that fill no window"),
+)
+NUMBERS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
+
+
+class PolicyChoice(StrEnum):
+    """Placement policies."""
+
+    as_deployed = "as-deployed"
+    global_ = "global"
+
+
+class DuplicatesChoice(StrEnum):
+    """Whether a GPU may hold two replicas of one expert."""
+
+    allowed = "allowed"
+    forbidden = "forbidden"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a command line says of loads and deployment, nothing read yet."""
+
+    loads: Annotated[Path | None, typer.Option(help=LOADS)] = None
+    format: Annotated[str | None, typer.Option(help="Format of the loads; recognised by default.")] = None
+    window: Annotated[int | None, typer.Option(help="Sum so many recorded steps into a window; by default each is one.")] = None
+    deployment: Annotated[str | None, typer.Option(help="Name of a preset; the flags below change it.")] = None
+    slots: Annotated[int | None, typer.Option(help="Physical experts of a layer.")] = None
+    gpus: Annotated[int | None, typer.Option(help="GPUs.")] = None
+    nodes: Annotated[int | None, typer.Option(help="Nodes.")] = None
+    groups: Annotated[int | None, typer.Option(help="Expert groups of group-limited routing.")] = None
+    slots_per_gpu: Annotated[
+        str | None, typer.Option(metavar="9,9,8,...", help="Slots of every GPU where they are unequal; global policy.")
+    ] = None
+    dead_gpus: Annotated[
+        str | None, typer.Option(metavar="3,7", help="Numbers of the GPUs that are dead, from 0; global policy.")
+    ] = None
+    policy: Annotated[PolicyChoice, typer.Option(help="Plan as deployed, or ignore nodes and groups.")] = PolicyChoice.as_deployed
+    duplicates: Annotated[DuplicatesChoice, typer.Option(help="Two replicas of one expert on a GPU.")] = DuplicatesChoice.allowed
+
+    @property
+    def loads_name(self) -> str:
+        """Name of the file or folder of the loads."""
+        assert self.loads is not None  # the commands that can do without look first
+        return self.loads.name
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that were given, by the names that a deployment has for them."""
+        named = {"num_slots": self.slots, "num_gpus": self.gpus, "num_nodes": self.nodes, "num_groups": self.groups}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def shape(self) -> Shape:
+        """Return all that says what the deployment is, except the preset.
+
+        Raises
+        ------
+        InputError
+            If a list of GPUs or slots is none.
+        """
+        shape: dict[str, Any] = {**self.sizes(), "policy": self.policy.value, "duplicates": self.duplicates.value}
+        for name, text, meant in (
+            ("slots_per_gpu", self.slots_per_gpu, "the slots of every GPU, as in 9,9,8,"),
+            ("dead_gpus", self.dead_gpus, "numbers of GPUs, as in 3,7,"),
+        ):
+            if text is not None:
+                if NUMBERS.fullmatch(text) is None:
+                    raise InputError(f"--{name.replace('_', '-')} is {text!r}; {meant} are needed")
+                shape[name] = [int(number) for number in text.split(",")]
+        return cast("Shape", shape)
+
+    def read(self) -> Asked:
+        """Read the loads and return them with the deployment; what was left out is said, large files show their progress.
+
+        Raises
+        ------
+        InputError
+            As :func:`eplb_gap.read_problem`; a misspelt deployment is refused before a long read.
+        """
+        from eplb_gap.analysis.asked import read_problem
+
+        assert self.loads is not None  # the commands that can do without look first
+        shape = self.shape()
+        if self.deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
+            raise InputError(MISSING)
+        columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=log, transient=True) as bar:
+            task = bar.add_task(self.loads_name, total=None)
+            asked = read_problem(
+                self.loads,
+                self.deployment,
+                format=self.format,
+                window=self.window,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                **shape,
+            )
+        self._say_left_out(asked.trace)
+        return asked
+
+    def read_loads(self) -> LoadTrace:
+        """Read the loads alone, as :meth:`read` does."""
+        from eplb_gap.problem import formats
+
+        assert self.loads is not None
+        trace = formats.read(self.loads, self.format, self.window)
+        self._say_left_out(trace)
+        return trace
+
+    def deployment_of(self, experts: int | None) -> Deployment:
+        """Return the deployment where no loads say the number of experts: the preset's, or ``experts``.
+
+        Raises
+        ------
+        InputError
+            If neither says it, or the deployment is not possible.
+        """
+        from eplb_gap.analysis.asked import choose_deployment
+
+        named = experts if self.deployment is None else Deployment.preset(self.deployment).num_experts
+        if named is None:
+            raise InputError("--experts is missing; without --loads and --deployment the number of logical experts is needed")
+        shape = self.shape()
+        if self.deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
+            raise InputError(MISSING)
+        return choose_deployment(named, self.deployment, **shape)
+
+    def _say_left_out(self, trace: LoadTrace) -> None:
+        for key, what in LEFT_OUT:
+            dropped = trace.provenance.get(key)
+            count = dropped if isinstance(dropped, int) else len(dropped or ())
+            if count:
+                log.print(f"{self.loads_name}: {count} {what} left out", markup=False, highlight=False, soft_wrap=True)
+
+
+def asks(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :class:`Question` in place of its parameter ``question``; ``--loads`` is required."""
+    return _with_options(command, loads_required=True)
+
+
+def may_ask(command: Callable[..., None]) -> Callable[..., None]:
+    """Do as :func:`asks` for a command that can do without ``--loads``."""
+    return _with_options(command, loads_required=False)
+
+
+def _with_options(command: Callable[..., None], loads_required: bool) -> Callable[..., None]:
+    options = inspect.signature(Question, eval_str=True).parameters
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["question"]
+    asked = list(options.values())
+    if loads_required:
+        asked[0] = asked[0].replace(annotation=Annotated[Path, typer.Option(help=LOADS)], default=inspect.Parameter.empty)
+
+    def run(**given: Any) -> None:
+        question = Question(**{name: given.pop(name) for name in options})
+        command(question, **given)
+
+    # By keyword: then an option without a default may come behind one that has it.
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*asked, *own.values())]
+    run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    return run
+
+
+def refuse_sizes(question: Question, what: str) -> None:
+    """Refuse what would change a deployment that is fixed.
+
+    Raises
+    ------
+    InputError
+        Naming the options.
+    """
+    named = ("deployment", "slots", "gpus", "nodes", "groups", "slots_per_gpu", "dead_gpus", "format", "window")
+    given = [f"--{name.replace('_', '-')}" for name in named if getattr(question, name) is not None]
+    if given:
+        raise InputError(f"{' and '.join(given)} is given with {what}, whose loads and deployment are fixed; leave it out")
+
+
+def changed(deployment: Deployment, question: Question) -> Deployment:
+    """Return a deployment that is given under the policy and the rule for duplicates that were asked for."""
+    shape = replace(deployment, duplicates=question.duplicates.value)
+    return shape.as_global() if question.policy is PolicyChoice.global_ else shape
