@@ -68,14 +68,15 @@ def passage(sample: str, folder: Path) -> Passage:
         trace = LoadTrace(np.concatenate([trace.loads, trace.loads[:, :, ::-1]]), trace.provenance)
     experts = trace.loads.shape[2]
     deployment = Deployment(experts, int(experts * SLOTS_PER_EXPERT), GPUS, duplicates="forbidden")
-    windows = split(trace)
-    planned = heuristics.rebalance(windows.planning, deployment)
-    scored = evaluate("fast", planned, windows, deployment, certified_bounds(windows, deployment))
-    result = explain(windows, deployment, planned, "fast", "fast")
-    better = heuristics.rebalance(windows.serving, deployment)
+    divided = split(trace)
+    planned = heuristics.rebalance(divided.planning, deployment)
+    scored = evaluate("fast", planned, divided, deployment, certified_bounds(divided, deployment))
+    result = explain(divided, deployment, planned, "fast", "fast")
+    better = heuristics.rebalance(divided.serving, deployment)
     held = [name for name in WRITTEN if _survives(name, better, trace, deployment, folder)]
     balancedness = scored.serving.balancedness_gpu
-    return Passage(sample, *trace.loads.shape[:2], balancedness, points(result.excess()), held)
+    windows, layers, _ = trace.loads.shape
+    return Passage(sample, windows, layers, balancedness, points(result.excess()), held)
 
 
 def _survives(name: str, placed: Placement, trace: LoadTrace, deployment: Deployment, folder: Path) -> bool:
