@@ -14,7 +14,7 @@ import numpy as np
 
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import drifting_loads, family_loads
-from eplb_gap.experiments.loads.traces import TRACES, trace
+from eplb_gap.experiments.loads.traces import TRACES, name_of, trace
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import CALL, CELL, PLANNED, SOLVED, Shape
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows, layer_gaps
@@ -22,7 +22,6 @@ from eplb_gap.experiments.measuring.solve_cells import plan, solver_cell
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval, paired
 from eplb_gap.experiments.studies.head_to_head import applicable, planning_peers
 from eplb_gap.experiments.studies.numbers import Number, interval_text
-from eplb_gap.experiments.studies.shapes import name_of
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.heuristics.registry import FAST

@@ -12,7 +12,7 @@ import numpy as np
 from eplb_gap import heuristics, solvers
 from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.synthetic import family_loads
-from eplb_gap.experiments.loads.traces import HOTTEST_WINDOW, trace
+from eplb_gap.experiments.loads.traces import HOTTEST_WINDOW, name_of, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import CELL, Shape
@@ -47,12 +47,6 @@ SHAPES: tuple[tuple[Deployment, tuple[str, ...]], ...] = (
     (Deployment(256, 288, 32), (HOT, HOTTEST)),
     (Deployment(256, 288, 144), ("ln.6", "ln1.0", "zipf.8")),
 )
-
-
-def name_of(deployment: Deployment) -> str:
-    """Return experts/slots/GPUs and the policy where it is hierarchical."""
-    shape = f"{deployment.num_experts}/{deployment.num_slots}/{deployment.num_gpus}"
-    return f"{shape} hierarchical" if deployment.policy == "hierarchical" else shape
 
 
 @cache

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from eplb_gap.experiments.exhibits.verifiable import kind, table
+from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.studies.verifiable import kind, table
 
 
 @pytest.mark.parametrize(
@@ -21,4 +22,5 @@ def test_a_bound_rests_on_its_weakest_part(proof, expected):
 
 def test_layers_are_counted_once_and_textbook_models_are_left_out():
     row = {"suite": "gap", "method": "auto", "proof": ["mean", "exhausted search", "claim of HiGHS", "mean"]}
-    assert "| gap | 4 | 2 | 1 | 1 |" in table([row, {**row, "method": "milp"}, {"suite": "gap", "method": "auto"}])
+    measured = Rows(map(Row, [row, {**row, "method": "milp"}, {"suite": "gap", "method": "auto"}]))
+    assert "| gap | 4 | 2 | 1 | 1 |" in table(measured)
