@@ -127,15 +127,27 @@ class Row(dict[str, Any]):
 
 
 class Rows(list[Row]):
-    """Rows, chosen by their fields."""
+    """Rows, chosen by their fields; those of a suite are found at once."""
+
+    _sorted: tuple[int, dict[str, list[Row]]] = (0, {})
+    """How many rows there were when they were sorted by suite, and the rows of every suite."""
+
+    def _of_suite(self, suite: object) -> list[Row]:
+        if self._sorted[0] != len(self):
+            found: dict[str, list[Row]] = {}
+            for row in self:
+                found.setdefault(row["suite"], []).append(row)
+            self._sorted = len(self), found
+        return self._sorted[1].get(str(suite), [])
 
     def where(self, **wanted: object) -> Rows:
         """Return the rows with these values of fields; ``trace``, ``policy`` and ``window`` are known for every row."""
         columns = {name: wanted.pop(name) for name in Columns._fields if name in wanted}
+        among = self._of_suite(wanted.pop("suite")) if "suite" in wanted else self
         fields = list(wanted.items())
         return Rows(
             row
-            for row in self
+            for row in among
             if all(row.get(name) == value for name, value in fields)
             and all(getattr(row, name) == value for name, value in columns.items())
         )
