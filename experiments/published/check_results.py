@@ -21,8 +21,8 @@ from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
 from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
-from eplb_gap.experiments.published import described, rerun, row_proofs
-from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, block, manifest, name, row_digests
+from eplb_gap.experiments.published import blocks, described, rerun, row_proofs
+from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, manifest, name, row_digests
 from eplb_gap.experiments.published.publish import CERTIFICATES
 from eplb_gap.experiments.studies import schema
 from eplb_gap.problem import certificate
@@ -137,10 +137,10 @@ def check_tables(published: Published) -> list[str]:
     readme = _text(root / "README.md")
     for title, text in README_BLOCKS.items():
         draw = partial(text.render, published.rows.of(text.suites))
-        found += _compared(f"README.md, {title}", draw, block(readme, title))
+        found += _compared(f"README.md, {title}", draw, blocks.read(readme, title))
     said = _text(published.results / "README.md")
     for title, drawn in described.blocks().items():
-        found += _compared(f"results/README.md, {title}", partial(str, drawn), block(said, title))
+        found += _compared(f"results/README.md, {title}", partial(str, drawn), blocks.read(said, title))
     return found
 
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.published.blocks import fill
 from eplb_gap.experiments.published.described import blocks
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, write_manifest
+from eplb_gap.problem.errors import InputError
 
 README = rows.ROOT / "README.md"
-
-
-def fill_readme(text: str, blocks: dict[str, str]) -> str:
-    """Return the README with the text between ``<!-- NAME -->`` and ``<!-- /NAME -->`` replaced for every block."""
-    for name, block in blocks.items():
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        before, *parts = marked.split(text)
-        if len(parts) != 3:
-            sys.exit(f"README.md has {len(parts) // 3} blocks named {name}; one is needed")
-        opening, closing, after = parts
-        text = f"{before}{opening}{block}{closing}{after}"
-    return text
 
 
 def readme_blocks(published: Rows) -> dict[str, str]:
@@ -41,9 +30,9 @@ def main() -> None:
     for path, text in TEXTS.items():
         (rows.ROOT / path).parent.mkdir(exist_ok=True)
         (rows.ROOT / path).write_text(text.render(published))
-    README.write_text(fill_readme(README.read_text(), readme_blocks(published)))
+    README.write_text(fill(README.read_text(), readme_blocks(published)))
     described = rows.RESULTS / "README.md"
-    described.write_text(fill_readme(described.read_text(), blocks()))
+    described.write_text(fill(described.read_text(), blocks()))
     drawn = [file for figure in FIGURES for file in figure.draw(published, rows.ROOT / FIGURE_FOLDER)]
     write_manifest(rows.RESULTS)
     for file in drawn:
@@ -51,4 +40,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

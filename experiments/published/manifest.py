@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
 from eplb_gap.experiments.exhibits.paper_numbers import NUMBERS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.published import blocks
 from eplb_gap.experiments.studies.numbers import matches
 
 MANIFEST, ROW_DIGESTS = "MANIFEST.json", "ROWS.sha256"
@@ -30,12 +30,6 @@ def name(row: Row) -> str:
 def row_digest(row: Row) -> str:
     """Return the first digits of the sha256 of a row: its JSON with sorted keys and no spaces."""
     return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:DIGITS]
-
-
-def block(text: str, title: str) -> str:
-    """Return the part of a README between ``<!-- title -->`` and ``<!-- /title -->``; empty where there is none."""
-    found = re.search(rf"<!-- {title} -->\n(.*?)\n<!-- /{title} -->", text, re.DOTALL)
-    return found[1] if found else ""
 
 
 def manifest(results: Path, published: Rows) -> dict[str, Any]:
@@ -97,9 +91,9 @@ def _figures(root: Path) -> dict[str, Any]:
 def _tables(root: Path) -> dict[str, Any]:
     contents = {path: (root / path).read_bytes() for path in TEXTS if (root / path).exists()}
     readme = root / "README.md"
-    blocks = {f"README.md, {title}": title for title in README_BLOCKS} if readme.exists() else {}
-    contents |= {path: block(readme.read_text(), title).encode() for path, title in blocks.items()}
-    texts = {path: README_BLOCKS[blocks[path]] if path in blocks else TEXTS[path] for path in contents}
+    parts = {f"README.md, {title}": title for title in README_BLOCKS} if readme.exists() else {}
+    contents |= {path: blocks.read(readme.read_text(), title).encode() for path, title in parts.items()}
+    texts = {path: README_BLOCKS[parts[path]] if path in parts else TEXTS[path] for path in contents}
     return {
         path: {"script": texts[path].script, "suites": list(texts[path].suites), "sha256": _sha256(content)}
         for path, content in contents.items()
