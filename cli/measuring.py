@@ -29,11 +29,9 @@ def reproduce(
     """Measure the ten seed programs against proven optima, print the tables, compare with the published rows."""
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
-    if everything:
-        from eplb_gap.experiments.published.reproduce_all import reproduce_all as run
-    else:
-        from eplb_gap.experiments.published.reproduce import reproduce as run
-    report = run(runs, workers, log, scheduler)
+    from eplb_gap.experiments.published.reproduce import reproduce as run
+
+    report = run(runs, workers, log, scheduler, everything)
     comparison = report.comparison
     if as_json:
         print(
@@ -117,14 +115,13 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure exact engines, heuristics or planning for serving against their levels, or regime by regime; resumable."""
-    from eplb_gap.experiments.measuring import rows
     from eplb_gap.experiments.studies.jobs import BENCHES
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
     chosen = BENCHES[what]
     measured = chosen.run(runs, workers, log, scheduler)
-    failed = any(map(rows.failed, measured))
+    failed = any(row.failed for row in measured)
     if as_json or not failed:
         print(json.dumps(measured) if as_json else chosen.tables(measured))
     if failed:
@@ -136,7 +133,7 @@ def status(
     runs: Annotated[Path, typer.Option(help="Folder with rows.")] = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Say how many cells of every job are done, failed and missing in a folder of rows, at this revision."""
+    """Say how many cells of every job are done, failed and missing in a folder of rows, by the code as it is."""
     from eplb_gap.experiments.published import status as found
 
     with log.status("counting cells"):

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from functools import partial
+from pathlib import Path
+from typing import Protocol, cast
 
-from eplb_gap.experiments.exhibits import paper_numbers, paper_tables, tables, verifiable
-from eplb_gap.experiments.exhibits.figures import (
-    before_after,
-    decomposition,
-    gap_distribution,
-    gap_runtime,
-    migration_front,
-    pareto,
-    performance_profile,
-    redundancy,
-    regime_gaps,
-    scaling,
-    window_balance,
-)
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies import (
-    head_to_head,
-    heuristic_bench,
-    history_serving,
-    regime_bench,
-    serving_bench,
-    solver_bench,
-    split_serving,
-)
+from eplb_gap.experiments.exhibits import figures, paper_numbers, paper_tables
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies import catalogue
+from eplb_gap.experiments.studies.catalogue import STUDIES
+from eplb_gap.experiments.studies.jobs import JOBS
+
+
+class Drawing(Protocol):
+    """What a module that draws a figure has."""
+
+    SUITES: tuple[str, ...]
+
+    def draw(self, rows: Rows, folder: Path) -> list[Path]:
+        """Draw from rows into a folder and return the files."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: the files have its module's name.
+
+    Parameters
+    ----------
+    name : str
+        Module of :mod:`eplb_gap.experiments.exhibits.figures`.
+    job : str
+        Key of :data:`eplb_gap.experiments.studies.jobs.JOBS`: whose rows it is drawn from.
+    """
+
+    name: str
+    job: str
+
+    @property
+    def _module(self) -> Drawing:
+        return cast("Drawing", importlib.import_module(f"{figures.__name__}.{self.name}"))
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Rows of no other suite are needed."""
+        return self._module.SUITES
+
+    @property
+    def script(self) -> str:
+        """Path of its source in the project."""
+        return f"experiments/exhibits/figures/{self.name}.py"
+
+    def draw(self, rows: Rows, folder: Path) -> list[Path]:
+        """Draw it into a folder and return the files."""
+        return self._module.draw(rows, folder)
 
 
 @dataclass(frozen=True)
@@ -38,64 +65,32 @@ class Text:
 
     Parameters
     ----------
-    module : module
-        Its source is named as the script.
+    script : str
+        Path of what renders it.
     suites : tuple of str
         Rows of no other suite are needed.
     render : callable
         From rows to the text.
     """
 
-    module: ModuleType
+    script: str
     suites: tuple[str, ...]
-    render: Callable[[list[Row]], str]
+    render: Callable[[Rows], str]
 
 
-FIGURES: tuple[ModuleType, ...] = (
-    gap_distribution,
-    window_balance,
-    gap_runtime,
-    before_after,
-    performance_profile,
-    pareto,
-    scaling,
-    decomposition,
-    migration_front,
-    regime_gaps,
-    redundancy,
-)
-"""Modules with ``SUITES`` and ``draw(rows, folder)``; the files have the module's name."""
-
+FIGURES = tuple(Figure(name, study.job) for study in STUDIES.values() for name in study.figures)
 TEXTS = {
-    "results/tables.md": Text(tables, tables.SUITES, tables.tables),
-    "results/solver_tables.md": Text(solver_bench, solver_bench.SUITES, solver_bench.tables),
-    "results/heuristic_tables.md": Text(heuristic_bench, heuristic_bench.SUITES, heuristic_bench.tables),
-    "results/serving_tables.md": Text(serving_bench, serving_bench.SUITES, serving_bench.tables),
-    "results/regime_tables.md": Text(regime_bench, regime_bench.SUITES, regime_bench.tables),
-    "paper/numbers.json": Text(paper_numbers, paper_numbers.SUITES, paper_numbers.render),
+    **{f"results/{job.text}": Text("experiments/studies/jobs.py", job.suites, job.tables) for job in JOBS.values()},
+    "paper/numbers.json": Text("experiments/exhibits/paper_numbers.py", paper_numbers.SUITES, paper_numbers.render),
     **{
-        f"paper/tables/{name}.csv": Text(paper_tables, suites, lambda rows, build=build: paper_tables.render(build(rows)))
+        f"paper/tables/{name}.csv": Text("experiments/exhibits/paper_tables.py", suites, partial(paper_tables.render, build))
         for name, (suites, build) in paper_tables.TABLES.items()
     },
 }
 """Files by their path in the project."""
-
 README_BLOCKS = {
-    "gap table": Text(tables, ("gap",), tables.readme_table),
-    "regimes": Text(regime_bench, regime_bench.SUITES, regime_bench.readme),
-    "loss table": Text(tables, ("protocol",), tables.loss_rows),
-    "head to head": Text(head_to_head, ("heuristics", head_to_head.SECONDS_SUITE), head_to_head.readme_table),
-    "serving advice": Text(serving_bench, (history_serving.SUITE, split_serving.SUITE), serving_bench.advice),
-    "verifiable": Text(verifiable, verifiable.SUITES, verifiable.table),
+    title: Text(catalogue.script(module), drawn.suites, drawn.render)
+    for module, study in STUDIES.items()
+    for title, drawn in study.readme.items()
 }
 """Parts of the README between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
-
-
-def chosen(published: list[Row], suites: tuple[str, ...]) -> list[Row]:
-    """Return the rows of some suites."""
-    return [row for row in published if row["suite"] in suites]
-
-
-def script(module: ModuleType) -> str:
-    """Return the path of a module's source in the project."""
-    return module.__name__.removeprefix("eplb_gap.").replace(".", "/") + ".py"

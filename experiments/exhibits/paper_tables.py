@@ -6,18 +6,27 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from fractions import Fraction
 from statistics import fmean, median, stdev
 
 from eplb_gap.analysis.explain import STEPS
-from eplb_gap.experiments.exhibits.paper_numbers import BASE, SETTINGS, gain, interval_text
-from eplb_gap.experiments.exhibits.tables import PUBLISHED
 from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.loads.traces import TRACES
-from eplb_gap.experiments.measuring.rows import Row, case_bounds, layer_gaps, pick, protocol_rows
-from eplb_gap.experiments.studies import decomposition, head_to_head, held_out, history_serving, levels, regimes, split_serving
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies import (
+    decomposition,
+    gaps,
+    head_to_head,
+    held_out,
+    history_serving,
+    levels,
+    protocol,
+    regimes,
+    split_serving,
+    two_slots,
+)
+from eplb_gap.experiments.studies.head_to_head import BASE, SETTINGS, gain
+from eplb_gap.experiments.studies.numbers import interval_text
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
-from eplb_gap.problem.metrics import optimality_gap
 
 Table = list[list[str]]
 MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
@@ -35,7 +44,7 @@ def _seconds(value: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.1f}"
 
 
-def by_regime(measured: list[Row]) -> Table:
+def by_regime(measured: Rows) -> Table:
     """Mean gap of every balancer in every regime, with its interval over instances; balancers that agree are one line."""
     found = regimes.gaps(measured)
     lines: dict[tuple[str, ...], list[str]] = {}
@@ -49,7 +58,7 @@ def by_regime(measured: list[Row]) -> Table:
     return [["method", *header], *([", ".join(names), *cells] for cells, names in lines.items())]
 
 
-def held(measured: list[Row]) -> Table:
+def held(measured: Rows) -> Table:
     """Held-out calibrated traces: gap, gains over DeepSeek's algorithm with intervals and effects, and what survives."""
     body = [["policy, method", "gap, %", "planning gain", "effect", "serving gain", "effect", "survives, %"]]
     for policy, methods_of in held_out.ONE_WINDOW.items():
@@ -61,12 +70,12 @@ def held(measured: list[Row]) -> Table:
     return body
 
 
-def engines(measured: list[Row]) -> Table:
+def engines(measured: Rows) -> Table:
     """How far the exact engines get on every kind of instance."""
-    found = [row for row in measured if row["suite"] == "levels"]
+    found = measured.where(suite=levels.SUITE)
     body = [["k", "experts/slots/GPUs, loads", "within, %", "reached", "equal fractions", "worst gap, %", "s, median", "worst"]]
     for policy, total, gap, _ in levels.FLAGSHIP_LEVELS:
-        row = next(r for r in found if r["instance"] == f"flagship {policy} {total:g} {gap:g}")
+        row = found.one(instance=levels.flagship_instance(policy, total, gap))
         reached, equal = (sum(g <= limit for g in row["gap"]) for limit in (gap, 0))
         name = f"256/288/32 {policy}, calibrated, {total:,} tokens"
         line = [f"{reached}/{len(row['gap'])}", str(equal), f"{100 * max(row['gap']):.5f}"]
@@ -74,37 +83,38 @@ def engines(measured: list[Row]) -> Table:
     for level in levels.LEVELS:
         names = {level.instance(family) for family in level.families}
         rows = [row for row in found if row["instance"] in names]
-        gaps, seconds = [row["gap"][0] for row in rows], [row["wall_seconds"] for row in rows]
-        line = [f"{sum(g <= level.gap for g in gaps)}/{len(gaps)}", str(sum(g == 0 for g in gaps)), f"{100 * max(gaps):.4f}"]
+        certified, seconds = [row["gap"][0] for row in rows], [row["wall_seconds"] for row in rows]
+        line = [
+            f"{sum(g <= level.gap for g in certified)}/{len(certified)}",
+            str(sum(g == 0 for g in certified)),
+            f"{100 * max(certified):.4f}",
+        ]
         name = level.instance(", ".join(level.families))
         times = [_seconds(median(seconds)), _seconds(max(seconds))]
         body.append([str(level.slots // level.gpus), name, f"{100 * level.gap:g}", *line, *times])
     return [body[0], *sorted(body[1:], key=lambda cells: int(cells[0]))]
 
 
-def methods(measured: list[Row]) -> Table:
+def methods(measured: Rows) -> Table:
     """Planners on the flagship: time, gap on both traces, balancedness on the window served."""
     body = [["policy", "method", "ms", "recorded", "calibrated", "recorded", "calibrated"]]
     for policy in traces.POLICIES:
         timed = head_to_head.seconds(measured, policy)
         for method in sorted(timed, key=lambda name: timed[name]["median_seconds"]):
-            gaps = [_two(head_to_head.mean_gaps(measured, name, policy, method), 3) for name in TRACES]
-            served = [f"{fmean(pick(measured, 'heuristics', f'{name} {policy}', method)['serving']):.4f}" for name in TRACES]
-            body.append([policy, method, f"{1000 * timed[method]['median_seconds']:.2f}", *gaps, *served])
+            planned = [_two(head_to_head.mean_gaps(measured, name, policy, method), 3) for name in TRACES]
+            served = [f"{fmean(head_to_head.find(measured, name, policy, method)['serving']):.4f}" for name in TRACES]
+            body.append([policy, method, f"{1000 * timed[method]['median_seconds']:.2f}", *planned, *served])
     return body
 
 
-def paired(measured: list[Row]) -> Table:
+def paired(measured: Rows) -> Table:
     """Programs at two slots per GPU: mean gap to the mean load and to the proven bound; equal rows are one."""
-    at = [pick(measured, "findings", f"256/288/144 {family}", "auto") for family in PAIRED_FAMILIES]
+    at = [two_slots.on_family(measured, family) for family in PAIRED_FAMILIES]
     lines: dict[tuple[str, ...], list[str]] = {}
     for name in at[0]["programs"]:
         cells = []
         for row in at:
-            both = [
-                fmean(optimality_gap(Fraction(u), Fraction(v)) for u, v in zip(row["programs"][name], row[side], strict=True))
-                for side in ("mean", "lower")
-            ]
+            both = [fmean(two_slots.program_gaps(row, name, side)) for side in ("mean", "lower")]
             cells.append(" / ".join(f"{100 * value:.2f}" for value in both))
         label = str(list(SEED_PROGRAMS).index(name)) if name in SEED_PROGRAMS else "Adams, folded"
         lines.setdefault(tuple(cells), []).append(label)
@@ -113,7 +123,7 @@ def paired(measured: list[Row]) -> Table:
     return [["program", *PAIRED_FAMILIES], *named, ["proven optimal", *proven]]
 
 
-def survival(measured: list[Row]) -> Table:
+def survival(measured: Rows) -> Table:
     """What a map within a hundredth of a percent of optimal gains where it was planned, and where it serves."""
     body = [
         ["trace, policy", "planned by DeepSeek", "by fast-split", "gain, points", "serving", "serving", "gain, points [95 %]"]
@@ -121,7 +131,7 @@ def survival(measured: list[Row]) -> Table:
     for name, policy in SETTINGS:
         cells = []
         for side in ("planning", "serving"):
-            pair = [pick(measured, "heuristics", f"{name} {policy}", method)[side] for method in (BASE, "fast-split")]
+            pair = [head_to_head.find(measured, name, policy, method)[side] for method in (BASE, "fast-split")]
             mean, low, high = gain(measured, name, policy, "fast-split", side)
             interval = f" [{low:+.2f}, {high:+.2f}]" if side == "serving" else ""
             cells += [*(f"{fmean(values):.4f}" for values in pair), f"{mean:+.2f}{interval}"]
@@ -129,7 +139,7 @@ def survival(measured: list[Row]) -> Table:
     return body
 
 
-def steps(measured: list[Row]) -> Table:
+def steps(measured: Rows) -> Table:
     """The decomposition of the excess on the serving window."""
     body = [["trace, policy", *(step.label for step in STEPS), "excess"]]
     for name, policy in SETTINGS:
@@ -139,7 +149,7 @@ def steps(measured: list[Row]) -> Table:
     return body
 
 
-def histories(measured: list[Row]) -> Table:
+def histories(measured: Rows) -> Table:
     """Sample-average placement on several kinds of traffic."""
     body = [["traffic, policy, windows", "pairs", "last", "sum", "sample average", "against last", "against sum"]]
     for name, windows in SHOWN_HISTORIES:
@@ -154,34 +164,32 @@ def histories(measured: list[Row]) -> Table:
     return body
 
 
-def shares(measured: list[Row]) -> Table:
+def shares(measured: Rows) -> Table:
     """The optimal token split on the serving window."""
     body = [["trace, policy", "map", "even", "past shares", "best shares", "oracle map", "closed, %"]]
     for name, policy in SETTINGS:
         for planner in split_serving.MAPS:
-            served = pick(measured, split_serving.SUITE, f"{name} {policy}", planner)["served"]
+            served = measured.one(suite=split_serving.SUITE, trace=name, policy=policy, method=planner)["served"]
             means = [f"{fmean(served[key]):.4f}" for key in ("even", "past", "best", "oracle")]
             closed = f"{100 * split_serving.closed(measured, name, policy, planner):.1f}"
             body.append([f"{name}, {policy}", planner, *means, closed])
     return body
 
 
-def metric(measured: list[Row]) -> Table:
+def metric(measured: Rows) -> Table:
     """Ten published programs as the published metric and as the GPUs see them."""
-    case = "flagship-calibrated"
-    bounds = case_bounds(measured, case)
     body = [["program", "published", "expert level", "GPU level", "GPU level, serving", "gap, %, mean / worst"]]
     for generation, method in enumerate(SEED_PROGRAMS):
-        at = protocol_rows(measured, "calibrated", method)[:-1]
+        at = protocol.on_windows(measured, "calibrated", method)[:-1]
         means = [fmean(row[side][level] for row in at) for side, level in SEEN]
-        gaps = layer_gaps(pick(measured, "gap", case, method), bounds)
-        body.append([f"{generation} {method}", PUBLISHED[method][0], *(f"{value:.4f}" for value in means), _two(gaps)])
+        above = _two(gaps.gaps(measured, gaps.FLAGSHIP_CASE, method))
+        body.append([f"{generation} {method}", protocol.PUBLISHED[method][0], *(f"{value:.4f}" for value in means), above])
     return body
 
 
 SEEN = (("planning", "expert"), ("planning", "gpu"), ("serving", "gpu"))
 
-TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], Table]]] = {
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], Table]]] = {
     "by_regime": (("regimes",), by_regime),
     "held_out": (("held_out",), held),
     "engines": (("levels",), engines),
@@ -196,8 +204,8 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], Table]]] = {
 """The suites that a table draws from, and how, by its name."""
 
 
-def render(table: Table) -> str:
+def render(build: Callable[[Rows], Table], measured: Rows) -> str:
     """Return a table as CSV text; minus signs are typographic, as in the paper's text."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([MINUS.sub("\u2212", cell) for cell in line] for line in table)
+    csv.writer(text, lineterminator="\n").writerows([MINUS.sub("\u2212", cell) for cell in line] for line in build(measured))
     return text.getvalue()

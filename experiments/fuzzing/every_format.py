@@ -75,7 +75,8 @@ def passage(sample: str, folder: Path) -> Passage:
     better = heuristics.rebalance(windows.serving, deployment)
     held = [name for name in WRITTEN if _survives(name, better, trace, deployment, folder)]
     balancedness = scored.serving.balancedness_gpu
-    return Passage(sample, *trace.loads.shape[:2], balancedness, points(result.excess()), held)
+    windows, layers, _ = trace.loads.shape
+    return Passage(sample, windows, layers, balancedness, points(result.excess()), held)
 
 
 def _survives(name: str, placed: Placement, trace: LoadTrace, deployment: Deployment, folder: Path) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 from random import Random
 
@@ -143,7 +144,9 @@ def _work(pipe: Connection, name: str, seed: int, start: int, count: int) -> Non
 
 def run(name: str, seed: int, count: int) -> tuple[Counter[str], list[tuple[int, str]]]:
     """Run all trials of a case; return how many had which outcome, and index and reason of each crash."""
-    context = multiprocessing.get_context("fork" if "torch" not in sys.modules else "spawn")
+    context: ForkContext | SpawnContext = (
+        multiprocessing.get_context("spawn") if "torch" in sys.modules else multiprocessing.get_context("fork")
+    )
     outcomes, crashes = Counter[str](), list[tuple[int, str]]()
     while (done := outcomes.total()) < count:
         near, far = context.Pipe(duplex=False)

@@ -22,6 +22,7 @@ VALUES: list[Any] = [
     *("", "1", "x" * 1000, "\x00", "\ud800", [], {}, [[]], [[[]]], [0] * 2000, {"a": 1}),
 ]
 DIGITS = b"0123456789"
+Mutator = Callable[[bytes, Random], bytes]
 
 
 def mutated(files: dict[str, bytes], random: Random) -> dict[str, bytes]:
@@ -35,9 +36,9 @@ def mutated(files: dict[str, bytes], random: Random) -> dict[str, bytes]:
     return changed
 
 
-def _mutators(content: bytes) -> list[Callable[[bytes, Random], bytes]]:
+def _mutators(content: bytes) -> list[Mutator]:
     """Return the kinds of damage that fit a content; those that know its structure come up as often as all others."""
-    plain = [_flip, _overwrite, _truncate, _delete, _repeat, _insert]
+    plain: list[Mutator] = [_flip, _overwrite, _truncate, _delete, _repeat, _insert]
     start = content[:16]
     if start.startswith(b"PK"):
         return plain + [_zip_entry] * len(plain)

@@ -51,7 +51,8 @@ def calibrated_trace(seed: int, steps: Sequence[float | None] = STEP_SDS) -> Loa
 def _counts(group: np.ndarray, expert: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     log_load = np.repeat(group, EXPERTS // GROUPS, axis=1) + expert
     share = np.exp(log_load)
-    return generator.poisson(TOKENS_PER_LAYER * share / share.sum(axis=1, keepdims=True))
+    counts: np.ndarray = generator.poisson(TOKENS_PER_LAYER * share / share.sum(axis=1, keepdims=True))
+    return counts
 
 
 def family_loads(family: str, experts: int, total: int, seed: int) -> np.ndarray:
@@ -75,7 +76,8 @@ def family_loads(family: str, experts: int, total: int, seed: int) -> np.ndarray
     else:
         rank = 1 + generator.permutation(experts)
         raw = rank ** -float(family.removeprefix("zipf")) * np.exp(0.05 * generator.normal(size=experts))
-    return scaled(raw[None], total)[0]
+    loads: np.ndarray = scaled(raw[None], total)[0]
+    return loads
 
 
 def drifting_loads(experts: int, total: int, seed: int) -> np.ndarray:
@@ -99,4 +101,5 @@ def drifting_loads(experts: int, total: int, seed: int) -> np.ndarray:
 
 def scaled(loads: np.ndarray, total: int) -> np.ndarray:
     """Return loads scaled to about ``total`` tokens per layer, rounded, at least 1 each; int64 [layers, experts]."""
-    return np.maximum(1, np.rint(loads * (total / loads.sum(axis=1, keepdims=True)))).astype(np.int64)
+    counts: np.ndarray = np.maximum(1, np.rint(loads * (total / loads.sum(axis=1, keepdims=True)))).astype(np.int64)
+    return counts

@@ -45,6 +45,12 @@ def trace(name: str) -> LoadTrace:
     return LoadTrace.load(RECORDED_TRACE) if name == "recorded" else calibrated_trace(0)
 
 
+def name_of(deployment: Deployment) -> str:
+    """Return experts/slots/GPUs and the policy where it is hierarchical."""
+    shape = f"{deployment.num_experts}/{deployment.num_slots}/{deployment.num_gpus}"
+    return f"{shape} hierarchical" if deployment.policy == "hierarchical" else shape
+
+
 @dataclass(frozen=True)
 class Case:
     """A named instance of the gap table: loads of one or more layers and their deployment."""

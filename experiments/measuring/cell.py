@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.code_digest import digest
+from eplb_gap.experiments.measuring.rows import Fields, Key, Row
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,34 @@ class Cell:
     suite: str
     instance: str
     method: str
-    function: Callable[..., Row]
+    function: Callable[..., Fields]
     arguments: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     seconds: float = 3600.0
     memory_bytes: int = 8 << 30
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
+    def key(self) -> Key:
         """Key of the cell's row."""
-        return self.suite, self.instance, self.method, self.seed
+        return Key(self.suite, self.instance, self.method, self.seed)
+
+    @property
+    def code(self) -> str:
+        """Digest of the function's code and of the arguments, as this process has them."""
+        return digest(self.function, self.arguments)
 
 
 def failure_row(cell: Cell, status: str) -> Row:
     """Return the row of a cell that gave no result; it does not count as done, so that the next run tries the cell again."""
-    return {
-        "suite": cell.suite,
-        "instance": cell.instance,
-        "method": cell.method,
-        "seed": cell.seed,
-        "kind": rows.FAILURE,
-        "status": status,
-        "hash": "",
-        "parameters": {"seconds": cell.seconds, "memory_bytes": cell.memory_bytes},
-        "timestamp": rows.now(),
-        **rows.environment(),
-    }
+    return Row(
+        cell.key._asdict()
+        | {
+            "kind": rows.FAILURE,
+            "status": status,
+            "hash": "",
+            "parameters": {"seconds": cell.seconds, "memory_bytes": cell.memory_bytes},
+            "code": cell.code,
+            "timestamp": rows.now(),
+        }
+        | rows.environment()
+    )

@@ -50,6 +50,7 @@ def serve(descriptor: int) -> None:
 
 
 def _run(cell: Cell, runner: Connection) -> bytes:
+    _ = cell.code  # read now, with the module, and kept for every child
     if "eplb_gap.heuristics" in sys.modules:
         import torch  # noqa: F401  (heuristics import it in their first call: a second per cell)
     if _TASKS.exists() and len(list(_TASKS.iterdir())) > 1:
@@ -112,10 +113,8 @@ def _row(cell: Cell) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     fields = cell.function(**cell.arguments)
     return {
-        "suite": cell.suite,
-        "instance": cell.instance,
-        "method": cell.method,
-        "seed": cell.seed,
+        **cell.key._asdict(),
+        "code": cell.code,
         "cell_wall_seconds": time.perf_counter() - wall,
         "cell_cpu_seconds": time.process_time() - cpu,
         "timestamp": rows.now(),

@@ -44,8 +44,7 @@ class CellServer:
             return failure_row(cell, ending(self.process.wait()))
         except Exception as error:  # a cell that cannot be pickled
             return failure_row(cell, f"failed: {type(error).__name__}: {error}")
-        row: Row = answer["row"] if "row" in answer else failure_row(cell, answer["failure"])
-        return row
+        return Row(answer["row"]) if "row" in answer else failure_row(cell, answer["failure"])
 
     def stop(self) -> None:
         """Kill the process; its cell dies with it."""

@@ -41,11 +41,12 @@ def on_cluster(address: str) -> Iterator[Callable[[Cell], Future[Row]]]:
         If Dask is not installed, no scheduler answers, or its workers do not run this revision of the code.
     """
     try:
-        from distributed import Client
+        import distributed
     except ImportError:
         raise InputError("--scheduler needs Dask: pip install 'eplb-gap[cluster]'") from None
     try:
-        client = Client(address, timeout=CONNECT_SECONDS)
+        library: Any = distributed  # its functions have no types
+        client = library.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"--scheduler {address}: no Dask scheduler answers there ({found})") from None

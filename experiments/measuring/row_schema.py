@@ -1,18 +1,15 @@
-"""What a published row holds: the fields of every kind with their types, and which of them a rerun must repeat."""
+"""The fields of rows with their types, what rows of one kind hold, and which fields a rerun must repeat."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.measuring.rows import Row
 
-README_BLOCK = "row schema"
-"""Name of the part of results/README.md that :func:`table` fills."""
 FRACTION = re.compile(r"\d+/[1-9]\d*|-[1-9]\d*/[1-9]\d*")
 LEAVES: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
@@ -41,6 +38,8 @@ COMMON = {
     "cores": "integer",
     "timestamp": "text",
 }
+COMMON_OPTIONAL = {"code": "text"}
+"""Rows published before it was kept say no more than their revision."""
 CELL = {"cell_wall_seconds": "number", "cell_cpu_seconds": "number"}
 CALL = {
     "wall_seconds": "number",
@@ -67,6 +66,7 @@ MEASURED = {
     "timestamp",
     "versions",
     "revision",
+    "code",
     "cpu",
     "cores",
 }
@@ -75,11 +75,10 @@ MEASURED = {
 
 @dataclass(frozen=True)
 class Shape:
-    """The fields of the rows of some suites and one kind, beside the common ones.
+    """The fields of a suite's rows of one kind, beside the common ones.
 
     Parameters
     ----------
-    suites : tuple of str
     kind : str
     fields : dict
         Type by name.
@@ -90,176 +89,62 @@ class Shape:
         meet and the others may differ.
     """
 
-    suites: tuple[str, ...]
     kind: str
     fields: dict[str, str]
-    optional: dict[str, str]
+    optional: dict[str, str] = field(default_factory=dict)
     searched: frozenset[str] = frozenset()
 
     def problems(self, row: Row) -> list[str]:
         """Return what is wrong with a row, one line each."""
-        required = COMMON | self.fields
+        required, optional = COMMON | self.fields, COMMON_OPTIONAL | self.optional
         found = [f"lacks {name}" for name in sorted(required.keys() - row.keys())]
-        found += [
-            f"has a field {name} that such rows do not have" for name in sorted(row.keys() - required - self.optional.keys())
-        ]
+        found += [f"has a field {name} that such rows do not have" for name in sorted(row.keys() - required - optional.keys())]
         return found + [
             f"{name} is no {type_name}"
-            for name, type_name in (required | self.optional).items()
+            for name, type_name in (required | optional).items()
             if name in row and not fits(row[name], type_name)
         ]
 
-
-def _solver(suites: tuple[str, ...], **more: str) -> Shape:
-    fields = {**CELL, **CALL, **SOLVED, **more}
-    return Shape(suites, "solver", fields, {"phy2log": MAP}, frozenset({*SOLVED, "status", "placement", "phy2log"}))
-
-
-def _finding(suite: str, fields: dict[str, str], *searched: str) -> Shape:
-    return Shape((suite,), "finding", CELL | fields, {}, frozenset(searched))
+    def described(self) -> str:
+        """Return the fields as Markdown; a star for those that a time limit decides, brackets for those that some rows lack."""
+        fields = [f"`{name}`{'*' * (name in self.searched)} {type_name}" for name, type_name in self.fields.items()]
+        return ", ".join([*fields, *(f"[`{name}` {type_name}]" for name, type_name in self.optional.items())])
 
 
-PLANNED = {**CELL, **CALL, "duplicates": "integer", "upper": "makespans"}
 NUMBERS, NESTED, SERVED = "list of number", "list of list of number", "object of list of number"
-SHAPES = (
-    _solver(("protocol", "gap", "recommendations", "levels")),
-    _solver(("profile",), family="text", trajectory=NESTED),
-    Shape(("protocol",), "heuristic", PLANNED | BALANCE, {}),
-    Shape(("gap",), "heuristic", PLANNED, {"phy2log": MAP}),
-    Shape(("regimes",), "heuristic", PLANNED | {"family": "text"}, {"serving": "number"}),
-    Shape(
-        ("regimes",),
-        "solver",
-        {**CELL, **CALL, **SOLVED, "family": "text"},
-        {"serving": "number"},
-        frozenset({*SOLVED, "status", "placement", "serving"}),
-    ),
-    Shape(("recommendations",), "heuristic", PLANNED | BALANCE, {"seconds": "object of number"}),
-    Shape(
-        ("protocol",),
-        "negative control",
-        CELL | BALANCE | {"deployment": "object of anything", "policy": "text", "upper": "null"},
-        {},
-    ),
-    Shape(
-        ("heuristics", "redundancy", "held_out"),
-        "heuristic",
-        CELL | {"upper": "list of makespans", "duplicates": "list of integer", "planning": NUMBERS, "serving": NUMBERS},
-        {},
-    ),
-    Shape(
-        ("heuristics",),
-        "solver",
-        CELL | {"upper": "list of list of p/q", "lower": "list of list of p/q"},
-        {},
-        frozenset({"upper", "lower"}),
-    ),
-    Shape(
-        ("redundancy", "held_out"),
-        "solver",
-        CELL
-        | {
-            "upper": "list of list of p/q",
-            "lower": "list of list of p/q",
-            "limit": NUMBERS,
-            "planning": NUMBERS,
-            "serving": NUMBERS,
-        },
-        {},
-        frozenset({"upper", "lower", "limit", "planning", "serving", "status"}),
-    ),
-    Shape(("held_out",), "history", CELL | {"planning": NUMBERS, "serving": NUMBERS}, {}),
-    Shape(
-        ("shapes",),
-        "heuristic",
-        CELL | {"lower": "list of p/q", "methods": "object of object of anything"},
-        {},
-        frozenset({"lower", "status"}),
-    ),
-    Shape(("scaling",), "runtime", CELL | {"slots": "integer", "seconds_per_layer": "object of number"}, {}),
-    Shape(
-        ("runtime", "heuristic_seconds"),
-        "runtime",
-        {"seconds": NUMBERS, "median_seconds": "number", "ratio": "number"},
-        {"argsort_seconds": "number"},
-    ),
-    Shape(("serving_seconds",), "timing", CELL | {"layers": "integer", "seconds": SERVED}, {}),
-    Shape(
-        ("levels",),
-        "level",
-        CELL | {"deployment": "object of anything", "gap": NUMBERS, "seconds": NUMBERS},
-        {},
-        frozenset({"gap", "status"}),
-    ),
-    Shape(
-        ("agreement",),
-        "agreement",
-        CELL
-        | {
-            "wall_seconds": "number",
-            "instances": "integer",
-            "compared": "object of integer",
-            "disagreements": "list of object of anything",
-        },
-        {},
-    ),
-    _finding("findings", {"upper": "list of p/q", "lower": "list of p/q", "gap": NUMBERS}, "upper", "lower", "gap", "status"),
-    _finding(
-        "findings",
-        {
-            "upper": "list of p/q",
-            "lower": "list of p/q",
-            "mean": "list of p/q",
-            "simple": "list of p/q",
-            "programs": "object of list of p/q",
-        },
-        "upper",
-        "lower",
-        "status",
-    ),
-    _finding("findings", {"excess": NUMBERS, "hot": "list of flag"}),
-    _finding(
-        "decomposition",
-        {"excess": "p/q", "steps": "object of p/q", "lower": "object of number", "upper": "object of number"},
-        "steps",
-        "lower",
-        "upper",
-    ),
-    _finding("elastic", {"gaps": NUMBERS, "served": NUMBERS}),
-    _finding("history", {"served": SERVED, "forecasts": "list of text", "unbeaten": "integer"}),
-    _finding(
-        "migration",
-        {"full": NUMBERS, "kept": NUMBERS, "new": NUMBERS, "planned": NUMBERS, "moved": "list of integer", "replicas": "integer"},
-    ),
-    _finding(
-        "relabelling",
-        {
-            "moved": "list of integer",
-            "moved_relabelled": "list of integer",
-            "slots_changed": "list of integer",
-            "replicas": "integer",
-        },
-    ),
-    _finding(
-        "sample_average",
-        {"gaps": NUMBERS, "bound_gaps": NUMBERS, "proven": "object of integer", "contradictions": "list of text"},
-        "proven",
-    ),
-    _finding("steps", {"by_step": NUMBERS, "of_window": NUMBERS, "quantiles": NESTED}),
-    _finding("token_split", {"served": SERVED, "gap_to_certificate": "number", "difference_to_lp": "number"}),
+PLANNED = {**CELL, **CALL, "duplicates": "integer", "upper": "makespans"}
+"""Fields of :func:`eplb_gap.experiments.measuring.solve_cells.plan`."""
+WINDOWS_PLANNED = Shape(
+    "heuristic",
+    CELL | {"upper": "list of makespans", "duplicates": "list of integer", "planning": NUMBERS, "serving": NUMBERS},
 )
+"""Rows of :func:`eplb_gap.experiments.measuring.solve_cells.planned_row`."""
+WINDOWS_BOUNDED = Shape(
+    "solver",
+    CELL
+    | {
+        "upper": "list of list of p/q",
+        "lower": "list of list of p/q",
+        "limit": NUMBERS,
+        "planning": NUMBERS,
+        "serving": NUMBERS,
+    },
+    searched=frozenset({"upper", "lower", "limit", "planning", "serving", "status"}),
+)
+"""Rows of :func:`eplb_gap.experiments.measuring.solve_cells.bounded_row`."""
+TIMES = Shape("runtime", {"seconds": NUMBERS, "median_seconds": "number", "ratio": "number"}, {"argsort_seconds": "number"})
+"""Rows of :class:`eplb_gap.experiments.measuring.runtime.Timing`."""
 
 
-def shape_of(row: Row) -> Shape | None:
-    """Return the shape that a row's suite and kind ask for, the nearest if there are several, or None."""
-    candidates = [shape for shape in SHAPES if row.get("suite") in shape.suites and row.get("kind") == shape.kind]
-    return min(candidates, key=lambda shape: len(shape.problems(row)), default=None)
+def solver(**more: str) -> Shape:
+    """Return the shape of rows of :func:`eplb_gap.experiments.measuring.solve_cells.solver_cell`, with more fields."""
+    searched = frozenset({*SOLVED, "status", "placement", "phy2log"})
+    return Shape("solver", {**CELL, **CALL, **SOLVED, **more}, {"phy2log": MAP}, searched)
 
 
-def problems(row: Row) -> list[str]:
-    """Return what is wrong with a row's fields, one line each."""
-    shape = shape_of(row)
-    return [f"suite {row.get('suite')!r} has no rows of kind {row.get('kind')!r}"] if shape is None else shape.problems(row)
+def finding(fields: dict[str, str], *searched: str) -> Shape:
+    """Return the shape of rows that answer a question of their own."""
+    return Shape("finding", CELL | fields, searched=frozenset(searched))
 
 
 def fits(value: Any, type_name: str) -> bool:
@@ -271,13 +156,3 @@ def fits(value: Any, type_name: str) -> bool:
     if type_name.startswith("object of "):
         return isinstance(value, dict) and all(fits(item, type_name.removeprefix("object of ")) for item in value.values())
     return LEAVES[type_name](value)
-
-
-def table() -> str:
-    """Return the schema as Markdown: the fields of all rows, then those of every kind; in brackets what some rows lack."""
-    body = [["all", "", ", ".join(f"`{name}` {type_name}" for name, type_name in COMMON.items())]]
-    for shape in SHAPES:
-        fields = [f"`{name}`{'*' * (name in shape.searched)} {type_name}" for name, type_name in shape.fields.items()]
-        fields += [f"[`{name}` {type_name}]" for name, type_name in shape.optional.items()]
-        body.append([", ".join(shape.suites), shape.kind, ", ".join(fields)])
-    return markdown(["suites", "kind", "fields"], body)

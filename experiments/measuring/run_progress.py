@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from eplb_gap.experiments.measuring.rows import Row, failed
+from eplb_gap.experiments.measuring.rows import Row
 
 LINE_SECONDS = 30.0
 
@@ -48,7 +48,7 @@ class RunProgress:
     def ended(self, row: Row) -> None:
         """Count a cell whose row is written."""
         self._ended += 1
-        self._failed += failed(row)
+        self._failed += row.failed
         self._bar.update(self._task, advance=1, description=f"{row['instance']} {row['method']}", more=self._pace())
 
     def tick(self) -> None:

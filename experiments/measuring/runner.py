@@ -15,7 +15,7 @@ from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
 from eplb_gap.experiments.measuring.cell_servers import CellServers
 from eplb_gap.experiments.measuring.cluster import on_cluster
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.measuring.run_progress import LINE_SECONDS, RunProgress
 from eplb_gap.problem.errors import InputError
 
@@ -24,13 +24,13 @@ CLUSTER_CELLS = 1000
 """Cells that a cluster has at once: more than it has threads, few enough to watch."""
 
 
-def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, scheduler: str | None = None) -> list[Row]:
+def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Rows:
     """Run what is missing in ``folder`` and return the rows of all cells.
 
     A row is on the disk as soon as its cell ends; a run that is killed loses the cells in flight alone, and the next one does
-    what is missing. Rows of another revision do not count as done, nor do failures: a cell that raised, ran out of time or
-    memory, or was killed has a row that says so (:func:`eplb_gap.experiments.measuring.rows.failed`), the others go on, and the
-    next run tries it again.
+    what is missing. Rows that other code made do not count as done (:attr:`Cell.code`), nor do failures: a cell that raised, ran
+    out of time or memory, or was killed has a row that says so (:attr:`eplb_gap.experiments.measuring.rows.Row.failed`), the
+    others go on, and the next run tries it again.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, s
 
     Returns
     -------
-    list of dict
+    Rows
         One row per cell, in the order of the cells; failures among them.
 
     Raises
@@ -57,7 +57,7 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, s
     with ExitStack() as stack:
         for suite in sorted({cell.suite for cell in cells}):
             stack.enter_context(_locked(folder, suite))
-        known = rows.done(rows.read_suites(folder))
+        known = rows.done(rows.read_suites(folder), {cell.key: cell.code for cell in cells})
         missing = [cell for cell in cells if cell.key not in known]
         where = f"on {scheduler}" if scheduler else f"with {workers} worker(s)"
         console.print(f"{len(cells)} cells, {len(cells) - len(missing)} done before, {len(missing)} to run {where}")
@@ -67,10 +67,10 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, s
             at_once = CLUSTER_CELLS if scheduler else workers
             for row in _rows(missing, submit, at_once, progress):
                 rows.append(folder / f"{row['suite']}.ndjson", row)
-                known[rows.key(row)] = row
+                known[row.key] = row
                 progress.ended(row)
-    found = [known[cell.key] for cell in cells]
-    _say_failures([row for row in found if rows.failed(row)], console)
+    found = Rows(known[cell.key] for cell in cells)
+    _say_failures([row for row in found if row.failed], console)
     return found
 
 
@@ -101,7 +101,6 @@ def _on_this_machine(workers: int) -> Iterator[Callable[[Cell], Future[Row]]]:
 
 def _rows(cells: list[Cell], submit: Callable[[Cell], Future[Row]], at_once: int, progress: RunProgress) -> Iterator[Row]:
     """Yield the row of every cell, in the order they end; the next cell starts when the row has been dealt with."""
-    revision = rows.environment()["revision"]
     waiting = iter(cells)
     flying = {submit(cell): cell for cell in islice(waiting, at_once)}
     while flying:
@@ -113,8 +112,8 @@ def _rows(cells: list[Cell], submit: Callable[[Cell], Future[Row]], at_once: int
                 raise InputError("the cluster's scheduler was lost; rows so far are kept, run again for the others") from None
             except Exception as error:  # the cluster gave the cell up
                 row = failure_row(cell, f"failed: {type(error).__name__}: {error}")
-            if row["revision"] != revision:  # the code was changed, here or where the cell ran
-                row = failure_row(cell, f"failed: run at revision {row['revision']}, the others at {revision}")
+            if row.get("code") != cell.code:  # it was changed, here or where the cell ran
+                row = failure_row(cell, f"failed: run by code {row.get('code')} of {row['revision']}, here it is {cell.code}")
             yield row
             flying |= {submit(cell): cell for cell in islice(waiting, 1)}
         progress.tick()
@@ -125,6 +124,6 @@ def _say_failures(failures: list[Row], console: Console) -> None:
         return
     console.print(f"{len(failures)} cell(s) failed; the next run tries them again:")
     for row in failures[:NAMED_FAILURES]:
-        console.print(f"  {' '.join(map(str, rows.key(row)))}: {row['status']}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {row.key}: {row['status']}", markup=False, highlight=False, soft_wrap=True)
     if len(failures) > NAMED_FAILURES:
         console.print(f"  and {len(failures) - NAMED_FAILURES} more")

@@ -11,7 +11,7 @@ import numpy as np
 
 from eplb_gap import heuristics, solvers
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Fields
 from eplb_gap.problem import metrics
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.digest import array_sha256
@@ -22,7 +22,7 @@ from eplb_gap.problem.validation import verify
 from eplb_gap.solvers import Progress
 
 
-def deployment_fields(deployment: Deployment, loads: np.ndarray) -> Row:
+def deployment_fields(deployment: Deployment, loads: np.ndarray) -> Fields:
     """Return what a row says of its instance."""
     return {"deployment": deployment.as_dict(), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
 
@@ -31,7 +31,7 @@ def _digest(placement: Placement) -> str:
     return array_sha256(placement.phy2log)[:16]
 
 
-def plan(method: str, loads: np.ndarray, deployment: Deployment) -> tuple[Placement, Row]:
+def plan(method: str, loads: np.ndarray, deployment: Deployment) -> tuple[Placement, Fields]:
     """Plan with a heuristic, verify, and return the placement and what a row says of it."""
     wall, cpu = time.perf_counter(), time.process_time()
     placement = heuristics.rebalance(loads, deployment, method)
@@ -58,7 +58,7 @@ def solver_cell(
     time_limit: float,
     keep_map: bool = False,
     progress: Callable[[Progress], None] | None = None,
-) -> Row:
+) -> Fields:
     """Solve all layers of one instance and return bounds, proofs and times."""
     cpu = time.process_time()
     solution = solvers.solve(loads, deployment, method, target_gap, time_limit, progress=progress)
@@ -81,7 +81,7 @@ def solver_cell(
     return fields
 
 
-def planned_row(loads: np.ndarray, deployment: Deployment, method: str) -> Row:
+def planned_row(loads: np.ndarray, deployment: Deployment, method: str) -> Fields:
     """Return a row's fields of a method that plans on one window: makespans, duplicates, GPU balancedness on both windows.
 
     Parameters
@@ -94,7 +94,7 @@ def planned_row(loads: np.ndarray, deployment: Deployment, method: str) -> Row:
     """
     pairs = len(loads) - 1
     planned, served, upper, duplicates = [], [], [], []
-    status, fields = "legal", {}
+    status = "legal"
     for window in range(pairs):
         placement, fields = plan(method, loads[window], deployment)
         status = fields["status"] if fields["status"] != "legal" else status
@@ -114,7 +114,7 @@ def planned_row(loads: np.ndarray, deployment: Deployment, method: str) -> Row:
     }
 
 
-def bounded_row(loads: np.ndarray, deployment: Deployment, target_gap: float, seconds: float) -> Row:
+def bounded_row(loads: np.ndarray, deployment: Deployment, target_gap: float, seconds: float) -> Fields:
     """Return a row's fields of the solver: bounds per window and layer, the limit they set, and what its maps reach.
 
     ``limit`` is the GPU balancedness on the planning window that no map exceeds. The status is "certified" where every layer of

@@ -11,20 +11,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, chosen, script
+from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, Figure, Text
 from eplb_gap.experiments.loads.traces import gap_cases
-from eplb_gap.experiments.measuring import row_schema, rows
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.published import rerun, row_proofs
-from eplb_gap.experiments.published.certificates import FOLDER as CERTIFICATES
-from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, block, manifest, name, row_digests
-from eplb_gap.experiments.published.row_proofs import makespans
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.published import blocks, described, rerun, row_proofs
+from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, manifest, name, row_digests
+from eplb_gap.experiments.published.publish import CERTIFICATES
+from eplb_gap.experiments.studies import schema
 from eplb_gap.problem import certificate
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
@@ -53,15 +53,15 @@ class Published:
         """Read every row; lines that hold none do not stop it."""
         return cls(results, {p.name: [_row(line) for line in _lines(p)] for p in sorted(results.glob("*.ndjson"))})
 
-    @property
-    def rows(self) -> list[Row]:
+    @cached_property
+    def rows(self) -> Rows:
         """All rows."""
-        return [row for lines in self.lines.values() for row in lines if row is not None]
+        return Rows(row for lines in self.lines.values() for row in lines if row is not None)
 
-    @property
-    def sound(self) -> list[Row]:
+    @cached_property
+    def sound(self) -> Rows:
         """The rows that have all their fields."""
-        return [row for row in self.rows if not row_schema.problems(row)]
+        return Rows(row for row in self.rows if not schema.problems(row))
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -71,11 +71,9 @@ def _lines(path: Path) -> list[bytes]:
 
 def _row(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
-        rows.key(row)
-    except (ValueError, KeyError, TypeError):
+        return Row.parse(line)
+    except ValueError:
         return None
-    return row
 
 
 def check_size(published: Published) -> list[str]:
@@ -92,7 +90,7 @@ def check_schema(published: Published) -> list[str]:
         found += [f"{file}: holds {name(row)}" for row in lines if row and f"{row['suite']}.ndjson" != file]
     counts = Counter(map(name, published.rows))
     found += [f"{row}: {count} rows of this key" for row, count in counts.items() if count > 1]
-    return found + [f"{name(row)}: {text}" for row in published.rows for text in row_schema.problems(row)]
+    return found + [f"{name(row)}: {text}" for row in published.rows for text in schema.problems(row)]
 
 
 def check_rows(published: Published) -> list[str]:
@@ -121,13 +119,12 @@ def _differences(listed: dict[str, Any], found: dict[str, Any], kind: str) -> li
 def check_suites(published: Published) -> list[str]:
     """Every suite that a figure or a table draws from has rows."""
     present = {row["suite"] for row in published.rows}
-    scripts = {path: (script(text.module), text.suites) for path, text in TEXTS.items()}
-    scripts |= {f"figure {module.__name__.rpartition('.')[2]}": (script(module), module.SUITES) for module in FIGURES}
-    scripts |= {f"README.md, {title}": (script(text.module), text.suites) for title, text in README_BLOCKS.items()}
+    exhibits: dict[str, Text | Figure] = {**TEXTS, **{f"figure {figure.name}": figure for figure in FIGURES}}
+    exhibits |= {f"README.md, {title}": text for title, text in README_BLOCKS.items()}
     return [
-        f"{exhibit}: {source} draws from suite {suite}, which has no rows"
-        for exhibit, (source, needed) in scripts.items()
-        for suite in needed
+        f"{name}: {exhibit.script} draws from suite {suite}, which has no rows"
+        for name, exhibit in exhibits.items()
+        for suite in exhibit.suites
         if suite not in present
     ]
 
@@ -136,20 +133,22 @@ def check_tables(published: Published) -> list[str]:
     """Every table, drawn from the rows of its own suites alone, is the published one to the byte."""
     root, found = published.results.parent, []
     for path, text in TEXTS.items():
-        found += _compared(path, partial(text.render, chosen(published.rows, text.suites)), _text(root / path))
+        found += _compared(path, partial(text.render, published.rows.of(text.suites)), _text(root / path))
     readme = _text(root / "README.md")
     for title, text in README_BLOCKS.items():
-        draw = partial(text.render, chosen(published.rows, text.suites))
-        found += _compared(f"README.md, {title}", draw, block(readme, title))
-    described = block(_text(published.results / "README.md"), row_schema.README_BLOCK)
-    return found + _compared("results/README.md, row schema", row_schema.table, described)
+        draw = partial(text.render, published.rows.of(text.suites))
+        found += _compared(f"README.md, {title}", draw, blocks.read(readme, title))
+    said = _text(published.results / "README.md")
+    for title, drawn in described.blocks().items():
+        found += _compared(f"results/README.md, {title}", partial(str, drawn), blocks.read(said, title))
+    return found
 
 
 def check_figures(published: Published) -> list[str]:
     """Every figure, drawn from the rows of its own suites alone, is the published one to the byte."""
     folder = published.results.parent / FIGURE_FOLDER
     with tempfile.TemporaryDirectory() as fresh:
-        drawn = (_figure_problems(m, chosen(published.rows, m.SUITES), folder, Path(fresh)) for m in FIGURES)
+        drawn = (_figure_problems(f, published.rows.of(f.suites), folder, Path(fresh)) for f in FIGURES)
         return [line for lines in drawn for line in lines]
 
 
@@ -175,16 +174,16 @@ def _around(line: str, other: str) -> str:
     return line[max(0, first - 20) : first + 40]
 
 
-def _figure_problems(module: Any, measured: list[Row], published: Path, folder: Path) -> list[str]:
+def _figure_problems(figure: Figure, measured: Rows, published: Path, folder: Path) -> list[str]:
     try:
-        drawn = module.draw(measured, folder)
+        drawn = figure.draw(measured, folder)
     except Exception as error:  # as above
-        return [f"{script(module)}: cannot be drawn from the rows ({error!r})"]
+        return [f"{figure.script}: cannot be drawn from the rows ({error!r})"]
     found = []
     for path in drawn:
         said = published / path.name
         if not said.exists() or said.read_bytes() != path.read_bytes():
-            found.append(f"{FIGURE_FOLDER}/{path.name}: not what {script(module)} draws from the rows")
+            found.append(f"{FIGURE_FOLDER}/{path.name}: not what {figure.script} draws from the rows")
     return found
 
 
@@ -208,9 +207,9 @@ def check_certificates(published: Published) -> list[str]:
         if document["loads"] != case.loads.tolist() or Deployment(**document["deployment"]) != case.deployment:
             found.append(f"{label}: is of other loads or another deployment")
             continue
-        for row in (r for r in published.sound if r["suite"] == "gap" and r["instance"] == case.name):
-            above = (up < low for up, low in zip(makespans(row, "upper"), verdict.lower, strict=False))
-            below = (low > up for low, up in zip(makespans(row, "lower"), verdict.upper, strict=False))
+        for row in published.sound.where(suite="gap", instance=case.name):
+            above = (up < low for up, low in zip(row.upper, verdict.lower, strict=False))
+            below = (low > up for low, up in zip(row.lower, verdict.upper, strict=False))
             if any(above) or any(below):
                 found.append(f"{label}: contradicts {name(row)}")
     return found
@@ -234,8 +233,11 @@ def check(results: Path, sample: int, seed: int, workers: int, console: Console)
     """Yield the name of every check, its seconds and its problems, as it ends."""
     published = Published.read(results)
     again = f"rerun of {sample} rows, seed {seed}"
-    run = {again: lambda published: rerun.rerun(rerun.draw(published.sound, sample, seed), workers, console)} if sample else {}
-    for title, function in {**CHECKS, **run}.items():
+
+    def run(published: Published) -> list[str]:
+        return rerun.rerun(rerun.draw(published.sound, sample, seed), workers, console)
+
+    for title, function in {**CHECKS, **({again: run} if sample else {})}.items():
         start = time.perf_counter()
         try:
             problems = function(published)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, script
-from eplb_gap.experiments.exhibits.paper_numbers import NUMBERS, matches
+from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
+from eplb_gap.experiments.exhibits.paper_numbers import NUMBERS
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.published import blocks
+from eplb_gap.experiments.studies.numbers import matches
 
 MANIFEST, ROW_DIGESTS = "MANIFEST.json", "ROWS.sha256"
 APART = {MANIFEST, ROW_DIGESTS, "README.md"}
@@ -23,7 +24,7 @@ DIGITS = 16
 
 def name(row: Row) -> str:
     """Return a row's key as text: suite | instance | method | seed."""
-    return " | ".join(map(str, rows.key(row)))
+    return " | ".join(map(str, row.key))
 
 
 def row_digest(row: Row) -> str:
@@ -31,13 +32,7 @@ def row_digest(row: Row) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:DIGITS]
 
 
-def block(text: str, title: str) -> str:
-    """Return the part of a README between ``<!-- title -->`` and ``<!-- /title -->``; empty where there is none."""
-    found = re.search(rf"<!-- {title} -->\n(.*?)\n<!-- /{title} -->", text, re.DOTALL)
-    return found[1] if found else ""
-
-
-def manifest(results: Path, published: list[Row]) -> dict[str, Any]:
+def manifest(results: Path, published: Rows) -> dict[str, Any]:
     """Return what is in ``results`` and drawn from it, as MANIFEST.json says it.
 
     Parameters
@@ -59,14 +54,14 @@ def manifest(results: Path, published: list[Row]) -> dict[str, Any]:
     listed = sorted(p for p in results.rglob("*") if p.is_file() and p.relative_to(results).as_posix() not in APART)
     return {
         "files": {p.relative_to(results).as_posix(): _sha256(p.read_bytes()) for p in listed},
-        "suites": {suite: _suite([row for row in published if row["suite"] == suite]) for suite in suites},
+        "suites": {suite: _suite(published.where(suite=suite)) for suite in suites},
         "figures": _figures(root),
         "tables": _tables(root),
         "numbers": _numbers(root, published),
     }
 
 
-def row_digests(published: list[Row]) -> dict[str, str]:
+def row_digests(published: Rows) -> dict[str, str]:
     """Return the digest of every row by its name."""
     return {name(row): row_digest(row) for row in published}
 
@@ -79,17 +74,16 @@ def write_manifest(results: Path) -> None:
     (results / MANIFEST).write_text(json.dumps(manifest(results, published), indent=1, sort_keys=True) + "\n")
 
 
-def _suite(published: list[Row]) -> dict[str, Any]:
+def _suite(published: Rows) -> dict[str, Any]:
     return {"rows": len(published), "revisions": sorted({row.get("revision", "unknown") for row in published})}
 
 
 def _figures(root: Path) -> dict[str, Any]:
     found = {}
-    for module in FIGURES:
-        stem = module.__name__.rpartition(".")[2]
-        for path in (root / FIGURE_FOLDER / f"{stem}.pdf", root / FIGURE_FOLDER / f"{stem}.png"):
+    for figure in FIGURES:
+        for path in (root / FIGURE_FOLDER / f"{figure.name}.pdf", root / FIGURE_FOLDER / f"{figure.name}.png"):
             if path.exists():
-                entry = {"script": script(module), "suites": list(module.SUITES), "sha256": _sha256(path.read_bytes())}
+                entry = {"script": figure.script, "suites": list(figure.suites), "sha256": _sha256(path.read_bytes())}
                 found[path.relative_to(root).as_posix()] = entry
     return found
 
@@ -97,21 +91,21 @@ def _figures(root: Path) -> dict[str, Any]:
 def _tables(root: Path) -> dict[str, Any]:
     contents = {path: (root / path).read_bytes() for path in TEXTS if (root / path).exists()}
     readme = root / "README.md"
-    blocks = {f"README.md, {title}": title for title in README_BLOCKS} if readme.exists() else {}
-    contents |= {path: block(readme.read_text(), title).encode() for path, title in blocks.items()}
-    texts = {path: README_BLOCKS[blocks[path]] if path in blocks else TEXTS[path] for path in contents}
+    parts = {f"README.md, {title}": title for title in README_BLOCKS} if readme.exists() else {}
+    contents |= {path: blocks.read(readme.read_text(), title).encode() for path, title in parts.items()}
+    texts = {path: README_BLOCKS[parts[path]] if path in parts else TEXTS[path] for path in contents}
     return {
-        path: {"script": script(texts[path].module), "suites": list(texts[path].suites), "sha256": _sha256(content)}
+        path: {"script": texts[path].script, "suites": list(texts[path].suites), "sha256": _sha256(content)}
         for path, content in contents.items()
     }
 
 
-def _numbers(root: Path, published: list[Row]) -> dict[str, Any]:
+def _numbers(root: Path, published: Rows) -> dict[str, Any]:
     path = root / "paper" / "numbers.json"
     said = json.loads(path.read_text()) if path.exists() else {}
     digests, found = row_digests(published) if said else {}, {}
     for number, given in said.items():
-        used = [row for row in published if matches(row, NUMBERS[number].patterns)] if number in NUMBERS else []
+        used = Rows(row for row in published if number in NUMBERS and matches(row, NUMBERS[number].patterns))
         listed = "".join(sorted(f"{digests[name(row)]}  {name(row)}\n" for row in used))
         found[number] = {**given, "sha256": _sha256(listed.encode()), **_suite(used)}
     return found

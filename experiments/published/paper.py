@@ -22,6 +22,8 @@ def compile_pdf(source: Path = FOLDER / "paper.typ") -> tuple[bytes, list[str]]:
 
     compiler = typst.Compiler(str(source), root=str(source.parent), ignore_system_fonts=True)
     pdf, warnings = compiler.compile_with_warnings(format="pdf", timestamp=0)
+    if not isinstance(pdf, bytes):
+        raise TypeError(f"typst returned {type(pdf).__name__} where one PDF was asked for")
     return pdf, [str(warning) for warning in warnings]
 
 

@@ -1,4 +1,4 @@
-"""The main job: measure ten seed programs against proven optima, print the tables, compare with the published rows."""
+"""Measure anew and compare: the main job, or the whole grid with every bench (hours)."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eplb_gap.experiments.exhibits.figures import draw_all
-from eplb_gap.experiments.exhibits.tables import write_tables
-from eplb_gap.experiments.loads import traces
+from eplb_gap.experiments.exhibits.exhibits import FIGURES, TEXTS
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.compare import Comparison, compare
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.measuring.runner import run_cells
-from eplb_gap.experiments.measuring.runtime import timed
-from eplb_gap.experiments.studies import gaps as suites
-from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
-
-RUNTIME_ROUNDS = 5
-RUNTIME_INSTANCE = "calibrated-00"
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.published.compare import Comparison, compare
+from eplb_gap.experiments.studies.jobs import JOBS, MAIN
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a reproduction produced: rows, tables as Markdown ("" if a cell failed), the comparison with the published rows."""
+    """What a reproduction produced: rows, the main job's tables ("" if a cell failed), comparison with the published rows."""
 
-    rows: list[Row]
+    rows: Rows
     tables: str
     comparison: Comparison
 
 
-def measure(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> list[Row]:
-    """Run what is missing in ``folder`` and return the rows of the main job.
+def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None, everything: bool = False) -> Report:
+    """Run what is missing in ``folder``, draw it there, compare with ``results/``.
 
     Parameters
     ----------
     folder : Path
-        Receives the rows; a second call goes on where the first was stopped.
+        Receives the rows, the texts that the project publishes of them and ``figures/``; a second call goes on where the first
+        was stopped.
     workers : int
-        Processes.
+        Processes of the studies that measure no time.
     console : Console
         For progress.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers run the cells; times are measured here.
+        Address of a Dask scheduler whose workers run what is not timed.
+    everything : bool, default False
+        All jobs and what is drawn from several of them, not the main job alone.
     """
-    finished = run_cells(suites.protocol_cells() + suites.gap_cells(), folder, workers, console, scheduler)
-    loads = traces.trace("calibrated").window(0)
-    runtimes = folder / "runtime.ndjson"
-    return finished + timed(runtimes, RUNTIME_INSTANCE, list(SEED_PROGRAMS), loads, traces.FLAGSHIP, RUNTIME_ROUNDS, console)
-
-
-def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Report:
-    """Measure, write ``tables.md`` and ``figures/`` to ``folder``, compare with ``results/``; parameters: see :func:`measure`."""
-    finished = measure(folder, workers, console, scheduler)
+    jobs = JOBS if everything else {MAIN: JOBS[MAIN]}
+    finished = Rows()
+    for job in jobs.values():
+        if everything:
+            console.rule(job.command)
+        finished += job.run(folder, workers, console, scheduler)
     tables = ""
-    if not any(map(rows.failed, finished)):
-        tables = write_tables(finished, folder / "tables.md")
-        draw_all(finished, folder / "figures")
+    if not any(row.failed for row in finished):
+        names = TEXTS if everything else [f"results/{job.text}" for job in jobs.values()]
+        texts = {Path(name).name: TEXTS[name].render(finished) for name in names}
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+        (folder / "figures").mkdir(exist_ok=True)
+        for figure in FIGURES:
+            if figure.job in jobs:
+                figure.draw(finished, folder / "figures")
+        tables = texts[JOBS[MAIN].text]
     return Report(finished, tables, compare(finished, rows.read_suites(rows.RESULTS)))

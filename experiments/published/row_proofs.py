@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACES, WINDOWS, gap_cases, trace
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.compare import FLOAT_TOLERANCE
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Key, Row, Rows
+from eplb_gap.experiments.published.compare import FLOAT_TOLERANCE
 from eplb_gap.experiments.published.manifest import name
-from eplb_gap.experiments.studies import held_out, redundancy, regimes
-from eplb_gap.experiments.studies.findings import POLICIES
+from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.errors import InputError, PlacementError
@@ -37,29 +35,15 @@ class Instance:
     hash: str
 
 
-def problems(published: list[Row]) -> list[str]:
+def problems(published: Rows) -> list[str]:
     """Return everything in rows that contradicts itself, another row of the same instance, or the instance; one line each."""
     found = [f"{name(row)}: {text}" for row in published for text in (*_within(row), *_against_instance(row))]
     return [*found, *_across(published)]
 
 
-def makespans(row: Row, side: str) -> list[Fraction]:
-    """Return the exact ``upper`` or ``lower`` values of a row, all layers and windows in one list; none if a map was illegal."""
-    leaves = list(_leaves(row.get(side)))
-    return [Fraction(text) for text in leaves] if all(isinstance(leaf, str) for leaf in leaves) else []
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
 def _within(row: Row) -> Iterator[str]:
     """Check that gap, status and bounds of a row agree with each other."""
-    upper, lower = makespans(row, "upper"), makespans(row, "lower")
+    upper, lower = row.upper, row.lower
     if not lower or not upper:
         return
     lists = {side: row[side] for side in ("status", "gap", "proof") if isinstance(row.get(side), list)}
@@ -76,12 +60,12 @@ def _within(row: Row) -> Iterator[str]:
             yield f"layer {layer}: gap is {row['gap'][layer]!r}, upper / lower - 1 is {optimality_gap(up, low)!r}"
 
 
-def _across(published: list[Row]) -> Iterator[str]:
+def _across(published: Rows) -> Iterator[str]:
     """Check every bound of an instance against every makespan of the same instance: whatever found it, none may be lower."""
     bounds: dict[str, list[tuple[str, list[Fraction]]]] = defaultdict(list)
     reached: dict[str, list[tuple[str, list[Fraction]]]] = defaultdict(list)
     for row in published:
-        bounds[row["hash"]] += [(who, values) for who, values in [(name(row), makespans(row, "lower"))] if values]
+        bounds[row["hash"]] += [(who, values) for who, values in [(name(row), row.lower)] if values]
         reached[row["hash"]] += [(who, values) for who, values in _reached(row) if values]
     for digest, of_instance in bounds.items():
         count = len(of_instance[0][1]) if of_instance else 0
@@ -98,11 +82,11 @@ def _across(published: list[Row]) -> Iterator[str]:
 
 def _reached(row: Row) -> Iterator[tuple[str, list[Fraction]]]:
     """Yield the makespans of every method in a row."""
-    yield name(row), makespans(row, "upper")
+    yield name(row), row.upper
     for method, values in row.get("programs", {}).items():
-        yield f"{name(row)}, {method}", [Fraction(text) for text in values]
+        yield f"{name(row)}, {method}", rows.fractions_in(values)
     for method, measured in row.get("methods", {}).items():
-        yield f"{name(row)}, {method}", makespans(measured, "upper")
+        yield f"{name(row)}, {method}", rows.fractions_in(measured.get("upper"))
 
 
 def _against_instance(row: Row) -> Iterator[str]:
@@ -113,7 +97,7 @@ def _against_instance(row: Row) -> Iterator[str]:
     if row["hash"] != instance.hash:
         yield f"hash is {row['hash']}, the instance's is {instance.hash}"
     layers, gpus = instance.loads.shape[1], instance.deployment.num_gpus
-    upper = makespans(row, "upper")
+    upper = row.upper
     totals = [int(total) for total in instance.loads.sum(axis=-1).ravel()]
     if len(upper) % layers or len(upper) > len(totals):
         yield f"{len(upper)} makespans for {layers} layers"
@@ -154,68 +138,19 @@ def _kept_map(row: Row, instance: Instance) -> Iterator[str]:
         yield "placement is not the hash of phy2log"
 
 
+@cache
+def _arguments(module: str) -> dict[Key, dict[str, Any]]:
+    """Return what the cells of a study are given, by the key of their rows."""
+    return {cell.key: cell.arguments for cell in STUDIES[module].cells()}
+
+
 def _instance(row: Row) -> Instance | None:
-    """Return the instance of a row where its name says it: windows of traces, cases of the gap table, regimes; else None."""
-    suite, instance = row["suite"], row["instance"]
-    if suite == "gap":
-        return _made(instance, None) if instance in gap_cases() else None
-    if suite == "heuristics":
-        trace_name, _, policy = instance.partition(" ")
-        return _made(trace_name, POLICIES.get(policy))
-    if suite in {"protocol", "recommendations"}:
-        return _made(instance, FLAGSHIP)
-    if suite == "findings" and row["method"] in POLICIES:
-        return _made(instance, POLICIES[row["method"]])
-    if suite == regimes.SUITE:
-        return _of_regime(instance, row["method"] == regimes.FORBIDDEN)
-    if suite == redundancy.SUITE:
-        return _with_slots(instance)
-    if suite == held_out.SUITE:
-        return _held_out(instance, row["seed"])
+    """Return the instance of a row as its cell would make it; None where no cell makes such a row, or it is of many."""
+    for module, study in STUDIES.items():
+        if study.suite != row["suite"] or study.instance is None:
+            continue
+        given = _arguments(module).get(row.key)
+        if given is not None:
+            loads, deployment = study.instance(**given)
+            return Instance(loads.reshape(-1, *loads.shape[-2:]), deployment, rows.instance_hash(loads, deployment))
     return None
-
-
-@cache
-def _of_regime(instance: str, forbidden: bool) -> Instance | None:
-    deployment_name, _, family = instance.rpartition(" ")
-    declared = regimes.DEPLOYMENTS.get(deployment_name)
-    if declared is None or family not in regimes.families(declared):
-        return None
-    asked = regimes.question(deployment_name, family)
-    deployment = replace(asked.deployment, duplicates="forbidden") if forbidden else asked.deployment
-    return _hashed(asked.loads, deployment)
-
-
-@cache
-def _with_slots(instance: str) -> Instance | None:
-    for trace_name in TRACES:
-        for (policy, gpus), swept in redundancy.SWEEP.items():
-            for redundant in swept:
-                if instance == redundancy.instance(trace_name, policy, gpus, redundant):
-                    return _hashed(trace(trace_name).loads, redundancy.deployment(policy, gpus, redundant))
-    return None
-
-
-@cache
-def _held_out(instance: str, seed: int) -> Instance | None:
-    trace_name, _, policy = instance.partition(" ")
-    if seed not in held_out.TRACES.get(trace_name, ()) or policy not in POLICIES:
-        return None
-    return _hashed(held_out.held_out_trace(trace_name, seed).loads, POLICIES[policy])
-
-
-@cache
-def _made(instance: str, deployment: Deployment | None) -> Instance | None:
-    if deployment is None:
-        case = gap_cases().get(instance)
-        return None if case is None else _hashed(case.loads, case.deployment)
-    if instance in TRACES:
-        return _hashed(trace(instance).loads, deployment)
-    trace_name, _, window = instance.rpartition("-")
-    if trace_name in TRACES and window.isdecimal() and int(window) < WINDOWS:
-        return _hashed(trace(trace_name).window(int(window)), deployment)
-    return None
-
-
-def _hashed(loads: np.ndarray, deployment: Deployment) -> Instance:
-    return Instance(loads.reshape(-1, *loads.shape[-2:]), deployment, rows.instance_hash(loads, deployment))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,20 @@ from eplb_gap.experiments.studies import jobs
 
 
 def status(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return for every suite its job and how many of its cells are done, failed and missing at this revision.
+    """Return for every suite its job and how many of its cells are done, failed and missing, by the code as it is now.
 
     Parameters
     ----------
     folder : Path
-        With rows of any revision.
+        With rows of any code.
     """
-    revision = rows.environment()["revision"]
     found = rows.read_suites(folder)
-    done = rows.done(found)
-    failed = {rows.key(row) for row in found if row["revision"] == revision and rows.failed(row)}
     counts = {}
-    for job, keys in jobs.keys().items():
-        for suite, cells in Counter(key[0] for key in keys).items():
-            of_suite = [key for key in keys if key[0] == suite]
-            good, bad = (sum(key in among for key in of_suite) for among in (done, failed))
-            counts[suite] = {"job": job, "done": good, "failed": bad, "missing": cells - good - bad, "cells": cells}
+    for job, codes in jobs.codes().items():
+        done = rows.done(found, codes)
+        failed = {row.key for row in found if row.failed and row.get("code") == codes.get(row.key)}
+        for suite in dict.fromkeys(key.suite for key in codes):
+            keys = [key for key in codes if key.suite == suite]
+            good, bad = (sum(key in among for key in keys) for among in (done, failed))
+            counts[suite] = {"job": job, "done": good, "failed": bad, "missing": len(keys) - good - bad, "cells": len(keys)}
     return counts

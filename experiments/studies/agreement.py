@@ -13,12 +13,16 @@ from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import CELL, Shape
+from eplb_gap.experiments.measuring.rows import Fields, Rows
+from eplb_gap.experiments.studies.numbers import Number
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.bounds.partition import partitions
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engines.oracle import best_map
 
+SUITE = "agreement"
 TWELVE_SLOTS = [(8, 12, 4), (9, 12, 3), (10, 12, 4), (9, 12, 6), (10, 12, 6), (11, 12, 12)]
 SEEDS = (0, 1)
 INSTANCES = {"flat": 200, "twelve slots": 36, "hierarchical": 63}
@@ -28,7 +32,7 @@ SWEPT = sorted((engine for engine in solvers.ENGINES.values() if engine.swept), 
 SECONDS, BOUNDING_SECONDS = 60.0, 0.3
 
 
-def agreement_cell(kind: str, seed: int) -> Row:
+def agreement_cell(kind: str, seed: int) -> Fields:
     """Solve random instances with every engine and compare with brute force."""
     started = time.perf_counter()
     compared: Counter[str] = Counter()
@@ -80,15 +84,15 @@ def hierarchical_optimum(loads: np.ndarray, deployment: Deployment) -> Fraction:
 def cells() -> list[Cell]:
     """Return the cells of the sweep."""
     return [
-        Cell("agreement", kind, "all engines", agreement_cell, {"kind": kind, "seed": seed}, seed)
+        Cell(SUITE, kind, "all engines", agreement_cell, {"kind": kind, "seed": seed}, seed)
         for kind in INSTANCES
         for seed in SEEDS
     ]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: Rows) -> str:
     """How many instances every engine was compared on, and how many disagreements there were."""
-    swept = [row for row in rows if row["suite"] == "agreement"]
+    swept = rows.where(suite=SUITE)
     body = [
         [
             kind,
@@ -106,3 +110,30 @@ def table(rows: list[Row]) -> str:
         f"## Engines against brute force\n\n{total} random instances, one to six slots per GPU, duplicates allowed and "
         f"forbidden: {wrong} disagreements.\n\n" + markdown(["instances", "number", "comparisons", "disagreements"], body)
     )
+
+
+STUDY = Study(
+    SUITE,
+    job="solvers",
+    about="every engine against brute force on random small instances",
+    cells=cells,
+    shapes=(
+        Shape(
+            "agreement",
+            CELL
+            | {
+                "wall_seconds": "number",
+                "instances": "integer",
+                "compared": "object of integer",
+                "disagreements": "list of object of anything",
+            },
+        ),
+    ),
+    table=table,
+    numbers={
+        "agreement-instances": Number(((SUITE, "*", "*"),), lambda rows: str(sum(row["instances"] for row in rows))),
+        "agreement-contradictions": Number(
+            ((SUITE, "*", "*"),), lambda rows: str(sum(len(row["disagreements"]) for row in rows))
+        ),
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from statistics import fmean, stdev
 
@@ -12,14 +13,22 @@ from eplb_gap.analysis.windows import Windows
 from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies.numbers import Number, Pattern
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.fractions import fraction
 
 SUITE = "decomposition"
 METHODS = ("initial_program", "fast")
 
 
-def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: str) -> Row:
+def instance(trace_name: str, policy: str, plan_window: int, **_: object) -> Instance:
+    """Return the window that is served and its policy."""
+    return Windows.of(trace(trace_name), plan_window).serving, POLICIES[policy]
+
+
+def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: str) -> Fields:
     """Take the excess of one pair of windows apart."""
     deployment, windows = POLICIES[policy], Windows.of(trace(trace_name), plan_window)
     planned = heuristics.rebalance(windows.planning, deployment, method)
@@ -54,15 +63,14 @@ def cells() -> list[Cell]:
     ]
 
 
-def steps(measured: list[Row], trace_name: str, policy: str, method: str) -> dict[str, list[float]]:
-    """Return by its key the points of excess that each step adds, one number per pair of windows."""
-    prefix = f"{trace_name} {policy} "
-    chosen = [row for row in measured if row["suite"] == SUITE and row["method"] == method and row["instance"].startswith(prefix)]
+def steps(measured: Rows, trace_name: str, policy: str, method: str) -> dict[str, list[float]]:
+    """Return the points of excess that each step adds, one number per pair of windows."""
+    chosen = measured.where(suite=SUITE, trace=trace_name, policy=policy, method=method)
     # Rows name a step by the makespan at its end.
     return {step.key: [100 * float(Fraction(row["steps"][step.end])) for row in chosen] for step in STEPS}
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return mean and standard deviation of every step over the pairs of windows as Markdown."""
     body = []
     for name in TRACES:
@@ -80,3 +88,49 @@ def table(measured: list[Row]) -> str:
         + markdown(["trace, policy, method", *(step.label for step in STEPS), "excess"], body)
         + "\n"
     )
+
+
+def _step(name: str, policy: str, key: str, of: Callable[[list[float]], float] = fmean) -> Number:
+    """A step of DeepSeek's excess."""
+    return Number(_patterns(name, policy), lambda rows: f"{of(steps(rows, name, policy, METHODS[0])[key]):.1f}")
+
+
+def _excess(name: str, policy: str) -> Number:
+    """DeepSeek's excess itself: all steps."""
+
+    def compute(rows: Rows) -> str:
+        found = steps(rows, name, policy, METHODS[0])
+        return f"{fmean([sum(values) for values in zip(*found.values(), strict=True)]):.1f}"
+
+    return Number(_patterns(name, policy), compute)
+
+
+def _patterns(name: str, policy: str) -> tuple[Pattern, ...]:
+    return ((SUITE, f"{name} {policy} *", METHODS[0]),)
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="the steps of `eplb-gap explain` on every pair of consecutive windows of both traces",
+    cells=cells,
+    shapes=(
+        finding(
+            {"excess": "p/q", "steps": "object of p/q", "lower": "object of number", "upper": "object of number"},
+            "steps",
+            "lower",
+            "upper",
+        ),
+    ),
+    instance=instance,
+    table=table,
+    figures=("decomposition",),
+    numbers={
+        **{f"excess-{name}-{policy}": _excess(name, policy) for name in TRACES for policy in POLICIES},
+        "step-hierarchy": _step("calibrated", "hierarchical", "hierarchical"),
+        "step-packing": _step("calibrated", "hierarchical", "replanned"),
+        "step-assignment": _step("calibrated", "hierarchical", "history"),
+        "step-assignment-sd": _step("calibrated", "hierarchical", "history", stdev),
+        "step-misled": _step("calibrated", "hierarchical", "split", lambda values: abs(fmean(values))),
+    },
+)

@@ -9,9 +9,11 @@ from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import NUMBERS, finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.instance import Instance
+from eplb_gap.problem.instance import Instance as Layer
 from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap
 from eplb_gap.problem.validation import verify
 
@@ -23,16 +25,20 @@ PLAN = (3, 7, 10)
 """Windows that are planned on; the next one is served."""
 
 
-def elastic_cell(trace_name: str, dead: int, method: str) -> Row:
-    """Plan with some GPUs dead, verify, and score on both windows."""
+def instance(trace_name: str, dead: int, **_: object) -> Instance:
+    """Return the windows of a trace, and GPUs of which some are dead: one of each of the first nodes of eight."""
     active = [gpu % 8 != 3 or gpu // 8 >= dead for gpu in range(GPUS)]
-    deployment = Deployment(256, slots_per_gpu=[SLOTS] * GPUS, active=active)
-    loads = trace(trace_name).loads
+    return trace(trace_name).loads, Deployment(256, slots_per_gpu=[SLOTS] * GPUS, active=active)
+
+
+def elastic_cell(trace_name: str, dead: int, method: str) -> Fields:
+    """Plan with some GPUs dead, verify, and score on both windows."""
+    loads, deployment = instance(trace_name, dead)
     gaps, served = [], []
     for window in PLAN:
         placement = heuristics.rebalance(loads[window], deployment, method)
         makespans = verify(placement, loads[window], deployment)
-        means = [Instance.of_layer(row, deployment).mean for row in loads[window]]
+        means = [Layer.of_layer(row, deployment).mean for row in loads[window]]
         gaps += [optimality_gap(up, low) for up, low in zip(makespans, means, strict=True)]
         served.append(balancedness_gpu(placement, loads[window + 1], deployment))
     return {
@@ -61,16 +67,14 @@ def cells() -> list[Cell]:
     ]
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return planning gaps and serving balancedness as Markdown."""
     body = []
     for name in TRACES:
         for dead in DEAD:
             cells_of_row = [f"{name}, {dead} of {GPUS}"]
             for method in METHODS:
-                row = next(
-                    r for r in measured if (r["suite"], r["instance"], r["method"]) == (SUITE, f"{name} {dead} dead", method)
-                )
+                row = measured.one(suite=SUITE, instance=f"{name} {dead} dead", method=method)
                 cells_of_row += [
                     f"{100 * fmean(row['gaps']):.3f} / {100 * max(row['gaps']):.2f} %",
                     f"{fmean(row['served']):.4f}",
@@ -83,3 +87,14 @@ def table(measured: list[Row]) -> str:
         + markdown(["trace, dead GPUs", *(f"`{m}` {what}" for m in METHODS for what in ("planning gap", "serving"))], body)
         + "\n"
     )
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="dead GPUs: the planner against SGLang's `elasticity_aware`",
+    cells=cells,
+    shapes=(finding({"gaps": NUMBERS, "served": NUMBERS}),),
+    instance=instance,
+    table=table,
+)

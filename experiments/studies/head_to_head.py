@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from fractions import Fraction
-from pathlib import Path
-from statistics import fmean, median
-
-import numpy as np
-from rich.console import Console
+from collections.abc import Callable
+from statistics import fmean
 
 from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, EXACT_SECONDS, POLICIES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row, layer_gaps, pick
-from eplb_gap.experiments.measuring.runtime import timed
+from eplb_gap.experiments.measuring.row_schema import CELL, WINDOWS_PLANNED, Shape
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows, layer_gaps
 from eplb_gap.experiments.measuring.solve_cells import planned_row
+from eplb_gap.experiments.measuring.statistics import Interval, paired
+from eplb_gap.experiments.studies.numbers import Number, Pattern, percent, span
+from eplb_gap.experiments.studies.study import Drawn, Study
 from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.peers import PEERS
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.fractions import fractions
 
 PAIRS = WINDOWS - 1
-ROUNDS, CALLS = 11, 3
-"""Turns of the timing; in each a method is called three times and the third call, with warm caches, is timed."""
+ROUNDS = 11
+"""Turns of the timing."""
+SUITE = "heuristics"
 SECONDS_SUITE = "heuristic_seconds"
 BASE = "initial_program"
 
@@ -40,14 +39,19 @@ def planning_peers(deployment: Deployment) -> list[str]:
     return [name for name, peer in PEERS.items() if peer.plans(deployment)]
 
 
-def quality_cell(trace_name: str, policy: str, method: str) -> Row:
+def instance(trace_name: str, policy: str, **_: object) -> Instance:
+    """Return the windows of a trace under a policy."""
+    return trace(trace_name).loads, POLICIES[policy]
+
+
+def quality_cell(trace_name: str, policy: str, method: str) -> Fields:
     """Plan on every window of a trace, verify, and score on that window and on the next."""
-    return planned_row(trace(trace_name).loads, POLICIES[policy], method)
+    return planned_row(*instance(trace_name, policy), method)
 
 
-def bound_cell(trace_name: str, policy: str) -> Row:
+def bound_cell(trace_name: str, policy: str) -> Fields:
     """Certify the optimum of every window of a trace."""
-    deployment, loads = POLICIES[policy], trace(trace_name).loads
+    loads, deployment = instance(trace_name, policy)
     solved = [solvers.solve(loads[w], deployment, "auto", CERTIFIED_GAP, EXACT_SECONDS) for w in range(PAIRS)]
     return {
         "kind": "solver",
@@ -65,47 +69,27 @@ def cells() -> list[Cell]:
     for name in TRACES:
         for policy in POLICIES:
             at = {"trace_name": name, "policy": policy}
-            found.append(Cell("heuristics", f"{name} {policy}", "auto", bound_cell, at))
-            found += [Cell("heuristics", f"{name} {policy}", m, quality_cell, {**at, "method": m}) for m in applicable(policy)]
+            found.append(Cell(SUITE, f"{name} {policy}", "auto", bound_cell, at))
+            found += [Cell(SUITE, f"{name} {policy}", m, quality_cell, {**at, "method": m}) for m in applicable(policy)]
     return found
 
 
-def times(folder: Path, console: Console) -> list[Row]:
-    """Time all methods on window 0 of the calibrated trace, interleaved, unless the rows are there."""
-    path, loads = folder / f"{SECONDS_SUITE}.ndjson", trace("calibrated").window(0)
-    beside = {"argsort_seconds": _argsort_seconds(loads)}
-    return [
-        row
-        for policy, deployment in POLICIES.items()
-        for row in timed(path, policy, applicable(policy), loads, deployment, ROUNDS, console, CALLS, beside)
-    ]
+def find(measured: Rows, name: str, policy: str, method: str) -> Row:
+    """Return the row of a method on a trace."""
+    return measured.one(suite=SUITE, trace=name, policy=policy, method=method)
 
 
-def _argsort_seconds(loads: np.ndarray) -> float:
-    array, seconds = loads.astype(np.float32), []
-    for _ in range(50):
-        start = time.perf_counter()
-        np.argsort(array)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
-
-
-def _row(measured: list[Row], name: str, policy: str, method: str) -> Row:
-    return pick(measured, "heuristics", f"{name} {policy}", method)
-
-
-def mean_gaps(measured: list[Row], name: str, policy: str, method: str) -> list[float]:
+def mean_gaps(measured: Rows, name: str, policy: str, method: str) -> list[float]:
     """Return the gap of every layer and window of a method to the certified bound."""
-    windows = zip(_row(measured, name, policy, method)["upper"], _row(measured, name, policy, "auto")["lower"], strict=True)
-    return [gap for up, low in windows for gap in layer_gaps({"upper": up}, [Fraction(value) for value in low])]
+    return layer_gaps(find(measured, name, policy, method), find(measured, name, policy, "auto").lower)
 
 
-def seconds(measured: list[Row], policy: str) -> dict[str, Row]:
+def seconds(measured: Rows, policy: str) -> dict[str, Row]:
     """Return the time rows of a policy by method."""
-    return {r["method"]: r for r in measured if r["suite"] == SECONDS_SUITE and r["instance"] == policy}
+    return {row["method"]: row for row in measured.where(suite=SECONDS_SUITE, instance=policy)}
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """One table per policy: time, and on both traces gap, balancedness and duplicates."""
     sections = []
     for policy in POLICIES:
@@ -117,7 +101,7 @@ def table(measured: list[Row]) -> str:
             ]
             cells.append(f"1/{1 / row['ratio']:.0f}" if row["ratio"] < 0.5 else f"{row['ratio']:.2f}")
             for name in TRACES:
-                at = _row(measured, name, policy, method)
+                at = find(measured, name, policy, method)
                 gaps = mean_gaps(measured, name, policy, method)
                 cells += [
                     f"{100 * fmean(gaps):.4f} / {100 * max(gaps):.3f} %",
@@ -143,14 +127,14 @@ def table(measured: list[Row]) -> str:
     )
 
 
-def readme_table(measured: list[Row]) -> str:
+def readme_table(measured: Rows) -> str:
     """The README's short form: both policies on the calibrated trace, fastest first."""
     body = []
     for policy in POLICIES:
         timed = seconds(measured, policy)
         for method in sorted(timed, key=lambda m: timed[m]["median_seconds"]):
             gaps = mean_gaps(measured, "calibrated", policy, method)
-            at = _row(measured, "calibrated", policy, method)
+            at = find(measured, "calibrated", policy, method)
             per_hundred = 100 * sum(at["duplicates"]) / (PAIRS * len(at["upper"][0]))
             body.append(
                 [
@@ -165,3 +149,76 @@ def readme_table(measured: list[Row]) -> str:
             )
     header = ["policy", "method", "ms", "gap mean / worst, %", "planning", "serving", "duplicates per 100 layers"]
     return markdown(header, body)
+
+
+def gain(measured: Rows, name: str, policy: str, method: str, side: str) -> Interval:
+    """Return what a method gains over DeepSeek's algorithm in points of GPU balancedness, with a 95 % bootstrap interval.
+
+    Parameters
+    ----------
+    measured : Rows
+    name, policy, method : str
+    side : str
+        "planning" or "serving". The pairs of windows are resampled as if independent, which consecutive ones are not.
+    """
+    ours, base = (find(measured, name, policy, m)[side] for m in (method, BASE))
+    return paired(ours, base).difference.scaled(100)
+
+
+SETTINGS = [(name, policy) for name in TRACES for policy in POLICIES]
+"""Traces under policies, as the paper lists them."""
+
+
+def _patterns(settings: list[tuple[str, str]], *methods: str) -> tuple[Pattern, ...]:
+    return tuple((SUITE, f"{name} {policy}", method) for name, policy in settings for method in methods)
+
+
+def _gap(name: str, policy: str, method: str, of: Callable[[list[float]], float]) -> Number:
+    patterns = _patterns([(name, policy)], method, "auto")
+    return Number(patterns, lambda rows: percent(of(mean_gaps(rows, name, policy, method))))
+
+
+def _gains(method: str, side: str) -> Number:
+    """Least and largest gain over all settings."""
+    patterns = _patterns(SETTINGS, method, BASE)
+    return Number(patterns, lambda rows: span((gain(rows, *at, method, side).mean for at in SETTINGS), 1, sign=True))
+
+
+def _worst(rows: Rows) -> str:
+    return percent(max(max(mean_gaps(rows, *at, "fast-split")) for at in SETTINGS), 3)
+
+
+def _without_gain(rows: Rows) -> str:
+    """Of the settings, those in which the interval of the serving gain includes 0."""
+    ends = [gain(rows, *at, "fast-split", "serving") for at in SETTINGS]
+    return str(sum(found.low <= 0 <= found.high for found in ends))
+
+
+STUDY = Study(
+    SUITE,
+    job="heuristics",
+    about="the project's planner and the balancers of others on every window of both traces; certified optima beside them",
+    cells=cells,
+    shapes=(
+        WINDOWS_PLANNED,
+        Shape(
+            "solver",
+            CELL | {"upper": "list of list of p/q", "lower": "list of list of p/q"},
+            searched=frozenset({"upper", "lower"}),
+        ),
+    ),
+    instance=instance,
+    table=table,
+    figures=("pareto",),
+    numbers={
+        **{f"gap-{name}-{policy}": _gap(name, policy, BASE, fmean) for name, policy in SETTINGS},
+        **{f"worst-{name}-{policy}": _gap(name, policy, BASE, max) for name, policy in SETTINGS},
+        "gap-openevolve": _gap("calibrated", "hierarchical", "openevolve", fmean),
+        "gap-fast": _gap("calibrated", "hierarchical", "fast", fmean),
+        "worst-split": Number(_patterns(SETTINGS, "fast-split", "auto"), _worst),
+        "planning-gain": _gains("fast-split", "planning"),
+        "serving-gain": _gains("fast-split", "serving"),
+        "survival-zero": Number(_patterns(SETTINGS, "fast-split", BASE), _without_gain),
+    },
+    readme={"head to head": Drawn((SUITE, SECONDS_SUITE), readme_table)},
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from functools import cache
 from statistics import fmean
 
@@ -15,12 +14,16 @@ from eplb_gap.experiments.loads.synthetic import calibrated_trace
 from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, EXACT_SECONDS, POLICIES, RECORDED_TRACE
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, WINDOWS_BOUNDED, WINDOWS_PLANNED, Shape
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows, layer_gaps
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
 from eplb_gap.experiments.measuring.statistics import Interval, Paired, mean_interval, paired, ratio_interval
+from eplb_gap.experiments.studies import redundancy, regimes
+from eplb_gap.experiments.studies.numbers import Number, Pattern, interval_text, span
+from eplb_gap.experiments.studies.study import Drawn, Study
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.loads import LoadTrace
-from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap
+from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
 
@@ -60,19 +63,24 @@ def held_out_trace(name: str, seed: int) -> LoadTrace:
     return LoadTrace.load(HELD_OUT_TRACE) if name == RECORDED else calibrated_trace(seed)
 
 
-def planned_cell(trace_name: str, seed: int, policy: str, method: str) -> Row:
+def instance(trace_name: str, seed: int, policy: str, **_: object) -> Instance:
+    """Return the windows of a held-out trace under a policy."""
+    return held_out_trace(trace_name, seed).loads, POLICIES[policy]
+
+
+def planned_cell(trace_name: str, seed: int, policy: str, method: str) -> Fields:
     """Plan on every window but the last and serve the next."""
-    return planned_row(held_out_trace(trace_name, seed).loads, POLICIES[policy], method)
+    return planned_row(*instance(trace_name, seed, policy), method)
 
 
-def bound_cell(trace_name: str, seed: int, policy: str) -> Row:
+def bound_cell(trace_name: str, seed: int, policy: str) -> Fields:
     """Certify the optimum of every window but the last, and serve the next with the map found."""
-    return bounded_row(held_out_trace(trace_name, seed).loads, POLICIES[policy], CERTIFIED_GAP, EXACT_SECONDS)
+    return bounded_row(*instance(trace_name, seed, policy), CERTIFIED_GAP, EXACT_SECONDS)
 
 
-def history_cell(trace_name: str, seed: int, policy: str, method: str) -> Row:
+def history_cell(trace_name: str, seed: int, policy: str, method: str) -> Fields:
     """Plan on the windows before the serving window; the last of them is the planning window."""
-    deployment, loads = POLICIES[policy], held_out_trace(trace_name, seed).loads
+    loads, deployment = instance(trace_name, seed, policy)
     planned, served = [], []
     for serve in range(HISTORY, len(loads)):
         placement = ON_HISTORY[method](loads[serve - HISTORY : serve], deployment)
@@ -102,20 +110,15 @@ def cells() -> list[Cell]:
     return found
 
 
-def found_rows(measured: list[Row], trace_name: str, policy: str, method: str) -> list[Row]:
+def found_rows(measured: Rows, trace_name: str, policy: str, method: str) -> Rows:
     """Return a method's rows, one per seed, in order of seeds; those of cells that gave no result are left out."""
-    key = SUITE, f"{trace_name} {policy}", method
-    found = [r for r in measured if (r["suite"], r["instance"], r["method"]) == key and not rows.failed(r)]
-    return sorted(found, key=lambda row: row["seed"])
+    found = measured.where(suite=SUITE, trace=trace_name, policy=policy, method=method)
+    return Rows(sorted((row for row in found if not row.failed), key=lambda row: row.key.seed))
 
 
 def mean_gap(row: Row, optimum: Row) -> float:
     """Return a row's mean gap to the certified bound over windows and layers, on the planning windows."""
-    return fmean(
-        optimality_gap(Fraction(up), Fraction(low))
-        for ups, lows in zip(row["upper"], optimum["lower"], strict=True)
-        for up, low in zip(ups, lows, strict=True)
-    )
+    return fmean(layer_gaps(row, optimum.lower))
 
 
 def points(row: Row, base: Row, side: str) -> tuple[list[float], list[float]]:
@@ -124,21 +127,21 @@ def points(row: Row, base: Row, side: str) -> tuple[list[float], list[float]]:
     return [100 * value for value in ours], [100 * value for value in base[side][-len(ours) :]]
 
 
-def over_seeds(measured: list[Row], policy: str, method: str, side: str) -> Paired:
+def over_seeds(measured: Rows, policy: str, method: str, side: str) -> Paired:
     """Compare with DeepSeek's algorithm, in points of balancedness; the unit is the calibrated trace."""
     means = [tuple(map(fmean, points(row, base, side))) for row, base in _with_base(measured, "calibrated", policy, method)]
     return paired(*zip(*means, strict=True))
 
 
-def over_pairs(measured: list[Row], policy: str, method: str, side: str) -> Paired:
+def over_pairs(measured: Rows, policy: str, method: str, side: str) -> Paired:
     """Compare with DeepSeek's algorithm, in points of balancedness, on the recorded trace; the unit is the pair of windows."""
     ((row, base),) = _with_base(measured, RECORDED, policy, method)
     return paired(*points(row, base, side))
 
 
-def survival(measured: list[Row], policy: str, method: str) -> Interval:
+def survival(measured: Rows, policy: str, method: str) -> Interval:
     """Return the serving gain over the planning gain, in %, with its interval over the calibrated traces."""
-    gains = {side: [] for side in ("serving", "planning")}
+    gains: dict[str, list[float]] = {side: [] for side in ("serving", "planning")}
     for row, base in _with_base(measured, "calibrated", policy, method):
         for side, values in gains.items():
             ours, other = points(row, base, side)
@@ -146,7 +149,7 @@ def survival(measured: list[Row], policy: str, method: str) -> Interval:
     return ratio_interval(gains["serving"], gains["planning"]).scaled(100)
 
 
-def _with_base(measured: list[Row], trace_name: str, policy: str, method: str) -> list[tuple[Row, Row]]:
+def _with_base(measured: Rows, trace_name: str, policy: str, method: str) -> list[tuple[Row, Row]]:
     ours, base = (found_rows(measured, trace_name, policy, name) for name in (method, BASE))
     return list(zip(ours, base, strict=True))
 
@@ -155,7 +158,7 @@ def _methods(policy: str) -> tuple[str, ...]:
     return *ONE_WINDOW[policy], *ON_HISTORY
 
 
-def gap_text(measured: list[Row], trace_name: str, policy: str, method: str) -> str:
+def gap_text(measured: Rows, trace_name: str, policy: str, method: str) -> str:
     """Return a method's mean gap in % with its interval over traces; "-" for plans on a history, which no bound is of."""
     ours, optimum = (found_rows(measured, trace_name, policy, name) for name in (method, OPTIMUM))
     if any("upper" not in row for row in ours):
@@ -177,7 +180,7 @@ def _compared(found: Paired) -> list[str]:
 
 
 def _line(
-    measured: list[Row], trace_name: str, policy: str, method: str, compare: Callable[[list[Row], str, str, str], Paired]
+    measured: Rows, trace_name: str, policy: str, method: str, compare: Callable[[Rows, str, str, str], Paired]
 ) -> list[str]:
     means = [
         f"{fmean(fmean(row[side]) for row in found_rows(measured, trace_name, policy, method)):.4f}"
@@ -189,14 +192,14 @@ def _line(
     return [*line, *(cell for side in ("planning", "serving") for cell in _compared(compare(measured, policy, method, side)))]
 
 
-def survives(measured: list[Row], policy: str, method: str) -> str:
+def survives(measured: Rows, policy: str, method: str) -> str:
     """Return what survives of a method's planning gain, in %, or "-": the ratio of next to nothing says nothing."""
     if method == BASE or over_seeds(measured, policy, method, "planning").difference.low < LEAST_POINTS:
         return "-"
     return _with_ends(survival(measured, policy, method), 0)
 
 
-def advice(measured: list[Row]) -> str:
+def advice(measured: Rows) -> str:
     """Return what near-optimal maps gain on held-out loads, as a Markdown list item."""
     parts = []
     for policy in POLICIES:
@@ -210,7 +213,7 @@ def advice(measured: list[Row]) -> str:
     )
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return gaps, balancedness and comparisons on the held-out traces as Markdown."""
     header = [
         "policy, method",
@@ -246,3 +249,53 @@ def table(measured: list[Row]) -> str:
         + markdown(header, recorded)
         + "\n"
     )
+
+
+def readme(measured: Rows) -> str:
+    """Return the README's short form: gaps by regime, what is left on held-out loads, what redundant slots buy."""
+    return f"{regimes.readme_table(measured)}\n\n{advice(measured)}\n{redundancy.advice(measured)}"
+
+
+def _patterns(trace_name: str, policy: str, method: str) -> tuple[Pattern, ...]:
+    return tuple((SUITE, f"{trace_name} {policy}", name) for name in (method, BASE))
+
+
+def _gain(policy: str, method: str, side: str) -> Number:
+    """What a method gains on the calibrated traces over DeepSeek's algorithm, in points, with its interval over traces."""
+    return Number(
+        _patterns("calibrated", policy, method),
+        lambda rows: interval_text(over_seeds(rows, policy, method, side).difference, 2, sign=True),
+    )
+
+
+def _survives(policy: str, method: str) -> Number:
+    return Number(_patterns("calibrated", policy, method), lambda rows: interval_text(survival(rows, policy, method), 0))
+
+
+def _recorded(side: str) -> Number:
+    """Least and largest gain on the second recorded trace, over both policies."""
+    patterns = tuple(pattern for policy in POLICIES for pattern in _patterns(RECORDED, policy, "fast-split"))
+    return Number(
+        patterns,
+        lambda rows: span((over_pairs(rows, p, "fast-split", side).difference.mean for p in POLICIES), 1, sign=True),
+    )
+
+
+STUDY = Study(
+    SUITE,
+    job="regimes",
+    about="planners on loads that nothing was tuned on: calibrated traces of other seeds, a second recorded trace",
+    cells=cells,
+    shapes=(WINDOWS_PLANNED, WINDOWS_BOUNDED, Shape("history", CELL | {"planning": NUMBERS, "serving": NUMBERS})),
+    instance=instance,
+    table=table,
+    numbers={
+        **{f"held-{side}-{policy}": _gain(policy, "fast-split", side) for side in ("planning", "serving") for policy in POLICIES},
+        "held-serving-spread": _gain("global", "spread-replica", "serving"),
+        **{f"held-survives-{policy}": _survives(policy, "fast-split") for policy in POLICIES},
+        **{f"held-survives-fast-{policy}": _survives(policy, "fast") for policy in POLICIES},
+        "held-recorded-planning": _recorded("planning"),
+        "held-recorded-serving": _recorded("serving"),
+    },
+    readme={"regimes": Drawn((regimes.SUITE, redundancy.SUITE, SUITE), readme)},
+)

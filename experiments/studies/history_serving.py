@@ -6,13 +6,17 @@ from functools import cache
 from statistics import fmean
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.text import markdown
+from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.traces import POLICIES, trace
 from eplb_gap.experiments.loads.traffic_mix import mixed_trace, stationary_trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import SERVED, finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.measuring.statistics import Interval, paired
+from eplb_gap.experiments.studies import sample_average_gaps
+from eplb_gap.experiments.studies.numbers import Number, span
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.serving.forecast import choose
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
@@ -33,6 +37,7 @@ MIXES = ("mix", "alternating", "mix of six")
 SIX = ("c_headers", "dictionary", "english", "french", "german", "python")
 PLANS = ("last", "sum", "sample-average", "forecast")
 FEWEST_TO_FORECAST = 4
+ALTERNATING_POINTS, DRIFTING_POINTS = 10.0, -1.5
 
 
 @cache
@@ -45,9 +50,14 @@ def traffic(name: str) -> LoadTrace:
     return mixed_trace(0, SIX) if name == "mix of six" else mixed_trace(0, alternating=name == "alternating")
 
 
-def history_cell(traffic_name: str, policy: str, windows: int) -> Row:
+def instance(traffic_name: str, policy: str, **_: object) -> Instance:
+    """Return the windows of a kind of traffic under a policy."""
+    return traffic(traffic_name).loads, POLICIES[policy]
+
+
+def history_cell(traffic_name: str, policy: str, windows: int) -> Fields:
     """Plan on the last window, on the sum of several, on their sample average and on the chosen forecast; serve the next."""
-    deployment, loads = POLICIES[policy], traffic(traffic_name).loads
+    loads, deployment = instance(traffic_name, policy)
     served: dict[str, list[float]] = {name: [] for name in PLANS}
     chosen, unbeaten = [], 0
     for serve in range(windows, len(loads)):
@@ -100,10 +110,9 @@ def gain(row: Row, method: str, base: str) -> Interval:
     return paired(row["served"][method], row["served"][base]).difference.scaled(100)
 
 
-def find(measured: list[Row], traffic_name: str, policy: str, windows: int) -> Row:
+def find(measured: Rows, traffic_name: str, policy: str, windows: int) -> Row:
     """Return the row of one cell."""
-    key = SUITE, f"{traffic_name} {policy}", f"{windows} windows"
-    return next(row for row in measured if (row["suite"], row["instance"], row["method"]) == key)
+    return measured.one(suite=SUITE, trace=traffic_name, policy=policy, method=f"{windows} windows")
 
 
 ADVICE = (
@@ -114,7 +123,7 @@ ADVICE = (
 """Kind of traffic, the traffic it was measured on, windows of history, what to do."""
 
 
-def advice(measured: list[Row]) -> str:
+def advice(measured: Rows) -> str:
     """Return what to do on each kind of traffic, with its measured gain, as Markdown list items."""
     lines = []
     for kind, name, windows, what in ADVICE:
@@ -130,7 +139,7 @@ def advice(measured: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return serving balancedness and gains as Markdown."""
     body = []
     for name in TRAFFIC:
@@ -160,3 +169,55 @@ def table(measured: list[Row]) -> str:
         )
         + "\n"
     )
+
+
+def levels(measured: Rows) -> list[list[str]]:
+    """Return what is asked and measured of sample-average plans: against plans on the sum, and against proven optima."""
+    body = []
+    for name in TRAFFIC:
+        least = ALTERNATING_POINTS if name in MIXES else DRIFTING_POINTS
+        for policy in POLICIES:
+            for windows in MERGED:
+                mean, low, high = gain(find(measured, name, policy, windows), "sample-average", "sum")
+                body.append(
+                    [
+                        f"sample-average against the sum, {name}, {policy}, m = {windows}",
+                        f">= {least:+g} points",
+                        f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]",
+                        yes_or_no(mean >= least),
+                    ]
+                )
+    return [*body, sample_average_gaps.level(measured)]
+
+
+def _gains(name: str, windows: int, base: str) -> Number:
+    """Least and largest gain of sample-average plans over both policies."""
+    patterns = tuple((SUITE, f"{name} {policy}", f"{windows} windows") for policy in POLICIES)
+    return Number(patterns, lambda rows: span((gain(row, "sample-average", base).mean for row in rows), 1, sign=True))
+
+
+def _pairs(name: str, windows: int) -> Number:
+    pattern = (SUITE, f"{name} hierarchical", f"{windows} windows")
+    return Number((pattern,), lambda rows: str(len(rows[0]["served"]["last"])))
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="sample-average placement, sums, the last window and forecasts on six kinds of traffic",
+    cells=cells,
+    shapes=(finding({"served": SERVED, "forecasts": "list of text", "unbeaten": "integer"}),),
+    instance=instance,
+    table=table,
+    levels=levels,
+    numbers={
+        "mix-last": _gains("mix", 8, "last"),
+        "mix-sum": _gains("mix", 8, "sum"),
+        "mix-pairs": _pairs("mix", 8),
+        "stationary-last": _gains("stationary", 8, "last"),
+        "drift-last": _gains("calibrated", 4, "last"),
+        "drift-pairs": _pairs("calibrated", 4),
+        "fewest-pairs": _pairs("recorded", 8),
+        "alternating-short": _gains("alternating", 2, "sum"),
+    },
+)

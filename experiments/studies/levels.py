@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import family_loads, scaled
-from eplb_gap.experiments.loads.traces import FLAGSHIP, trace
+from eplb_gap.experiments.loads.traces import POLICIES, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, Shape, solver
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
 from eplb_gap.experiments.measuring.solve_cells import solver_cell
+from eplb_gap.experiments.studies.numbers import Number
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.deployment import Deployment
 
+SUITE = "levels"
 SEEDS = (0, 1)
 ROUNDS = 5
 WARM_SECONDS = 0.5
@@ -61,7 +65,7 @@ class Level:
         """Return the name of the level's instances with these loads: shape and family."""
         return f"{self.experts}/{self.slots}/{self.gpus} {family}"
 
-    def verdict(self, measured: list[Row]) -> tuple[str, bool]:
+    def verdict(self, measured: Rows) -> tuple[str, bool]:
         """Return what was measured in words, and whether the level is met."""
         gaps = [row["gap"][0] for row in measured]
         seconds = [row["wall_seconds"] for row in measured]
@@ -115,19 +119,34 @@ FLAGSHIP_LEVELS = (
 """Policy, tokens per layer, gap to certify on all 58 layers, seconds for the whole call."""
 
 
-def level_cell(number: int, family: str, seed: int) -> Row:
+def flagship_instance(policy: str, total: int, gap: float) -> str:
+    """Return the name of the flagship's layers with so many tokens and the gap that is asked of them."""
+    return f"flagship {policy} {total:g} {gap:g}"
+
+
+def instance(
+    number: int | None = None, family: str = "", seed: int = 0, policy: str = "", total: int = 0, **_: object
+) -> Instance:
+    """Return an instance of a level, or the calibrated trace's first window, scaled."""
+    if number is None:
+        return scaled(trace("calibrated").window(0), total), POLICIES[policy]
+    level = LEVELS[number]
+    loads = family_loads(family, level.experts, level.total, seed)[None]
+    return loads, Deployment(level.experts, level.slots, level.gpus)
+
+
+def level_cell(number: int, family: str, seed: int) -> Fields:
     """Solve one instance of a level, after a short solve of another that compiles what is needed."""
     level = LEVELS[number]
-    deployment = Deployment(level.experts, level.slots, level.gpus)
+    loads, deployment = instance(number, family, seed)
     other = family_loads(family, level.experts, level.total, seed + 1000)
     solvers.solve(other[None], deployment, "auto", level.gap, WARM_SECONDS)
-    return solver_cell(family_loads(family, level.experts, level.total, seed)[None], deployment, "auto", level.gap, level.seconds)
+    return solver_cell(loads, deployment, "auto", level.gap, level.seconds)
 
 
-def flagship_cell(policy: str, total: int, gap: float, limit: float) -> Row:
+def flagship_cell(policy: str, total: int, gap: float, limit: float) -> Fields:
     """Time whole solve calls on the 58 layers of the calibrated trace's first window, scaled; warm, several rounds."""
-    deployment = FLAGSHIP if policy == "hierarchical" else FLAGSHIP.as_global()
-    loads = scaled(trace("calibrated").window(0), total)
+    loads, deployment = instance(policy=policy, total=total)
     solvers.solve(loads[:2], deployment, "auto", gap, WARM_SECONDS)
     solved = [solvers.solve(loads, deployment, "auto", gap, 10 * limit) for _ in range(ROUNDS)]
     return {
@@ -145,8 +164,8 @@ def cells() -> list[Cell]:
     """Return the cells of all levels."""
     flagship = [
         Cell(
-            "levels",
-            f"flagship {policy} {total:g} {gap:g}",
+            SUITE,
+            flagship_instance(policy, total, gap),
             "auto",
             flagship_cell,
             {"policy": policy, "total": total, "gap": gap, "limit": limit},
@@ -155,7 +174,7 @@ def cells() -> list[Cell]:
     ]
     others = [
         Cell(
-            "levels",
+            SUITE,
             level.instance(family),
             "auto",
             level_cell,
@@ -169,12 +188,12 @@ def cells() -> list[Cell]:
     return flagship + others
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return asked and measured levels side by side."""
-    levelled = [row for row in measured if row["suite"] == "levels"]
+    levelled = measured.where(suite=SUITE)
     body = []
     for policy, total, gap, limit in FLAGSHIP_LEVELS:
-        row = next(r for r in levelled if r["instance"] == f"flagship {policy} {total:g} {gap:g}")
+        row = levelled.one(instance=flagship_instance(policy, total, gap))
         reached, median = sum(g <= gap for g in row["gap"]), statistics.median(row["seconds"])
         text = f"{reached}/{len(row['gap'])} layers, worst gap {100 * max(row['gap']):.5f} %; median {median:.3f} s of {ROUNDS}"
         met = reached == len(row["gap"]) and median <= limit
@@ -188,10 +207,38 @@ def table(measured: list[Row]) -> str:
         )
     for level in LEVELS:
         names = {level.instance(family) for family in level.families}
-        text, met = level.verdict([r for r in levelled if r["instance"] in names])
+        text, met = level.verdict(Rows(r for r in levelled if r["instance"] in names))
         body.append([level.instance(", ".join(level.families)), level.asked(), text, "yes" if met else "no"])
     return (
         "## Levels of the exact engines\n\n"
         + markdown(["instances (experts/slots/GPUs)", "asked", "measured", "met"], body)
         + "\n"
     )
+
+
+def _milliseconds(instance: str) -> Number:
+    return Number(((SUITE, instance, "auto"),), lambda rows: f"{1000 * statistics.median(rows[0]['seconds']):.0f}")
+
+
+STUDY = Study(
+    SUITE,
+    job="solvers",
+    about="the exact engines on the instances of their levels",
+    cells=cells,
+    shapes=(
+        solver(),
+        Shape(
+            "level",
+            CELL | {"deployment": "object of anything", "gap": NUMBERS, "seconds": NUMBERS},
+            searched=frozenset({"gap", "status"}),
+        ),
+    ),
+    instance=instance,
+    table=table,
+    numbers={
+        "ms-certify-hierarchical": _milliseconds(flagship_instance("hierarchical", 10**6, 1e-4)),
+        "ms-certify-global": _milliseconds(flagship_instance("global", 10**6, 1e-4)),
+        "ms-certify-fine": _milliseconds(flagship_instance("hierarchical", 10**8, 1e-6)),
+    },
+    timed=True,
+)

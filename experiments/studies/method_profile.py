@@ -8,11 +8,15 @@ from eplb_gap import solvers
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import NESTED, solver
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.measuring.solve_cells import solver_cell
+from eplb_gap.experiments.studies.numbers import Number, percent
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.solvers import Progress
 
+SUITE = "profile"
 SHAPES = ((9, 12, 4), (16, 24, 8), (32, 48, 16), (64, 96, 48), (128, 192, 64), (256, 288, 32), (384, 512, 64))
 FAMILIES = ("ln1.0", "zipf.8")
 """One instance of each per shape: the two seeds of a cell."""
@@ -24,11 +28,24 @@ MOMENTS = (1.0, 10.0, 60.0)
 WARM_SECONDS = 0.5
 
 
-def profile_cell(shape: tuple[int, int, int], number: int, method: str) -> Row:
-    """Solve one instance to the end or for ``SECONDS``; keep the gap at every improvement."""
+def _named(shape: tuple[int, int, int]) -> str:
+    return "/".join(map(str, shape))
+
+
+def instance(shape: tuple[int, int, int], number: int, **_: object) -> Instance:
+    """Return an instance of a shape: the first or the second family."""
     deployment = Deployment(*shape)
-    family, total = FAMILIES[number], 10**5 if deployment.num_slots <= 48 else 10**6
-    other = family_loads(family, deployment.num_experts, total, 1000)
+    return family_loads(FAMILIES[number], deployment.num_experts, _total(deployment), number)[None], deployment
+
+
+def _total(deployment: Deployment) -> int:
+    return 10**5 if deployment.num_slots <= 48 else 10**6
+
+
+def profile_cell(shape: tuple[int, int, int], number: int, method: str) -> Fields:
+    """Solve one instance to the end or for ``SECONDS``; keep the gap at every improvement."""
+    loads, deployment = instance(shape, number)
+    other = family_loads(FAMILIES[number], deployment.num_experts, _total(deployment), 1000)
     solvers.solve(other[None], deployment, method, 0.0, WARM_SECONDS)
     steps: list[tuple[float, float]] = []
 
@@ -36,17 +53,16 @@ def profile_cell(shape: tuple[int, int, int], number: int, method: str) -> Row:
         if not steps or progress.gap < steps[-1][1]:
             steps.append((progress.elapsed, progress.gap))
 
-    loads = family_loads(family, deployment.num_experts, total, number)[None]
     row = solver_cell(loads, deployment, method, 0.0, SECONDS, progress=follow)
-    return {**row, "family": family, "trajectory": [*steps, (row["wall_seconds"], row["gap"][0])]}
+    return {**row, "family": FAMILIES[number], "trajectory": [*steps, (row["wall_seconds"], row["gap"][0])]}
 
 
 def cells() -> list[Cell]:
     """Return the cells of the profile."""
     return [
         Cell(
-            "profile",
-            f"{shape[0]}/{shape[1]}/{shape[2]}",
+            SUITE,
+            _named(shape),
             method,
             profile_cell,
             {"shape": shape, "number": number, "method": method},
@@ -69,14 +85,13 @@ def seconds_to_proof(row: Row) -> float:
     return row["wall_seconds"] if row["status"] == ["optimal"] else float("inf")
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Gaps at the three moments and proofs, method by method and size by size."""
-    profiled = [row for row in measured if row["suite"] == "profile"]
     body = []
     for shape in SHAPES:
-        name = f"{shape[0]}/{shape[1]}/{shape[2]}"
+        name = _named(shape)
         for method in METHODS:
-            at = [row for row in profiled if row["instance"] == name and row["method"] == method]
+            at = measured.where(suite=SUITE, instance=name, method=method)
             if not at:
                 continue
             proofs = [seconds_to_proof(row) for row in at]
@@ -109,3 +124,30 @@ def table(measured: list[Row]) -> str:
 
 def _percent(gap: float) -> str:
     return "-" if gap == float("inf") else f"{100 * gap:.4f} %"
+
+
+def _optimal(method: str) -> Number:
+    return Number(((SUITE, "*", method),), lambda rows: f"{sum(row['status'] == ['optimal'] for row in rows)} of {len(rows)}")
+
+
+def _largest_proven(rows: Rows) -> str:
+    return str(max(row["deployment"]["num_slots"] for row in rows if row["status"] == ["optimal"]))
+
+
+STUDY = Study(
+    SUITE,
+    job="solvers",
+    about="all methods on instances of 12 to 512 slots, with the gap at every improvement (`trajectory`: seconds, gap)",
+    cells=cells,
+    shapes=(solver(family="text", trajectory=NESTED),),
+    instance=instance,
+    table=table,
+    figures=("performance_profile",),
+    numbers={
+        **{f"profile-{method}": _optimal(method) for method in ("auto", "milp", "cpsat")},
+        "profile-largest": Number(((SUITE, "*", "milp*"), (SUITE, "*", "cpsat")), _largest_proven),
+        "profile-three": Number(
+            ((SUITE, "128/192/64", "auto"),), lambda rows: percent(statistics.mean(row["gap"][0] for row in rows))
+        ),
+    },
+)

@@ -13,7 +13,10 @@ from eplb_gap.experiments.loads.synthetic import calibrated_trace
 from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import NUMBERS, finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
+from eplb_gap.experiments.studies.numbers import Number, percent, span
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.problem import metrics
@@ -41,13 +44,18 @@ def drifting(name: str) -> LoadTrace:
     return LoadTrace(whole.loads[first : last + 1], whole.provenance)
 
 
-def migration_cell(trace_name: str, policy: str, share: int | None) -> Row:
+def instance(trace_name: str, policy: str, **_: object) -> Instance:
+    """Return the slowly drifting windows of a trace under a policy."""
+    return drifting(trace_name).loads, POLICIES[policy]
+
+
+def migration_cell(trace_name: str, policy: str, share: int | None) -> Fields:
     """Re-plan window after window within a share of the replicas, in percent, or fully, and serve the next window each time.
 
     The map in use is the one that the same method made a window earlier; the first was planned without limits. Beside each map
     are served the one in use, kept, and an unlimited re-plan.
     """
-    deployment, loads = POLICIES[policy], drifting(trace_name).loads
+    loads, deployment = instance(trace_name, policy)
     in_use = heuristics.rebalance(loads[0], deployment, "fast")
     total = int(in_use.phy2log.size)
     served: dict[str, list[float]] = {"kept": [], "new": [], "full": [], "planned": []}
@@ -88,21 +96,23 @@ def cells() -> list[Cell]:
     ]
 
 
+def find(measured: Rows, name: str, policy: str, method: str) -> Row:
+    """Return the row of one cell."""
+    return measured.one(suite=SUITE, trace=name, policy=policy, method=method)
+
+
 def kept_part(row: Row) -> float:
     """Return what a row's maps add to the serving balance of those in use, as a part of what full re-plans add."""
     kept, new, full = (float(np.mean(row[key])) for key in ("kept", "new", "full"))
     return (new - kept) / (full - kept)
 
 
-def levels(measured: list[Row]) -> list[list[str]]:
+def levels(measured: Rows) -> list[list[str]]:
     """Return what is asked and measured at the share that is asked about, one line per trace and policy."""
     body = []
     for name in SLOW:
         for policy in POLICIES:
-            row = next(
-                r for r in measured if (r["suite"], r["instance"], r["method"]) == (SUITE, f"{name} {policy}", f"{ASKED_SHARE} %")
-            )
-            kept = kept_part(row)
+            kept = kept_part(find(measured, name, policy, f"{ASKED_SHARE} %"))
             body.append(
                 [
                     f"migration, {ASKED_SHARE} % of the replicas may move, {name}, {policy}",
@@ -114,12 +124,11 @@ def levels(measured: list[Row]) -> list[list[str]]:
     return body
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return the fronts as Markdown."""
-    found = {(row["instance"], row["method"]): row for row in measured if row["suite"] == SUITE}
     body = []
     for cell in cells():
-        row = found[cell.instance, cell.method]
+        row = measured.one(**cell.key._asdict())
         body.append(
             [
                 cell.instance,
@@ -140,7 +149,7 @@ def table(measured: list[Row]) -> str:
         "of the re-plan's gain kept",
     ]
     titles = "; ".join(f"{name}, windows {first} to {last}, {TITLES[name]}" for name, (first, last) in SLOW.items())
-    asked = [found[f"{name} {policy}", f"{ASKED_SHARE} %"] for name in SLOW for policy in POLICIES]
+    asked = [find(measured, name, policy, f"{ASKED_SHARE} %") for name in SLOW for policy in POLICIES]
     least = min(kept_part(row) for row in asked)
     return (
         "## Moves against balance\n\nSlowly drifting windows, re-planned one after the other while at most a share of all "
@@ -151,3 +160,36 @@ def table(measured: list[Row]) -> str:
         + markdown(header, body)
         + "\n"
     )
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="serving balance against the share of replicas that may move, slowly drifting windows",
+    cells=cells,
+    shapes=(
+        finding(
+            {
+                "full": NUMBERS,
+                "kept": NUMBERS,
+                "new": NUMBERS,
+                "planned": NUMBERS,
+                "moved": "list of integer",
+                "replicas": "integer",
+            }
+        ),
+    ),
+    instance=instance,
+    table=table,
+    levels=levels,
+    figures=("migration_front",),
+    numbers={
+        "migration-kept": Number(
+            ((SUITE, "*", f"{ASKED_SHARE} %"),), lambda rows: percent(min(kept_part(row) for row in rows), 0)
+        ),
+        "migration-windows": Number(
+            ((SUITE, "calibrated *", f"{ASKED_SHARE} %"), (SUITE, "recorded *", f"{ASKED_SHARE} %")),
+            lambda rows: span(len(row["new"]) for row in rows),
+        ),
+    },
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from fractions import Fraction
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -13,9 +12,13 @@ from eplb_gap import heuristics
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row, layer_gaps
+from eplb_gap.experiments.measuring.row_schema import BALANCE, PLANNED, Shape, solver
+from eplb_gap.experiments.measuring.rows import Fields, Rows, layer_gaps
 from eplb_gap.experiments.measuring.statistics import LEVEL, RESAMPLES, SEED, two_way_interval
-from eplb_gap.experiments.studies.gaps import protocol_cell, window_solver_cell
+from eplb_gap.experiments.studies import protocol
+from eplb_gap.experiments.studies.numbers import Number
+from eplb_gap.experiments.studies.protocol import protocol_cell, window_solver_cell
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 
 SUITE = "recommendations"
@@ -51,7 +54,7 @@ REASONS = {
 """Why, in words, by recommendation."""
 
 
-def recommendation_cell(trace_name: str, window: int, method: str) -> Row:
+def recommendation_cell(trace_name: str, window: int, method: str) -> Fields:
     """Plan one window and score it; for a recommendation, time it and its bases once each, warm, one after the other."""
     import torch
 
@@ -92,7 +95,7 @@ def verdict(differences: np.ndarray, less_is_better: bool) -> str:
     return "helps" if (high < 0) == less_is_better else "hurts"
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return the recommendations against their bases as Markdown, one table per trace, and the reasons."""
     parts = [
         "## The five recommendations, measured",
@@ -111,10 +114,10 @@ def table(measured: list[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(measured: list[Row], trace_name: str, method: str) -> list[Row]:
+def _rows(measured: Rows, trace_name: str, method: str) -> Rows:
     """Return the rows of one method on all windows of a trace, oldest first."""
-    found = (r for r in measured if r["suite"] == SUITE and r["method"] == method and r["instance"].startswith(trace_name))
-    return sorted(found, key=lambda r: r["instance"])
+    found = measured.where(suite=SUITE, trace=trace_name, method=method)
+    return Rows(sorted(found, key=lambda row: row["instance"]))
 
 
 class Comparison(NamedTuple):
@@ -129,9 +132,9 @@ class Comparison(NamedTuple):
     base_gap: float
 
 
-def comparisons(measured: list[Row], trace_name: str) -> list[Comparison]:
+def comparisons(measured: Rows, trace_name: str) -> list[Comparison]:
     """Return every recommendation against its bases, the program that it would change first."""
-    lower = [[Fraction(value) for value in row["lower"]] for row in _rows(measured, trace_name, BOUND)]
+    lower = [row.lower for row in _rows(measured, trace_name, BOUND)]
     rows = {method: _rows(measured, trace_name, method) for method in (*RECOMMENDATIONS, *BASES)}
     gaps = {m: 100 * np.array([layer_gaps(r, low) for r, low in zip(rows[m], lower, strict=True)]) for m in rows}
     serving = {m: 100 * np.array([row["serving"]["gpu"] for row in rows[m] if row["serving"]]) for m in rows}
@@ -142,7 +145,7 @@ def comparisons(measured: list[Row], trace_name: str) -> list[Comparison]:
     ]
 
 
-def _table(measured: list[Row], trace_name: str) -> str:
+def _table(measured: Rows, trace_name: str) -> str:
     body = []
     for found in comparisons(measured, trace_name):
         own, base = (_rows(measured, trace_name, method) for method in (found.method, found.base))
@@ -176,3 +179,37 @@ def _table(measured: list[Row], trace_name: str) -> str:
 def _difference(differences: np.ndarray) -> str:
     mean, low, high = two_way_interval(differences)
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _count(side: str, said: str | None) -> Number:
+    """Of the recommendations against the programs they would change, on both traces: how many get a verdict, or all."""
+
+    def compute(measured: Rows) -> str:
+        first = [
+            found
+            for name in TRACES
+            for found in comparisons(measured, name)
+            if found.base == RECOMMENDATIONS[found.method].bases[0]
+        ]
+        verdicts = [verdict(getattr(found, side), side == "planned") for found in first]
+        return str(len(verdicts) if said is None else verdicts.count(said))
+
+    return Number(((SUITE, "*", "*"),), compute)
+
+
+STUDY = Study(
+    SUITE,
+    job="heuristics",
+    about="the five recommendations of the published search against their bases",
+    cells=cells,
+    shapes=(solver(), Shape("heuristic", PLANNED | BALANCE, {"seconds": "object of number"})),
+    instance=protocol.instance,
+    table=table,
+    numbers={
+        "recommended": _count("planned", None),
+        "recommended-helps-planning": _count("planned", "helps"),
+        "recommended-hurts-planning": _count("planned", "hurts"),
+        "recommended-helps-serving": _count("served", "helps"),
+        "recommended-hurts-serving": _count("served", "hurts"),
+    },
+)

@@ -8,9 +8,12 @@ from statistics import fmean
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row, pick
+from eplb_gap.experiments.measuring.row_schema import WINDOWS_BOUNDED, WINDOWS_PLANNED
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
+from eplb_gap.experiments.studies.numbers import Number, Pattern, interval_text, span
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.deployment import Deployment
 
 SUITE = "redundancy"
@@ -40,14 +43,19 @@ def instance(trace_name: str, policy: str, gpus: int, redundant: int) -> str:
     return f"{trace_name} {EXPERTS}/{EXPERTS + redundant}/{gpus}{'' if policy == 'global' else ' ' + policy}"
 
 
-def heuristic_cell(trace_name: str, policy: str, gpus: int, redundant: int, method: str) -> Row:
+def made(trace_name: str, policy: str, gpus: int, redundant: int, **_: object) -> Instance:
+    """Return the windows of a trace and a deployment of the sweep."""
+    return trace(trace_name).loads, deployment(policy, gpus, redundant)
+
+
+def heuristic_cell(trace_name: str, policy: str, gpus: int, redundant: int, method: str) -> Fields:
     """Plan on every window but the last with a heuristic and serve the next."""
-    return planned_row(trace(trace_name).loads, deployment(policy, gpus, redundant), method)
+    return planned_row(*made(trace_name, policy, gpus, redundant), method)
 
 
-def bound_cell(trace_name: str, policy: str, gpus: int, redundant: int) -> Row:
+def bound_cell(trace_name: str, policy: str, gpus: int, redundant: int) -> Fields:
     """Bound the optimum of every window but the last, and serve the next with the map found."""
-    return bounded_row(trace(trace_name).loads, deployment(policy, gpus, redundant), TARGET_GAP, SECONDS)
+    return bounded_row(*made(trace_name, policy, gpus, redundant), TARGET_GAP, SECONDS)
 
 
 def cells() -> list[Cell]:
@@ -63,7 +71,7 @@ def cells() -> list[Cell]:
     return found
 
 
-def price(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> tuple[float, float]:
+def price(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int) -> tuple[float, float]:
     """Return the bounds of the optimum's makespan, summed over windows and layers, above that with 64 redundant slots, in %.
 
     From above, a layer's optimum is bounded by the best legal map of all methods. The interval reaches below 0 where the bounds
@@ -75,36 +83,36 @@ def price(measured: list[Row], trace_name: str, policy: str, gpus: int, redundan
     return 100 * float(low / most - 1), 100 * float(high / least - 1)
 
 
-def _bounds(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> tuple[Fraction, Fraction]:
+def _bounds(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int) -> tuple[Fraction, Fraction]:
     """Return the bounds of the optimum's makespan, summed over windows and layers."""
     found = _legal(measured, trace_name, policy, gpus, redundant)
-    lower = sum(Fraction(value) for window in found[0]["lower"] for value in window)
-    upper = sum(
-        min(map(Fraction, values))
-        for windows in zip(*(row["upper"] for row in found), strict=True)
-        for values in zip(*windows, strict=True)
-    )
-    return lower, upper
+    best = (min(values) for values in zip(*(row.upper for row in found), strict=True))
+    return sum(found[0].lower, Fraction(0)), sum(best, Fraction(0))
 
 
-def _legal(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> list[Row]:
+def _legal(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int) -> Rows:
     """Return the rows of a deployment whose maps are all legal, the solver's first."""
-    key = instance(trace_name, policy, gpus, redundant)
-    found = [pick(measured, SUITE, key, method) for method in ("auto", *HEURISTICS)]
-    return [row for row in found if row["kind"] == "solver" or row["status"] == "legal"]
+    at = trace_name, policy, gpus, redundant
+    found = [find(measured, *at, method) for method in ("auto", *HEURISTICS)]
+    return Rows(row for row in found if row["kind"] == "solver" or row["status"] == "legal")
 
 
-def served_price(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> Interval:
+def find(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int, method: str) -> Row:
+    """Return the row of one cell."""
+    return measured.one(suite=SUITE, instance=instance(trace_name, policy, gpus, redundant), method=method)
+
+
+def served_price(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int) -> Interval:
     """Return the summed makespan on the serving window above that with 64 redundant slots, in %, for the solver's maps.
 
     Mean over the pairs of windows, with a bootstrap interval over them.
     """
-    few, most = (pick(measured, SUITE, instance(trace_name, policy, gpus, count), "auto") for count in (redundant, MOST))
+    few, most = (find(measured, trace_name, policy, gpus, count, "auto") for count in (redundant, MOST))
     # The mean load of a window is the same for both, so that makespans are as the inverse of balancedness.
     return mean_interval([100 * (b / a - 1) for a, b in zip(few["serving"], most["serving"], strict=True)])
 
 
-def advice(measured: list[Row]) -> str:
+def advice(measured: Rows) -> str:
     """Return what fewer redundant slots cost, as a Markdown list item."""
     at = "calibrated", "global", FLAGSHIP.num_gpus
     parts = [
@@ -119,7 +127,7 @@ def advice(measured: list[Row]) -> str:
     )
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return balancedness and price by redundant slots as Markdown, one table per trace."""
     header = [
         "GPUs, policy",
@@ -145,13 +153,13 @@ def table(measured: list[Row]) -> str:
     )
 
 
-def _line(measured: list[Row], trace_name: str, policy: str, gpus: int, redundant: int) -> list[str]:
+def _line(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int) -> list[str]:
     at = trace_name, policy, gpus, redundant
     legal_rows = _legal(measured, *at)
     optimum, best = legal_rows[0], [max(values) for values in zip(*(row["planning"] for row in legal_rows), strict=True)]
     cells = [f"{gpus}, {policy}", str(redundant), f"{fmean(best):.4f} to {fmean(optimum['limit']):.4f}"]
     for method in HEURISTICS:
-        row = pick(measured, SUITE, instance(*at), method)
+        row = find(measured, *at, method)
         legal = row["status"] == "legal"
         cells += [f"{fmean(row[side]):.4f}" if legal else row["status"] for side in ("planning", "serving")]
     return [
@@ -160,3 +168,40 @@ def _line(measured: list[Row], trace_name: str, policy: str, gpus: int, redundan
         "{:+.2f} to {:+.2f}".format(*price(measured, *at)),
         "{:+.2f} [{:+.2f}, {:+.2f}]".format(*served_price(measured, *at)),
     ]
+
+
+def _patterns(trace_name: str, policy: str, gpus: int, redundant: int, method: str) -> tuple[Pattern, ...]:
+    return tuple((SUITE, instance(trace_name, policy, gpus, count), method) for count in (redundant, MOST))
+
+
+def _planning(gpus: int, redundant: int) -> Number:
+    """What fewer than 64 redundant slots cost on the window planned on, as an interval of proven bounds."""
+    at = "calibrated", "global", gpus, redundant
+    return Number(_patterns(*at, "*"), lambda rows: span(price(rows, *at), 1))
+
+
+def _serving(gpus: int, redundant: int) -> Number:
+    """What they cost on the next window."""
+    at = "calibrated", "global", gpus, redundant
+    return Number(_patterns(*at, "auto"), lambda rows: interval_text(served_price(rows, *at), 1))
+
+
+STUDY = Study(
+    SUITE,
+    job="regimes",
+    about="optimum and two heuristics with 0 to 64 redundant slots on both traces",
+    cells=cells,
+    shapes=(WINDOWS_PLANNED, WINDOWS_BOUNDED),
+    instance=made,
+    table=table,
+    figures=("redundancy",),
+    numbers={
+        "slots-planning": _planning(32, 0),
+        "slots-planning-half": _planning(32, 32),
+        "slots-planning-wide": _planning(64, 0),
+        "slots-planning-narrow": _planning(8, 0),
+        "slots-serving": _serving(32, 0),
+        "slots-serving-half": _serving(32, 32),
+        "slots-serving-wide": _serving(64, 0),
+    },
+)

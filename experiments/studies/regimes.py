@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from functools import cache
 from statistics import fmean, median
 
 import numpy as np
 
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.synthetic import drifting_loads, family_loads
-from eplb_gap.experiments.loads.traces import TRACES, trace
+from eplb_gap.experiments.loads.traces import TRACES, name_of, trace
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row, layer_gaps
+from eplb_gap.experiments.measuring.row_schema import CALL, CELL, PLANNED, SOLVED, Shape
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows, layer_gaps
 from eplb_gap.experiments.measuring.solve_cells import plan, solver_cell
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval, paired
 from eplb_gap.experiments.studies.head_to_head import planning_peers
-from eplb_gap.experiments.studies.shape_levels import name_of
+from eplb_gap.experiments.studies.numbers import Number, interval_text
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.deployment import PRESETS, Deployment
@@ -95,6 +97,7 @@ def methods(deployment: Deployment) -> tuple[str, ...]:
     return (*SEED_PROGRAMS, *planning_peers(deployment), *FAST)
 
 
+@cache
 def question(name: str, family: str) -> Question:
     """Return the instance of a deployment and a family."""
     deployment = DEPLOYMENTS[name]
@@ -107,17 +110,23 @@ def question(name: str, family: str) -> Question:
     return Question(np.array([family_loads(family, deployment.num_experts, TOTAL, s) for s in range(LAYERS)]), deployment)
 
 
-def heuristic_cell(name: str, family: str, method: str) -> Row:
+def instance(name: str, family: str, duplicates: str | None = None, **_: object) -> Instance:
+    """Return an instance, with duplicates forbidden if told so."""
+    asked = question(name, family)
+    return asked.loads, replace(asked.deployment, duplicates="forbidden") if duplicates == "forbidden" else asked.deployment
+
+
+def heuristic_cell(name: str, family: str, method: str) -> Fields:
     """Plan one instance with a heuristic; where its loads go on, serve the next window."""
     asked = question(name, family)
     placement, fields = plan(method, asked.loads, asked.deployment)
     return {**fields, "family": family, **_serving(placement, asked)}
 
 
-def certified_cell(name: str, family: str, duplicates: str) -> Row:
+def certified_cell(name: str, family: str, duplicates: str) -> Fields:
     """Solve one instance with duplicates as the deployment has them or forbidden."""
     asked = question(name, family)
-    deployment = replace(asked.deployment, duplicates=duplicates)
+    _, deployment = instance(name, family, duplicates)
     target = 0.0 if deployment.slots_per_gpu <= EXACT_SLOTS_PER_GPU else TARGET_GAP
     limit = SECONDS_PER_LAYER * len(asked.loads)
     fields = solver_cell(asked.loads, deployment, "auto", target, limit, keep_map=True)
@@ -125,7 +134,7 @@ def certified_cell(name: str, family: str, duplicates: str) -> Row:
     return {**fields, "family": family, **_serving(placement, asked)}
 
 
-def _serving(placement: Placement, asked: Question) -> Row:
+def _serving(placement: Placement, asked: Question) -> Fields:
     if asked.following is None:
         return {}
     return {"serving": balancedness_gpu(placement, asked.following, asked.deployment.num_gpus)}
@@ -145,7 +154,7 @@ def cells() -> list[Cell]:
     return found
 
 
-def _cell(instance: str, method: str, function: Callable[..., Row], arguments: dict[str, str]) -> Cell:
+def _cell(instance: str, method: str, function: Callable[..., Fields], arguments: dict[str, str]) -> Cell:
     return Cell(SUITE, instance, method, function, arguments, seconds=CELL_SECONDS)
 
 
@@ -157,9 +166,9 @@ def regime(row: Row) -> str:
     return REGIMES[0 if slots == 1 else 1 if slots == 2 else 2 if slots <= 4 else 3]
 
 
-def gaps(measured: list[Row]) -> dict[str, dict[str, dict[str, list[float]]]]:
+def gaps(measured: Rows) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Return the gap of every layer of every legal map to the certified bound, by regime, method and instance."""
-    bound = {row["instance"]: [Fraction(v) for v in row["lower"]] for row in _of(measured) if row["method"] == SOLVER}
+    bound = {row["instance"]: row.lower for row in measured.where(suite=SUITE, method=SOLVER)}
     found: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in REGIMES}
     for row in _of(measured):
         if row["upper"] is not None and row["method"] != FORBIDDEN:
@@ -172,12 +181,12 @@ def mean_percent(instances: dict[str, list[float]]) -> Interval:
     return mean_interval([100 * fmean(layers) for layers in instances.values()])
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Gaps by regime and method, paired comparisons, what the solver certifies, and the price of forbidding duplicates."""
     return "\n\n".join([_gap_table(measured), _paired_table(measured), _certified_table(measured)])
 
 
-def readme_table(measured: list[Row]) -> str:
+def readme_table(measured: Rows) -> str:
     """Return the mean gaps of some methods by regime, with intervals over instances, as Markdown."""
     found, body = gaps(measured), []
     for method in README_METHODS:
@@ -189,11 +198,11 @@ def readme_table(measured: list[Row]) -> str:
     return markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
 
 
-def _of(measured: list[Row]) -> list[Row]:
-    return [row for row in measured if row["suite"] == SUITE]
+def _of(measured: Rows) -> Rows:
+    return measured.where(suite=SUITE)
 
 
-def _gap_table(measured: list[Row]) -> str:
+def _gap_table(measured: Rows) -> str:
     found = gaps(measured)
     body = [[f"`{m}`", *(_gap_entry(found[name].get(m)) for name in REGIMES)] for m in ranked(found)]
     header = ["method"]
@@ -232,7 +241,7 @@ def _gap_entry(instances: dict[str, list[float]] | None) -> str:
     return f"{median(layers):.3f} / {mean:.3f} [{low:.3f}, {high:.3f}] / {max(layers):.2f}; {optimal}"
 
 
-def _paired_table(measured: list[Row]) -> str:
+def _paired_table(measured: Rows) -> str:
     found = gaps(measured)
     compared = [method for method in ranked(found) if method not in {BASE, SOLVER}]
     body = [[f"`{m}`", *(_paired_entry(found[name], m) for name in REGIMES)] for m in compared]
@@ -255,11 +264,11 @@ def _paired_entry(found: dict[str, dict[str, list[float]]], method: str) -> str:
     return f"{mean:+z.3f} [{low:+z.3f}, {high:+z.3f}]; {compared.effect:+z.2f}; {counts}"
 
 
-def _illegal(measured: list[Row]) -> str:
-    asked = [row for row in _of(measured) if row["kind"] == "heuristic"]
+def _illegal(measured: Rows) -> str:
+    asked = _of(measured).where(kind="heuristic")
     counts = {}
     for method in dict.fromkeys(row["method"] for row in asked):
-        of = [row for row in asked if row["method"] == method]
+        of = asked.where(method=method)
         if illegal := sum(row["upper"] is None for row in of):
             counts[method] = f"`{method}` {illegal} of {len(of)} instances"
     if not counts:
@@ -267,10 +276,10 @@ def _illegal(measured: list[Row]) -> str:
     return f"Illegal maps, which no number above counts: {'; '.join(counts.values())}."
 
 
-def _certified_table(measured: list[Row]) -> str:
+def _certified_table(measured: Rows) -> str:
     body = []
     for name in REGIMES:
-        solved = [row for row in _of(measured) if row["method"] == SOLVER and regime(row) == name]
+        solved = Rows(row for row in _of(measured).where(method=SOLVER) if regime(row) == name)
         if not solved:
             continue
         layers = [100 * gap for row in solved for gap in row["gap"]]
@@ -283,7 +292,7 @@ def _certified_table(measured: list[Row]) -> str:
                 f"{optimal}/{len(layers)}",
                 f"{fmean(layers):.4f} / {max(layers):.3f}",
                 f"{median(seconds):.2f} / {max(seconds):.1f}",
-                _price([row for row in _of(measured) if row["method"] == FORBIDDEN and regime(row) == name], solved),
+                _price(Rows(row for row in _of(measured).where(method=FORBIDDEN) if regime(row) == name), solved),
             ]
         )
     header = [
@@ -302,7 +311,7 @@ def _certified_table(measured: list[Row]) -> str:
     )
 
 
-def _price(dear: list[Row], solved: list[Row]) -> str:
+def _price(dear: Rows, solved: Rows) -> str:
     """Return the mean over instances of the interval that the rise of the optimum is certified to be in."""
     cheap = {row["instance"]: row for row in solved}
     if not dear:
@@ -313,4 +322,47 @@ def _price(dear: list[Row], solved: list[Row]) -> str:
 
 
 def _total(row: Row, side: str) -> float:
-    return float(sum(Fraction(value) for value in row[side]))
+    return float(sum(row.lower if side == "lower" else row.upper))
+
+
+def _number(name: str, method: str) -> Number:
+    """The mean gap in a regime with its interval over instances."""
+    patterns = ((SUITE, "*", method), (SUITE, "*", SOLVER))
+    return Number(patterns, lambda rows: interval_text(mean_percent(gaps(rows)[name][method]), 2))
+
+
+def _proven(rows: Rows) -> str:
+    status = [status for row in rows for status in row["status"]]
+    return f"{status.count('optimal'):,} of {len(status):,}"
+
+
+_, TWO, THREE_OR_FOUR, MORE, HIERARCHICAL = REGIMES
+SHORT = {"two": TWO, "few": THREE_OR_FOUR, "many": MORE, "hierarchical": HIERARCHICAL}
+
+STUDY = Study(
+    SUITE,
+    job="regimes",
+    about="every balancer and the solver on presets and sizes from 8 to 1024 slots, graded synthetic loads",
+    cells=cells,
+    shapes=(
+        Shape("heuristic", PLANNED | {"family": "text"}, {"serving": "number"}),
+        Shape(
+            "solver",
+            {**CELL, **CALL, **SOLVED, "family": "text"},
+            {"serving": "number"},
+            frozenset({*SOLVED, "status", "placement", "serving"}),
+        ),
+    ),
+    instance=instance,
+    table=table,
+    figures=("regime_gaps",),
+    numbers={
+        **{f"regime-{short}": _number(name, BASE) for short, name in SHORT.items()},
+        **{f"regime-{short}-split": _number(name, "fast-split") for short, name in SHORT.items()},
+        "regime-few-certified": _number(THREE_OR_FOUR, SOLVER),
+        "regime-two-certified": _number(TWO, SOLVER),
+        "regime-two-hamilton": _number(TWO, "proportional_quota_replication"),
+        "regime-instances": Number(((SUITE, "*", SOLVER),), lambda rows: str(len(rows))),
+        "regime-proven": Number(((SUITE, "*", SOLVER),), _proven),
+    },
+)

@@ -9,7 +9,9 @@ from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.problem.validation import verify
 
@@ -17,12 +19,17 @@ SUITE = "relabelling"
 METHODS = ("initial_program", "fast")
 
 
-def relabelling_cell(trace_name: str, policy: str, method: str) -> Row:
+def instance(trace_name: str, policy: str, **_: object) -> Instance:
+    """Return the windows of a trace under a policy."""
+    return trace(trace_name).loads, POLICIES[policy]
+
+
+def relabelling_cell(trace_name: str, policy: str, method: str) -> Fields:
     """Plan every window of a trace and count the replicas that move to reach each map from the one before.
 
     Both maps of a window are verified and have the same makespans. With relabelling, the map in use is the relabelled one.
     """
-    deployment, loads = POLICIES[policy], trace(trace_name).loads
+    loads, deployment = instance(trace_name, policy)
     planned = [heuristics.rebalance(window, deployment, method) for window in loads]
     in_use, renamed = planned[0], []
     for placement, window in zip(planned[1:], loads[1:], strict=True):
@@ -52,12 +59,11 @@ def cells() -> list[Cell]:
     ]
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return the replicas moved over all transitions of both traces as Markdown."""
-    found = {(row["instance"], row["method"]): row for row in measured if row["suite"] == SUITE}
     body = []
     for cell in cells():
-        row = found[cell.instance, cell.method]
+        row = measured.one(**cell.key._asdict())
         slots, plain, renamed = (sum(row[key]) for key in ("slots_changed", "moved", "moved_relabelled"))
         held = row["replicas"] * len(row["moved"])
         fewer = [100 * (1 - after / before) for before, after in zip(row["moved"], row["moved_relabelled"], strict=True)]
@@ -87,3 +93,23 @@ def table(measured: list[Row]) -> str:
         + markdown(header, body)
         + "\n"
     )
+
+
+STUDY = Study(
+    SUITE,
+    job="heuristics",
+    about="replicas moved from window to window, with and without relabelling",
+    cells=cells,
+    shapes=(
+        finding(
+            {
+                "moved": "list of integer",
+                "moved_relabelled": "list of integer",
+                "slots_changed": "list of integer",
+                "replicas": "integer",
+            }
+        ),
+    ),
+    instance=instance,
+    table=table,
+)

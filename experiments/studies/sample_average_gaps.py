@@ -6,11 +6,14 @@ from statistics import fmean
 
 import numpy as np
 
-from eplb_gap.analysis.text import markdown
+from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.random_instances import FLAT_SHAPES, HIERARCHICAL_SHAPES
 from eplb_gap.experiments.loads.random_instances import loads as draw
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import NUMBERS, finding
+from eplb_gap.experiments.measuring.rows import Fields, Rows
+from eplb_gap.experiments.studies.numbers import Number
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.serving.sample_average import plan
 from eplb_gap.problem.bounds.sample_average import sample_average_bound, sample_average_makespan
 from eplb_gap.problem.deployment import Deployment
@@ -22,9 +25,10 @@ BATCHES, INSTANCES = 10, 22
 MODELS = ("cpsat", "milp")
 SECONDS = 60.0
 MOST_WINDOWS = 4
+SMALL_GAP = 0.01
 
 
-def gaps_cell(batch: int) -> Row:
+def gaps_cell(batch: int) -> Fields:
     """Plan small instances, duplicates forbidden, and compare with brute force and both exact models."""
     generator = np.random.default_rng(1000 + batch)
     gaps, bound_gaps, proven, wrong = [], [], {name: 0 for name in MODELS}, []
@@ -67,14 +71,14 @@ def cells() -> list[Cell]:
     return [Cell(SUITE, f"small {batch:02d}", "sample-average", gaps_cell, {"batch": batch}) for batch in range(BATCHES)]
 
 
-def gathered(measured: list[Row], key: str) -> list[float]:
+def gathered(measured: Rows, key: str) -> list[float]:
     """Return the gaps of all batches."""
-    return [gap for row in measured if row["suite"] == SUITE for gap in row[key]]
+    return [gap for row in measured.where(suite=SUITE) for gap in row[key]]
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return the gaps as Markdown."""
-    found = [row for row in measured if row["suite"] == SUITE]
+    found = measured.where(suite=SUITE)
     gaps, bounds = gathered(measured, "gaps"), gathered(measured, "bound_gaps")
     wrong = [text for row in found for text in row["contradictions"]]
     proven = ", ".join(f"{name} {sum(row['proven'][name] for row in found)}" for name in MODELS)
@@ -104,3 +108,33 @@ def table(measured: list[Row]) -> str:
         )
         + "\n"
     )
+
+
+def level(measured: Rows) -> list[str]:
+    """Return what is asked and measured on small instances; a line of the levels of histories."""
+    gaps = gathered(measured, "gaps")
+    proven = min(sum(row["proven"][model] for row in measured.where(suite=SUITE)) for model in MODELS)
+    return [
+        f"sample-average, {len(gaps)} instances of <= 10 slots",
+        f"all proven, mean gap <= {100 * SMALL_GAP:g} %",
+        f"{proven} proven by every model, mean {100 * fmean(gaps):.3f} %, worst {100 * max(gaps):.2f} %",
+        yes_or_no(proven == len(gaps) and fmean(gaps) <= SMALL_GAP),
+    ]
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="the sample-average heuristic against proven optima on small instances",
+    cells=cells,
+    shapes=(
+        finding(
+            {"gaps": NUMBERS, "bound_gaps": NUMBERS, "proven": "object of integer", "contradictions": "list of text"}, "proven"
+        ),
+    ),
+    table=table,
+    numbers={
+        "sample-instances": Number(((SUITE, "*", "*"),), lambda rows: str(len(gathered(rows, "gaps")))),
+        "sample-optimal": Number(((SUITE, "*", "*"),), lambda rows: str(sum(gap == 0 for gap in gathered(rows, "gaps")))),
+    },
+)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.text import markdown
+from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.traces import POLICIES, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import CELL, SERVED, Shape
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.heuristics.serving.token_split import optimal_split
@@ -23,11 +26,17 @@ CALLS = 15
 LP_CALLS = 3
 HISTORIES = (4, 8)
 MOVED_SHARE = 0.1
+START_MS, ALL_MS = 15.0, 100.0
 
 
-def times_cell(policy: str) -> Row:
+def instance(policy: str) -> Instance:
+    """Return the windows of the calibrated trace under a policy."""
+    return trace("calibrated").loads, POLICIES[policy]
+
+
+def times_cell(policy: str) -> Fields:
     """Measure everything in one process, rounds interleaved, after one call of each."""
-    deployment, loads = POLICIES[policy], trace("calibrated").loads
+    loads, deployment = instance(policy)
     placement = heuristics.rebalance(loads[-2], deployment)
     budget = int(placement.phy2log.size * MOVED_SHARE)
     calls: dict[str, Callable[[], Any]] = {
@@ -36,9 +45,9 @@ def times_cell(policy: str) -> Row:
         "migration": lambda: replan(loads[-1], deployment, placement, total_moves=budget),
     }
     for windows in HISTORIES:
-        history = loads[-windows:]
-        calls[f"sample-average {windows}, start"] = lambda h=history: sample_average.plan(h, deployment, trials=-1)
-        calls[f"sample-average {windows}"] = lambda h=history: sample_average.plan(h, deployment)
+        planned = partial(sample_average.plan, loads[-windows:], deployment)
+        calls[f"sample-average {windows}, start"] = partial(planned, trials=-1)
+        calls[f"sample-average {windows}"] = planned
     found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(CALLS + 1):
         for name, call in calls.items():
@@ -66,16 +75,17 @@ def cells() -> list[Cell]:
     return [Cell(SUITE, f"calibrated {policy}", "all", times_cell, {"policy": policy}) for policy in POLICIES]
 
 
-def seconds(measured: list[Row], policy: str, name: str) -> float:
+def seconds(measured: Rows, policy: str, name: str) -> float:
     """Return the median of a method's times."""
-    row = next(r for r in measured if r["suite"] == SUITE and r["instance"] == f"calibrated {policy}")
-    return median(row["seconds"][name])
+    row = measured.one(suite=SUITE, policy=policy)
+    values: list[float] = row["seconds"][name]
+    return median(values)
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return medians and extremes as Markdown."""
     body = []
-    for row in (r for r in measured if r["suite"] == SUITE):
+    for row in measured.where(suite=SUITE):
         for name, values in row["seconds"].items():
             ms = [f"{1000 * value:.2f}" for value in (median(values), min(values), max(values))]
             body.append([f"{row['instance']}, {name}", *ms, f"{1e6 * median(values) / row['layers']:.1f}", str(len(values))])
@@ -85,3 +95,35 @@ def table(measured: list[Row]) -> str:
         + markdown(["policy, method", "median, ms", "least", "most", "us a layer", "calls"], body)
         + "\n"
     )
+
+
+def levels(measured: Rows) -> list[list[str]]:
+    """Return what is asked and measured of the times of sample-average plans."""
+    body = []
+    for windows in HISTORIES:
+        for policy in POLICIES:
+            name = f"sample-average {windows}"
+            start, whole = (1000 * seconds(measured, policy, f"{name}{part}") for part in (", start", ""))
+            body.append(
+                [
+                    f"sample-average, m = {windows}, {policy}",
+                    f"<= {START_MS:g} ms start, <= {ALL_MS:g} ms in all",
+                    f"{start:.1f} ms, {whole:.1f} ms",
+                    yes_or_no(start <= START_MS and whole <= ALL_MS),
+                ]
+            )
+    return body
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="times of the methods above, in one process",
+    cells=cells,
+    shapes=(Shape("timing", CELL | {"layers": "integer", "seconds": SERVED}),),
+    instance=instance,
+    table=table,
+    levels=levels,
+    timed=True,
+    appendix=True,
+)

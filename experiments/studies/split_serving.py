@@ -6,11 +6,15 @@ import itertools
 from statistics import fmean
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.text import markdown
+from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import SERVED, finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies import history_serving, serving_times
+from eplb_gap.experiments.studies.numbers import Number, percent, span
+from eplb_gap.experiments.studies.study import Drawn, Study
 from eplb_gap.heuristics.serving import split_placement
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.deployment import Deployment
@@ -24,14 +28,20 @@ SUITE = "token_split"
 MAPS = ("initial_program", "fast", "ring")
 """``ring`` is :func:`eplb_gap.heuristics.serving.split_placement.plan`, whose map is made to be shared."""
 LP_LAYERS = 8
+SPLIT_US, LP_DIFFERENCE, CLOSED = 50.0, 1e-7, 0.25
 
 
-def split_cell(trace_name: str, policy: str, planner: str) -> Row:
+def instance(trace_name: str, policy: str, **_: object) -> Instance:
+    """Return the windows of a trace under a policy."""
+    return trace(trace_name).loads, POLICIES[policy]
+
+
+def split_cell(trace_name: str, policy: str, planner: str) -> Fields:
     """Serve every window with the map of the window before: even shares, shares of the past, best shares; and the oracle map.
 
     The oracle map is planned by ``fast`` on the serving window itself, with even shares.
     """
-    deployment, loads = POLICIES[policy], trace(trace_name).loads
+    loads, deployment = instance(trace_name, policy)
     served: dict[str, list[float]] = {name: [] for name in ("even", "past", "best", "oracle")}
     furthest, from_lp = 0.0, 0.0
     for planning, serving in itertools.pairwise(loads):
@@ -74,21 +84,19 @@ def cells() -> list[Cell]:
     ]
 
 
-def closed(measured: list[Row], trace_name: str, policy: str, planner: str) -> float:
+def closed(measured: Rows, trace_name: str, policy: str, planner: str) -> float:
     """Return the share of the distance from ``fast`` with even shares to the oracle map that the best shares close."""
-    found = {
-        row["method"]: row["served"] for row in measured if row["suite"] == SUITE and row["instance"] == f"{trace_name} {policy}"
-    }
+    found = {row["method"]: row["served"] for row in measured.where(suite=SUITE, trace=trace_name, policy=policy)}
     even, oracle = fmean(found["fast"]["even"]), fmean(found["fast"]["oracle"])
     return (fmean(found[planner]["best"]) - even) / (oracle - even)
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return balancedness with even, past and best shares as Markdown."""
     body = []
     for cell in cells():
-        row = next(r for r in measured if (r["suite"], r["instance"], r["method"]) == (SUITE, cell.instance, cell.method))
-        name, policy = cell.instance.split(" ", 1)
+        row = measured.one(**cell.key._asdict())
+        name, policy = cell.arguments["trace_name"], cell.arguments["policy"]
         means = [f"{fmean(row['served'][key]):.4f}" for key in ("even", "past", "best", "oracle")]
         exact = [f"{row['gap_to_certificate']:.1e}", f"{row['difference_to_lp']:.1e}"]
         body.append(
@@ -107,3 +115,79 @@ def table(measured: list[Row]) -> str:
         )
         + "\n"
     )
+
+
+def levels(measured: Rows) -> list[list[str]]:
+    """Return what is asked and measured of the split's exactness, time and worth."""
+    body = []
+    difference = max(row["difference_to_lp"] for row in measured.where(suite=SUITE))
+    for policy in POLICIES:
+        took = 1e6 * serving_times.seconds(measured, policy, "token split") / 58
+        body.append(
+            [
+                f"token split, {policy}",
+                f"within {LP_DIFFERENCE:g} of the LP, <= {SPLIT_US:g} us a layer",
+                f"{difference:.1e}, {took:.1f} us",
+                yes_or_no(difference <= LP_DIFFERENCE and took <= SPLIT_US),
+            ]
+        )
+    for name in TRACES:
+        for policy in POLICIES:
+            shares = {planner: closed(measured, name, policy, planner) for planner in ("fast", "ring")}
+            body.append(
+                [
+                    f"token split on the serving window, {name}, {policy}",
+                    f"closes >= {100 * CLOSED:g} % of the distance to the oracle map",
+                    ", ".join(f"`{planner}` map {100 * share:.1f} %" for planner, share in shares.items()),
+                    yes_or_no(max(shares.values()) >= CLOSED),
+                ]
+            )
+    return body
+
+
+def advice(measured: Rows) -> str:
+    """Return what to do about serving, with its measured gain, as Markdown list items."""
+    found = {
+        planner: [100 * closed(measured, name, policy, planner) for name in TRACES for policy in POLICIES]
+        for planner in ("fast", "ring")
+    }
+    part = {planner: f"{min(values):.0f} to {max(values):.0f} %" for planner, values in found.items()}
+    return (
+        history_serving.advice(measured)
+        + "\n* *any* (both traces): tokens divided over replicas by the loads that are served (`eplb_gap.optimal_split`) close "
+        + f"{part['fast']} of the distance to a map planned on those very loads, with maps made for it "
+        + f"(`eplb_gap.plan_for_split`) {part['ring']}; shares planned on the past close nothing."
+    )
+
+
+SETTINGS = [(name, policy) for name in TRACES for policy in POLICIES]
+
+
+def _closed(planner: str) -> Number:
+    """Least and largest part of the distance that best shares close."""
+    patterns = [(SUITE, f"{name} {policy}", method) for name, policy in SETTINGS for method in {planner, "fast"}]
+    return Number(tuple(sorted(patterns)), lambda rows: span(100 * closed(rows, *at, planner) for at in SETTINGS))
+
+
+def _past_closed(rows: Rows) -> str:
+    """Return the largest part that shares planned on the past close."""
+    served = [{key: fmean(values) for key, values in row["served"].items()} for row in rows]
+    return percent(max((found["past"] - found["even"]) / (found["oracle"] - found["even"]) for found in served), 1)
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="the optimal token split on the serving window, its certificate and the linear programme",
+    cells=cells,
+    shapes=(finding({"served": SERVED, "gap_to_certificate": "number", "difference_to_lp": "number"}),),
+    instance=instance,
+    table=table,
+    levels=levels,
+    numbers={
+        "closed-fast": _closed("fast"),
+        "closed-ring": _closed("ring"),
+        "closed-past": Number(tuple((SUITE, f"{name} {policy}", "*") for name, policy in SETTINGS), _past_closed),
+    },
+    readme={"serving advice": Drawn((history_serving.SUITE, SUITE), advice)},
+)

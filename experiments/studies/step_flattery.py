@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from statistics import fmean
 
+import numpy as np
+
 from eplb_gap import heuristics
 from eplb_gap.analysis.per_step import per_step
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import POLICIES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import NESTED, NUMBERS, finding
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies.numbers import Number, span
+from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.registry import planning_loads
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.validation import verify
@@ -20,9 +25,14 @@ STEPS_TRACE = rows.RESULTS / "traces" / "recorded-steps.npz"
 METHODS = ("initial_program", "fast", "sample-average")
 
 
-def steps_cell(policy: str, method: str) -> Row:
+def instance(policy: str, **_: object) -> Instance:
+    """Return the windows of the recorded trace under a policy."""
+    return trace("recorded").loads, POLICIES[policy]
+
+
+def steps_cell(policy: str, method: str) -> Fields:
     """Serve every window step by step with the map of the window before; ``sample-average`` plans on up to eight."""
-    deployment, windows = POLICIES[policy], trace("recorded").loads
+    windows, deployment = instance(policy)
     recorded = LoadTrace.load(STEPS_TRACE).loads
     per_window = len(recorded) // len(windows)
     by_step, of_window, quantiles = [], [], []
@@ -53,10 +63,10 @@ def cells() -> list[Cell]:
     ]
 
 
-def table(measured: list[Row]) -> str:
+def table(measured: Rows) -> str:
     """Return balancedness of windows and of their steps as Markdown."""
     body = []
-    for row in (r for r in measured if r["suite"] == SUITE):
+    for row in measured.where(suite=SUITE):
         window, steps = fmean(row["of_window"]), fmean(row["by_step"])
         spread = [f"{fmean(values[at] for values in row['quantiles']):.4f}" for at in (1, 2, 3)]
         body.append(
@@ -70,3 +80,20 @@ def table(measured: list[Row]) -> str:
         + markdown(["trace, policy, method", "window's sum", "steps", "flattered by, points", "10 %", "50 %", "90 %"], body)
         + "\n"
     )
+
+
+def _flattered(rows: Rows) -> str:
+    """Return by how many points of balancedness windows flatter, least to most."""
+    return span((100 * fmean(np.array(row["of_window"]) - np.array(row["by_step"])) for row in rows), 1)
+
+
+STUDY = Study(
+    SUITE,
+    job="serving",
+    about="windows and their steps: how far sums flatter a map",
+    cells=cells,
+    shapes=(finding({"by_step": NUMBERS, "of_window": NUMBERS, "quantiles": NESTED}),),
+    instance=instance,
+    table=table,
+    numbers={"flattered": Number(((SUITE, "*", "*"),), _flattered)},
+)

@@ -11,7 +11,7 @@ import numpy as np
 
 from eplb_gap.analysis.figures.style import figure, save
 from eplb_gap.experiments.loads.traces import DRAWN_CASE, HOTTEST_WINDOW, gap_cases, trace
-from eplb_gap.experiments.measuring.rows import Row, pick
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.problem import metrics
 from eplb_gap.problem.placement import Placement
 
@@ -26,14 +26,14 @@ MOST = 1.5
 """Upper end of the scale, in mean loads; the lower one is as far from 1."""
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw one heat map per panel on one scale: layers by GPUs, load over the layer's mean."""
     deployment = gap_cases()[DRAWN_CASE].deployment
     gpus, nodes = deployment.num_gpus, deployment.num_nodes
     fig, axes = figure(7.2, 2.5, ncols=len(PANELS), sharey=True)
     for axis, (method, later, title) in zip(axes, PANELS, strict=True):
         loads = trace("recorded").window(HOTTEST_WINDOW + later)
-        chosen = Placement(pick(rows, "gap", DRAWN_CASE, method)["phy2log"], deployment.num_experts)
+        chosen = Placement(rows.one(suite="gap", instance=DRAWN_CASE, method=method)["phy2log"], deployment.num_experts)
         relative = metrics.gpu_loads(chosen, loads, gpus) / (loads.sum(axis=1, keepdims=True) / gpus)
         # A mesh stays a vector drawing; an image would be resampled by some viewers.
         mesh = axis.pcolormesh(by_load(relative, nodes), cmap="Greys", vmin=2 - MOST, vmax=MOST, edgecolors="face", linewidth=0.2)

@@ -12,15 +12,15 @@ from statistics import fmean
 from eplb_gap.analysis.explain import STEPS
 from eplb_gap.analysis.figures.style import figure, save
 from eplb_gap.analysis.figures.waterfall import COLOURS
-from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES, WINDOWS
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.decomposition import POLICIES, SUITE, steps
+from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies.decomposition import SUITE, steps
 
 SUITES = (SUITE,)
 METHOD = "fast"
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw one waterfall per trace and policy: every step starts where the one above ends, the last bar is the whole excess."""
     fig, axes = figure(7.2, 4.4, nrows=len(TRACES), ncols=len(POLICIES), sharex=True, sharey=True)
     for line, name in zip(axes, TRACES, strict=True):

@@ -5,24 +5,24 @@ Message: most programs are within a few percent of optimal; unchecked swaps (pro
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 from eplb_gap.analysis.figures.style import SHORT_NAMES, boxes, figure, save
 from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES
-from eplb_gap.experiments.measuring.rows import Row, layer_gaps, protocol_rows
+from eplb_gap.experiments.measuring.rows import Rows, layer_gaps
+from eplb_gap.experiments.studies.protocol import on_windows
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 
 SUITES = ("protocol",)
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Box per program and trace, whiskers over all layers and windows."""
     fig, axes = figure(7.2, 3.6, ncols=2, sharey=True)
     for axis, name in zip(axes, TRACES, strict=True):
-        lower = [[Fraction(v) for v in r["lower"]] for r in protocol_rows(rows, name, "auto")]
+        lower = [row.lower for row in on_windows(rows, name, "auto")]
         gaps = [
-            [100 * gap for row, low in zip(protocol_rows(rows, name, method), lower, strict=True) for gap in layer_gaps(row, low)]
+            [100 * gap for row, low in zip(on_windows(rows, name, method), lower, strict=True) for gap in layer_gaps(row, low)]
             for method in SEED_PROGRAMS
         ]
         boxes(axis, gaps, width=0.6, median=2)

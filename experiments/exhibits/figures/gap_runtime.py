@@ -8,22 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
+from matplotlib.axes import Axes
+
 from eplb_gap.analysis.figures.style import DARK, SHORT_NAMES, figure, save
-from eplb_gap.experiments.measuring.rows import Row, case_bounds, layer_gaps, pick
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies.gaps import FLAGSHIP_CASE, gaps
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 
 SUITES = ("gap", "runtime")
-CASE = "flagship-calibrated"
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Scatter with the program's name beside every point."""
     fig, axis = figure(6.4, 3.8)
-    lower = case_bounds(rows, CASE)
     points = []
     for method in SEED_PROGRAMS:
-        seconds = next(r["median_seconds"] for r in rows if r["suite"] == "runtime" and r["method"] == method)
-        points.append((1000 * seconds, 100 * fmean(layer_gaps(pick(rows, "gap", CASE, method), lower)), SHORT_NAMES[method]))
+        seconds = rows.one(suite="runtime", method=method)["median_seconds"]
+        points.append((1000 * seconds, 100 * fmean(gaps(rows, FLAGSHIP_CASE, method)), SHORT_NAMES[method]))
     axis.scatter([p[0] for p in points], [p[1] for p in points], color=DARK, s=22, zorder=3)
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -38,7 +39,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     return save(fig, folder, "gap_runtime")
 
 
-def _label(axis: object, points: list[tuple[float, float, str]], low: float, high: float) -> None:
+def _label(axis: Axes, points: list[tuple[float, float, str]], low: float, high: float) -> None:
     """Write the names to the right of the points, pushed upwards where they would overlap."""
     least = (high / low) ** 0.055
     floor = {True: 0.0, False: 0.0}

@@ -11,21 +11,20 @@ from statistics import fmean
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from eplb_gap.experiments.loads.traces import POLICIES
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.migration import ASKED_KEPT, FULL, SHARES, SLOW, SUITE, TITLES
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies.migration import ASKED_KEPT, FULL, SHARES, SLOW, SUITE, TITLES, find
 
 SUITES = (SUITE,)
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw one panel per trace, one line per policy, and for each the full re-plan and the level asked for."""
-    found = {(row["instance"], row["method"]): row for row in rows if row["suite"] == SUITE}
     fig, axes = figure(7.2, 3.2, ncols=len(SLOW))
     at = range(len(SHARES))
     for axis, name in zip(axes, SLOW, strict=True):
         for policy, color, marker in zip(POLICIES, (DARK, MIDDLE), ("o", "s"), strict=True):
-            line = [found[f"{name} {policy}", f"{share} %"] for share in SHARES]
-            full = fmean(found[f"{name} {policy}", FULL]["new"])
+            line = [find(rows, name, policy, f"{share} %") for share in SHARES]
+            full = fmean(find(rows, name, policy, FULL)["new"])
             axis.plot(at, [fmean(row["new"]) for row in line], color=color, marker=marker, markersize=4, label=policy)
             axis.axhline(full, color=color, linewidth=0.9, linestyle="--")
             asked = [fmean(row["kept"]) + ASKED_KEPT * (fmean(row["full"]) - fmean(row["kept"])) for row in line[1:]]

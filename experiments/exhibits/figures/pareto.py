@@ -14,7 +14,7 @@ import numpy as np
 
 from eplb_gap.analysis.figures.style import DARK, MIDDLE, figure, save
 from eplb_gap.experiments.loads.traces import POLICIES
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies.head_to_head import SECONDS_SUITE, mean_gaps, seconds
 from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.peers import PEERS
@@ -23,7 +23,7 @@ SUITES = ("heuristics", SECONDS_SUITE)
 SHOWN = {"initial_program": "DeepSeek EPLB", "sglang-vec": "SGLang vec", "tensorrt-llm": "TensorRT-LLM", "flashlb": "FlashLB"}
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Scatter on logarithmic axes with every name beside its point and the front as a line."""
     fig, axes = figure(7.2, 3.6, ncols=2, sharey=True)
     for axis, policy in zip(axes, POLICIES, strict=True):

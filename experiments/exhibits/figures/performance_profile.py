@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies.method_profile import METHODS, SECONDS, SHAPES, gap_at, seconds_to_proof
 
 SUITES = ("profile",)
@@ -22,20 +22,20 @@ SMALLEST_PERCENT = 1e-4
 """Below it the axis is linear, so that zero, a proven optimum, has its place."""
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw time to proof on the left, remaining gap by size on the right."""
     fig, (left, right) = figure(7.2, 3.2, ncols=2)
-    profiled = [row for row in rows if row["suite"] == "profile"]
+    profiled = rows.where(suite="profile")
     instances = len({(row["instance"], row["seed"]) for row in profiled})
     for method in METHODS:
         color, line, marker = LOOKS[method]
-        at = [row for row in profiled if row["method"] == method]
+        at = profiled.where(method=method)
         times = np.sort([seconds_to_proof(row) for row in at])
         ended = times[np.isfinite(times)]
         share = np.arange(1, len(ended) + 1) / instances
         steps = [0, *share, share[-1] if len(ended) else 0]
         left.step([1e-3, *ended, SECONDS], steps, where="post", color=color, ls=line, label=LABELS[method])
-        sizes = [SHIFTS[method] * int(row["instance"].split("/")[1]) for row in at]
+        sizes = [SHIFTS[method] * row["deployment"]["num_slots"] for row in at]
         gaps = [100 * gap_at(row, SECONDS) for row in at]
         right.plot(sizes, gaps, ls="none", marker=marker, ms=5, color=color, mfc="none", label=LABELS[method])
     left.set_xscale("log")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies.redundancy import EXPERTS, MOST, SUITE, SWEEP, price, served_price
 
 SUITES = (SUITE,)
@@ -20,19 +20,21 @@ LOOKS = {
     ("global", 8): ("0.4", "v", ":", -1.2),
 }
 """Colour, marker, line, and shift to the right in slots, so that bars do not hide each other."""
+Ends = tuple[float, ...]
+"""Middle, low and high end of a bar."""
 LINEAR_TO, TICKS = 5, (-4, -2, 0, 2, 4, 10, 20, 40)
 """The scale is linear up to 5 %, logarithmic beyond."""
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw both prices over redundant slots, one column per trace; bars span the proven bounds, or the bootstrap interval."""
     fig, axes = figure(7.2, 4.2, nrows=2, ncols=2, sharex=True, sharey=True)
     for column, name in enumerate(TRACES):
         for look, slots in SWEEP.items():
             bounds = [price(rows, name, *look, redundant) for redundant in slots]
-            planned = [((low + high) / 2, low, high) for low, high in bounds]
-            served = [tuple(served_price(rows, name, *look, redundant)) for redundant in slots]
-            for axis, ends in zip(axes[:, column], (planned, served), strict=True):
+            planned: list[Ends] = [((low + high) / 2, low, high) for low, high in bounds]
+            served: list[Ends] = [tuple(served_price(rows, name, *look, redundant)) for redundant in slots]
+            for axis, ends in ((axes[0, column], planned), (axes[1, column], served)):
                 _line(axis, look, list(slots), ends)
         axes[0, column].set_title(f"{name} trace\n({TRACE_TITLES[name]})", fontsize=8)
         axes[1, column].set_xlabel(f"redundant slots ({EXPERTS} experts)")
@@ -48,7 +50,7 @@ def draw(rows: list[Row], folder: Path) -> list[Path]:
     return save(fig, folder, "redundancy")
 
 
-def _line(axis: Axes, look: tuple[str, int], slots: list[int], ends: list[tuple[float, ...]]) -> None:
+def _line(axis: Axes, look: tuple[str, int], slots: list[int], ends: list[Ends]) -> None:
     colour, marker, line, shift = LOOKS[look]
     bars = [[middle - low for middle, low, _ in ends], [high - middle for middle, _, high in ends]]
     axis.errorbar(

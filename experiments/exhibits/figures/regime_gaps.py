@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eplb_gap.analysis.figures.style import boxes, figure, save
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies.regimes import BASE, REGIMES, SOLVER, SUITE, gaps
 from eplb_gap.heuristics.own import FAST
 
@@ -16,7 +16,7 @@ SMALLEST = 1e-3
 """Per cent; below it the axis is linear, so that zero has its place."""
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Box per balancer and regime over layers, whiskers to the extremes; the share of proven optima beside it."""
     fig, axes = figure(7.6, 2.6, ncols=len(REGIMES), sharey=True, sharex=True)
     found = gaps(rows)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from eplb_gap.analysis.figures.style import DARK, MIDDLE, figure, save
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies.shape_levels import SCALING_METHODS, exponent
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies.scaling import METHODS, exponent
 
 SUITES = ("scaling",)
 LOOKS = {
@@ -21,11 +21,11 @@ LOOKS = {
 }
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Lines on logarithmic axes; the legend names the exponents."""
     fig, axis = figure(4.6, 3.4)
-    sized = sorted((row for row in rows if row["suite"] == "scaling"), key=lambda row: row["slots"])
-    for method in SCALING_METHODS:
+    sized = sorted(rows.where(suite="scaling"), key=lambda row: row["slots"])
+    for method in METHODS:
         color, line, marker = LOOKS[method]
         axis.plot(
             [row["slots"] for row in sized],

@@ -8,18 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
-from eplb_gap.experiments.exhibits.tables import ALL_PAIRS, certified_balancedness
 from eplb_gap.experiments.loads.traces import TRACE_TITLES, TRACES
-from eplb_gap.experiments.measuring.rows import Row, protocol_rows
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.studies.protocol import ALL_PAIRS, certified_balancedness, on_windows
 
 SUITES = ("protocol",)
 
 
-def draw(rows: list[Row], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Lines over the serving windows of both traces."""
     fig, axes = figure(7.2, 3.0, ncols=2, sharey=True)
     for axis, name in zip(axes, TRACES, strict=True):
-        program, optimum = protocol_rows(rows, name, "initial_program"), protocol_rows(rows, name, "auto")
+        program, optimum = on_windows(rows, name, "initial_program"), on_windows(rows, name, "auto")
         windows = range(1, ALL_PAIRS + 1)
         axis.plot(
             windows,

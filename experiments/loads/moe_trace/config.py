@@ -58,18 +58,6 @@ class ServeConfig:
     window_steps: int = 100
 
 
-@dataclass(frozen=True)
-class RecordConfig:
-    """Everything that determines a recording, apart from the text."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    serve: ServeConfig = field(default_factory=lambda: ServeConfig(DEBIAN_PHASES))
-    held_out_domains: tuple[str, ...] = ("perl", "russian")
-    max_domain_bytes: int = 3_000_000
-    seed: int = 20261124
-
-
 _MANUALS = {"english": 0.40, "german": 0.30, "c_headers": 0.30}
 _BOOKS = {"dictionary": 0.45, "german": 0.30, "french": 0.25}
 _UNSEEN = {"perl": 0.55, "russian": 0.20, "computing_dictionary": 0.25}
@@ -83,6 +71,19 @@ DEBIAN_PHASES = (
     Phase("mixed", 200, _BOOKS, _CODE),
 )
 """Traffic of the shipped trace; the domains are those of :mod:`eplb_gap.experiments.loads.moe_trace.debian_corpus`."""
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """Everything that determines a recording, apart from the text."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    serve: ServeConfig = field(default_factory=lambda: ServeConfig(DEBIAN_PHASES))
+    held_out_domains: tuple[str, ...] = ("perl", "russian")
+    max_domain_bytes: int = 3_000_000
+    seed: int = 20261124
+
 
 DOMAINS_ALONE = ("c_headers", "dictionary", "english", "french", "german", "perl", "python", "russian")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ class TokenStreams:
         self.held_out = {d.name: self._encode(tokenizer, d.held_out) for d in domains}
 
     @staticmethod
-    def _encode(tokenizer, texts: tuple[str, ...]) -> np.ndarray:
+    def _encode(tokenizer: Any, texts: tuple[str, ...]) -> np.ndarray:
         encoded = tokenizer.encode_batch(list(texts))
         return np.concatenate([np.asarray([*e.ids, 0], dtype=np.int32) for e in encoded])
 

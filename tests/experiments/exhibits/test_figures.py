@@ -16,9 +16,9 @@ from eplb_gap.experiments.published.manifest import FIGURE_FOLDER
 FOLDER = rows.ROOT / FIGURE_FOLDER
 
 
-@pytest.mark.parametrize("module", FIGURES, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_every_font_is_embedded(module):
-    written = (FOLDER / f"{module.__name__.rpartition('.')[2]}.pdf").read_bytes()
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_every_font_is_embedded(figure):
+    written = (FOLDER / f"{figure.name}.pdf").read_bytes()
     described = [part for part in written.split(b"endobj") if re.search(rb"/Type\s*/FontDescriptor", part)]
     assert described
     assert all(re.search(rb"/FontFile[23]", part) for part in described)

@@ -9,10 +9,11 @@ from functools import cache
 
 import pytest
 
-from eplb_gap.experiments.exhibits import paper_numbers, paper_tables
+from eplb_gap.experiments.exhibits import paper_tables
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.published import paper
+from eplb_gap.experiments.studies.numbers import chosen
 
 TEXT = (paper.FOLDER / "paper.typ").read_text()
 BODY = TEXT.split("// Text.\n", 1)[1]
@@ -45,7 +46,7 @@ IN_FORMULAS = {"0", "1", "2", "3", "4", "5", "7"}
 
 
 @cache
-def published() -> list[Row]:
+def published() -> Rows:
     return rows.read_suites(rows.RESULTS)
 
 
@@ -64,11 +65,11 @@ def test_a_number_says_which_rows_it_came_from_and_sees_no_others():
         "heuristics | calibrated hierarchical | initial_program",
         "heuristics | calibrated hierarchical | auto",
     ]
-    assert number["script"] == "experiments/exhibits/paper_numbers.py"
-    seen = paper_numbers.chosen(published(), [("heuristics", "calibrated *", "fast")])
+    assert number["script"] == "experiments/studies/head_to_head.py"
+    seen = chosen(published(), [("heuristics", "calibrated *", "fast")])
     assert {(row["instance"], row["method"]) for row in seen} == {(f"calibrated {p}", "fast") for p in ("global", "hierarchical")}
     with pytest.raises(LookupError, match=r"no row of gap \| flashlb \| nobody"):
-        paper_numbers.chosen(published(), [("gap", "flashlb", "auto"), ("gap", "flashlb", "nobody")])
+        chosen(published(), [("gap", "flashlb", "auto"), ("gap", "flashlb", "nobody")])
 
 
 def typed_numbers(body: str) -> set[str]:

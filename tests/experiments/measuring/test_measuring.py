@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from eplb_gap.cli.main import app
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
-from eplb_gap.experiments.published import reproduce
-from eplb_gap.experiments.studies import solver_bench
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.measuring.runtime import Timing
+from eplb_gap.experiments.studies import jobs
 
 FAILED = failure_row(Cell("levels", "i", "m", dict), "timed out after 1 s")
 
@@ -20,11 +21,10 @@ def sent(monkeypatch):
 
     def run(cells, folder, workers, console, scheduler=None):
         found.append((workers, scheduler))
-        return [FAILED]
+        return Rows([FAILED])
 
-    for module in (reproduce, solver_bench):
-        monkeypatch.setattr(module, "run_cells", run)
-    monkeypatch.setattr(reproduce, "timed", lambda *arguments: [])
+    monkeypatch.setattr(jobs, "run_cells", run)
+    monkeypatch.setattr(Timing, "run", lambda *arguments: Rows())
     return found
 
 

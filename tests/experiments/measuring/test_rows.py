@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.compare import compare
+from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.published.compare import compare
 from eplb_gap.experiments.published.publish import publish
 from eplb_gap.problem import InputError
 
 
 def row(method="a", **fields):
-    return {"suite": "s", "instance": "i", "method": method, "seed": 0, **fields}
+    return Row({"suite": "s", "instance": "i", "method": method, "seed": 0, **fields})
 
 
 def test_the_last_row_of_a_key_counts(tmp_path):
@@ -55,23 +57,23 @@ def heuristic(**changes):
 
 
 def solver(low, up):
-    return {**row("solver", kind="solver", hash="h", lower=[low], upper=[up]), "suite": "gap"}
+    return Row(row("solver", kind="solver", hash="h", lower=[low], upper=[up]), suite="gap")
 
 
 @pytest.mark.parametrize(
     "change", [{"placement": "q"}, {"upper": ["4/1"]}, {"status": "illegal"}, {"planning": {"gpu": 0.5000001}}, {"hash": "g"}]
 )
 def test_any_change_of_a_deterministic_row_is_a_difference(change):
-    assert compare([heuristic()], [heuristic()]).equal == 1
-    outcome = compare([heuristic(**change)], [heuristic()])
+    assert compare(Rows([heuristic()]), Rows([heuristic()])).equal == 1
+    outcome = compare(Rows([heuristic(**change)]), Rows([heuristic()]))
     assert outcome.equal == 0
     assert len(outcome.problems) == 1
 
 
 def test_intervals_of_solvers_must_intersect():
-    assert compare([solver("2/1", "5/2")], [solver("5/2", "3/1")]).intersecting == 1
-    assert compare([solver("2/1", "5/2")], [solver("51/20", "3/1")]).problems
-    assert compare([solver("2/1", "5/2")], []).new == 1
+    assert compare(Rows([solver("2/1", "5/2")]), Rows([solver("5/2", "3/1")])).intersecting == 1
+    assert compare(Rows([solver("2/1", "5/2")]), Rows([solver("51/20", "3/1")])).problems
+    assert compare(Rows([solver("2/1", "5/2")]), Rows([])).new == 1
 
 
 def test_publish_copies_rows_and_hashes_every_file(tmp_path):
@@ -97,4 +99,64 @@ def test_publish_refuses_failed_rows_and_leaves_the_results_alone(tmp_path):
 
 def test_a_failed_row_is_a_difference_with_its_status():
     failed = row(kind=rows.FAILURE, status="killed by signal 9", hash="")
-    assert compare([failed], [heuristic()]).problems == ["s i a 0: killed by signal 9"]
+    assert compare(Rows([failed]), Rows([heuristic()])).problems == ["s i a 0: killed by signal 9"]
+
+
+@pytest.mark.parametrize(
+    ("instance", "trace", "policy", "window"),
+    [
+        ("recorded-03", "recorded", None, 3),
+        ("recorded-domains", None, None, None),
+        ("calibrated hierarchical", "calibrated", "hierarchical", None),
+        ("mix of six global", "mix of six", "global", None),
+        ("recorded global 03", "recorded", "global", 3),
+        ("flagship-global-recorded", None, None, None),
+        ("flagship hierarchical 1e+06 0.0001", None, None, None),
+        ("256/288/144 recorded", None, None, None),
+        ("small 07", None, None, None),
+    ],
+)
+def test_columns_are_said_by_the_instance_where_a_row_does_not_state_them(instance, trace, policy, window):
+    found = Row({"instance": instance})
+    assert (found.trace, found.policy, found.window) == (trace, policy, window)
+    stated = Row({"instance": instance, "trace": "t", "policy": "p", "window": 7})
+    assert (stated.trace, stated.policy, stated.window) == ("t", "p", 7)
+
+
+def test_rows_are_chosen_by_fields_and_columns():
+    measured = Rows(
+        row(method, suite=suite, instance=instance)
+        for suite in ("a", "b")
+        for instance in ("recorded-00", "recorded-01", "recorded-domains-00", "recorded global")
+        for method in ("x", "y")
+    )
+    assert [r["instance"] for r in measured.where(suite="a", trace="recorded", method="x")] == [
+        "recorded-00",
+        "recorded-01",
+        "recorded global",
+    ]
+    assert measured.one(suite="b", window=1, method="y").key == ("b", "recorded-01", "y", 0)
+    assert len(measured.of(("b",))) == 8
+    with pytest.raises(LookupError, match="no row with suite 'c', policy 'global'"):
+        measured.one(suite="c", policy="global")
+
+
+def test_makespans_are_exact_in_one_list_and_none_where_a_map_is_illegal():
+    assert row(upper=[["7/2", "3/1"], ["1/3"]]).upper == [Fraction(7, 2), Fraction(3), Fraction(1, 3)]
+    assert row(upper=None).upper == row(upper=[["7/2"], None]).upper == row().upper == []
+    assert row(lower=["1/3"]).lower == [Fraction(1, 3)]
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b'[["suite", "s"], ["instance", "i"], ["method", "m"], ["seed", 0]]', b'{"suite": 1}', b"{"]
+)
+def test_only_an_object_with_a_key_is_a_row(line):
+    with pytest.raises(ValueError):
+        Row.parse(line)
+
+
+def test_failures_and_rows_of_other_code_are_not_done():
+    key, codes = row().key, {row().key: "now"}
+    assert rows.done([row(code="now")], codes) == {key: row(code="now")}
+    for other in (row(code="then"), row(), row(code="now", kind=rows.FAILURE), row("b", code="now")):
+        assert rows.done([other], codes) == {}

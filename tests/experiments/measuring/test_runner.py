@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from eplb_gap.experiments.measuring import rows, run_progress, runner
 from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.rows import Row
 from eplb_gap.experiments.measuring.runner import run_cells
 from eplb_gap.problem import InputError
 
@@ -91,8 +91,8 @@ def quiet():
 
 def good_lines(folder):
     """Count the lines with a result of every key; a torn line anywhere would not parse."""
-    lines = [json.loads(line) for path in folder.glob("*.ndjson") for line in path.read_text().splitlines()]
-    return Counter(rows.key(row) for row in lines if not rows.failed(row))
+    lines = [Row.parse(line) for path in folder.glob("*.ndjson") for line in path.read_bytes().splitlines()]
+    return Counter(row.key for row in lines if not row.failed)
 
 
 def wait_until(holds, seconds=30.0):
@@ -122,12 +122,13 @@ def test_a_second_run_does_only_what_is_missing(tmp_path):
     assert sorted((tmp_path / "log").read_text().split()) == ["1", "2", "3"]
 
 
-def test_rows_of_another_revision_are_run_again(tmp_path):
+@pytest.mark.parametrize(("change", "again"), [({"revision": "another"}, False), ({"code": "another"}, True)])
+def test_rows_of_other_code_are_run_again_and_those_of_another_commit_are_not(tmp_path, change, again):
     run_cells(cells(tmp_path, (1,)), tmp_path, 1, quiet())
     old = rows.read(tmp_path / "s.ndjson")[0]
-    rows.append(tmp_path / "s.ndjson", {**old, "revision": "another"})
+    rows.append(tmp_path / "s.ndjson", {**old, **change})
     run_cells(cells(tmp_path, (1,)), tmp_path, 1, quiet())
-    assert (tmp_path / "log").read_text().split() == ["1", "1"]
+    assert (tmp_path / "log").read_text().split() == ["1"] * (1 + again)
 
 
 def test_every_cell_has_a_process_of_its_own_with_one_thread(tmp_path):
@@ -159,7 +160,7 @@ def test_a_failure_is_a_row_and_the_others_go_on(tmp_path, function, limits, sta
     console = quiet()
     found = run_cells([*cells(tmp_path, (1,)), broken, *cells(tmp_path, (2,))], tmp_path, 1, console)
     assert [r.get("value") for r in found] == [2, None, 4]
-    assert rows.failed(found[1])
+    assert found[1].failed
     assert found[1]["status"].startswith(status)
     assert "1 cell(s) failed" in console.file.getvalue()
     assert f"s broken m 0: {status}" in console.file.getvalue()
@@ -293,7 +294,7 @@ def test_workers_that_are_killed_at_any_moment_cost_their_cell_alone(tmp_path, v
     killer.start()
     found = run_cells(grid(tmp_path, count), tmp_path, 2, quiet())
     killer.join()
-    failures = [row for row in found if rows.failed(row)]
+    failures = [row for row in found if row.failed]
     assert 1 <= len(failures) <= KILLS
     assert {row["status"] for row in failures} == {"killed by signal 9"}
     assert len(good_lines(tmp_path)) == count - len(failures)

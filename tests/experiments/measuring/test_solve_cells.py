@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.measuring import row_schema, rows
+from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
+from eplb_gap.experiments.studies import schema
 from eplb_gap.problem import Deployment, metrics
 
 LOADS = np.array([[[8, 4, 2, 2]], [[1, 1, 6, 8]], [[5, 5, 5, 1]]])
@@ -57,4 +58,4 @@ def test_windows_without_loads_are_balanced():
 def test_rows_fit_their_schema(suite):
     key = {"suite": suite, "instance": "", "method": "", "seed": 0, "timestamp": rows.now(), **rows.environment()}
     for row in (bounded_row(LOADS, SMALL, 0.0, 5.0), planned_row(LOADS, SMALL, "fast")):
-        assert row_schema.problems({**key, **row, "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1}) == []
+        assert schema.problems({**key, **row, "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1}) == []

@@ -9,10 +9,13 @@ import pytest
 from rich.console import Console
 
 from eplb_gap.experiments.loads import traces
-from eplb_gap.experiments.measuring import row_schema, rows
-from eplb_gap.experiments.measuring.compare import TIMED, differences
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.published import check_results, rerun, row_proofs
+from eplb_gap.experiments.published.compare import TIMED, differences
 from eplb_gap.experiments.published.manifest import MANIFEST, ROW_DIGESTS, name, write_manifest
+from eplb_gap.experiments.studies import schema
+from eplb_gap.experiments.studies.catalogue import STUDIES
 
 CONSOLE = Console(quiet=True)
 
@@ -50,7 +53,7 @@ def edit(path, old, new):
 
 def the_row(file, suite, instance, method):
     """Return the line of a row, for editing."""
-    return next(line for line in file.read_text().splitlines() if rows.key(json.loads(line))[:3] == (suite, instance, method))
+    return next(line for line in file.read_text().splitlines() if Row.parse(line.encode()).key[:3] == (suite, instance, method))
 
 
 def test_what_is_committed_passes_every_check_that_runs_nothing_anew():
@@ -79,7 +82,7 @@ def test_a_deleted_suite_is_named_with_what_draws_from_it(copy):
     assert "row migration | slow global | 10 % | 0: missing" in found
     needs = "draws from suite migration, which has no rows"
     assert f"figure migration_front: experiments/exhibits/figures/migration_front.py {needs}" in found
-    assert f"results/serving_tables.md: experiments/studies/serving_bench.py {needs}" in found
+    assert f"results/serving_tables.md: experiments/studies/jobs.py {needs}" in found
 
 
 @pytest.mark.parametrize("field", ["cell_wall_seconds", "cores", "hash", "upper", "placement"])
@@ -94,7 +97,7 @@ def test_a_changed_digit_is_named_with_its_row(copy, field):
 
 
 def test_an_added_row_is_named(copy, published):
-    row = {**published[0], "instance": "invented"}
+    row = Row(published[0], instance="invented")
     rows.append(copy / f"{row['suite']}.ndjson", row)
     assert f"row {name(row)}: not listed" in quick(copy)
 
@@ -145,7 +148,7 @@ def test_a_changed_number_of_the_paper_is_named(copy, monkeypatch):
 def test_a_number_of_the_paper_is_tied_to_its_rows(copy):
     listed = json.loads((copy / MANIFEST).read_text())["numbers"]["gap-fast"]
     assert listed["from"] == ["heuristics | calibrated hierarchical | fast", "heuristics | calibrated hierarchical | auto"]
-    assert (listed["script"], listed["rows"]) == ("experiments/exhibits/paper_numbers.py", 2)
+    assert (listed["script"], listed["rows"]) == ("experiments/studies/head_to_head.py", 2)
     file = copy / "heuristics.ndjson"
     edit(file, the_row(file, "heuristics", "calibrated hierarchical", "fast") + "\n", "")
     assert "number gap-fast: changed" in problems(copy, "files")
@@ -210,7 +213,12 @@ def test_too_many_bytes_are_a_problem(copy, monkeypatch):
 
 
 def find(published, suite, kind):
-    return next(row for row in published if (row["suite"], row["kind"]) == (suite, kind))
+    return published.one(suite=suite, kind=kind)
+
+
+def copied(row):
+    """Return a row of the same fields, to be changed before it is read."""
+    return Row(json.loads(json.dumps(row)))
 
 
 @pytest.mark.parametrize(
@@ -224,18 +232,18 @@ def find(published, suite, kind):
     ],
 )
 def test_schema_names_the_field(published, change, expected):
-    assert row_schema.problems({**find(published, "protocol", "solver"), **change}) == [expected]
+    assert schema.problems({**find(published, "protocol", "solver"), **change}) == [expected]
 
 
 def test_schema_names_what_is_missing(published):
     row = dict(find(published, "protocol", "solver"))
     del row["revision"]
-    assert row_schema.problems(row) == ["lacks revision"]
+    assert schema.problems(row) == ["lacks revision"]
 
 
 def test_every_shape_has_rows(published):
-    used = {id(row_schema.shape_of(row)) for row in published}
-    assert used == {id(shape) for shape in row_schema.SHAPES}
+    used = {id(schema.shape_of(row)) for row in published}
+    assert used == {id(shape) for study in STUDIES.values() for shape in study.shapes}
 
 
 @pytest.mark.parametrize(
@@ -255,10 +263,11 @@ def test_every_shape_has_rows(published):
     ],
 )
 def test_rows_that_contradict_themselves_or_their_instance_are_named(published, suite, kind, change, expected):
-    row = json.loads(json.dumps(find(published, suite, kind)))
-    assert row_proofs.problems([row]) == []
-    change(row)
-    found = row_proofs.problems([row])
+    row = copied(find(published, suite, kind))
+    assert row_proofs.problems(Rows([row])) == []
+    changed = copied(row)
+    change(changed)
+    found = row_proofs.problems(Rows([changed]))
     assert any(expected in line for line in found)
     assert all(line.startswith(name(row)) for line in found)
 
@@ -266,25 +275,26 @@ def test_rows_that_contradict_themselves_or_their_instance_are_named(published, 
 def test_a_makespan_below_the_bound_of_another_row_is_named(published):
     solved = find(published, "protocol", "solver")
     other = next(r for r in published if r["hash"] == solved["hash"] and r["kind"] == "heuristic" and r["suite"] == "protocol")
-    other = json.loads(json.dumps(other))
+    other = copied(other)
     numerator, denominator = map(int, solved["lower"][5].split("/"))
     other["upper"][5] = f"{numerator * 10**6 - denominator}/{denominator * 10**6}"
-    found = row_proofs.problems([solved, other])
+    found = row_proofs.problems(Rows([solved, other]))
     assert any(line.startswith(f"{name(other)}: layer 5: makespan") and name(solved) in line for line in found)
 
 
 def test_a_kept_map_with_two_slots_swapped_is_named(published):
-    row = json.loads(json.dumps(next(row for row in published if "phy2log" in row and row["kind"] == "heuristic")))
-    assert row_proofs.problems([row]) == []
+    row = next(row for row in published if "phy2log" in row and row["kind"] == "heuristic")
+    assert row_proofs.problems(Rows([row])) == []
+    row = copied(row)
     layer = row["phy2log"][0]
     layer[0], layer[-1] = layer[-1], layer[0]
-    assert row_proofs.problems([row])
+    assert row_proofs.problems(Rows([row]))
 
 
 def test_a_cheap_row_is_run_again(published, tmp_path):
-    chosen = [row for row in published if rows.key(row)[:3] == ("gap", "flashlb", "proportional_quota_replication")]
+    chosen = published.where(suite="gap", instance="flashlb", method="proportional_quota_replication")
     assert rerun.rerun(chosen, 1, CONSOLE) == []
-    false = [{**chosen[0], "duplicates": chosen[0]["duplicates"] + 1}]
+    false = Rows([Row(chosen[0], duplicates=chosen[0]["duplicates"] + 1)])
     (line,) = rerun.rerun(false, 1, CONSOLE)
     assert line.startswith(f"{name(chosen[0])}: duplicates is ")
 

@@ -17,7 +17,7 @@ def published():
 
 @pytest.mark.parametrize("job", jobs.keys())
 def test_every_row_of_the_grid_is_published(published, job):
-    assert set(jobs.keys()[job]) <= {rows.key(row) for row in published}
+    assert set(jobs.keys()[job]) <= {row.key for row in published}
 
 
 def test_recorded_trace_says_what_it_is():

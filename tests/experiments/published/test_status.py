@@ -3,16 +3,15 @@ from __future__ import annotations
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import failure_row
 from eplb_gap.experiments.published.status import status
-from eplb_gap.experiments.studies import gaps as suites
-from eplb_gap.experiments.studies import jobs
+from eplb_gap.experiments.studies import gaps, jobs, protocol
 
 
 def test_cells_are_done_failed_or_missing(tmp_path):
-    path, (first, second, third, fourth, *others) = tmp_path / "protocol.ndjson", suites.protocol_cells()
+    path, (first, second, third, fourth, *others) = tmp_path / "protocol.ndjson", protocol.cells()
     ended = {**failure_row(first, "legal"), "kind": "heuristic"}
     rows.append(path, ended)
     rows.append(path, failure_row(second, "timed out after 1 s"))
-    rows.append(path, {**failure_row(third, "killed by signal 9"), "revision": "another"})
+    rows.append(path, {**failure_row(third, "killed by signal 9"), "code": "another"})
     rows.append(path, failure_row(fourth, "killed by signal 9"))
     rows.append(path, {**failure_row(fourth, "legal"), "kind": "heuristic"})
     counts = status(tmp_path)
@@ -23,5 +22,5 @@ def test_cells_are_done_failed_or_missing(tmp_path):
         "missing": 1 + len(others),
         "cells": 4 + len(others),
     }
-    assert counts["gap"]["missing"] == len(suites.gap_cells())
+    assert counts["gap"]["missing"] == len(gaps.cells())
     assert {count["job"] for count in counts.values()} == set(jobs.cells())

@@ -8,9 +8,9 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from eplb_gap.experiments.measuring import row_schema, rows
-from eplb_gap.experiments.measuring.rows import Row
-from eplb_gap.experiments.studies import held_out
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.studies import held_out, schema
 from eplb_gap.experiments.studies.held_out import BASE, HISTORY, ON_HISTORY, ONE_WINDOW, OPTIMUM, RECORDED, SEEDS, SUITE, TRACES
 from eplb_gap.problem import InputError, LoadTrace
 
@@ -19,11 +19,11 @@ PAIRS = 6
 
 def made(name: str, policy: str, seed: int, method: str) -> Row:
     """A row of six pairs: ours is above the base by 10 points when planned and by 5 or 6 points when served, by seed."""
-    key = {"suite": SUITE, "instance": f"{name} {policy}", "seed": seed, "method": method, "status": "legal"}
+    key = Row({"suite": SUITE, "instance": f"{name} {policy}", "seed": seed, "method": method, "status": "legal"})
     if method in ON_HISTORY:
-        return key | {"kind": "history", "planning": [0.5] * (PAIRS - HISTORY + 1), "serving": [0.6] * (PAIRS - HISTORY + 1)}
+        return Row(key, kind="history", planning=[0.5] * (PAIRS - HISTORY + 1), serving=[0.6] * (PAIRS - HISTORY + 1))
     ours = method != BASE
-    return key | {
+    fields = {
         "kind": "solver" if method == OPTIMUM else "heuristic",
         "planning": [0.8 + 0.1 * ours] * PAIRS,
         "serving": [0.1, 0.1, 0.1, 0.4, 0.4, 0.4]
@@ -32,17 +32,18 @@ def made(name: str, policy: str, seed: int, method: str) -> Row:
         "upper": [["102/1", "101/1"]] * PAIRS if not ours else [["100/1", "100/1"]] * PAIRS,
         "lower": [["100/1", "100/1"]] * PAIRS,
     }
+    return Row(key | fields)
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return [
+    return Rows(
         made(name, policy, seed, method)
         for name, seeds in TRACES.items()
         for seed in seeds
         for policy, methods in ONE_WINDOW.items()
         for method in (OPTIMUM, *methods, *ON_HISTORY)
-    ]
+    )
 
 
 def test_no_other_source_knows_the_seeds():
@@ -99,7 +100,7 @@ def test_histories_end_before_the_serving_window_and_rows_fit_their_schema(short
     assert [(history == short[at : at + HISTORY]).all() for at, history in enumerate(seen)] == [True, True]
     assert len(row["planning"]) == len(row["serving"]) == 2
     key = {"suite": SUITE, "instance": "", "method": method, "seed": 0, "timestamp": rows.now(), **rows.environment()}
-    assert row_schema.problems({**key, **row, "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1}) == []
+    assert schema.problems({**key, **row, "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1}) == []
 
 
 def test_the_unit_is_the_trace(measured):
@@ -128,5 +129,5 @@ def test_table_says_gap_and_comparison_of_every_method(measured):
 
 
 def test_a_file_that_is_not_there_yet_is_said_in_the_table(measured):
-    failures = [row | {"kind": rows.FAILURE} if row["instance"].startswith(RECORDED) else row for row in measured]
+    failures = Rows(Row(row, kind=rows.FAILURE) if row.trace == RECORDED else row for row in measured)
     assert "Not measured: no held-out-windows.npz" in held_out.table(failures)

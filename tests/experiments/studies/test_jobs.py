@@ -10,11 +10,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from eplb_gap.cli.main import app
-from eplb_gap.experiments.exhibits.figures import pareto
-from eplb_gap.experiments.measuring import row_schema, rows
+from eplb_gap.experiments.exhibits.exhibits import FIGURES
+from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
-from eplb_gap.experiments.published import reproduce_all
+from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.measuring.runtime import Timing
+from eplb_gap.experiments.published import reproduce
 from eplb_gap.experiments.studies import jobs
+from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.heuristics.methods import Heuristic
 
 QUIET = Console(quiet=True)
@@ -23,7 +26,7 @@ QUIET = Console(quiet=True)
 def test_every_key_of_the_grid_is_there_once_and_its_suite_has_a_schema():
     keys = [key for of_job in jobs.keys().values() for key in of_job]
     assert max(Counter(keys).values()) == 1
-    assert {key[0] for key in keys} == {suite for shape in row_schema.SHAPES for suite in shape.suites}
+    assert {key[0] for key in keys} == {study.suite for study in STUDIES.values()}
 
 
 def test_the_grid_is_the_published_one_and_is_listed_without_running_a_balancer(monkeypatch):
@@ -44,26 +47,28 @@ def test_cells_are_within_the_limits_that_their_rows_state():
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Let every job return published rows at once; return the names of the jobs that ran."""
+    """Let cells and timings give published rows at once; return the suites whose rows were asked for."""
     published, found = rows.read_suites(rows.RESULTS), []
 
-    def job(name, suites):
-        def run(folder, workers, console, scheduler=None):
-            found.append(name)
-            return [row for row in published if row["suite"] in suites]
+    def run_cells(cells, folder, workers, console, scheduler=None):
+        suites = {cell.suite for cell in cells}
+        found.extend(suites)
+        return published.of(suites)
 
-        return run
+    def timed(timing, folder, console):
+        found.append(timing.suite)
+        return published.where(suite=timing.suite, instance=timing.instance)
 
-    monkeypatch.setattr(reproduce_all, "measure", job("reproduce", {"protocol", "gap", "runtime"}))
-    for name, bench in jobs.BENCHES.items():
-        monkeypatch.setattr(bench, "run", job(name, set(bench.SUITES)))
+    monkeypatch.setattr(jobs, "run_cells", run_cells)
+    monkeypatch.setattr(Timing, "run", timed)
     return found
 
 
 def test_all_jobs_run_and_everything_published_is_drawn_from_their_rows(tmp_path, ran, monkeypatch):
-    monkeypatch.setattr(reproduce_all, "FIGURES", [pareto])  # all of them take seconds, and are drawn by other tests
-    report = reproduce_all.reproduce_all(tmp_path, 1, QUIET)
-    assert ran == ["reproduce", *jobs.BENCHES]
+    pareto = next(figure for figure in FIGURES if figure.name == "pareto")
+    monkeypatch.setattr(reproduce, "FIGURES", [pareto])  # all of them take seconds, and are drawn by other tests
+    report = reproduce.reproduce(tmp_path, 1, QUIET, everything=True)
+    assert set(ran) == {study.suite for study in STUDIES.values()}
     assert (report.comparison.new, report.comparison.problems) == (0, [])
     assert report.comparison.equal > 0 < report.comparison.intersecting
     for text in (*rows.RESULTS.glob("*tables.md"), rows.ROOT / "paper" / "numbers.json"):
@@ -71,10 +76,20 @@ def test_all_jobs_run_and_everything_published_is_drawn_from_their_rows(tmp_path
     assert (tmp_path / "figures" / "pareto.pdf").exists()
 
 
+def test_the_main_job_draws_its_own_tables_and_figures_alone(tmp_path, ran, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("eplb_gap.experiments.exhibits.exhibits.Figure.draw", lambda figure, *_: drawn.append(figure.name))
+    report = reproduce.reproduce(tmp_path, 1, QUIET)
+    assert set(ran) == {"protocol", "gap", "runtime"}
+    assert report.tables == (rows.RESULTS / "tables.md").read_text()
+    assert drawn == ["gap_distribution", "window_balance", "gap_runtime", "before_after"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "tables.md"]
+
+
 def test_with_a_failed_cell_nothing_is_drawn_and_the_failure_is_named(tmp_path, ran, monkeypatch):
     failed = failure_row(Cell("levels", "i", "m", dict), "timed out after 1 s")
-    monkeypatch.setattr(jobs.BENCHES["solvers"], "run", lambda *arguments: [failed])
+    monkeypatch.setattr(jobs, "run_cells", lambda *arguments: Rows([failed]))
     done = CliRunner().invoke(app, ["reproduce", "--all", "--runs", str(tmp_path), "--json"])
     assert done.exit_code == 1
-    assert json.loads(done.stdout)["problems"] == ["levels i m 0: timed out after 1 s"]
+    assert set(json.loads(done.stdout)["problems"]) == {"levels i m 0: timed out after 1 s"}
     assert not list(tmp_path.iterdir())

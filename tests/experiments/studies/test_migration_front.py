@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.studies import migration as migration_front
 from eplb_gap.experiments.studies.migration import (
     ASKED_SHARE,
     FULL,
     SLOW,
-    SUITE,
     cells,
     drifting,
     kept_part,
@@ -40,11 +40,11 @@ def test_a_cell_counts_within_its_share_and_no_moves_keep_the_map(monkeypatch):
 
 def row(cell, new):
     values = {"kept": [0.5, 0.7], "full": [0.8, 0.8], "new": [new, new], "planned": [0.9, 0.9], "moved": [4, 6], "replicas": 100}
-    return {"suite": SUITE, "instance": cell.instance, "method": cell.method, **values}
+    return Row({**cell.key._asdict(), **values})
 
 
 def test_the_table_states_the_least_part_that_is_kept():
-    measured = [row(cell, 0.8 if cell.method == FULL else 0.76) for cell in cells()]
+    measured = Rows(row(cell, 0.8 if cell.method == FULL else 0.76) for cell in cells())
     text = table(measured)
     assert "Asked: with 10 % at least 80 %; measured: 80 % or more." in text
     assert "| recorded hierarchical | 5 % | 5.0 % | 0.9000 | 0.7600 | 0.6000 | 0.8000 | 80 % |" in text

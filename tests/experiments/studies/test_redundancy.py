@@ -8,7 +8,7 @@ import pytest
 
 from eplb_gap.experiments.exhibits.figures import redundancy as drawing
 from eplb_gap.experiments.loads.traces import TRACES
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.studies import redundancy
 from eplb_gap.experiments.studies.redundancy import SWEEP, deployment, instance, price, served_price, table
 
@@ -26,9 +26,9 @@ def made(policy: str, gpus: int, redundant: int, name: str = "recorded") -> list
     served = {"planning": [0.9, 0.9], "serving": [80 / least, 40 / least]}
     optimum = {"upper": [[f"{least + 1}/1"] * 2] * 2, "lower": [[f"{least}/1"] * 2] * 2, "limit": [0.91, 0.91]}
     return [
-        {**beside, **served, **optimum, "method": "auto", "kind": "solver"},
+        Row(**beside, **served, **optimum, method="auto", kind="solver"),
         *(
-            {**beside, **served, "upper": [[f"{least + above}/1"] * 2] * 2, "method": method, "kind": "heuristic"}
+            Row(**beside, **served, upper=[[f"{least + above}/1"] * 2] * 2, method=method, kind="heuristic")
             for method, above in (("initial_program", 3), ("fast", 2))
         ),
     ]
@@ -36,12 +36,12 @@ def made(policy: str, gpus: int, redundant: int, name: str = "recorded") -> list
 
 @pytest.fixture(scope="module")
 def measured():
-    return [
+    return Rows(
         row
         for name, ((policy, gpus), slots) in itertools.product(TRACES, SWEEP.items())
         for redundant in slots
         for row in made(policy, gpus, redundant, name)
-    ]
+    )
 
 
 def test_cells_are_all_deployments_of_both_traces():
@@ -65,9 +65,9 @@ def test_price_is_the_interval_of_the_bounds(measured):
 
 
 def test_a_better_map_of_a_heuristic_bounds_the_optimum_if_it_is_legal(measured):
-    exact = [row | {"upper": [["106/1"] * 2] * 2} if row["method"] == "fast" else row for row in measured]
+    exact = Rows(Row(row, upper=[["106/1"] * 2] * 2) if row["method"] == "fast" else row for row in measured)
     assert price(exact, "recorded", "global", 32, 0)[1] == pytest.approx(100 * (106 / 100 - 1))
-    illegal = [row | {"status": "illegal: layer 0"} if row["method"] == "fast" else row for row in exact]
+    illegal = Rows(Row(row, status="illegal: layer 0") if row["method"] == "fast" else row for row in exact)
     assert price(illegal, "recorded", "global", 32, 0) == price(measured, "recorded", "global", 32, 0)
 
 
@@ -75,7 +75,7 @@ def test_equal_optima_are_not_told_apart():
     few, most = made("global", 32, 64), made("global", 32, 64)
     for row in few:
         row["instance"] = instance("recorded", "global", 32, 0)
-    low, high = price([*few, *most], "recorded", "global", 32, 0)
+    low, high = price(Rows([*few, *most]), "recorded", "global", 32, 0)
     assert low < 0 < high
 
 
@@ -90,7 +90,7 @@ def test_table_has_a_line_of_every_deployment(measured):
 
 
 def test_illegal_maps_have_no_balancedness_in_the_table(measured):
-    rows = [row | {"status": "illegal: layer 0"} if row["method"] == "fast" else row for row in measured]
+    rows = Rows(Row(row, status="illegal: layer 0") if row["method"] == "fast" else row for row in measured)
     assert "| illegal: layer 0 | illegal: layer 0 |" in table(rows)
 
 

@@ -7,8 +7,9 @@ import pytest
 from eplb_gap.experiments.exhibits.figures import regime_gaps
 from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.row_schema import problems
+from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.studies import regimes
+from eplb_gap.experiments.studies.schema import problems
 from eplb_gap.problem.deployment import PRESETS
 
 COMMON = {"seed": 0, "hash": "h", "parameters": {}, "versions": {}, "revision": "r", "cpu": "c", "cores": 1, "timestamp": "t"}
@@ -35,7 +36,7 @@ def test_every_instance_has_a_bound(cells):
 
 
 def test_all_regimes_are_there_more_than_once():
-    found = [regimes.regime({"policy": d.policy, "deployment": vars(d)}) for d in regimes.DEPLOYMENTS.values()]
+    found = [regimes.regime(Row({"policy": d.policy, "deployment": vars(d)})) for d in regimes.DEPLOYMENTS.values()]
     assert all(found.count(name) > 1 for name in regimes.REGIMES)
 
 
@@ -96,7 +97,7 @@ def test_the_rows_of_a_small_instance(family):
 
 
 def _row(instance, method, upper, lower=None, **more):
-    return {
+    fields = {
         "suite": regimes.SUITE,
         "instance": instance,
         "method": method,
@@ -108,12 +109,13 @@ def _row(instance, method, upper, lower=None, **more):
         **({} if lower is None else {"lower": lower}),
         **more,
     }
+    return Row(fields)
 
 
 @pytest.fixture
 def measured():
     solved = {"gap": [0.0, 0.0], "status": ["optimal"] * 2, "wall_seconds": 0.5}
-    return [
+    found = [
         _row("a", "auto", ["10/1", "10/1"], ["10/1", "10/1"], **solved),
         _row("b", "auto", ["10/1", "10/1"], ["10/1", "10/1"], **solved),
         _row("a", regimes.FORBIDDEN, ["12/1", "10/1"], ["11/1", "10/1"], **solved),
@@ -124,6 +126,7 @@ def measured():
         _row("a", "initial_program", ["10/1", "12/1"]),
         _row("b", "initial_program", ["10/1", "12/1"]),
     ]
+    return Rows(found)
 
 
 def test_the_table_says_what_the_rows_imply(measured):
@@ -143,11 +146,11 @@ def test_the_table_says_what_the_rows_imply(measured):
 
 
 def test_a_table_without_illegal_maps_says_so(measured):
-    assert "Every map is legal." in regimes.table([row for row in measured if row["method"] != "broken"])
+    assert "Every map is legal." in regimes.table(Rows(row for row in measured if row["method"] != "broken"))
 
 
 def test_the_figure_takes_the_best_of_the_others_by_layer(measured):
-    measured = [row for row in measured if row["method"] != "initial_program"]
+    measured = Rows(row for row in measured if row["method"] != "initial_program")
     measured += [_row(i, "initial_program", ["15/1", "15/1"]) for i in "ab"]
     deepseek, best, fast, _ = regime_gaps.boxes_of(regimes.gaps(measured)["2 slots"])
     assert deepseek == [0.5] * 4

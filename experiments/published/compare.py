@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.row_schema import MEASURED, shape_of
-from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.experiments.measuring.row_schema import MEASURED
+from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.studies.schema import shape_of
 
 FLOAT_TOLERANCE = 1e-12  # sums of the same numbers on another processor may differ in the last bits
 TIMED = ("runtime", "timing", "level")
@@ -37,22 +37,21 @@ class Comparison:
     problems: list[str]
 
 
-def compare(fresh: list[Row], published: list[Row]) -> Comparison:
+def compare(fresh: Rows, published: Rows) -> Comparison:
     """Compare rows by key; rows that hold times are left to their tables. A row that failed differs."""
-    known = {rows.key(row): row for row in published}
+    known = {row.key: row for row in published}
     equal = intersecting = new = 0
     problems: list[str] = []
     for row in fresh:
         if row["kind"] in TIMED:
             continue
-        other = known.get(rows.key(row))
-        name = " ".join(map(str, rows.key(row)))
-        if rows.failed(row):
-            problems.append(f"{name}: {row['status']}")
+        other = known.get(row.key)
+        if row.failed:
+            problems.append(f"{row.key}: {row['status']}")
         elif other is None:
             new += 1
         elif found := differences(row, other):
-            problems += [f"{name}: {text}" for text in found]
+            problems += [f"{row.key}: {text}" for text in found]
         else:
             shape = shape_of(other)
             searched = shape is not None and bool(shape.searched)
