@@ -127,10 +127,10 @@ STUDY = Study(
     figures=("decomposition",),
     numbers={
         **{f"excess-{name}-{policy}": _excess(name, policy) for name in TRACES for policy in POLICIES},
-        "step-hierarchy": _step("calibrated", "hierarchical", "hierarchical"),
-        "step-packing": _step("calibrated", "hierarchical", "replanned"),
-        "step-assignment": _step("calibrated", "hierarchical", "history"),
-        "step-assignment-sd": _step("calibrated", "hierarchical", "history", stdev),
-        "step-misled": _step("calibrated", "hierarchical", "split", lambda values: abs(fmean(values))),
+        "step-hierarchy": _step("calibrated", "hierarchical", "hierarchy"),
+        "step-packing": _step("calibrated", "hierarchical", "packing"),
+        "step-assignment": _step("calibrated", "hierarchical", "assignment"),
+        "step-assignment-sd": _step("calibrated", "hierarchical", "assignment", stdev),
+        "step-misled": _step("calibrated", "hierarchical", "history", lambda values: abs(fmean(values))),
     },
 )
