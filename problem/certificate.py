@@ -24,7 +24,7 @@ from eplb_gap.problem.bounds.partition import cover
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.containers.files import parse_json
+from eplb_gap.problem.files import parse_json
 from eplb_gap.problem.fractions import fraction, parse
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads

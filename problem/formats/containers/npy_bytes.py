@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy_format
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.npy import read_array
 
 

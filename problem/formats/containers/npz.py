@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.limits import MAX_ELEMENTS
 from eplb_gap.problem.npy import read_array
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason
 from eplb_gap.problem.formats.containers.limits import check_elements
 
@@ -36,3 +39,33 @@ def tensor_array(value: Any, where: str, ndim: int) -> np.ndarray:
         return np.asarray(value.numpy(force=True))
     except (TypeError, RuntimeError) as error:  # number types that NumPy has not
         raise InputError(f"{where} is no array of plain numbers ({reason(error)})") from None
+
+
+def load_torch(path: Path, limit: int = files.MAX_ARRAY_BYTES) -> Any:
+    """Return what ``torch.save`` wrote, without executing anything of it; tensors stay on the CPU.
+
+    The caller checks ``numel()`` before it copies a tensor: a view can claim far more elements than its storage holds.
+
+    Raises
+    ------
+    InputError
+        If the file is too large, packed to more than ``limit`` bytes, no torch file, or holds anything but plain data.
+    """
+    import pickle
+
+    import torch
+
+    files.size(path, limit)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise InputError(f"file {path} is no torch file, or truncated; one in torch.save's zip form is needed") from None
+    if unpacked > limit:
+        raise InputError(f"file {path} unpacks to {unpacked} bytes; at most {limit} are read")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"file {path} holds pickled objects; tensors, numbers, strings, lists and dicts are read") from None
+    except Exception as error:  # whatever a broken file makes torch's reader raise: its kinds are not documented
+        raise InputError(f"file {path} is no readable torch file ({reason(error)})") from None

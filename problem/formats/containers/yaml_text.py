@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.containers import files
 
 MAX_DEPTH = 16
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason, shown
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.json_rows import count_table
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.recording import Progress, Recording

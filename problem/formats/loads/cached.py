@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.loads.arrays import read_trace
 from eplb_gap.problem.loads import LoadTrace
 

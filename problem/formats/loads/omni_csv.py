@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
 from eplb_gap.problem.formats.loads.rank_files import matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording

@@ -7,8 +7,9 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason
-from eplb_gap.problem.formats.containers import files
+from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 from eplb_gap.problem.formats.loads import megatron, omni_activations, omni_csv, sglang_recorder, tables, tensorrt_llm_statistics
 
 MAX_BYTES = 1 << 40
@@ -73,7 +74,7 @@ def _of_archive(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"file {path} is a broken zip file ({reason(error)})") from None
     if any(name.endswith("data.pkl") for name in names):
-        return "sglang-recorder" if isinstance(files.load_torch(path), dict) else "vllm-ascend"
+        return "sglang-recorder" if isinstance(load_torch(path), dict) else "vllm-ascend"
     if "head.npy" in names:
         return "eplb-gap"
     if "dump_version.npy" in names:

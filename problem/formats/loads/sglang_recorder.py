@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.errors import InputError, shown
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.limits import check_elements
-from eplb_gap.problem.formats.containers.torch_arrays import tensor_array
+from eplb_gap.problem.formats.containers.torch_arrays import load_torch, tensor_array
 from eplb_gap.problem.formats.loads.physical import logical_counts
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
@@ -74,7 +73,7 @@ def _dump(path: Path) -> list[Path]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    content = files.load_torch(path)
+    content = load_torch(path)
     if not isinstance(content, dict) or not (LOGICAL in content or RECORDS in content):
         raise InputError(f"file {path} holds {_kind(content)}; a dict with the key {LOGICAL!r} or {RECORDS!r} is needed")
     return content

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import MAX_REASON, InputError, reason, shown
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads import parquet_process
 from eplb_gap.problem.formats.loads.recording import Progress, Recording

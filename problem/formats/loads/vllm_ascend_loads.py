@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.containers import files
-from eplb_gap.problem.formats.containers.torch_arrays import tensor_array
+from eplb_gap.problem.formats.containers.torch_arrays import load_torch, tensor_array
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 
 def read(path: Path, _progress: Progress | None) -> Recording:
     """Read one tensor, ``[layers, experts]`` or ``[steps, layers, experts]``."""
-    content = files.load_torch(path)
+    content = load_torch(path)
     ndim = getattr(content, "ndim", 2)
     if ndim not in (2, 3):
         raise InputError(f"file {path} holds a tensor of {ndim} axes; [layers, experts] is needed")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.json_rows import count_table
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.physical import logical_counts

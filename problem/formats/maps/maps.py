@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eplb_gap.problem import files
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
-from eplb_gap.problem.formats.containers import files
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
+from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 from eplb_gap.problem.formats.containers.yaml_text import parse_yaml
 from eplb_gap.problem.formats.maps import (
     certificate_map,
@@ -216,7 +217,7 @@ def _open(path: Path, container: str) -> Any:
     if container == "npy":
         return read_npy(path, MAX_MAP_ARRAY_BYTES)
     if container == "torch":
-        return files.load_torch(path, MAX_MAP_ARRAY_BYTES)
+        return load_torch(path, MAX_MAP_ARRAY_BYTES)
     return (parse_yaml if container == "YAML" else files.parse_json)(path, MAX_MAP_BYTES)
 
 

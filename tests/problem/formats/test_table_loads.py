@@ -162,14 +162,14 @@ def test_an_npz_entry_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_torch_file_that_unpacks_to_too_much(tmp_path: Path) -> None:
-    from eplb_gap.problem.formats.containers import files
+    from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(1 << 20))
     (tmp_path / "loads.pt").write_bytes(buffer.getvalue())
     with pytest.raises(InputError, match="unpacks to 1048576 bytes; at most 4096"):
-        files.load_torch(tmp_path / "loads.pt", 4096)
+        load_torch(tmp_path / "loads.pt", 4096)
 
 
 def test_an_ascend_tensor_of_one_axis(tmp_path: Path) -> None:

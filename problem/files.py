@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.problem.errors import InputError, reason
+from eplb_gap.problem.errors import InputError
 
 MAX_JSON_BYTES = 1 << 28
 """A JSON document that is parsed at once; larger files are streamed or refused."""
@@ -85,33 +84,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("an object holds a key twice")
     return found
-
-
-def load_torch(path: Path, limit: int = MAX_ARRAY_BYTES) -> Any:
-    """Return what ``torch.save`` wrote, without executing anything of it; tensors stay on the CPU.
-
-    The caller checks ``numel()`` before it copies a tensor: a view can claim far more elements than its storage holds.
-
-    Raises
-    ------
-    InputError
-        If the file is too large, packed to more than ``limit`` bytes, no torch file, or holds anything but plain data.
-    """
-    import pickle
-
-    import torch
-
-    size(path, limit)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        raise InputError(f"file {path} is no torch file, or truncated; one in torch.save's zip form is needed") from None
-    if unpacked > limit:
-        raise InputError(f"file {path} unpacks to {unpacked} bytes; at most {limit} are read")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"file {path} holds pickled objects; tensors, numbers, strings, lists and dicts are read") from None
-    except Exception as error:  # whatever a broken file makes torch's reader raise: its kinds are not documented
-        raise InputError(f"file {path} is no readable torch file ({reason(error)})") from None
