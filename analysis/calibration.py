@@ -10,17 +10,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eplb_gap import solvers
+from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT, Candidate, candidates
 from eplb_gap.analysis.text import markdown
-from eplb_gap.heuristics.config import Config, FastConfig, PipelineConfig, Stage
+from eplb_gap.heuristics.config import FastConfig
 from eplb_gap.heuristics.config_file import write
 from eplb_gap.heuristics.registry import configured
 from eplb_gap.problem.deployment import Deployment
@@ -38,72 +38,6 @@ SLOW_SECONDS = 0.02
 """Pipelines slower than this in the warm-up are timed once per window: they are far from any budget that the planner can meet."""
 NOISE = 0.1
 """Relative difference of two times that says nothing."""
-
-DEFAULT, DEEPSEEK = "fast", "DeepSeek EPLB"
-FAST_GRID: tuple[tuple[Any, tuple[float | None, ...]], ...] = (
-    ("lpt", (None,)),
-    ("fast", (5e-3, None, 1e-3)),
-    ("split", (1e-3, 1e-4, None)),
-    ("counts", (1e-3, None)),
-)
-"""Efforts and tolerances; the theta grid over replica counts is short in "fast" and long in "counts"."""
-PACKERS: tuple[tuple[str, Stage], ...] = (
-    ("LPT", Stage("heap_lpt")),
-    ("round LPT", Stage("round_lpt")),
-    ("snake", Stage("snake")),
-    ("spread LPT", Stage("spread_lpt")),
-    ("epsilon .001", Stage("epsilon_lpt", epsilon=1e-3)),
-    ("epsilon .01", Stage("epsilon_lpt", epsilon=1e-2)),
-    ("penalty .001", Stage("penalty_lpt", penalty=1e-3)),
-    ("penalty .01", Stage("penalty_lpt", penalty=1e-2)),
-)
-SWAPS: tuple[tuple[str, str | None, int, int], ...] = (
-    ("no swap", None, 0, 2),
-    ("1 best swap", "nearest", 1, 2),
-    ("8 best swaps", "nearest", 8, 2),
-    ("8 swaps of 2 x 2", "candidates", 8, 2),
-    ("8 swaps of 3 x 3", "candidates", 8, 3),
-)
-REPLICATIONS = (
-    ("Hamilton", "hamilton", 0),
-    ("Hamilton + fix-up", "hamilton", 8),
-    ("threshold", "threshold", 0),
-    ("hybrid on copies", "hybrid_on_copies", 0),
-    ("hybrid on extras", "hybrid_on_extras", 0),
-)
-
-
-@dataclass(eq=False)
-class Candidate:
-    """One configuration and what was measured of it.
-
-    Parameters
-    ----------
-    name : str
-    config : Config
-    gaps : list of float
-        Gap to the certified bound of every layer of every training window.
-    milliseconds : list of float
-        Median CPU time of every training window.
-    status : str
-        "legal", or why its maps cannot be used.
-    """
-
-    name: str
-    config: Config
-    gaps: list[float] = field(default_factory=list)
-    milliseconds: list[float] = field(default_factory=list)
-    status: str = "legal"
-
-    @property
-    def gap(self) -> float:
-        """Mean gap on the training windows."""
-        return statistics.fmean(self.gaps)
-
-    @property
-    def time(self) -> float:
-        """Mean over the training windows of the median CPU time, in ms."""
-        return statistics.fmean(self.milliseconds)
 
 
 @dataclass(frozen=True)
@@ -149,32 +83,6 @@ class Calibration:
     def default_on_front(self) -> bool:
         """Whether nothing beats the default in gap or in time without losing in the other."""
         return any(candidate.name == DEFAULT for candidate in self.front)
-
-
-def candidates() -> list[Candidate]:
-    """Return what is tried: efforts times tolerances of the planner, and pipelines.
-
-    The pipelines are all packers times all swaps with Adams' counts, and all other replications with LPT, without swaps and with
-    eight; groups are packed by LPT with one best swap at most, since with two groups per node that is optimal already.
-    """
-    found = [
-        Candidate(effort if tolerance is None else f"{effort} {tolerance:g}", FastConfig(effort, tolerance))
-        for effort, tolerances in FAST_GRID
-        for tolerance in tolerances
-    ]
-    found.append(Candidate(DEEPSEEK, PipelineConfig()))
-    for (packer, stage), swap in product(PACKERS, SWAPS):
-        found.append(Candidate(f"{packer}, {swap[0]}", _pipeline("adams_top_k", 0, stage, swap)))
-    for (replication, rule, fix_ups), swap in product(REPLICATIONS, (SWAPS[0], SWAPS[2])):
-        found.append(Candidate(f"{replication}, LPT, {swap[0]}", _pipeline(rule, fix_ups, PACKERS[0][1], swap)))
-    return found
-
-
-def _pipeline(replication: str, fix_ups: int, stage: Stage, swap: tuple[str, str | None, int, int]) -> PipelineConfig:
-    _, rule, steps, tried = swap
-    groups = Stage("heap_lpt", None if rule is None else "nearest", min(steps, 1))
-    replicas = replace(stage, swap_rule=rule, swap_steps=steps, candidates=tried)
-    return PipelineConfig(groups, replication, replicas, fix_ups=fix_ups)
 
 
 def split(windows: int) -> tuple[list[int], list[int]]:
@@ -230,7 +138,7 @@ def calibrate(
     Examples
     --------
     >>> from eplb_gap import Deployment, calibrate, rebalance
-    >>> from eplb_gap.analysis.calibration import DEEPSEEK, DEFAULT, candidates
+    >>> from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT, candidates
     >>> loads, deployment = [[[9, 5, 3, 1]], [[5, 9, 3, 1]], [[5, 3, 9, 1]]], Deployment(4, 6, 2)
     >>> few = [one for one in candidates() if one.name in (DEFAULT, DEEPSEEK)]  # without it all are tried, for minutes
     >>> found = calibrate(loads, deployment, few, budget_ms=1000)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from eplb_gap.analysis.calibration import DEEPSEEK, DEFAULT, Calibration, span
+from eplb_gap.analysis.calibration import Calibration, span
+from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from eplb_gap.heuristics.config import FastConfig
 

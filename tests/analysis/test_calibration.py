@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from eplb_gap.analysis import calibration
-from eplb_gap.analysis.calibration import DEEPSEEK, DEFAULT, Candidate, calibrate, choose, pareto_front, split
+from eplb_gap.analysis.calibration import calibrate, choose, pareto_front, split
+from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT, Candidate
 from eplb_gap.analysis.figures import calibration_front
 from eplb_gap.cli import main as cli
 from eplb_gap.heuristics import rebalance
