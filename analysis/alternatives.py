@@ -80,7 +80,6 @@ def alternatives(windows: Windows, deployment: Deployment, method: str) -> tuple
     ----------
     windows : Windows
     deployment : Deployment
-        All GPUs alive, with equally many slots.
     method : str
         Heuristic that alternatives are planned with and compared to.
 

@@ -150,7 +150,7 @@ def calibrate(
     if loads.shape[2] != deployment.num_experts:
         raise InputError(f"loads has {loads.shape[2]} experts; the deployment has {deployment.num_experts}")
     live = deployment.live
-    live.require_regular("calibration")
+    live.require_regular("a calibration")
     tried = candidates() if tried is None else tried
     training, testing = split(len(loads))
     total = len(loads) + len(tried) + len(training)

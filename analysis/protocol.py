@@ -126,8 +126,8 @@ def score(protocol: str, trace_loads: Any, deployment: Deployment, program: Prog
     Raises
     ------
     InputError
-        If there is no such protocol, the loads are not two or more windows of the deployment's experts, or the deployment has
-        unequal slots or dead GPUs, which the protocols do not know.
+        If there is no such protocol, the loads are not two or more windows of the deployment's experts, or the live GPUs
+        have unequal slots, which the protocols do not know.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def score(protocol: str, trace_loads: Any, deployment: Deployment, program: Prog
         raise InputError(f"trace_loads has {loads.shape[2]} experts; the deployment has {deployment.num_experts}")
     if isinstance(program, str):
         method = get_method(program)
-        method(loads[0], deployment)  # the first call compiles kernels; it would be timed with them
+        method(loads[0], deployment.live)  # the first call compiles kernels; it would be timed with them
         run = timed(method, deployment)
     else:
         run = program
@@ -172,12 +172,11 @@ def known(protocol: str, deployment: Deployment) -> Protocol:
     Raises
     ------
     InputError
-        If there is none, or the deployment's GPUs are not alike, which no protocol knows.
+        If there is none, or the live GPUs have unequal slots, which no protocol knows.
     """
     if protocol not in get_args(Protocol):
         raise InputError(f"protocol is {protocol!r}; the protocols are {', '.join(get_args(Protocol))}")
-    if deployment.live.num_gpus != deployment.num_gpus or len(set(deployment.slots_by_gpu)) > 1:
-        raise InputError("deployment has unequal slots or dead GPUs; the published protocols score GPUs alike")
+    deployment.live.require_regular("a published protocol")
     return cast("Protocol", protocol)
 
 

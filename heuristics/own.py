@@ -20,7 +20,7 @@ def run_fast(effort: Effort, weight: np.ndarray, deployment: Deployment, toleran
 
 
 def _fast_or_uneven(weight: np.ndarray, deployment: Deployment) -> Placement:
-    if len(set(deployment.slots_by_gpu)) == 1:
+    if deployment.live.is_regular:
         return run_fast("fast", weight, deployment)
     from eplb_gap.heuristics.planner import uneven  # imports numba
 

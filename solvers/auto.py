@@ -71,8 +71,8 @@ def search_nothing(instance: Instance, incumbent: Incumbent, limits: Limits) -> 
 
 
 def compile_engines(deployment: Deployment) -> None:
-    """Compile the kernels of the engines that a deployment without dead GPUs is given to."""
-    if len(set(deployment.slots_by_gpu)) > 1:
+    """Compile the kernels of the engines that a deployment is given to; those for irregular GPUs have none of their own."""
+    if not deployment.is_regular:
         return
     for engine in engines(deployment.slots_per_node, deployment.slots_per_gpu):
         if engine.compile is not None:

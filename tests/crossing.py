@@ -13,8 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.analysis import calibration, capacity, evaluate, per_step, protocol, protocol_runs, user_program
-from eplb_gap.analysis.windows import split
+from eplb_gap.analysis import (
+    alternatives,
+    calibration,
+    capacity,
+    evaluate,
+    explain,
+    per_step,
+    protocol,
+    protocol_runs,
+    user_program,
+)
+from eplb_gap.analysis.candidates import candidates
+from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics import registry
 from eplb_gap.heuristics.moves import lost_experts, relabel
 from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, validation
@@ -205,9 +216,9 @@ def recovered(case: Case) -> None:
 
 
 def evaluated(case: Case, placed: Any) -> None:
-    windows = split(case.trace)
+    windows = Windows.of(case.trace)
     bounds = evaluate.certified_bounds(windows, case.deployment)
-    found = evaluate.evaluate("map", placed, windows, case.deployment, bounds, case.other)
+    found = evaluate.evaluate_map("map", placed, windows, case.deployment, bounds, case.other)
     assert found.serving.makespans == case.legal(placed)
     assert not found.note
     assert all(gap >= 0 for score in (found.planning, found.serving) for gap in score.gaps)
@@ -215,15 +226,35 @@ def evaluated(case: Case, placed: Any) -> None:
 
 
 def explained(case: Case, function: Callable[..., Any]) -> None:
-    found = function(split(case.trace), case.deployment, case.placement, "map", "fast")
+    found = function(Windows.of(case.trace), case.deployment, case.placement, "map", "fast")
     assert found.levels[0].upper == evaluate.mean_loads(case.loads, case.deployment)
     assert found.levels[-1].upper == case.legal(case.placement)
     assert sum(found.steps().values()) == found.excess()
 
 
+def evaluated_from_a_trace(case: Case) -> None:
+    for planned in (case.placement, "fast"):
+        found = evaluate.evaluate(case.trace, case.deployment, planned)
+        assert all(gap >= 0 for score in (found.planning, found.serving) for gap in score.gaps)
+        assert not found.note
+    placed = evaluate.planned_on(Windows.of(case.trace), case.deployment, "fast")
+    assert case.legal(placed) == found.serving.makespans
+
+
+def explained_from_a_trace(case: Case) -> None:
+    found = explain.explain(case.trace, case.deployment)
+    assert sum(found.steps().values()) == found.excess()
+
+
+def compared(case: Case) -> None:
+    found, left_out = alternatives.alternatives(Windows.of(case.trace), case.deployment, "fast")
+    assert found
+    assert not {one.name for one in found} & {one.name for one in left_out}
+
+
 def calibrated(case: Case) -> None:
     wanted = (calibration.DEFAULT, calibration.DEEPSEEK)
-    tried = [one for one in calibration.candidates() if one.name in wanted]
+    tried = [one for one in candidates() if one.name in wanted]
     found = calibration.calibrate(WINDOWS, case.deployment, tried)
     assert found.chosen.name in wanted
     assert all(gap >= 0 for one in tried for gap in one.gaps)

@@ -26,8 +26,11 @@ from crossing import (
     bounded_average,
     calibrated,
     certificate,
+    compared,
     evaluated,
+    evaluated_from_a_trace,
     explained,
+    explained_from_a_trace,
     first_passes,
     flat,
     irregular,
@@ -48,10 +51,20 @@ from crossing import (
 )
 
 from eplb_gap import heuristics, problem, solvers
-from eplb_gap.analysis import calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program
-from eplb_gap.heuristics import lost_experts, methods, plugins, registry
+from eplb_gap.analysis import (
+    alternatives,
+    calibration,
+    capacity,
+    evaluate,
+    explain,
+    per_step,
+    protocol,
+    protocol_runs,
+    user_program,
+)
+from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
-from eplb_gap.heuristics.moves import migration, relabel
+from eplb_gap.heuristics.moves import lost_experts, migration, relabel
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
@@ -76,7 +89,7 @@ from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
 from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
 
-ANALYSES = (calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
+ANALYSES = (alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
 
 
 def no_gpu_2(deployment: Deployment) -> bool:
@@ -101,6 +114,14 @@ def even(x: Case) -> np.ndarray:
 
 def split_found(x: Case) -> None:
     x.split_well(token_split.optimal_split(x.placement, x.loads, x.deployment))
+
+
+def said_before(x: Case) -> None:
+    """A record says before it plans whether it will; what it says of the live GPUs holds."""
+    for heuristic in registry.HEURISTICS.values():
+        if heuristic.plans(x.deployment.live):
+            assert heuristic.refusal(x.deployment.live) is None
+            assert registry.rebalance(x.loads, x.deployment, heuristic.name).num_slots == x.deployment.num_slots
 
 
 def all_legal(x: Case) -> None:
@@ -131,7 +152,6 @@ KERNEL = {
     metrics.gpu_loads: Entry(lambda x: x.raises_gpus(metrics.gpu_loads(x.placement, x.loads, x.deployment))),
     metrics.live_map: Entry(lambda x: metrics.live_map(x.placement, x.deployment)),
     metrics.balancedness_gpu: Entry(lambda x: metrics.balancedness_gpu(x.placement, x.loads, x.deployment)),
-    metrics.imbalance: Entry(lambda x: metrics.imbalance(x.placement, x.loads, x.deployment)),
     metrics.duplicates: Entry(lambda x: metrics.duplicates(x.placement, x.deployment)),
     averages.sample_average_makespan: Entry(bounded_average),
     averages.sample_average_bound: Entry(bounded_average),
@@ -168,6 +188,9 @@ FORMATS = {
 HEURISTICS = {
     registry.rebalance: Entry(lambda x: x.legal(registry.rebalance(x.loads, x.deployment))),
     fast.plan: Entry(lambda x: x.legal(fast.plan(x.loads, x.deployment)), unequal),
+    own.run_fast: Entry(lambda x: x.legal(own.run_fast("fast", x.loads, x.deployment)), unequal),
+    methods.Heuristic.refusal: Entry(said_before),
+    methods.Heuristic.plans: Entry(said_before),
     fast.checked_weight: Entry(lambda x: fast.checked_weight(x.loads, x.deployment)),
     uneven.plan: Entry(lambda x: x.legal(uneven.plan(x.loads, x.deployment)), lambda d: not flat(d)),
     forecast.choose: Entry(lambda x: forecast.choose(WINDOWS, x.deployment)),
@@ -183,7 +206,7 @@ HEURISTICS = {
     peers.tensorrt_llm: Entry(lambda x: peers.tensorrt_llm(x.loads, x.deployment), irregular),
     peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
-    plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other)), unequal),
+    plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
     migration.replan: Entry(lambda x: only_moves(x, migration.replan(x.loads, x.deployment, x.other, total_moves=3))),
     migration.front: Entry(lambda x: migration.front(x.loads, x.deployment, x.other)),
     lost_experts.lost_experts: Entry(recovered),
@@ -195,6 +218,7 @@ HEURISTICS = {
 }
 SOLVERS = {
     facade.solve: Entry(lambda x: solved(x, facade.solve(x.loads, x.deployment, initial=x.placement))),
+    auto.compile_engines: Entry(lambda x: auto.compile_engines(x.deployment)),
     auto.rests_on_the_mean: Entry(lambda x: auto.rests_on_the_mean(x.deployment)),
     budgets.slot_curves: Entry(
         lambda x: x.legal(budgets.slot_curves(x.loads, x.deployment, [x.deployment.num_slots]).placements[0]),
@@ -212,16 +236,21 @@ SOLVERS = {
 }
 JUDGING = {
     evaluate.certified_bounds: Entry(lambda x: evaluated(x, x.placement)),
-    evaluate.evaluate: Entry(lambda x: evaluated(x, x.placement)),
+    evaluate.evaluate: Entry(evaluated_from_a_trace),
+    evaluate.planned_on: Entry(evaluated_from_a_trace),
+    evaluate.evaluate_map: Entry(lambda x: evaluated(x, x.placement)),
     evaluate.mean_loads: Entry(lambda x: evaluate.mean_loads(x.loads, x.deployment)),
-    explain.explain: Entry(lambda x: explained(x, explain.explain), unequal),
+    explain.explain: Entry(explained_from_a_trace, unequal),
+    explain.explain_map: Entry(lambda x: explained(x, explain.explain_map), unequal),
+    alternatives.alternatives: Entry(compared),
     explain.decompose: Entry(lambda x: explained(x, explain.decompose), unequal),
     calibration.calibrate: Entry(calibrated, unequal),
     capacity.capacity: Entry(sized, unequal),
     capacity.slot_options: Entry(lambda x: capacity.slot_options(x.deployment, 12)),
     protocol.timed: Entry(scored, unequal),
     protocol.score: Entry(scored, unequal),
-    protocol_runs.score_all: Entry(all_scored),
+    protocol.known: Entry(lambda x: protocol.known("gpu", x.deployment), unequal),
+    protocol_runs.score_all: Entry(all_scored, unequal),
     per_step.per_step: Entry(stepped),
     user_program.UserProgram: Entry(program_file, unequal),
 }

@@ -170,5 +170,5 @@ def test_dead_gpus_are_left_out_and_unequal_ones_refused():
     result = calibrate(loads, Deployment(6, 12, 4, active=[True, True, False, True]), few, budget_ms=1000)
     assert set(result.held_out) <= {DEFAULT, DEEPSEEK}
     assert min(gap for candidate in result.candidates for gap in candidate.gaps) >= 0
-    with pytest.raises(InputError, match="the live GPUs have 2 to 4 slots"):
+    with pytest.raises(InputError, match="the GPUs have 2 to 4 slots"):
         calibrate(loads, Deployment(6, slots_per_gpu=[2, 4, 4]), few)

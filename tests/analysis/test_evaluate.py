@@ -42,7 +42,7 @@ def test_moved_replicas_are_counted_against_the_previous_map():
     swapped = in_use.phy2log.copy()
     swapped[0, [2, 3]] = swapped[0, [3, 2]]  # experts 2 and 3 between two GPUs: both are copied
     swapped[1, [0, 1]] = swapped[1, [1, 0]]  # on one GPU: nothing is
-    assert evaluate("own", Placement(swapped, 8), WINDOWS, DEPLOYMENT, BOUNDS, previous=in_use).moved == [2, 0]
+    assert evaluate_map("own", Placement(swapped, 8), WINDOWS, DEPLOYMENT, BOUNDS, previous=in_use).moved == [2, 0]
 
 
 def test_a_map_that_splits_a_group_is_scored_against_the_mean_and_named():

@@ -168,7 +168,7 @@ def test_dead_gpus_are_left_out_of_an_explanation():
     assert found.deployment == live
     assert found.excess() == expected.excess()
     assert found.steps() == expected.steps()
-    with pytest.raises(InputError, match="the live GPUs have 2 to 4 slots"):
+    with pytest.raises(InputError, match="the GPUs have 2 to 4 slots"):
         explain(LoadTrace(loads), Deployment(6, slots_per_gpu=[2, 3, 4]))
 
 

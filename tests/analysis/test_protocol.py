@@ -157,7 +157,11 @@ def test_a_heuristic_is_scored_by_its_name_and_a_trace_is_taken_as_it_is():
     assert found.balancedness == pytest.approx(8 / 18)
 
 
-@pytest.mark.parametrize("deployment", [Deployment(2, slots_per_gpu=[1, 2]), Deployment(2, 4, 2, active=[True, False])])
-def test_gpus_that_are_not_alike_are_refused(deployment):
-    with pytest.raises(InputError, match="unequal slots or dead GPUs"):
-        score("gpu", [[[6, 2]], [[2, 6]]], deployment, "fast")
+def test_unequal_gpus_are_refused_and_dead_ones_left_out():
+    loads = [[[6, 2]], [[2, 6]]]
+    with pytest.raises(InputError, match="the GPUs have 1 to 2 slots; a published protocol needs equally many"):
+        score("gpu", loads, Deployment(2, slots_per_gpu=[1, 2]), "fast")
+    dead = score("gpu", loads, Deployment(2, 6, 3, active=[True, False, True]), "fast")
+    alive = score("gpu", loads, Deployment(2, 4, 2), "fast")
+    assert dead.legal
+    assert dead.balancedness == alive.balancedness

@@ -133,12 +133,12 @@ def test_dead_gpus_are_evaluated_explained_and_written(loads, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("command", "text"),
     [
-        (["explain"], "the live GPUs have 4 to 6 slots; an explanation needs equally many on each"),
-        (["calibrate"], "the live GPUs have 4 to 6 slots; a calibration needs equally many on each"),
-        (["capacity"], "unequal slots or dead GPUs; capacity is counted in GPUs alike"),
+        (["explain"], "the GPUs have 4 to 6 slots; an explanation needs equally many on each"),
+        (["calibrate"], "the GPUs have 4 to 6 slots; a calibration needs equally many on each"),
+        (["capacity"], "the GPUs have 4 to 6 slots; a count of slots needs equally many on each"),
         (
             ["evaluate", "--map", "fast", "--protocol", "gpu"],
-            "unequal slots or dead GPUs; the published protocols score GPUs alike",
+            "the GPUs have 4 to 6 slots; a published protocol needs equally many on each",
         ),
         (["evaluate", "--map", "fast-split"], "needs equally many slots on all live GPUs"),
         (["solve", "--method", "pairing"], "which needs equally many slots on all live GPUs"),
