@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.heuristics.tiers import seconds_compiling
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment, UnevenDeployment
@@ -26,7 +27,7 @@ from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
 from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
 from eplb_gap.solvers.engines import repartition as splitting
-from eplb_gap.solvers.engines.first_pass import compile_kernels, first_pass
+from eplb_gap.solvers.engines.first_pass import first_pass
 from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
@@ -120,7 +121,6 @@ def _compile(deployment: Deployment, method: str) -> None:
     if isinstance(deployment, UnevenDeployment):
         greedy_map(Instance((5, 4, 3, 3), 5, 2, slots_by_gpu=(2, 3)))  # no map reaches its bound: all kernels run
         return
-    compile_kernels()
     shape = deployment.slots_per_node, deployment.slots_per_gpu
     for engine in auto.engines(*shape) if method == "auto" else (METHODS[method],):
         _KERNELS.get(engine, lambda: None)()
@@ -152,7 +152,9 @@ class _Work:
         """Give every layer its first map and bound, and judge the maps."""
         for layer in range(len(self.loads)):
             share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
+            compiling = seconds_compiling()
             self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0)
+            self.limits = replace(self.limits, deadline=self.limits.deadline + seconds_compiling() - compiling)
         self.upper = self._verified()
         if initial is not None:
             given = verify(initial, self.loads, self.deployment)

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.heuristics.compiled import entry, kernel
 
 LEAST_GAIN = 1e-12
 """Relative; smaller gains are rounding."""
@@ -247,7 +246,7 @@ def _moves(layer: Layer) -> int:
     return moves
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def sticky_path(
     loads: np.ndarray, starts: np.ndarray, gpus: int, nodes: int, target: float, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -23,23 +23,15 @@ import time
 from typing import Any, get_args
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import kernel
 from eplb_gap.heuristics.config import Effort
 from eplb_gap.heuristics.kernels.two_gpu_split import MAX_SLOTS_PER_GPU, split_descent
 from eplb_gap.heuristics.planner import layer_threads
 from eplb_gap.heuristics.planner.pair_swap import PairScratch, deal, descend, new_pair_scratch, pair_passes, remove_duplicates
-from eplb_gap.heuristics.planner.replicate_lpt import (
-    Flat,
-    Scratch,
-    arrange,
-    kernel,
-    new_flat,
-    new_scratch,
-    replicate,
-    sort_descending,
-)
+from eplb_gap.heuristics.planner.replicate_lpt import Flat, Scratch, arrange, new_flat, new_scratch, replicate, sort_descending
 from eplb_gap.heuristics.planner.theta_counts import search_counts
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -223,7 +215,7 @@ def _improve(flat: Flat, spare: Flat, most: int, scratch: Scratch, pairs: PairSc
             value = search_counts(flat, spare, most, scratch, pairs, stop, trials, SEED)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@tiered("(f8[:, ::1], i8, i8, i8, i8, f8[:, ::1], i8[:, ::1], i8[:, ::1], f8[::1])")
 def _plan_layers(
     weight: np.ndarray, groups: int, nodes: int, gpus: int, slots: int, rounds: np.ndarray, phy2log: np.ndarray,
     ranks: np.ndarray, gaps: np.ndarray,

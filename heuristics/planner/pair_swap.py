@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.replicate_lpt import Flat, kernel
+from eplb_gap.heuristics.compiled import holds, kernel
+from eplb_gap.heuristics.planner.replicate_lpt import Flat
 
 PASSES = 2
 """Most passes that exchange between the i-th fullest and the i-th emptiest GPU."""

@@ -19,13 +19,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import below, holds, kernel, random, seed_random
 from eplb_gap.heuristics.config import Effort
-from eplb_gap.heuristics.kernels.refinement import holds
 from eplb_gap.heuristics.planner.fast import plan as plan_fast
-from eplb_gap.heuristics.planner.replicate_lpt import kernel, new_scratch, replicate
+from eplb_gap.heuristics.planner.replicate_lpt import new_scratch, replicate
 from eplb_gap.heuristics.serving.token_split import Flow, Search, new_flow, new_search, split_flow
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -76,7 +76,7 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     return Placement(slots, deployment.num_experts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@tiered("(f8[:, ::1], i8, i8, i8, i8[:, ::1])")
 def _plan_layers(weight: np.ndarray, nodes: int, gpus: int, trials: int, phy2log: np.ndarray) -> None:
     """Plan layers one after the other.
 
@@ -285,7 +285,7 @@ def _descend(
     slots: np.ndarray, loads: np.ndarray, stop: float, trials: int, flow: Flow, search: Search, critical: np.ndarray
 ) -> None:
     """Exchange replicas across the border of the critical GPUs, or replicate their experts outside; keep what is not worse."""
-    np.random.seed(SEED)
+    seed_random(SEED)
     gpus = critical.size
     k = slots.size // gpus
     counts = np.zeros(loads.size, np.int64)
@@ -296,13 +296,13 @@ def _descend(
     for _ in range(trials):
         if value <= stop:
             return
-        own, far = np.random.randint(slots.size), np.random.randint(slots.size)
+        own, far = below(slots.size), below(slots.size)
         if not border[own // k] or border[far // k]:
             continue
         give, take = slots[own], slots[far]
         if holds(slots, far // k * k, k, give):
             continue
-        exchange = counts[take] == 1 or np.random.random() < 0.5
+        exchange = counts[take] == 1 or random() < 0.5
         if exchange and holds(slots, own // k * k, k, take):
             continue
         slots[far] = give

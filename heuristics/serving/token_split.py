@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.loads import as_loads
@@ -121,18 +121,18 @@ def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> S
             f"loads has shape {checked.shape}, placement {placement.phy2log.shape} for {placement.num_experts} experts; "
             f"{deployment.num_slots} slots and {deployment.num_experts} experts of the same layers are needed"
         )
-    slots = placement.phy2log
+    slots = np.require(placement.phy2log, np.int64, ("C", "W"))
     if slots.min() < 0 or slots.max() >= deployment.num_experts:
         raise PlacementError(f"the map names experts {slots.min()} to {slots.max()}; they are 0 to {deployment.num_experts - 1}")
     missing = np.argwhere(placement.counts() == 0)
     if missing.size:
         raise PlacementError(f"layer {missing[0, 0]}: expert {missing[0, 1]} has no replica; every expert needs at least one")
     shares, critical = np.empty(slots.shape), np.empty((len(slots), deployment.num_gpus), dtype=np.bool_)
-    _split_layers(slots, checked.astype(np.float64), SWEEPS, shares, critical)
+    _split_layers(slots, checked.astype(np.float64, order="C"), SWEEPS, shares, critical)
     return Split(shares, [tuple(np.flatnonzero(row).tolist()) for row in critical])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@tiered("(i8[:, ::1], f8[:, ::1], i8, f8[:, ::1], b1[:, ::1])")
 def _split_layers(phy2log: np.ndarray, loads: np.ndarray, sweeps: int, shares: np.ndarray, critical: np.ndarray) -> None:
     """Split layers one after the other.
 

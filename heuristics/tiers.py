@@ -1,0 +1,210 @@
+"""First answers from interpreted kernels, while another process compiles them; later ones from the compiled.
+
+Compiling the planner takes some ten seconds, interpreting it on one model a quarter of one. A tiered kernel is therefore run as
+plain Python until its compiled form lies in numba's cache on the disk. When more than a moment has gone into interpreting it, a
+process that outlives this one compiles it: at once if that is dear, otherwise when this process ends. As soon as the compiled form
+is there a call that is still interpreting gives up and is made again, compiled. Both forms give the same maps, to the bit.
+``EPLB_GAP_INTERPRET=0`` in the environment compiles before the first answer: for measurements of time, and where no process may be
+started.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from eplb_gap.heuristics import compiled
+
+LONG, DEAR, CHEAP = 0.4, 4.0, 0.25
+"""Seconds of one call, and of all calls, after which a kernel is compiled at once; seconds after which it is at the end."""
+GLANCE = 0.1
+"""Seconds between two looks at whether it is ready."""
+SETTLED = 1.0
+"""Seconds after which a file of another process's compiler counts as written."""
+VARIABLE = "EPLB_GAP_INTERPRET"
+
+
+class Ready(BaseException):
+    """Raised in an interpreted kernel whose compiled form has been found: no error, and not to be caught as one."""
+
+
+class _Interpreter(threading.local):
+    """What interpreted kernels of a thread share: their random numbers, and when to look for the compiled ones."""
+
+    def __init__(self) -> None:
+        self.numbers = np.random.RandomState(0)
+        self.kernel: TieredKernel | None = None
+        self.next_glance = 0.0
+
+    def glance(self) -> None:
+        now = time.perf_counter()
+        if now >= self.next_glance and self.kernel is not None:
+            self.next_glance = now + GLANCE
+            self.kernel.glance(now)
+
+
+_interpreter = _Interpreter()
+
+
+def _seed_random(value: int) -> None:
+    _interpreter.numbers.seed(value)
+
+
+def _random() -> float:
+    _interpreter.glance()
+    return _interpreter.numbers.random_sample()
+
+
+def _below(limit: int) -> int:
+    return int(_interpreter.numbers.randint(limit))
+
+
+_twins: dict[int, Callable[..., Any]] = {
+    id(compiled.seed_random): _seed_random,
+    id(compiled.random): _random,
+    id(compiled.below): _below,
+}
+"""Plain functions by the id of the kernel that they stand for; kernels live as long as their modules."""
+
+
+def interpreted(kernel: Any) -> Callable[..., Any]:
+    """Return a kernel as a plain function, which calls plain functions in place of all other kernels."""
+    found = _twins.get(id(kernel))
+    if found is None:
+        function = kernel.py_func
+        names = dict(function.__globals__)
+        found = _twins[id(kernel)] = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+        for name in function.__code__.co_names:
+            if isinstance(names.get(name), Dispatcher):
+                names[name] = interpreted(names[name])
+    return found
+
+
+class TieredKernel:
+    """A kernel for callers in Python; made by :func:`tiered`."""
+
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+        self.kernel: Any = compiled.entry(function)
+        self.module, self.name = function.__module__, function.__name__
+        self._signature = signature
+        self._file = f"{self.module.rpartition('.')[2]}.{self.name}-*.nbi"
+        self._source = Path(function.__code__.co_filename)
+        self._spent = 0.0  # seconds of interpreting
+        self._began = 0.0
+        self._compiler: int | None = None  # its process
+        self._is_compiled = False
+
+    def __call__(self, *arguments: Any) -> Any:
+        if not self._is_compiled and (os.environ.get(VARIABLE) == "0" or self._found()):
+            self.compile()
+        if self._is_compiled:
+            return self.kernel(*arguments)
+        began = self._began = time.perf_counter()
+        outer, _interpreter.kernel = _interpreter.kernel, self
+        try:
+            with np.errstate(all="ignore"):
+                return interpreted(self.kernel)(*arguments)
+        except Ready:
+            self.compile()
+        finally:
+            _interpreter.kernel = outer
+            self._spent += time.perf_counter() - began
+            _clock.seconds += time.perf_counter() - began
+            self._think()
+        return self.kernel(*arguments)
+
+    def compile(self) -> None:
+        """Compile, or load from the disk."""
+        began = time.perf_counter()
+        self.kernel.compile(self._signature)
+        self.kernel.disable_compile()  # one specialisation: arguments of other types are errors
+        self._is_compiled = True
+        _clock.seconds += time.perf_counter() - began
+
+    def glance(self, now: float) -> None:
+        """Raise :class:`Ready` if the compiled form is there; have it made if interpreting has become dear."""
+        if self._found():
+            raise Ready
+        self._think(now - self._began)
+
+    def _think(self, more: float = 0.0) -> None:
+        if self._compiler is None and not self._is_compiled:
+            if more > LONG or self._spent + more > DEAR:
+                self._compiler = _start_compiler([self])
+                _later.discard(self)
+            elif self._spent + more > CHEAP:
+                _later.add(self)
+
+    def _found(self) -> bool:
+        """Whether the disk has the compiled form, or never will."""
+        if self._compiler is not None:
+            try:
+                ended = os.waitpid(self._compiler, os.WNOHANG)[0] != 0
+            except ChildProcessError:  # waited for elsewhere
+                ended = True
+            return ended
+        oldest = self._source.stat().st_mtime
+        for file in Path(self.kernel.stats.cache_path).glob(self._file):
+            written = file.stat().st_mtime
+            if written > oldest and time.time() - written > SETTLED:
+                return True
+        return False
+
+
+def tiered(signature: str) -> Callable[[Callable[..., Any]], TieredKernel]:
+    """Compile a function that only Python calls, in its own time; see :mod:`eplb_gap.heuristics.tiers`.
+
+    Parameters
+    ----------
+    signature : str
+        Types of the arguments in numba's notation. What a call changes it must overwrite: it may be made a second time.
+    """
+    return lambda function: TieredKernel(function, signature)
+
+
+class _Clock:
+    seconds = 0.0
+
+
+_clock = _Clock()
+
+
+def seconds_compiling() -> float:
+    """Return how long this process has compiled tiered kernels, or interpreted them instead: time limits leave that out."""
+    return _clock.seconds
+
+
+_later: set[TieredKernel] = set()
+"""Kernels to compile when this process ends."""
+
+
+@atexit.register
+def _compile_later() -> None:
+    if _later:
+        _start_compiler(sorted(_later, key=lambda kernel: kernel.module))
+
+
+def compile_named(*names: str) -> None:
+    """Compile tiered kernels, each named ``module:function``; what the other process does."""
+    for name in names:
+        module, _, function = name.partition(":")
+        getattr(importlib.import_module(module), function).compile()
+
+
+def _start_compiler(kernels: list[TieredKernel]) -> int:
+    names = ", ".join(repr(f"{kernel.module}:{kernel.name}") for kernel in kernels)
+    code = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import compile_named; compile_named({names})"
+    nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    # Of its own session, so that Ctrl-C here does not end it; it ends by itself after some seconds.
+    return os.posix_spawn(sys.executable, [sys.executable, "-c", code, *sys.path], os.environ, file_actions=nothing, setsid=True)
