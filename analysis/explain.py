@@ -25,6 +25,7 @@ from eplb_gap.analysis.evaluate import SECONDS, TARGET_GAP, mean_loads
 from eplb_gap.analysis.windows import Split
 from eplb_gap.experiments.measuring.rows import fraction
 from eplb_gap.heuristics.registry import MOST_WINDOWS, planning_loads
+from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
@@ -186,6 +187,7 @@ def explain(
     PlacementError
         If the map is not legal for the deployment.
     """
+    sample_average.prepare()
     result = decompose(split, deployment, planned, map_name, method, progress)
     progress("alternatives")
     return replace(result, alternatives=_alternatives(split, deployment, method))

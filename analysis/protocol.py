@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from eplb_gap.heuristics.environment import compile_first
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.loads import as_loads
@@ -89,6 +90,8 @@ class Score:
 
 def timed(method: Callable[[np.ndarray, Deployment], Placement], deployment: Deployment) -> Program:
     """Make a program of a heuristic of :mod:`eplb_gap.heuristics.registry`, timed alone in this process and with its threads."""
+
+    compile_first()
 
     def program(window: np.ndarray) -> Answer:
         start = time.perf_counter()

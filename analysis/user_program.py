@@ -32,6 +32,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import numpy as np
 
 from eplb_gap.analysis.protocol import Answer
+from eplb_gap.heuristics.environment import INTERPRET
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.placement import Placement
@@ -130,7 +131,7 @@ class UserProgram:
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 cwd=self.path.resolve().parent,
-                env={**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": search},
+                env={**os.environ, **dict.fromkeys(THREADS, "1"), INTERPRET: "0", "PYTHONPATH": search},
                 pass_fds=(child_requests, child_answers),
                 start_new_session=True,  # its own group, which is ended as a whole; Ctrl-C is this process's to handle
             )

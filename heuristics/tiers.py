@@ -2,9 +2,9 @@
 
 Compiling the planner takes some ten seconds, interpreting it on one model a quarter of one. A tiered kernel is therefore run as
 plain Python until its compiled form lies in numba's cache on the disk. When more than a moment has gone into interpreting it, a
-process that outlives this one compiles it: at once if that is dear, otherwise when this process ends. As soon as the compiled form
-is there a call that is still interpreting gives up and is made again, compiled. Both forms give the same maps, to the bit.
-``EPLB_GAP_INTERPRET=0`` in the environment compiles before the first answer: for measurements of time, and where no process may be
+process that outlives this one compiles it: at once if the calls are dear, otherwise when this process ends. As soon as the
+compiled form is there a call that is still interpreting gives up and is made again, compiled. Both give the same maps to the bit.
+With ``EPLB_GAP_INTERPRET=0`` in the environment the first call compiles: for measurements of time, and where no process may be
 started.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from eplb_gap.heuristics import compiled
+from eplb_gap.heuristics.environment import interprets
 
 LONG, DEAR, CHEAP = 0.4, 4.0, 0.25
 """Seconds of one call, and of all calls, after which a kernel is compiled at once; seconds after which it is at the end."""
@@ -32,7 +33,6 @@ GLANCE = 0.1
 """Seconds between two looks at whether it is ready."""
 SETTLED = 1.0
 """Seconds after which a file of another process's compiler counts as written."""
-VARIABLE = "EPLB_GAP_INTERPRET"
 
 
 class Ready(BaseException):
@@ -91,6 +91,10 @@ def interpreted(kernel: Any) -> Callable[..., Any]:
     return found
 
 
+KERNELS: list[TieredKernel] = []
+"""All tiered kernels of the modules imported so far."""
+
+
 class TieredKernel:
     """A kernel for callers in Python; made by :func:`tiered`."""
 
@@ -103,15 +107,17 @@ class TieredKernel:
         self._spent = 0.0  # seconds of interpreting
         self._began = 0.0
         self._compiler: int | None = None  # its process
-        self._is_compiled = False
+        self.is_compiled = False
+        self._lock = threading.Lock()
+        KERNELS.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
-        if not self._is_compiled and (os.environ.get(VARIABLE) == "0" or self._found()):
+        if not self.is_compiled and (not interprets() or self.found()):
             self.compile()
-        if self._is_compiled:
+        if self.is_compiled:
             return self.kernel(*arguments)
         began = self._began = time.perf_counter()
-        outer, _interpreter.kernel = _interpreter.kernel, self
+        outer, _interpreter.kernel, _interpreter.next_glance = _interpreter.kernel, self, began + GLANCE
         try:
             with np.errstate(all="ignore"):
                 return interpreted(self.kernel)(*arguments)
@@ -127,26 +133,33 @@ class TieredKernel:
     def compile(self) -> None:
         """Compile, or load from the disk."""
         began = time.perf_counter()
-        self.kernel.compile(self._signature)
-        self.kernel.disable_compile()  # one specialisation: arguments of other types are errors
-        self._is_compiled = True
+        with self._lock:
+            if not self.kernel.signatures:
+                self.kernel.compile(self._signature)
+                self.kernel.disable_compile()  # one specialisation: arguments of other types are errors
+            self.is_compiled = True
         _clock.seconds += time.perf_counter() - began
 
     def glance(self, now: float) -> None:
         """Raise :class:`Ready` if the compiled form is there; have it made if interpreting has become dear."""
-        if self._found():
+        if self.found():
             raise Ready
         self._think(now - self._began)
 
+    def begin(self) -> None:
+        """Have it compiled in another process unless it is: for callers who know that they will need it for long."""
+        if self._compiler is None and not (self.is_compiled or not interprets() or self.found()):
+            self._compiler = _start_compiler([self])
+            _later.discard(self)
+
     def _think(self, more: float = 0.0) -> None:
-        if self._compiler is None and not self._is_compiled:
+        if self._compiler is None and not self.is_compiled:
             if more > LONG or self._spent + more > DEAR:
-                self._compiler = _start_compiler([self])
-                _later.discard(self)
+                self.begin()
             elif self._spent + more > CHEAP:
                 _later.add(self)
 
-    def _found(self) -> bool:
+    def found(self) -> bool:
         """Whether the disk has the compiled form, or never will."""
         if self._compiler is not None:
             try:

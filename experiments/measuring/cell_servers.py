@@ -12,6 +12,7 @@ import threading
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
 from eplb_gap.experiments.measuring.cell_server import ending
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.heuristics.environment import INTERPRET
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _START = "import sys; sys.path[:] = sys.argv[2:]; from eplb_gap.experiments.measuring.cell_server import serve; serve(int(sys.argv[1]))"
@@ -29,7 +30,7 @@ class CellServer:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a cell prints must not get into the tables or JSON of the runner
-                env={**os.environ, **dict.fromkeys(THREADS, "1")},
+                env={**os.environ, **dict.fromkeys(THREADS, "1"), INTERPRET: "0"},
                 start_new_session=True,  # Ctrl-C is the runner's to handle
             )
 

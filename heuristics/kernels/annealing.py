@@ -113,7 +113,7 @@ def anneal_on(
     gpus = np.zeros(num_gpus)
     for slot in range(slots.size):
         gpus[gpu_of[slot]] += sizes[current[slot]]
-    best = gpus.max()
+    best: float = gpus.max()
     if best <= bound or num_gpus == 1:
         return best
     tau = bound + (best - bound) * level

@@ -151,7 +151,8 @@ def split_descent(
         first, second, at_first, at_second = full, -1, 0, 0
         # A pair that only halves what is left would undo settled GPUs: after the first kick it must end below ``stop``.
         reached = loads[full] * (1.0 - 1e-12) if used == 0 or not dense else stop * (1.0 + 1e-15)
-        for g in order:
+        for place in range(num_gpus):
+            g = order[place]
             half = (loads[full] + loads[g]) * 0.5
             if half >= reached:
                 break
@@ -227,7 +228,7 @@ def _gpu_load(sizes: np.ndarray, gpu: int, k: int) -> float:
 
 @kernel
 def _largest(loads: np.ndarray) -> float:
-    largest = loads[0]
+    largest: float = loads[0]
     for load in loads:
         largest = max(largest, load)
     return largest

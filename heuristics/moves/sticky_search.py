@@ -171,7 +171,7 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
     """Return the largest load of the GPUs that hold neither of two experts."""
     for g in order:
         if held[a, g] == 0 and held[b, g] == 0:
-            return totals[g]
+            return float(totals[g])
     return 0.0
 
 

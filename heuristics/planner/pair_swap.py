@@ -183,6 +183,14 @@ def _settle(totals: np.ndarray, order: np.ndarray, at: int) -> None:
 
 
 @kernel
+def order_gpus(totals: np.ndarray, order: np.ndarray) -> None:
+    """Write the GPUs by ascending load."""
+    for g in range(order.size):
+        order[g] = g
+    _sort_gpus(totals, order)
+
+
+@kernel
 def pair_passes(flat: Flat, scratch: PairScratch, stop: float) -> None:
     """Exchange between the i-th fullest and the i-th emptiest GPU, all pairs at once, a few times.
 
@@ -197,9 +205,7 @@ def pair_passes(flat: Flat, scratch: PairScratch, stop: float) -> None:
     """
     totals, order = flat.totals, scratch.order
     gpus = totals.size
-    for g in range(gpus):
-        order[g] = g
-    _sort_gpus(totals, order)
+    order_gpus(totals, order)
     if gpus < PASS_GPUS:
         return
     for _ in range(PASSES):
@@ -307,7 +313,7 @@ def descend(flat: Flat, scratch: PairScratch, stop: float, doubles: bool) -> flo
     k, gpus = flat.items.size // totals.size, totals.size
     while True:
         full = order[gpus - 1]
-        high = totals[full]
+        high: float = totals[full]
         if high <= stop:
             return high
         best = high * (1.0 - LEAST_GAIN)

@@ -10,7 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from eplb_gap.heuristics.compiled import below, holds, kernel, random, seed_random
-from eplb_gap.heuristics.planner.pair_swap import PairScratch, deal, descend, exchange, pair_passes, remove_duplicates, replace
+from eplb_gap.heuristics.planner.pair_swap import (
+    PairScratch,
+    deal,
+    descend,
+    exchange,
+    order_gpus,
+    pair_passes,
+    remove_duplicates,
+    replace,
+)
 from eplb_gap.heuristics.planner.replicate_lpt import Flat, Scratch, arrange
 
 THETAS = 16
@@ -104,7 +113,7 @@ def _random_exchange(flat: Flat) -> None:
 
 
 @kernel
-def search_counts(
+def search_thetas(
     flat: Flat, best: Flat, most: int, scratch: Scratch, pairs: PairScratch, stop: float, trials: int, seed: int
 ) -> float:
     """Improve a packing by other counts; never raises its makespan.
@@ -132,7 +141,7 @@ def search_counts(
     """
     gpus = flat.totals.size
     if gpus == 1:
-        return flat.totals[0]
+        return float(flat.totals[0])
     seed_random(seed)
     copy_flat(flat, best)
     reached, total, largest = 0.0, 0.0, 0.0
@@ -155,7 +164,7 @@ def search_counts(
                 reached = value
                 copy_flat(flat, best)
     copy_flat(best, flat)
-    pair_passes(flat, pairs, np.inf)  # sorts the GPUs
+    order_gpus(flat.totals, pairs.order)
     for _ in range(trials):
         if reached <= stop:
             break
@@ -165,13 +174,13 @@ def search_counts(
         else:
             for _ in range(1 + below(3)):
                 _random_exchange(flat)
-        pair_passes(flat, pairs, np.inf)
+        order_gpus(flat.totals, pairs.order)
         value = descend(flat, pairs, stop, False)
         if value <= reached:
             reached = value
             copy_flat(flat, best)
         else:
             copy_flat(best, flat)
-            pair_passes(flat, pairs, np.inf)
+            order_gpus(flat.totals, pairs.order)
     copy_flat(best, flat)
     return reached

@@ -216,7 +216,7 @@ def pack(loads: np.ndarray, counts: np.ndarray, starts: np.ndarray, distinct: bo
             totals[g] += sizes[e]
             rest -= sizes[e]
             left -= 1
-    return totals.max()
+    return float(totals.max())
 
 
 @kernel
@@ -234,4 +234,4 @@ def _deal(sizes: np.ndarray, counts: np.ndarray, starts: np.ndarray, slots: np.n
             slots[starts[best] + filled[best]] = e
             filled[best] += 1
             totals[best] += sizes[e]
-    return totals.max()
+    return float(totals.max())

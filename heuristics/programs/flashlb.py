@@ -81,4 +81,4 @@ def _makespan(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.nd
     lpt(loads, counts, num_gpus, slots)
     sizes = loads / counts
     k = slots.size // num_gpus
-    return max([sizes[slots[g * k : g * k + k]].sum() for g in range(num_gpus)])
+    return float(max([sizes[slots[g * k : g * k + k]].sum() for g in range(num_gpus)]))

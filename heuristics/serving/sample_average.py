@@ -65,6 +65,11 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     return Placement(slots, shape.num_experts)
 
 
+def prepare() -> None:
+    """Have the kernels compiled in another process if they are not: for callers who will plan on several histories."""
+    _plan_layers.begin()
+
+
 def _checked(history: Any, deployment: Deployment) -> np.ndarray:
     """Return the history as float64, every layer scaled by its largest load."""
     given = np.asarray(history)
@@ -77,7 +82,7 @@ def _checked(history: Any, deployment: Deployment) -> np.ndarray:
         bad = np.argwhere(~(np.isfinite(loads) & (loads >= 0.0)))[0].tolist()
         raise InputError(f"history{bad} is {loads[tuple(bad)]}; loads must be finite and non-negative")
     peaks = loads.max(axis=(0, 2))
-    return np.ldexp(loads, -np.frexp(peaks)[1][:, None])
+    return np.asarray(np.ldexp(loads, -np.frexp(peaks)[1][:, None]))
 
 
 @cache
@@ -152,7 +157,7 @@ def _plan_layers(
     # More replicas than GPUs only cost slots: on some GPU the expert weighs at least as much as with one replica on each.
     most = g if m * g >= s else s - m + 1
     home, counts, items = np.zeros(groups, np.int64), np.empty(experts, np.int64), np.empty(slots, np.int64)
-    one = np.int64(1)  # a literal would be compiled for on its own
+    one = int(np.int64(1))  # a literal would be compiled for on its own
     scratch, fold_scratch = new_scratch(experts, slots, gpus, windows), new_scratch(groups, groups, nodes, windows)
     for layer in range(layers):
         seed_random(SEED)

@@ -346,7 +346,7 @@ def _augmenting_path(flow: Flow, replicated: int, value: float, search: Search) 
                 if not search.gpu_seen[h]:
                     search.gpu_seen[h], search.entered[h], search.left[h] = True, b, a
                     if flow.total[h] < value * (1.0 - EPSILON):
-                        return h
+                        return int(h)
                     search.queue[tail] = h
                     tail += 1
     return -2

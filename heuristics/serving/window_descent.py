@@ -100,7 +100,7 @@ def _without(loads: np.ndarray, top: np.ndarray, t: int, one: int, other: int) -
     for place in range(3):
         g = top[t, place]
         if g >= 0 and g != one and g != other:
-            return loads[g, t]
+            return float(loads[g, t])
     return 0.0
 
 

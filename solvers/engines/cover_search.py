@@ -187,7 +187,7 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     siblings_done = state.position[above] if depth > 0 else 0
     cap = budget * (1.0 + MARGIN)
     limit = cap
-    visits = 0
+    visits: int = 0
     first_pass = True
     for q in range(state.num_alive[depth]):
         supply[alive[q]] = 0

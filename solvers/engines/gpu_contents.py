@@ -94,4 +94,4 @@ def _fits(item: np.ndarray, length: int, new: int, expert: np.ndarray, most: np.
             same += 1
         elif expert[item[j]] == expert[new]:
             return False
-    return same <= most[new]
+    return bool(same <= most[new])

@@ -68,7 +68,7 @@ def improve(
     for slot in range(slots.size):
         gpus[slot // k] += loads[slots[slot]] / counts[slots[slot]]
     while work > 0:
-        full = np.argmax(gpus)
+        full = int(np.argmax(gpus))
         makespan = gpus[full]
         if makespan <= bound:
             break
@@ -101,7 +101,7 @@ def improve(
                 for j in range(k):
                     slots[g * k + j] = held[i * k + j]
                     gpus[g] += loads[held[i * k + j]] / counts[held[i * k + j]]
-    return gpus.max()
+    return float(gpus.max())
 
 
 @kernel
