@@ -155,7 +155,7 @@ def bench(
     if failed:
         log.print("no tables: they need the rows of all cells")
         raise typer.Exit(1)
-    if what == Bench.HEURISTICS:
+    if what == Bench.heuristics:
         from eplb_gap.experiments.measuring.cold_start import tables
 
         with log.status("first answers, with and without compiled kernels"):

@@ -1,6 +1,6 @@
 """First answers: commands on an empty cache of compiled kernels, with one that is full, and the drop-in against its parts.
 
-``python -m eplb_gap.experiments.measuring.cold_start``. Every command runs three times in a process of its own: *cold*, as a new installation answers,
+``python -m eplb_gap.experiments.measuring.cold_start``. Every command runs three times in a process of its own: *cold*, as a new installation does,
 kernels interpreted until another process has compiled them; *compiling first*, which fills the cache; and *warm*. CPU seconds are
 those of the command; kernels are the specialisations compiled when it had answered. Times, not rows: nothing is stored.
 """
