@@ -42,6 +42,11 @@ def random() -> float:
 
 
 @kernel
+def rest() -> None:
+    """Do nothing; an interpreted kernel may give up here, as it may where it draws a number (:mod:`eplb_gap.heuristics.tiers`)."""
+
+
+@kernel
 def below(limit: int) -> int:
     """Draw one of the integers 0 .. limit - 1."""
     return np.random.randint(limit)

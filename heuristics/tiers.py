@@ -11,6 +11,7 @@ started.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import importlib
 import os
 import sys
@@ -66,6 +67,10 @@ def _random() -> float:
     return _interpreter.numbers.random_sample()
 
 
+def _rest() -> None:
+    _interpreter.glance()
+
+
 def _below(limit: int) -> int:
     return int(_interpreter.numbers.randint(limit))
 
@@ -73,6 +78,7 @@ def _below(limit: int) -> int:
 _twins: dict[int, Callable[..., Any]] = {
     id(compiled.seed_random): _seed_random,
     id(compiled.random): _random,
+    id(compiled.rest): _rest,
     id(compiled.below): _below,
 }
 """Plain functions by the id of the kernel that they stand for; kernels live as long as their modules."""
@@ -107,13 +113,13 @@ class TieredKernel:
         self._spent = 0.0  # seconds of interpreting
         self._began = 0.0
         self._compiler: int | None = None  # its process
+        self._alone = False  # no process could be started
         self.is_compiled = False
         self._lock = threading.Lock()
         KERNELS.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
-        if not self.is_compiled and (not interprets() or self.found()):
-            self.compile()
+        self.load()
         if self.is_compiled:
             return self.kernel(*arguments)
         began = self._began = time.perf_counter()
@@ -129,6 +135,11 @@ class TieredKernel:
             _clock.seconds += time.perf_counter() - began
             self._think()
         return self.kernel(*arguments)
+
+    def load(self) -> None:
+        """Load the compiled form if it is there; make it if kernels are not to be interpreted."""
+        if not self.is_compiled and (not interprets() or self.found()):
+            self.compile()
 
     def compile(self) -> None:
         """Compile, or load from the disk."""
@@ -150,6 +161,7 @@ class TieredKernel:
         """Have it compiled in another process unless it is: for callers who know that they will need it for long."""
         if self._compiler is None and not (self.is_compiled or not interprets() or self.found()):
             self._compiler = _start_compiler([self])
+            self._alone = self._compiler is None
             _later.discard(self)
 
     def _think(self, more: float = 0.0) -> None:
@@ -167,6 +179,8 @@ class TieredKernel:
             except ChildProcessError:  # waited for elsewhere
                 ended = True
             return ended
+        if self._alone:
+            return True
         oldest = self._source.stat().st_mtime
         for file in Path(self.kernel.stats.cache_path).glob(self._file):
             written = file.stat().st_mtime
@@ -209,15 +223,25 @@ def _compile_later() -> None:
 
 
 def compile_named(*names: str) -> None:
-    """Compile tiered kernels, each named ``module:function``; what the other process does."""
+    """Compile tiered kernels, each named ``module:function``; what the other process does, one process at a time."""
     for name in names:
         module, _, function = name.partition(":")
-        getattr(importlib.import_module(module), function).compile()
+        kernel: TieredKernel = getattr(importlib.import_module(module), function)
+        folder = Path(kernel.kernel.stats.cache_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "eplb-gap.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # what another process has just compiled is only loaded then
+            kernel.compile()
 
 
-def _start_compiler(kernels: list[TieredKernel]) -> int:
+def _start_compiler(kernels: list[TieredKernel]) -> int | None:
+    """Return the process that compiles some kernels; None if none could be started."""
     names = ", ".join(repr(f"{kernel.module}:{kernel.name}") for kernel in kernels)
+    python = sys.executable
     code = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import compile_named; compile_named({names})"
     nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-    # Of its own session, so that Ctrl-C here does not end it; it ends by itself after some seconds.
-    return os.posix_spawn(sys.executable, [sys.executable, "-c", code, *sys.path], os.environ, file_actions=nothing, setsid=True)
+    try:
+        # Of its own session, so that Ctrl-C here does not end it; it ends by itself after some seconds.
+        return os.posix_spawn(python, [python, "-c", code, *sys.path], os.environ, file_actions=nothing, setsid=True)
+    except (OSError, ValueError):  # an interpreter inside another program may have no executable
+        return None

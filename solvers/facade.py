@@ -27,7 +27,7 @@ from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, drive
 from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns
 from eplb_gap.solvers.engines import repartition as splitting
-from eplb_gap.solvers.engines.first_pass import first_pass
+from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
 from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
@@ -75,8 +75,8 @@ def solve(
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
-        Wall seconds for the whole call, shared over its layers. Kernels are compiled before the clock starts, once per
-        installation; the small ones of pairing and patterns when they are first used.
+        Wall seconds for the whole call, shared over its layers. What kernels take to compile, once per installation, or to be
+        interpreted meanwhile is left out; the small ones of pairing and patterns are compiled when they are first used.
     workers : int, default 1
         Threads that a solver may use.
     seed : int, default 0
@@ -121,6 +121,7 @@ def _compile(deployment: Deployment, method: str) -> None:
     if isinstance(deployment, UnevenDeployment):
         greedy_map(Instance((5, 4, 3, 3), 5, 2, slots_by_gpu=(2, 3)))  # no map reaches its bound: all kernels run
         return
+    load_kernels(deployment)
     shape = deployment.slots_per_node, deployment.slots_per_gpu
     for engine in auto.engines(*shape) if method == "auto" else (METHODS[method],):
         _KERNELS.get(engine, lambda: None)()

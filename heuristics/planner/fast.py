@@ -23,7 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import kernel, rest
 from eplb_gap.heuristics.config import Effort
 from eplb_gap.heuristics.kernels.two_gpu_split import MAX_SLOTS_PER_GPU, split_descent
 from eplb_gap.heuristics.planner import layer_threads
@@ -234,6 +234,7 @@ def _plan_layers(
     replicated, filled = np.empty(nodes, np.int64), np.empty(nodes, np.int64)
     home, seen = np.zeros(experts, np.int64), np.empty(m, np.int64)
     for layer in range(layers):
+        rest()
         if nodes > 1:
             for group in range(groups):
                 total = 0.0

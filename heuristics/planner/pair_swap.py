@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import holds, kernel
+from eplb_gap.heuristics.compiled import holds, kernel, rest
 from eplb_gap.heuristics.planner.replicate_lpt import Flat
 
 PASSES = 2
@@ -312,6 +312,7 @@ def descend(flat: Flat, scratch: PairScratch, stop: float, doubles: bool) -> flo
     totals, order = flat.totals, scratch.order
     k, gpus = flat.items.size // totals.size, totals.size
     while True:
+        rest()
         full = order[gpus - 1]
         high: float = totals[full]
         if high <= stop:

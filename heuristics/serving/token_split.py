@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import kernel, rest
 from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
@@ -151,6 +151,7 @@ def _split_layers(phy2log: np.ndarray, loads: np.ndarray, sweeps: int, shares: n
     flow = new_flow(loads.shape[1], phy2log.shape[1], critical.shape[1])
     search = new_search(loads.shape[1], phy2log.shape[1], critical.shape[1])
     for layer in range(phy2log.shape[0]):
+        rest()
         split_flow(phy2log[layer], loads[layer], sweeps, flow, search, critical[layer])
         _write_shares(phy2log[layer], flow, search, shares[layer])
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import holds, kernel
+from eplb_gap.heuristics.compiled import holds, kernel, rest
 from eplb_gap.heuristics.serving.window_packing import WindowPacking, refresh, total_makespan
 
 WORK = 2_000_000
@@ -257,6 +257,7 @@ def descend(packing: WindowPacking, nodes: int, most: int, scratch: Scratch) -> 
     searches = WORK // (per_node * k * k * windows)
     value = total_makespan(loads)
     while True:
+        rest()
         before = value
         _rank_gpus(loads, top)
         for t in range(windows):

@@ -72,6 +72,11 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
     return FirstMap(slots if value < np.inf else None, bound)
 
 
+def load_kernels(deployment: Deployment) -> None:
+    """Have the pass's kernels ready before a clock starts, unless they may be interpreted."""
+    (_flat if deployment.policy == "global" else _hierarchical).load()
+
+
 def _max_count(deployment: Deployment, nodes: int) -> int:
     spare = (deployment.num_slots - deployment.num_experts) // nodes + 1
     return spare if deployment.duplicates == "allowed" else min(spare, deployment.num_gpus // nodes)
