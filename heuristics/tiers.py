@@ -29,7 +29,7 @@ from eplb_gap.heuristics import compiled
 from eplb_gap.heuristics.environment import interprets
 
 LONG, DEAR, CHEAP = 0.4, 4.0, 0.25
-"""Seconds of one call, and of all calls, after which a kernel is compiled at once; seconds after which it is at the end."""
+"""CPU seconds of one call, and of all calls, after which a kernel is compiled at once; those after which it is at the end."""
 GLANCE = 0.1
 """Seconds between two looks at whether it is ready."""
 SETTLED = 1.0
@@ -52,7 +52,7 @@ class _Interpreter(threading.local):
         now = time.perf_counter()
         if now >= self.next_glance and self.kernel is not None:
             self.next_glance = now + GLANCE
-            self.kernel.glance(now)
+            self.kernel.glance()
 
 
 _interpreter = _Interpreter()
@@ -110,7 +110,7 @@ class TieredKernel:
         self._signature = signature
         self._file = f"{self.module.rpartition('.')[2]}.{self.name}-*.nbi"
         self._source = Path(function.__code__.co_filename)
-        self._spent = 0.0  # seconds of interpreting
+        self._spent = 0.0  # CPU seconds of interpreting
         self._began = 0.0
         self._compiler: int | None = None  # its process
         self._alone = False  # no process could be started
@@ -122,7 +122,7 @@ class TieredKernel:
         self.load()
         if self.is_compiled:
             return self.kernel(*arguments)
-        began = self._began = time.perf_counter()
+        began, self._began = time.perf_counter(), time.thread_time()
         outer, _interpreter.kernel, _interpreter.next_glance = _interpreter.kernel, self, began + GLANCE
         try:
             with np.errstate(all="ignore"):
@@ -131,7 +131,7 @@ class TieredKernel:
             self.compile()
         finally:
             _interpreter.kernel = outer
-            self._spent += time.perf_counter() - began
+            self._spent += time.thread_time() - self._began
             _clock.seconds += time.perf_counter() - began
             self._think()
         return self.kernel(*arguments)
@@ -151,11 +151,11 @@ class TieredKernel:
             self.is_compiled = True
         _clock.seconds += time.perf_counter() - began
 
-    def glance(self, now: float) -> None:
+    def glance(self) -> None:
         """Raise :class:`Ready` if the compiled form is there; have it made if interpreting has become dear."""
         if self.found():
             raise Ready
-        self._think(now - self._began)
+        self._think(time.thread_time() - self._began)
 
     def begin(self) -> None:
         """Have it compiled in another process unless it is: for callers who know that they will need it for long."""

@@ -145,7 +145,9 @@ def test_dear_calls_are_compiled_at_once_and_others_later(as_python, monkeypatch
     monkeypatch.setattr("eplb_gap.heuristics.tiers._start_compiler", lambda kernels: started.append(kernels) or 1)
     monkeypatch.setattr("eplb_gap.heuristics.tiers._later", later)
     monkeypatch.setattr("eplb_gap.heuristics.tiers.KERNELS", [])
-    monkeypatch.setattr("eplb_gap.heuristics.tiers.time", SimpleNamespace(perf_counter=lambda: CLOCK[0]))
+    monkeypatch.setattr(
+        "eplb_gap.heuristics.tiers.time", SimpleNamespace(perf_counter=lambda: CLOCK[0], thread_time=lambda: CLOCK[0])
+    )
     kernel = TieredKernel(waits, "(f8,)")
     kernel(CHEAP / 2)
     assert (started, later) == ([], set())
