@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import importlib
 import os
 import sys
 import threading
@@ -222,23 +221,20 @@ def _compile_later() -> None:
         _start_compiler(sorted(_later, key=lambda kernel: kernel.module))
 
 
-def compile_named(*names: str) -> None:
-    """Compile tiered kernels, each named ``module:function``; what the other process does, one process at a time."""
-    for name in names:
-        module, _, function = name.partition(":")
-        kernel: TieredKernel = getattr(importlib.import_module(module), function)
-        folder = Path(kernel.kernel.stats.cache_path)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "eplb-gap.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # what another process has just compiled is only loaded then
-            kernel.compile()
+def compile_alone(kernel: TieredKernel) -> None:
+    """Compile a kernel while no other process does: what one has just compiled the next only loads."""
+    folder = Path(kernel.kernel.stats.cache_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "eplb-gap.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kernel.compile()
 
 
 def _start_compiler(kernels: list[TieredKernel]) -> int | None:
     """Return the process that compiles some kernels; None if none could be started."""
-    names = ", ".join(repr(f"{kernel.module}:{kernel.name}") for kernel in kernels)
     python = sys.executable
-    code = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import compile_named; compile_named({names})"
+    code = f"import sys\nsys.path[:] = sys.argv[1:]\nfrom {__name__} import compile_alone\n"
+    code += "".join(f"from {kernel.module} import {kernel.name}\ncompile_alone({kernel.name})\n" for kernel in kernels)
     nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     try:
         # Of its own session, so that Ctrl-C here does not end it; it ends by itself after some seconds.

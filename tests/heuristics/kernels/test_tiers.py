@@ -186,6 +186,25 @@ assert not any(kernel.is_compiled for kernel in tiers.KERNELS)
     assert not list(tmp_path.rglob("*.nbi"))
 
 
+def test_another_process_compiles_what_this_one_then_loads(tmp_path):
+    kernel = "from eplb_gap.heuristics.tiers import tiered\n@tiered('(f8,)')\ndef doubled(value):\n    return 2 * value\n"
+    (tmp_path / "own.py").write_text(kernel)
+    use = """
+import time
+from own import doubled
+assert doubled(2.0) == 4.0 and not doubled.is_compiled
+doubled.begin()
+while not doubled.found():
+    time.sleep(0.05)
+assert doubled(2.0) == 4.0 and doubled.is_compiled
+assert sum(doubled.kernel.stats.cache_hits.values()) == 1
+"""
+    environment = {name: value for name, value in os.environ.items() if name != INTERPRET}
+    environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    subprocess.run([sys.executable, "-c", use], check=True, env=environment, timeout=120)
+
+
 def test_tables_of_wrong_ranks_are_numpys_errors_and_filler_is_no_replica():
     placement = Placement([[0, 1, 0, 0]], 2, [[0, 0, 1, -1]])
     table, counts = log2phy_and_counts(placement)
