@@ -22,6 +22,7 @@ from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT, Candidate, candidate
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics.config import FastConfig
 from eplb_gap.heuristics.config_file import write
+from eplb_gap.heuristics.environment import compile_first
 from eplb_gap.heuristics.registry import configured
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
@@ -191,6 +192,7 @@ def _measure(
     """Fill in gaps and times: a warm-up that also finds the slow and the illegal, then the candidates in turn on every window."""
     import torch
 
+    compile_first()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -25,6 +25,7 @@ from eplb_gap.analysis.alternatives import HISTORY_METHOD, Alternative, LeftOut,
 from eplb_gap.analysis.evaluate import SECONDS, TARGET_GAP, mean_loads, model_excess, planned_on
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics.registry import DEFAULT_METHOD, planning_loads
+from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.dead_ranks import without_dead
 from eplb_gap.problem.deployment import Deployment
@@ -231,6 +232,7 @@ def explain_map(
     InputError
         If live GPUs have unequal slots, on which not every step of the chain can be planned.
     """
+    sample_average.prepare()
     result = decompose(windows, deployment, planned, map_name, method, progress)
     progress("alternatives")
     found, left_out = alternatives(windows, deployment.live, method)

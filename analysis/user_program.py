@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import numpy as np
 
 from eplb_gap.analysis.protocol import Answer
+from eplb_gap.heuristics.environment import INTERPRET
 from eplb_gap.problem import child
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
@@ -125,7 +126,7 @@ class UserProgram:
         try:
             self._process = child.start(
                 ["-P", "-B", "-m", "eplb_gap.analysis.user_program", json.dumps(settings)],
-                child.ONE_THREAD,
+                {**child.ONE_THREAD, INTERPRET: "0"},
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 cwd=self.path.resolve().parent,

@@ -127,6 +127,12 @@ def bench(
     if failed:
         log.print("no tables: they need the rows of all cells")
         raise typer.Exit(1)
+    if what == Bench.heuristics:
+        from eplb_gap.experiments.measuring.cold_start import tables
+
+        with log.status("first answers, with and without compiled kernels"):
+            times = tables()
+        log.print(times, markup=False, highlight=False, soft_wrap=True)
 
 
 def status(

@@ -56,4 +56,7 @@ def as_tensors(placement: Placement) -> tuple[torch.Tensor, torch.Tensor, torch.
     logcnt : Tensor
         Replicas of every expert, int64 [layers, experts].
     """
-    return torch.from_numpy(placement.phy2log), torch.from_numpy(placement.log2phy()), torch.from_numpy(placement.counts())
+    from eplb_gap.heuristics.tables import log2phy_and_counts  # imports numba
+
+    table, counts = log2phy_and_counts(placement)
+    return torch.from_numpy(placement.phy2log), torch.from_numpy(table), torch.from_numpy(counts)

@@ -6,8 +6,12 @@ import numpy as np
 
 from eplb_gap.heuristics.kernels.refinement import swap_descent
 from eplb_gap.heuristics.planner.uneven import STEPS, plan_layer
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.bounds.bounds import adams_counts
 from eplb_gap.problem.instance import Instance
+
+SMALL = 64
+"""Slots up to which exchanges take less time interpreted than compiling them takes."""
 
 
 def greedy_map(instance: Instance, stop: float = 0.0) -> tuple[int, ...]:
@@ -20,8 +24,15 @@ def greedy_map(instance: Instance, stop: float = 0.0) -> tuple[int, ...]:
     counts = adams_counts(instance.loads, instance.num_slots, instance.max_count)
     experts = np.array(_lpt(instance, counts), dtype=np.int64)
     sizes = np.array([instance.loads[e] / counts[e] for e in experts], dtype=np.float64)
-    swap_descent(experts, sizes, instance.num_gpus, instance.duplicates == "forbidden", stop)
+    if experts.size > SMALL:
+        _exchange.compile()
+    _exchange(experts, sizes, instance.num_gpus, instance.duplicates == "forbidden", stop)
     return tuple(experts.tolist())
+
+
+@tiered("(i8[::1], f8[::1], i8, b1, f8)")
+def _exchange(experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct: bool, stop: float) -> None:
+    swap_descent(experts, sizes, num_gpus, distinct, stop)
 
 
 def _uneven_map(instance: Instance) -> tuple[int, ...]:

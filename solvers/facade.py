@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.heuristics.tiers import seconds_compiling
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
@@ -22,7 +23,7 @@ from eplb_gap.solvers.compact import cpsat, milp
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
 from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
-from eplb_gap.solvers.engines.first_pass import compile_kernels, first_pass
+from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
 from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
@@ -74,8 +75,8 @@ def solve(
     target_gap : float, default 0.0
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
-        Wall seconds for the whole call, shared over its layers. Kernels are compiled before the clock starts, once per
-        installation; the small ones of pairing and patterns when they are first used.
+        Wall seconds for the whole call, shared over its layers. What kernels take to compile, once per installation, or to be
+        interpreted meanwhile is left out; the small ones of pairing and patterns are compiled when they are first used.
     workers : int, default 1
         Threads that a solver may use.
     seed : int, default 0
@@ -125,7 +126,7 @@ def solve(
 
 def _compile(deployment: Deployment, engine: Engine) -> None:
     if deployment.is_regular:
-        compile_kernels()
+        load_kernels(deployment)
     else:
         greedy_map(Instance((5, 4, 3, 3), 5, 2, slots_by_gpu=(2, 3)))  # no map reaches its bound: all kernels run
     if engine.compile is not None:
@@ -159,7 +160,9 @@ class _Work:
             verify(initial, self.loads, self.deployment)
         for layer in range(len(self.loads)):
             share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
+            compiling = seconds_compiling()
             self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0)
+            self.limits = replace(self.limits, deadline=self.limits.deadline + seconds_compiling() - compiling)
         for layer, incumbent in enumerate(self.incumbents):
             if given is not None:
                 incumbent.offer_map(given[layer])

@@ -11,6 +11,7 @@ import threading
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
 from eplb_gap.experiments.measuring.cell_server import ending
 from eplb_gap.experiments.measuring.rows import Row
+from eplb_gap.heuristics.environment import INTERPRET
 from eplb_gap.problem import child
 
 _START = (
@@ -29,7 +30,7 @@ class CellServer:
             # Started anew, not by multiprocessing: that would run the user's script again, and daemons may not have children.
             self.process = child.start(
                 ["-c", _START, str(theirs.fileno()), *sys.path],
-                child.ONE_THREAD,
+                {**child.ONE_THREAD, INTERPRET: "0"},
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a cell prints must not get into the tables or JSON of the runner

@@ -150,8 +150,10 @@ def _serve(pipe: Connection, method: str, loads: np.ndarray, deployment: Deploym
     import torch
 
     from eplb_gap.heuristics import rebalance
+    from eplb_gap.heuristics.environment import compile_first
 
     torch.set_num_threads(1)
+    compile_first()
     while True:
         try:
             pipe.recv()

@@ -8,9 +8,8 @@ a, which makes every other replica of a smaller and every other replica of b lar
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.kernels.refinement import holds
+from eplb_gap.heuristics.compiled import below, entry, holds, kernel, random, seed_random
 
 LEVELS = (0.0, 0.3, 0.6, 0.8)
 """tau runs through these parts of the way from the bound to the best makespan."""
@@ -21,7 +20,7 @@ NEAR = 8
 TRANSFERS = 0.05
 
 
-@njit(cache=True)
+@entry
 def anneal(
     loads: np.ndarray,
     slots: np.ndarray,
@@ -46,11 +45,13 @@ def anneal(
     float
         Makespan of the best map, in tokens.
     """
-    starts = np.arange(num_gpus + 1) * (slots.size // num_gpus)
+    starts = np.empty(num_gpus + 1, np.int64)
+    for gpu in range(num_gpus + 1):
+        starts[gpu] = gpu * (slots.size // num_gpus)
     return anneal_on(loads, slots, starts, max_count, distinct, bound, level, steps, seed)
 
 
-@njit(cache=True)
+@entry
 def anneal_on(
     loads: np.ndarray,
     slots: np.ndarray,
@@ -89,7 +90,7 @@ def anneal_on(
     float
         Makespan of the best map, in tokens.
     """
-    np.random.seed(seed)
+    seed_random(seed)
     experts, num_gpus = loads.size, starts.size - 1
     gpu_of = np.empty(slots.size, dtype=np.int64)
     for g in range(num_gpus):
@@ -112,7 +113,7 @@ def anneal_on(
     gpus = np.zeros(num_gpus)
     for slot in range(slots.size):
         gpus[gpu_of[slot]] += sizes[current[slot]]
-    best = gpus.max()
+    best: float = gpus.max()
     if best <= bound or num_gpus == 1:
         return best
     tau = bound + (best - bound) * level
@@ -128,10 +129,10 @@ def anneal_on(
     age = 0
     for _ in range(steps):
         temperature *= cooling
-        first = np.random.randint(slots.size)
+        first = below(slots.size)
         a, g = current[first], gpu_of[first]
-        if np.random.random() < TRANSFERS:
-            gained = np.random.randint(experts)
+        if random() < TRANSFERS:
+            gained = below(experts)
             if gained == a or counts[a] == 1 or counts[gained] == max_count:
                 continue
             if distinct and holds(current, starts[g], starts[g + 1] - starts[g], gained):
@@ -148,7 +149,7 @@ def anneal_on(
             for position in range(number):
                 h = touched[position]
                 delta += max(0.0, gpus[h] + change[h] - tau) ** 2 - max(0.0, gpus[h] - tau) ** 2
-            taken = delta <= 0.0 or np.random.random() < np.exp(-delta / temperature)
+            taken = delta <= 0.0 or random() < np.exp(-delta / temperature)
             lowered = False
             for position in range(number):
                 h = touched[position]
@@ -169,8 +170,8 @@ def anneal_on(
             sizes[a] = loads[a] / counts[a]
             sizes[gained] = loads[gained] / counts[gained]
         else:
-            if np.random.random() < 0.5:
-                second = np.random.randint(slots.size)
+            if random() < 0.5:
+                second = below(slots.size)
                 b = current[second]
             else:
                 # The order by size is renewed now and then only: it proposes, the energy decides.
@@ -180,11 +181,11 @@ def anneal_on(
                         rank[order[position]] = position
                     age = 20 * experts
                 age -= 1
-                near = rank[a] + np.random.randint(-NEAR, NEAR + 1)
+                near = rank[a] + below(2 * NEAR + 1) - NEAR
                 if near < 0 or near >= experts:
                     continue
                 b = order[near]
-                second = where[b, np.random.randint(counts[b])]
+                second = where[b, below(counts[b])]
             h = gpu_of[second]
             if a == b or g == h:
                 continue
@@ -197,7 +198,7 @@ def anneal_on(
             delta = (
                 max(0.0, one - tau) ** 2 + max(0.0, two - tau) ** 2 - max(0.0, gpus[g] - tau) ** 2 - max(0.0, gpus[h] - tau) ** 2
             )
-            if delta > 0.0 and np.random.random() >= np.exp(-delta / temperature):
+            if delta > 0.0 and random() >= np.exp(-delta / temperature):
                 continue
             gpus[g], gpus[h] = one, two
             current[first], current[second] = b, a
@@ -213,7 +214,7 @@ def anneal_on(
     return best
 
 
-@njit(cache=True)
+@kernel
 def _may_be_best(gpus: np.ndarray, best: float) -> bool:
     for load in gpus:  # noqa: SIM110 - all() over a generator does not compile
         if load >= best:
@@ -221,7 +222,7 @@ def _may_be_best(gpus: np.ndarray, best: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def _touch(change: np.ndarray, touched: np.ndarray, number: int, gpu: int, amount: float) -> int:
     """Add to a GPU's change and to the list of GPUs changed; return the length of the list."""
     for position in range(number):

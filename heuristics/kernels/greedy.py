@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import descending, entry
 
 
-@njit(cache=True)
+@entry
 def adams_counts(loads: np.ndarray, num_slots: int, max_count: int) -> np.ndarray:
     """Return Adams' counts, int64 [experts], at most ``max_count`` each; exact for loads below 2**47, ties to the lower expert.
 
@@ -28,7 +29,7 @@ def adams_counts(loads: np.ndarray, num_slots: int, max_count: int) -> np.ndarra
     return counts
 
 
-@njit(cache=True)
+@entry
 def lightest_gpu(totals: np.ndarray, filled: np.ndarray, k: int, held: np.ndarray, expert: int) -> int:
     """Return the lightest GPU with a free slot that does not hold the expert; the lightest with a free slot if all do.
 
@@ -55,7 +56,7 @@ def lightest_gpu(totals: np.ndarray, filled: np.ndarray, k: int, held: np.ndarra
     return best if best >= 0 else spare
 
 
-@njit(cache=True)
+@entry
 def lpt(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray) -> bool:
     """Write an LPT map to ``slots`` (GPU-major), copies of an expert on distinct GPUs where room allows.
 
@@ -75,13 +76,15 @@ def lpt(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray)
         Whether no GPU holds two replicas of one expert.
     """
     k = slots.size // num_gpus
-    sizes = loads / counts
-    order = np.argsort(-sizes, kind="mergesort")
-    filled = np.zeros(num_gpus, dtype=np.int64)
-    totals = np.zeros(num_gpus)
-    last = np.full(num_gpus, -1, dtype=np.int64)  # expert that a GPU got last; copies of one expert are placed in a row
+    sizes = np.empty(loads.size)
+    for e in range(loads.size):
+        sizes[e] = loads[e] / counts[e]
+    filled, totals = np.zeros(num_gpus, np.int64), np.zeros(num_gpus)
+    last = np.empty(num_gpus, np.int64)  # expert that a GPU got last; copies of one expert are placed in a row
+    for g in range(num_gpus):
+        last[g] = -1
     distinct = True
-    for e in order:
+    for e in descending(sizes):
         for _ in range(counts[e]):
             g = lightest_gpu(totals, filled, k, last, e)
             distinct &= last[g] != e

@@ -9,8 +9,8 @@ that reaches means which whole and half loads miss.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import below, copy, entry, kernel, random, seed_random
 from eplb_gap.heuristics.kernels.greedy import adams_counts, lpt
 from eplb_gap.heuristics.kernels.refinement import swap_descent
 from eplb_gap.heuristics.kernels.two_gpu_split import MAX_SLOTS_PER_GPU, split_descent
@@ -25,7 +25,14 @@ SAFE_TOTAL = 1 << 40
 """Layers with this many tokens or more are not handed to these kernels: products with counts must fit int64."""
 
 
-@njit(cache=True)
+@kernel
+def _common_divisor(a: int, b: int) -> int:
+    while b:
+        a, b = b, a % b
+    return a
+
+
+@entry
 def lattice_bound(loads: np.ndarray, counts: np.ndarray, num_gpus: int) -> float:
     """Return the mean GPU load rounded up to the lattice of the replica sizes ``w_e / c_e``: a bound for these counts.
 
@@ -33,19 +40,19 @@ def lattice_bound(loads: np.ndarray, counts: np.ndarray, num_gpus: int) -> float
     """
     scale = 1
     for c in counts:
-        scale = scale // np.gcd(scale, c) * c
+        scale = scale // _common_divisor(scale, c) * c
         if scale > LATTICE_LIMIT:
-            return loads.sum() / num_gpus
+            return _total(loads) / num_gpus
     step = 0
     for e in range(loads.size):
-        step = np.gcd(step, loads[e] * (scale // counts[e]))
+        step = _common_divisor(step, loads[e] * (scale // counts[e]))
     if step == 0:
         return 0.0
-    total = loads.sum() * scale
+    total = _total(loads) * scale
     return -(-total // (num_gpus * step)) * (step / scale)
 
 
-@njit(cache=True)
+@entry
 def pack_counts(
     loads: np.ndarray, counts: np.ndarray, num_gpus: int, distinct: bool, stop: float, kicks: int, seed: int, slots: np.ndarray
 ) -> float:
@@ -67,14 +74,42 @@ def pack_counts(
     """
     if not lpt(loads, counts, num_gpus, slots) and distinct:
         return np.inf
-    sizes = (loads / counts)[slots]
+    sizes = _slot_sizes(loads, counts, slots)
     swap_descent(slots, sizes, num_gpus, distinct, stop)
     if slots.size // num_gpus <= MAX_SLOTS_PER_GPU:
         split_descent(slots, sizes, num_gpus, distinct, stop, kicks, seed)
-    return sizes.reshape(num_gpus, -1).sum(axis=1).max()
+    return _makespan(sizes, num_gpus)
 
 
-@njit(cache=True)
+@kernel
+def _slot_sizes(loads: np.ndarray, counts: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Return the load of the replica on every slot, float64 [slots]."""
+    sizes = np.empty(slots.size)
+    for slot in range(slots.size):
+        sizes[slot] = loads[slots[slot]] / counts[slots[slot]]
+    return sizes
+
+
+@kernel
+def _makespan(sizes: np.ndarray, num_gpus: int) -> float:
+    k, largest = sizes.size // num_gpus, 0.0
+    for gpu in range(num_gpus):
+        total = 0.0
+        for slot in range(gpu * k, gpu * k + k):
+            total += sizes[slot]
+        largest = max(largest, total)
+    return largest
+
+
+@kernel
+def _total(loads: np.ndarray) -> int:
+    total = 0
+    for load in loads:
+        total += load
+    return total
+
+
+@entry
 def search_counts(
     loads: np.ndarray,
     counts: np.ndarray,
@@ -109,59 +144,69 @@ def search_counts(
     float
         Makespan in tokens.
     """
-    np.random.seed(seed)
+    seed_random(seed)
     can_spread = num_gpus <= max_count and slots.size - num_gpus >= loads.size - 1
-    best = ((loads / counts)[slots]).reshape(num_gpus, -1).sum(axis=1).max()
-    trial, map_of_trial = counts.copy(), slots.copy()
+    best = _makespan(_slot_sizes(loads, counts, slots), num_gpus)
+    trial, map_of_trial = np.empty(counts.size, np.int64), np.empty(slots.size, np.int64)
     for number in range(trials):
         if best <= stop:
             break
-        trial[:] = counts
-        if can_spread and np.random.random() < SPREAD:
+        copy(counts, trial)
+        if can_spread and random() < SPREAD:
             _spread(loads, slots.size, num_gpus, max_count, trial)
         else:
             _transfer(max_count, trial)
-        if lattice_bound(loads, trial, num_gpus) > max(stop, best * (1.0 - 1e-9)) or (loads / trial).max() >= best:
+        if lattice_bound(loads, trial, num_gpus) > max(stop, best * (1.0 - 1e-9)) or _largest_replica(loads, trial) >= best:
             continue
         value = pack_counts(loads, trial, num_gpus, distinct, stop, TRIAL_KICKS // num_gpus, seed + number, map_of_trial)
-        np.random.seed(seed + 7919 * (number + 1))
+        seed_random(seed + 7919 * (number + 1))
         if value <= best:
             best = value
-            counts[:], slots[:] = trial, map_of_trial
+            copy(trial, counts)
+            copy(map_of_trial, slots)
     return best
 
 
-@njit(cache=True)
+@kernel
+def _largest_replica(loads: np.ndarray, counts: np.ndarray) -> float:
+    largest = 0.0
+    for e in range(loads.size):
+        largest = max(largest, loads[e] / counts[e])
+    return largest
+
+
+@kernel
 def _spread(loads: np.ndarray, num_slots: int, num_gpus: int, max_count: int, counts: np.ndarray) -> None:
     """Overwrite ``counts``: a random expert gets a replica for every GPU, the others Adams' counts of the slots left."""
-    chosen = np.random.randint(loads.size)
-    others = loads.copy()
+    chosen = below(loads.size)
+    others = np.empty(loads.size, np.int64)
+    copy(loads, others)
     others[chosen] = 0
-    counts[:] = adams_counts(others, num_slots - num_gpus + 1, max_count)
+    copy(adams_counts(others, num_slots - num_gpus + 1, max_count), counts)
     counts[chosen] += num_gpus - 1  # has one so far, more only where the others can take none
 
 
-@njit(cache=True)
+@kernel
 def _transfer(max_count: int, counts: np.ndarray) -> None:
     """Move up to six replicas between random experts, half of them towards triples: they refine the lattice."""
     experts = counts.size
-    for _ in range(1 + np.random.randint(6)):
-        donor, taker = np.random.randint(experts), np.random.randint(experts)
-        if np.random.random() < 0.5:
+    for _ in range(1 + below(6)):
+        donor, taker = below(experts), below(experts)
+        if random() < 0.5:
             for _ in range(20):
                 if counts[taker] == 2:
                     break
-                taker = np.random.randint(experts)
+                taker = below(experts)
         for _ in range(50):
             if counts[donor] > 1 and donor != taker:
                 break
-            donor = np.random.randint(experts)
+            donor = below(experts)
         if counts[donor] > 1 and donor != taker and counts[taker] < max_count:
             counts[donor] -= 1
             counts[taker] += 1
 
 
-@njit(cache=True)
+@entry
 def plan(
     loads: np.ndarray, num_gpus: int, max_count: int, distinct: bool, stop: float, trials: int, seed: int, slots: np.ndarray
 ) -> float:

@@ -7,16 +7,20 @@ maximum of the two GPUs involved falls below the fullest GPU's load, so the make
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import entry, holds
 
 
-@njit(cache=True)
+@entry
 def swap_descent(experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct: bool, stop: float) -> int:
     """Run :func:`swap_descent_on` on ``num_gpus`` GPUs of equally many slots."""
-    return swap_descent_on(experts, sizes, np.arange(num_gpus + 1) * (experts.size // num_gpus), distinct, stop)
+    starts = np.empty(num_gpus + 1, np.int64)
+    for gpu in range(num_gpus + 1):
+        starts[gpu] = gpu * (experts.size // num_gpus)
+    return swap_descent_on(experts, sizes, starts, distinct, stop)
 
 
-@njit(cache=True)
+@entry
 def swap_descent_on(experts: np.ndarray, sizes: np.ndarray, starts: np.ndarray, distinct: bool, stop: float) -> int:
     """Exchange replicas of the fullest GPU with smaller ones elsewhere, best exchange first, until none helps.
 
@@ -74,12 +78,3 @@ def swap_descent_on(experts: np.ndarray, sizes: np.ndarray, starts: np.ndarray, 
         experts[give], experts[take] = experts[take], experts[give]
         sizes[give], sizes[take] = sizes[take], sizes[give]
         steps += 1
-
-
-@njit(cache=True)
-def holds(experts: np.ndarray, start: int, k: int, expert: int) -> bool:
-    """Whether the GPU whose k slots begin at ``start`` holds a replica of an expert; ``experts`` is int64 [slots]."""
-    for slot in range(start, start + k):  # noqa: SIM110 - any() over a generator does not compile
-        if experts[slot] == expert:
-            return True
-    return False

@@ -9,7 +9,8 @@ mean, which gathers what is missing in few GPUs. (Subset sums of halves: Horowit
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import ascending, below, entry, kernel, random, seed_random
 
 MAX_SLOTS_PER_GPU = 10
 """Above this the subset sums of a GPU (2**k) cost more than they gain."""
@@ -21,7 +22,7 @@ PATIENCE = 8
 """Kicks without effect that every settled GPU buys: where none can be settled, other counts are the better try."""
 
 
-@njit(cache=True)
+@kernel
 def _starts(k: int) -> np.ndarray:
     """Offsets of the cardinalities 0 .. k in the list of all subsets, int64 [k + 2]."""
     starts = np.zeros(k + 2, dtype=np.int64)
@@ -32,7 +33,7 @@ def _starts(k: int) -> np.ndarray:
     return starts
 
 
-@njit(cache=True)
+@kernel
 def _build(
     items: np.ndarray, starts: np.ndarray, sums: np.ndarray, masks: np.ndarray, scratch: np.ndarray, marks: np.ndarray
 ) -> None:
@@ -59,7 +60,7 @@ def _build(
             lengths[j] = old + fresh
 
 
-@njit(cache=True)
+@kernel
 def _nearest_split(
     first: np.ndarray, second: np.ndarray, starts: np.ndarray, k: int, target: float, room: float, current: float
 ) -> tuple[float, int, int]:
@@ -88,7 +89,7 @@ def _nearest_split(
     return best, at_first, at_second
 
 
-@njit(cache=True)
+@entry
 def split_descent(
     experts: np.ndarray, sizes: np.ndarray, num_gpus: int, distinct: bool, stop: float, kicks: int, seed: int
 ) -> tuple[float, int]:
@@ -125,19 +126,33 @@ def split_descent(
     scratch, marks = np.empty(width), np.empty(width, dtype=np.int64)
     loads = np.empty(num_gpus)
     built = np.zeros(num_gpus, dtype=np.bool_)  # most GPUs are never part of a re-partition
+    best_experts, best_sizes = np.empty(experts.size, np.int64), np.empty(experts.size)
+    for slot in range(experts.size):
+        best_experts[slot], best_sizes[slot] = experts[slot], sizes[slot]
+    total = 0.0
     for g in range(num_gpus):
-        loads[g] = sizes[g * k : g * k + k].sum()
-    best_experts, best_sizes, best, mean = experts.copy(), sizes.copy(), loads.max(), loads.mean()
+        loads[g] = _gpu_load(sizes, g, k)
+        total += loads[g]
+    best, mean = _largest(loads), total / num_gpus
     low = mean * (1.0 - 1e-12)
-    dense = ((starts[1:] - starts[:-1]) ** 2).sum() * (stop - mean) > DENSE * mean
-    np.random.seed(seed)
+    pair_splits = 0
+    for j in range(k + 1):
+        pair_splits += (starts[j + 1] - starts[j]) ** 2
+    dense = pair_splits * (stop - mean) > DENSE * mean
+    order = np.empty(num_gpus, np.int64)
+    seed_random(seed)
     steps = used = settled = 0
     while best > stop:
-        full, order = int(np.argmax(loads)), np.argsort(loads)
+        full = 0
+        for g in range(1, num_gpus):
+            if loads[g] > loads[full]:
+                full = g
+        ascending(loads, order)
         first, second, at_first, at_second = full, -1, 0, 0
         # A pair that only halves what is left would undo settled GPUs: after the first kick it must end below ``stop``.
         reached = loads[full] * (1.0 - 1e-12) if used == 0 or not dense else stop * (1.0 + 1e-15)
-        for g in order:
+        for place in range(num_gpus):
+            g = order[place]
             half = (loads[full] + loads[g]) * 0.5
             if half >= reached:
                 break
@@ -154,10 +169,10 @@ def split_descent(
             if used >= kicks or (dense and used >= PATIENCE * (1 + settled)) or num_gpus < 2:
                 break
             used += 1
-            first = full if np.random.random() < 0.5 else order[0]
-            shift = np.random.randint(num_gpus)
-            target = low + (stop - low) * np.random.random()
-            if dense and np.random.random() >= SHUFFLES:
+            first = full if random() < 0.5 else order[0]
+            shift = below(num_gpus)
+            target = low + (stop - low) * random()
+            if dense and random() >= SHUFFLES:
                 # Partners that are not settled come first.
                 for i in range(2 * num_gpus):
                     g = (shift + i) % num_gpus
@@ -176,10 +191,10 @@ def split_descent(
                         settled += 1
                         break
             if second < 0:
-                first = np.random.randint(num_gpus)
-                second = (first + 1 + np.random.randint(num_gpus - 1)) % num_gpus
+                first = below(num_gpus)
+                second = (first + 1 + below(num_gpus - 1)) % num_gpus
                 # Noise of the order of what is missing changes the composition of the pair and keeps it nearly balanced.
-                noise = 10.0 * (best / mean - 1.0) * (np.random.random() - 0.5)
+                noise = 10.0 * (best / mean - 1.0) * (random() - 0.5)
                 target = (loads[first] + loads[second]) * 0.5 * (1.0 + noise)
                 for gpu in (first, second):
                     if not built[gpu]:
@@ -190,17 +205,36 @@ def split_descent(
                     continue
         _regroup(experts, sizes, first, second, k, masks[first, at_first], masks[second, at_second])
         for g in (first, second):
-            loads[g] = sizes[g * k : g * k + k].sum()
+            loads[g] = _gpu_load(sizes, g, k)
             built[g] = False
         steps += 1
-        if loads.max() < best:
-            best = loads.max()
-            best_experts[:], best_sizes[:] = experts, sizes
-    experts[:], sizes[:] = best_experts, best_sizes
+        largest = _largest(loads)
+        if largest < best:
+            best = largest
+            for slot in range(experts.size):
+                best_experts[slot], best_sizes[slot] = experts[slot], sizes[slot]
+    for slot in range(experts.size):
+        experts[slot], sizes[slot] = best_experts[slot], best_sizes[slot]
     return best, steps
 
 
-@njit(cache=True)
+@kernel
+def _gpu_load(sizes: np.ndarray, gpu: int, k: int) -> float:
+    total = 0.0
+    for slot in range(gpu * k, gpu * k + k):
+        total += sizes[slot]
+    return total
+
+
+@kernel
+def _largest(loads: np.ndarray) -> float:
+    largest: float = loads[0]
+    for load in loads:
+        largest = max(largest, load)
+    return largest
+
+
+@kernel
 def _regroup(experts: np.ndarray, sizes: np.ndarray, first: int, second: int, k: int, keep: int, take: int) -> None:
     """Put ``keep`` of the first GPU and ``take`` of the second together on the first, all other replicas on the second."""
     names, loads = np.empty(2 * k, dtype=np.int64), np.empty(2 * k)
@@ -214,11 +248,12 @@ def _regroup(experts: np.ndarray, sizes: np.ndarray, first: int, second: int, k:
             else:
                 names[two], loads[two] = experts[slot], sizes[slot]
                 two += 1
-    experts[first * k : first * k + k], sizes[first * k : first * k + k] = names[:k], loads[:k]
-    experts[second * k : second * k + k], sizes[second * k : second * k + k] = names[k:], loads[k:]
+    for i in range(k):
+        experts[first * k + i], sizes[first * k + i] = names[i], loads[i]
+        experts[second * k + i], sizes[second * k + i] = names[k + i], loads[k + i]
 
 
-@njit(cache=True)
+@kernel
 def _repeats(experts: np.ndarray, first: int, second: int, k: int, keep: int, take: int) -> bool:
     """Whether the regrouped pair would hold two replicas of one expert on a GPU."""
     for i in range(k):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import descending, entry, holds, kernel
 from eplb_gap.heuristics.kernels.greedy import adams_counts
-from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
 
 
 @kernel
@@ -15,9 +13,12 @@ def _fill(loads: np.ndarray, first: int, size: int, free: np.ndarray, gpus: int,
     """Put a group on free slots, that of the largest old replica first; return False where two of an expert would meet."""
     group = loads[first : first + size]
     counts = adams_counts(group, free.size, gpus)
+    sizes = np.empty(size)
+    for e in range(size):
+        sizes[e] = group[e] / counts[e]
     for slot in free:
         items[slot] = -1
-    for e in np.argsort(-group / counts, kind="mergesort"):
+    for e in descending(sizes):
         for _ in range(counts[e]):
             chosen = -1
             for slot in free:
@@ -30,7 +31,7 @@ def _fill(loads: np.ndarray, first: int, size: int, free: np.ndarray, gpus: int,
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def exchange_groups(loads: np.ndarray, items: np.ndarray, gpus: int, nodes: int, groups: int) -> bool:
     """Exchange a group of the fullest node with one of another node so that the fuller of both becomes as light as possible.
 
@@ -56,9 +57,13 @@ def exchange_groups(loads: np.ndarray, items: np.ndarray, gpus: int, nodes: int,
         counts[items[slot]] += 1
     of_group, of_node = np.zeros(groups), np.zeros(nodes)
     for group in range(groups):
-        of_group[group] = loads[group * size : group * size + size].sum()
+        for e in range(group * size, group * size + size):
+            of_group[group] += loads[e]
         of_node[home[group]] += of_group[group]
-    full = np.argmax(of_node)
+    full = 0
+    for node in range(1, nodes):
+        if of_node[node] > of_node[full]:
+            full = node
     best = of_node[full] * (1.0 - 1e-12)
     give = take = -1
     for x in range(groups):
@@ -70,9 +75,22 @@ def exchange_groups(loads: np.ndarray, items: np.ndarray, gpus: int, nodes: int,
                     best, give, take = larger, x, y
     if give < 0:
         return False
-    largest_first = np.argsort(-(loads / counts)[items], kind="mergesort")
-    group_of = items[largest_first] // size
-    slots_x, slots_y = largest_first[group_of == give], largest_first[group_of == take]
+    sizes = np.empty(items.size)
+    for slot in range(items.size):
+        sizes[slot] = loads[items[slot]] / counts[items[slot]]
+    largest_first = descending(sizes)
+    slots_x, slots_y = _slots_of(largest_first, items, give, size), _slots_of(largest_first, items, take, size)
     return _fill(loads, take * size, size, slots_x, per_node, items, k) and _fill(
         loads, give * size, size, slots_y, per_node, items, k
     )
+
+
+@kernel
+def _slots_of(slots: np.ndarray, items: np.ndarray, group: int, size: int) -> np.ndarray:
+    """Return those of some slots that hold an expert of a group, in their order."""
+    found, length = np.empty(slots.size, np.int64), 0
+    for slot in slots:
+        if items[slot] // size == group:
+            found[length] = slot
+            length += 1
+    return found[:length]

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.heuristics.compiled import entry, kernel
 
 LEAST_GAIN = 1e-12
 """Relative; smaller gains are rounding."""
@@ -174,7 +173,7 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
     """Return the largest load of the GPUs that hold neither of two experts."""
     for g in order:
         if held[a, g] == 0 and held[b, g] == 0:
-            return totals[g]
+            return float(totals[g])
     return 0.0
 
 
@@ -249,7 +248,7 @@ def _moves(layer: Layer) -> int:
     return moves
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def sticky_path(
     loads: np.ndarray, in_use: np.ndarray, starts: np.ndarray, begin: np.ndarray, nodes: int, target: float, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -19,28 +19,35 @@ any number of threads, unless a time budget cuts the search.
 from __future__ import annotations
 
 import math
-import time
 from typing import Any, get_args
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import kernel, rest
 from eplb_gap.heuristics.config import Effort
 from eplb_gap.heuristics.kernels.two_gpu_split import MAX_SLOTS_PER_GPU, split_descent
 from eplb_gap.heuristics.planner import layer_threads
-from eplb_gap.heuristics.planner.pair_swap import PairScratch, deal, descend, new_pair_scratch, pair_passes, remove_duplicates
+from eplb_gap.heuristics.planner.pair_swap import (
+    PairScratch,
+    deal,
+    descend,
+    new_pair_scratch,
+    order_gpus,
+    pair_passes,
+    remove_duplicates,
+)
 from eplb_gap.heuristics.planner.replicate_lpt import (
     Flat,
     Scratch,
     arrange,
-    kernel,
     most_replicas,
     new_flat,
     new_scratch,
     replicate,
     sort_descending,
 )
-from eplb_gap.heuristics.planner.theta_counts import search_counts
+from eplb_gap.heuristics.planner.theta_counts import search_thetas
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -58,13 +65,7 @@ SEED = 0
 
 
 def plan(
-    weight: Any,
-    deployment: Deployment,
-    *,
-    effort: Effort = "fast",
-    tolerance: float | None = None,
-    budget_ms: float | None = None,
-    threads: int = 1,
+    weight: Any, deployment: Deployment, *, effort: Effort = "fast", tolerance: float | None = None, threads: int | None = None
 ) -> Placement:
     """Plan all layers.
 
@@ -79,11 +80,9 @@ def plan(
         See :mod:`eplb_gap.heuristics.planner.fast`.
     tolerance : float, optional
         Relative distance to the layer's lower bound at which the search stops; by default that of :data:`TOLERANCES`.
-    budget_ms : float, optional
-        Wall time in ms after which no further layer is improved; all layers get LPT in any case. By default the work is limited
-        by the effort alone, so that maps can be reproduced.
-    threads : int, default 1
-        More help on an idle machine and cost nothing on a busy one.
+    threads : int, optional
+        By default what ``EPLB_GAP_THREADS`` in the environment says, or else 1. More help on an idle machine and cost nothing on
+        a busy one.
 
     Returns
     -------
@@ -94,51 +93,33 @@ def plan(
     InputError
         If the weights are not finite, negative or of another shape, an option is out of range or the slots are unequal.
     """
-    start = time.perf_counter()
     if effort not in get_args(Effort):
         raise InputError(f"effort is {effort!r}; one of {', '.join(get_args(Effort))} is needed")
     if tolerance is not None and not tolerance >= 0.0:
         raise InputError(f"tolerance is {tolerance!r}; a number of at least 0 is needed")
-    if budget_ms is not None and not budget_ms >= 0.0:
-        raise InputError(f"budget_ms is {budget_ms!r}; a number of at least 0 is needed")
-    if not isinstance(threads, int) or threads < 1:
-        raise InputError(f"threads is {threads!r}; a positive integer is needed")
     if deployment.dead_gpus:
-        live = plan(weight, deployment.live, effort=effort, tolerance=tolerance, budget_ms=budget_ms, threads=threads)
-        return with_dead(live, deployment)
+        return with_dead(plan(weight, deployment.live, effort=effort, tolerance=tolerance, threads=threads), deployment)
+    threads = layer_threads.number(threads)
     deployment.require_regular("this planner")
     loads = checked_weight(weight, deployment)
     shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
     layers = loads.shape[0]
     rounds = _rounds(effort, TOLERANCES[effort] if tolerance is None else tolerance)
+    sizes = shape.num_groups, shape.num_nodes, shape.num_gpus
     slots, ranks = np.empty((layers, shape.num_slots), np.int64), np.empty((layers, shape.num_slots), np.int64)
-
-    def run(first: int, last: int, rounds: np.ndarray, slots: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        gaps = np.empty(last - first)
-        _plan_layers(
-            loads[first:last], shape.num_groups, shape.num_nodes, shape.num_gpus, shape.num_slots, rounds, slots, ranks, gaps
-        )
-        return gaps
-
-    if budget_ms is None and threads == 1:
-        run(0, layers, rounds, slots, ranks)
+    if threads == 1:
+        _plan_layers(loads, *sizes, rounds, slots, ranks)
         return Placement(slots, shape.num_experts, ranks)
+    size = max(1, layers // (4 * threads))
 
-    def improve(first: int, last: int) -> tuple[int, int, np.ndarray, np.ndarray]:
-        own = np.empty((last - first, shape.num_slots), np.int64), np.empty((last - first, shape.num_slots), np.int64)
-        run(first, last, rounds, *own)
-        return first, last, *own
+    def improve(job: int) -> tuple[np.ndarray, np.ndarray]:
+        part = loads[job * size : (job + 1) * size]
+        own = np.empty((len(part), shape.num_slots), np.int64), np.empty((len(part), shape.num_slots), np.int64)
+        _plan_layers(part, *sizes, rounds, *own)
+        return own
 
-    if budget_ms is None:
-        size = max(1, layers // (4 * threads))
-        jobs = [(first, min(first + size, layers)) for first in range(0, layers, size)]
-        found = layer_threads.run(lambda job: improve(*jobs[job]), len(jobs), threads)
-    else:
-        worst_first = np.argsort(-run(0, layers, rounds[:0], slots, ranks), kind="stable")
-        jobs = [(int(layer), int(layer) + 1) for layer in worst_first]
-        found = layer_threads.run(lambda job: improve(*jobs[job]), len(jobs), threads, start + budget_ms / 1e3)
-    for first, last, own_slots, own_ranks in found.values():
-        slots[first:last], ranks[first:last] = own_slots, own_ranks
+    for job, own in enumerate(layer_threads.run(improve, -(-layers // size), threads)):
+        slots[job * size : (job + 1) * size], ranks[job * size : (job + 1) * size] = own
     return Placement(slots, shape.num_experts, ranks)
 
 
@@ -227,37 +208,37 @@ def _improve(flat: Flat, spare: Flat, most: int, scratch: Scratch, pairs: PairSc
         # The counts search, if any, comes between two goes of exchanges and splits.
         for go in range(2):
             if value > stop:
-                pair_passes(flat, pairs, stop if number + go == 0 else np.inf)
+                if number + go == 0:
+                    pair_passes(flat, pairs, stop)
+                else:
+                    order_gpus(flat.totals, pairs.order)
                 value = descend(flat, pairs, stop, True)
             if value > split_above and k <= MAX_SLOTS_PER_GPU:
                 value = _split(flat, most <= gpus, stop)
             if go == 1 or value <= counts_above or trials == 0 or most > gpus:
                 break
-            value = search_counts(flat, spare, most, scratch, pairs, stop, trials, SEED)
+            value = search_thetas(flat, spare, most, scratch, pairs, stop, trials, SEED)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@tiered("(f8[:, ::1], i8, i8, i8, f8[:, ::1], i8[:, ::1], i8[:, ::1])")
 def _plan_layers(
-    weight: np.ndarray, groups: int, nodes: int, gpus: int, slots: int, rounds: np.ndarray, phy2log: np.ndarray,
-    ranks: np.ndarray, gaps: np.ndarray,
-) -> None:  # fmt: skip
+    weight: np.ndarray, groups: int, nodes: int, gpus: int, rounds: np.ndarray, phy2log: np.ndarray, ranks: np.ndarray
+) -> None:
     """Plan layers one after the other.
 
     Parameters
     ----------
     weight : ndarray
         float64 [layers, experts], non-negative, no negative zeros.
-    groups, nodes, gpus, slots : int
+    groups, nodes, gpus : int
     rounds : ndarray
         float64 [rounds, 4]; see :func:`_rounds`.
     phy2log, ranks : ndarray
         int64 [layers, slots]; overwritten with the map and the replica ranks.
-    gaps : ndarray
-        float64 [layers]; overwritten with the relative distance of LPT to the layer's bound.
     """
     layers, experts = weight.shape
     group_size, per_node = experts // groups, groups // nodes
-    m, s, g = experts // nodes, slots // nodes, gpus // nodes
+    m, s, g = experts // nodes, phy2log.shape[1] // nodes, gpus // nodes
     most = most_replicas(m, s, g)
     width = 256
     while width < experts:
@@ -272,6 +253,7 @@ def _plan_layers(
     replicated, filled = np.empty(nodes, np.int64), np.empty(nodes, np.int64)
     home, seen = np.zeros(experts, np.int64), np.empty(m, np.int64)
     for layer in range(layers):
+        rest()
         if nodes > 1:
             for group in range(groups):
                 total = 0.0
@@ -301,13 +283,10 @@ def _plan_layers(
             bound = max(bound, total / g)
             for r in range(min(replicated[node] + 1, m)):  # behind them all are smaller and have one replica
                 bound = max(bound, loads[node, r] / counts[node, r])
-        highest = 0.0
         for node in range(nodes):
             state = Flat(loads[node], counts[node], flat.items, flat.sizes, flat.totals)
             if not arrange(state, replicated[node], scratch) and most <= g and not remove_duplicates(state):
                 deal(state)
-            for gpu in range(g):
-                highest = max(highest, state.totals[gpu])
             if rounds.shape[0] > 0:
                 _improve(state, spare, most, scratch, pairs, bound, rounds)
             for r in range(m):
@@ -317,4 +296,3 @@ def _plan_layers(
                 phy2log[layer, node * s + slot] = logical[node, r]
                 ranks[layer, node * s + slot] = seen[r]
                 seen[r] += 1
-        gaps[layer] = highest / bound - 1.0 if bound > 0.0 else 0.0

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import itertools
-import time
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+from eplb_gap.problem.errors import InputError
+
 T = TypeVar("T")
+
+VARIABLE = "EPLB_GAP_THREADS"
+
+
+def number(threads: int | None) -> int:
+    """Return how many threads to use: as many as are given, or else as the environment says, or else 1.
+
+    Raises
+    ------
+    InputError
+        If that is no positive integer.
+    """
+    if threads is None:
+        text = os.environ.get(VARIABLE) or "1"
+        if not text.isdecimal() or int(text) < 1:
+            raise InputError(f"{VARIABLE} is {text!r}; a positive integer is needed")
+        return int(text)
+    if not isinstance(threads, int) or threads < 1:
+        raise InputError(f"threads is {threads!r}; a positive integer is needed")
+    return threads
 
 
 @cache
@@ -17,7 +39,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="eplb-gap")
 
 
-def run(work: Callable[[int], T], jobs: int, threads: int, deadline: float | None = None) -> dict[int, T]:
+def run(work: Callable[[int], T], jobs: int, threads: int) -> list[T]:
     """Run jobs on this thread and helpers; a job that a helper has begun but not finished at the end is done again here.
 
     Parameters
@@ -27,34 +49,22 @@ def run(work: Callable[[int], T], jobs: int, threads: int, deadline: float | Non
     jobs : int
     threads : int
         This thread and ``threads - 1`` helpers.
-    deadline : float, optional
-        Value of ``time.perf_counter()`` after which no job is begun; without one all are done.
 
     Returns
     -------
-    dict
-        Results by job; some may be missing if there is a deadline.
+    list
+        Results by job.
     """
     numbers = itertools.count()  # handed out under the interpreter lock
     found: dict[int, T] = {}
 
-    def late() -> bool:
-        return deadline is not None and time.perf_counter() >= deadline
-
     def loop() -> None:
         for job in numbers:
-            if job >= jobs or late():
+            if job >= jobs:
                 return
             found[job] = work(job)
 
-    if threads > 1:
-        for _ in range(threads - 1):
-            _pool(threads - 1).submit(loop)
+    for _ in range(threads - 1):
+        _pool(threads - 1).submit(loop)
     loop()
-    results: dict[int, T] = {}
-    for job in range(jobs):
-        if job in found:
-            results[job] = found[job]
-        elif not late():
-            results[job] = work(job)
-    return results
+    return [found[job] if job in found else work(job) for job in range(jobs)]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.replicate_lpt import Flat, kernel
+from eplb_gap.heuristics.compiled import holds, kernel, rest
+from eplb_gap.heuristics.planner.replicate_lpt import Flat
 
 PASSES = 2
 """Most passes that exchange between the i-th fullest and the i-th emptiest GPU."""
@@ -184,6 +184,14 @@ def _settle(totals: np.ndarray, order: np.ndarray, at: int) -> None:
 
 
 @kernel
+def order_gpus(totals: np.ndarray, order: np.ndarray) -> None:
+    """Write the GPUs by ascending load."""
+    for g in range(order.size):
+        order[g] = g
+    _sort_gpus(totals, order)
+
+
+@kernel
 def pair_passes(flat: Flat, scratch: PairScratch, stop: float) -> None:
     """Exchange between the i-th fullest and the i-th emptiest GPU, all pairs at once, a few times.
 
@@ -198,9 +206,7 @@ def pair_passes(flat: Flat, scratch: PairScratch, stop: float) -> None:
     """
     totals, order = flat.totals, scratch.order
     gpus = totals.size
-    for g in range(gpus):
-        order[g] = g
-    _sort_gpus(totals, order)
+    order_gpus(totals, order)
     if gpus < PASS_GPUS:
         return
     for _ in range(PASSES):
@@ -307,8 +313,9 @@ def descend(flat: Flat, scratch: PairScratch, stop: float, doubles: bool) -> flo
     totals, order = flat.totals, scratch.order
     k, gpus = flat.items.size // totals.size, totals.size
     while True:
+        rest()
         full = order[gpus - 1]
-        high = totals[full]
+        high: float = totals[full]
         if high <= stop:
             return high
         best = high * (1.0 - LEAST_GAIN)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-kernel = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of kernels that only other kernels call: without wrappers for Python they compile in half the time."""
+from eplb_gap.heuristics.compiled import kernel
+
 OCTAVE_BITS = 4
 """The sort has at least 2**OCTAVE_BITS buckets for every doubling of the load."""
 SMALL = 24

@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.pair_swap import PairScratch, deal, descend, exchange, pair_passes, remove_duplicates, replace
-from eplb_gap.heuristics.planner.replicate_lpt import Flat, Scratch, arrange, kernel
+from eplb_gap.heuristics.compiled import below, holds, kernel, random, seed_random
+from eplb_gap.heuristics.planner.pair_swap import (
+    PairScratch,
+    deal,
+    descend,
+    exchange,
+    order_gpus,
+    pair_passes,
+    remove_duplicates,
+    replace,
+)
+from eplb_gap.heuristics.planner.replicate_lpt import Flat, Scratch, arrange
 
 THETAS = 16
 """Thresholds in the grid; every one is tried with two uses of the slots it leaves over."""
@@ -75,11 +84,11 @@ def _move_replica(flat: Flat, full: int, most: int) -> bool:
     """Replace a random replica of a replicated expert by one of an expert of the fullest GPU; return whether one could."""
     counts, items = flat.counts, flat.items
     k = items.size // flat.totals.size
-    taker = items[full * k + np.random.randint(k)]
+    taker = items[full * k + below(k)]
     if counts[taker] == most:
         return False
     for _ in range(ATTEMPTS):
-        slot = np.random.randint(items.size)
+        slot = below(items.size)
         donor, gpu = items[slot], slot // k
         if donor == taker or counts[donor] == 1 or holds(items, gpu * k, k, taker):
             continue
@@ -96,7 +105,7 @@ def _random_exchange(flat: Flat) -> None:
     items = flat.items
     k = items.size // flat.totals.size
     for _ in range(ATTEMPTS):
-        one, other = np.random.randint(items.size), np.random.randint(items.size)
+        one, other = below(items.size), below(items.size)
         if one // k == other // k or holds(items, one // k * k, k, items[other]) or holds(items, other // k * k, k, items[one]):
             continue
         exchange(flat, one, other)
@@ -104,7 +113,7 @@ def _random_exchange(flat: Flat) -> None:
 
 
 @kernel
-def search_counts(
+def search_thetas(
     flat: Flat, best: Flat, most: int, scratch: Scratch, pairs: PairScratch, stop: float, trials: int, seed: int
 ) -> float:
     """Improve a packing by other counts; never raises its makespan.
@@ -132,8 +141,8 @@ def search_counts(
     """
     gpus = flat.totals.size
     if gpus == 1:
-        return flat.totals[0]
-    np.random.seed(seed)
+        return float(flat.totals[0])
+    seed_random(seed)
     copy_flat(flat, best)
     reached, total, largest = 0.0, 0.0, 0.0
     for g in range(gpus):
@@ -155,23 +164,23 @@ def search_counts(
                 reached = value
                 copy_flat(flat, best)
     copy_flat(best, flat)
-    pair_passes(flat, pairs, np.inf)  # sorts the GPUs
+    order_gpus(flat.totals, pairs.order)
     for _ in range(trials):
         if reached <= stop:
             break
-        if np.random.random() < MOVE_SHARE:
+        if random() < MOVE_SHARE:
             if not _move_replica(flat, pairs.order[gpus - 1], most):
                 continue
         else:
-            for _ in range(1 + np.random.randint(3)):
+            for _ in range(1 + below(3)):
                 _random_exchange(flat)
-        pair_passes(flat, pairs, np.inf)
+        order_gpus(flat.totals, pairs.order)
         value = descend(flat, pairs, stop, False)
         if value <= reached:
             reached = value
             copy_flat(flat, best)
         else:
             copy_flat(best, flat)
-            pair_passes(flat, pairs, np.inf)
+            order_gpus(flat.totals, pairs.order)
     copy_flat(best, flat)
     return reached

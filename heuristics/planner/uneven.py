@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import entry, holds, kernel
 from eplb_gap.heuristics.kernels.annealing import LEVELS, anneal_on
-from eplb_gap.heuristics.kernels.refinement import holds, swap_descent_on
+from eplb_gap.heuristics.kernels.refinement import swap_descent_on
 from eplb_gap.heuristics.planner.fast import checked_weight
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
@@ -154,7 +154,7 @@ def lower_bound(loads: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> fl
     return float(max(left.max(), (loads / counts).max()))
 
 
-@njit(cache=True)
+@entry
 def replicate(loads: np.ndarray, starts: np.ndarray, distinct: bool) -> np.ndarray:
     """Return Adams' counts, int64 [experts]; if ``distinct``, the best among those that GPUs can hold without duplicates."""
     experts, gpus = loads.size, starts.size - 1
@@ -179,7 +179,7 @@ def replicate(loads: np.ndarray, starts: np.ndarray, distinct: bool) -> np.ndarr
     return counts
 
 
-@njit(cache=True)
+@kernel
 def _fits(counts: np.ndarray, room: np.ndarray) -> bool:
     total = 0
     ordered = np.sort(counts)
@@ -190,7 +190,7 @@ def _fits(counts: np.ndarray, room: np.ndarray) -> bool:
     return True
 
 
-@njit(cache=True)
+@entry
 def pack(loads: np.ndarray, counts: np.ndarray, starts: np.ndarray, distinct: bool, slots: np.ndarray) -> float:
     """Write a map by projected load to ``slots``, copies of an expert apart where there is room, and return its makespan."""
     gpus = starts.size - 1
@@ -220,10 +220,10 @@ def pack(loads: np.ndarray, counts: np.ndarray, starts: np.ndarray, distinct: bo
             totals[g] += sizes[e]
             rest -= sizes[e]
             left -= 1
-    return totals.max()
+    return float(totals.max())
 
 
-@njit(cache=True)
+@kernel
 def _deal(sizes: np.ndarray, counts: np.ndarray, starts: np.ndarray, slots: np.ndarray) -> float:
     """Write a map without duplicates: experts by descending count, each on the GPUs with most free slots (Gale)."""
     gpus = starts.size - 1
@@ -238,4 +238,4 @@ def _deal(sizes: np.ndarray, counts: np.ndarray, starts: np.ndarray, slots: np.n
             slots[starts[best] + filled[best]] = e
             filled[best] += 1
             totals[best] += sizes[e]
-    return totals.max()
+    return float(totals.max())

@@ -6,6 +6,8 @@ A system starts a plug-in without arguments, so its settings come from the envir
 ``EPLB_GAP_METHOD``     key of :data:`heuristics.METHODS`; without it "fast"
 ``EPLB_GAP_CONFIG``     path of a configuration to run in place of a named method (:mod:`eplb_gap.heuristics.config_file`)
 ``EPLB_GAP_THRESHOLD``  least part of its largest GPU load that a layer must gain to be changed, as "0.02"; without it any gain
+``EPLB_GAP_THREADS``    threads of the method "fast" and its kin (:mod:`eplb_gap.heuristics.planner.fast`); without it one
+``EPLB_GAP_INTERPRET``  "0" compiles before the first answer, in this process (:mod:`eplb_gap.heuristics.tiers`)
 ======================  ================================================================================================
 
 An empty value is none. Every rank of a server plans for itself and must come to the same map: all need the same settings.

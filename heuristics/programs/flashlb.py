@@ -7,8 +7,8 @@ load itself, and its score, the mean over windows of the largest over the mean G
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import entry, kernel
 from eplb_gap.heuristics.kernels.greedy import lpt
 
 DEPTH = 4  # blocks of experts, hottest first
@@ -16,7 +16,7 @@ WIDTH = 8  # how far from the greedy's share of a block the search looks, each w
 SMOOTHING = 1.0  # tokens added to every load
 
 
-@njit(cache=True)
+@entry
 def greedy_history(loads: np.ndarray, extra: int) -> np.ndarray:
     """Return the counts after 0, 1, ... ``extra`` replicas given to the largest load per replica, int64 [extra + 1, experts].
 
@@ -33,7 +33,7 @@ def greedy_history(loads: np.ndarray, extra: int) -> np.ndarray:
     return history
 
 
-@njit(cache=True)
+@entry
 def plan_layer(loads: np.ndarray, num_gpus: int, slots: np.ndarray) -> None:
     """Write the map of a layer.
 
@@ -75,10 +75,10 @@ def plan_layer(loads: np.ndarray, num_gpus: int, slots: np.ndarray) -> None:
     slots[:] = order[slots]
 
 
-@njit(cache=True)
+@kernel
 def _makespan(loads: np.ndarray, counts: np.ndarray, num_gpus: int, slots: np.ndarray) -> float:
     """Return the fullest GPU's load after LPT, which keeps replicas of an expert apart while it can; overwrites ``slots``."""
     lpt(loads, counts, num_gpus, slots)
     sizes = loads / counts
     k = slots.size // num_gpus
-    return max([sizes[slots[g * k : g * k + k]].sum() for g in range(num_gpus)])
+    return float(max([sizes[slots[g * k : g * k + k]].sum() for g in range(num_gpus)]))

@@ -38,9 +38,10 @@ def run(config: PipelineConfig, weight: Tensor, deployment: Deployment) -> Place
 
     # Experts of every node, [layers * nodes, experts per node], ascending so that replication ties go to the lower logical id.
     node_of_group = _pack(config.groups, weight.view(layers, shape.num_groups, -1).sum(dim=2), None, nodes).pack
-    node_of_expert = node_of_group.repeat_interleave(shape.experts_per_group, dim=1)
-    on_node = node_of_expert.sort(dim=1, stable=True).indices.view(layers * nodes, experts // nodes)
-    node_weight = weight.repeat_interleave(nodes, dim=0).gather(1, on_node)
+    groups = node_of_group.sort(dim=1, stable=True).indices[:, :, None]
+    on_node = (groups * shape.experts_per_group + torch.arange(shape.experts_per_group)).view(layers, experts)
+    node_weight = weight.gather(1, on_node).view(layers * nodes, experts // nodes)
+    on_node = on_node.view(layers * nodes, experts // nodes)
 
     replication = REPLICATORS[config.replication](node_weight, shape.slots_per_node)
     if config.fix_ups:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from heapq import heappop, heapreplace
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import entry
 from eplb_gap.heuristics.kernels.greedy import adams_counts
 
 
-@njit(cache=True)
+@entry
 def replica_counts(loads: np.ndarray, num_slots: int) -> np.ndarray:
     """Return Adams' counts with ties to the *higher* expert; without any load, as even as possible.
 
@@ -32,7 +32,7 @@ def replica_counts(loads: np.ndarray, num_slots: int) -> np.ndarray:
     return counts
 
 
-@njit(cache=True)
+@entry
 def plan_layer(loads: np.ndarray, num_gpus: int, slots: np.ndarray) -> None:
     """Write the map of a layer: largest replica next, to the lightest GPU with a free slot, whatever that GPU holds.
 

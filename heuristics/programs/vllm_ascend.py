@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import entry
 from eplb_gap.heuristics.kernels.greedy import adams_counts, lightest_gpu
 
 
-@njit(cache=True)
+@entry
 def plan_layer(loads: np.ndarray, num_gpus: int, slots: np.ndarray) -> None:
     """Write the map of a layer; there must be at most as many extra replicas as GPUs.
 

@@ -13,12 +13,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.replicate_lpt import kernel, most_replicas
+from eplb_gap.heuristics.compiled import below, copy, holds, kernel, random, seed_random
+from eplb_gap.heuristics.planner.replicate_lpt import most_replicas
 from eplb_gap.heuristics.serving.window_descent import apply_exchange, descend, new_scratch, replace
 from eplb_gap.heuristics.serving.window_packing import WindowPacking, fold_groups, rank_partitions, refresh, start
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS
 from eplb_gap.problem.dead_ranks import with_dead
@@ -80,6 +80,11 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     return Placement(slots, shape.num_experts)
 
 
+def prepare() -> None:
+    """Have the kernels compiled in another process if they are not: for callers who will plan on several histories."""
+    _plan_layers.begin()
+
+
 def _checked(history: Any, deployment: Deployment) -> np.ndarray:
     """Return the history as float64, every layer scaled by its largest load."""
     given = np.asarray(history)
@@ -87,12 +92,12 @@ def _checked(history: Any, deployment: Deployment) -> np.ndarray:
         raise InputError(f"history is {given.dtype} of shape {given.shape}; real numbers [windows, layers, experts] are needed")
     if given.shape[2] != deployment.num_experts:
         raise InputError(f"history has {given.shape[2]} experts; the deployment has {deployment.num_experts}")
-    loads = given.astype(np.float64)
+    loads = given.astype(np.float64, order="C")
     if not (loads.min() >= 0.0 and math.isfinite(loads.max())):
         bad = np.argwhere(~(np.isfinite(loads) & (loads >= 0.0)))[0].tolist()
         raise InputError(f"history{bad} is {loads[tuple(bad)]}; loads must be finite and non-negative")
     peaks = loads.max(axis=(0, 2))
-    return np.ldexp(loads, -np.frexp(peaks)[1][:, None])
+    return np.asarray(np.ldexp(loads, -np.frexp(peaks)[1][:, None]))
 
 
 @cache
@@ -116,12 +121,15 @@ def _kick(packing: WindowPacking, nodes: int, most: int) -> None:
     gpus = loads.shape[0]
     per_node, k = gpus // nodes, items.size // gpus
     distinct = most <= per_node
-    if np.random.random() < 0.6:
-        full = int(np.argmax(loads[:, np.random.randint(loads.shape[1])]))
-        if np.random.random() < 0.3:
-            full = np.random.randint(gpus)
-        expert = items[full * k + np.random.randint(k)]
-        slot = full // per_node * per_node * k + np.random.randint(per_node * k)
+    if random() < 0.6:
+        full, t = 0, below(loads.shape[1])
+        for gpu in range(1, gpus):
+            if loads[gpu, t] > loads[full, t]:
+                full = gpu
+        if random() < 0.3:
+            full = below(gpus)
+        expert = items[full * k + below(k)]
+        slot = full // per_node * per_node * k + below(per_node * k)
         if (
             counts[expert] < most
             and items[slot] != expert
@@ -130,9 +138,9 @@ def _kick(packing: WindowPacking, nodes: int, most: int) -> None:
         ):
             replace(packing, slot, expert)
             return
-    for _ in range(1 + np.random.randint(3)):
-        one = np.random.randint(items.size)
-        other = one // (per_node * k) * per_node * k + np.random.randint(per_node * k)
+    for _ in range(1 + below(3)):
+        one = below(items.size)
+        other = one // (per_node * k) * per_node * k + below(per_node * k)
         if one // k == other // k:
             continue
         if distinct and (holds(items, other // k * k, k, items[one]) or holds(items, one // k * k, k, items[other])):
@@ -140,7 +148,7 @@ def _kick(packing: WindowPacking, nodes: int, most: int) -> None:
         apply_exchange(packing, one, other)
 
 
-@njit(cache=True, error_model="numpy")
+@tiered("(f8[:, :, ::1], i8, i8, i8, i8[:, ::1], i8, i8[:, ::1])")
 def _plan_layers(
     history: np.ndarray, groups: int, nodes: int, gpus: int, homes: np.ndarray, trials: int, phy2log: np.ndarray
 ) -> None:
@@ -162,43 +170,52 @@ def _plan_layers(
     slots = phy2log.shape[1]
     m, s, g = experts // nodes, slots // nodes, gpus // nodes
     most = most_replicas(m, s, g)
-    home = np.zeros(groups, np.int64)
+    home, counts, items = np.zeros(groups, np.int64), np.empty(experts, np.int64), np.empty(slots, np.int64)
+    one = int(np.int64(1))  # a literal would be compiled for on its own
     scratch, fold_scratch = new_scratch(experts, slots, gpus, windows), new_scratch(groups, groups, nodes, windows)
     for layer in range(layers):
-        np.random.seed(SEED)
-        weights = np.ascontiguousarray(history[:, layer].T)
+        seed_random(SEED)
+        weights = np.empty((experts, windows))
+        for e in range(experts):
+            for t in range(windows):
+                weights[e, t] = history[t, layer, e]
         packing = WindowPacking(weights, np.empty(experts, np.int64), phy2log[layer], np.empty((gpus, windows)))
         if homes.shape[0] > 0:
             order = rank_partitions(weights, nodes, homes)
-            home[:] = homes[order[0]]
+            copy(homes[order[0]], home)
         else:
             order = np.zeros(1, np.int64)
             folded = fold_groups(weights, groups, nodes)
-            descend(folded, 1, 1, fold_scratch)
+            descend(folded, one, one, fold_scratch)
             for slot in range(groups):
                 home[folded.items[slot]] = slot // (groups // nodes)
         start(packing, home, nodes, most)
         if trials < 0:
             continue
         value = descend(packing, nodes, most, scratch)
-        counts, items = packing.counts.copy(), packing.items.copy()
+        copy(packing.counts, counts)
+        copy(packing.items, items)
         # The best partition by node loads need not be the best by GPU loads.
         for row in order[1 : 1 + trials // 4]:
             start(packing, homes[row], nodes, most)
             found = descend(packing, nodes, most, scratch)
             if found < value:
                 value = found
-                counts[:], items[:] = packing.counts, packing.items
-        packing.counts[:], packing.items[:] = counts, items
+                copy(packing.counts, counts)
+                copy(packing.items, items)
+        copy(counts, packing.counts)
+        copy(items, packing.items)
         refresh(packing)
         for _ in range(trials):
-            for _ in range(1 + np.random.randint(MAX_KICKS)):
+            for _ in range(1 + below(MAX_KICKS)):
                 _kick(packing, nodes, most)
             refresh(packing)
             found = descend(packing, nodes, most, scratch)
             if found <= value:
                 value = found
-                counts[:], items[:] = packing.counts, packing.items
+                copy(packing.counts, counts)
+                copy(packing.items, items)
             else:
-                packing.counts[:], packing.items[:] = counts, items
+                copy(counts, packing.counts)
+                copy(items, packing.items)
                 refresh(packing)

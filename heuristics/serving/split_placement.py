@@ -19,13 +19,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import below, holds, kernel, random, rest, seed_random
 from eplb_gap.heuristics.config import Effort
-from eplb_gap.heuristics.kernels.refinement import holds
 from eplb_gap.heuristics.planner.fast import plan as plan_fast
-from eplb_gap.heuristics.planner.replicate_lpt import kernel, most_replicas, new_scratch, replicate
+from eplb_gap.heuristics.planner.replicate_lpt import most_replicas, new_scratch, replicate
 from eplb_gap.heuristics.serving.token_split import Flow, Search, new_flow, new_search, split_flow
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -83,25 +83,28 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     deployment.require_regular("the placement for token splits")
     if not isinstance(trials, int) or trials < 0:
         raise InputError(f"trials is {trials!r}; a non-negative integer is needed")
-    slots = plan_fast(weight, deployment, effort=effort).phy2log.copy()
+    given = plan_fast(weight, deployment, effort=effort).phy2log
     loads = np.ascontiguousarray(weight, dtype=np.float64)
     peaks = loads.max(axis=1, keepdims=True)
     nodes = deployment.num_nodes if deployment.policy == "hierarchical" else 1
-    _plan_layers(np.divide(loads, peaks, out=np.zeros_like(loads), where=peaks > 0), nodes, deployment.num_gpus, trials, slots)
+    relative, slots = np.divide(loads, peaks, out=np.zeros(loads.shape), where=peaks > 0), np.empty(given.shape, np.int64)
+    _plan_layers(relative, given, nodes, deployment.num_gpus, trials, slots)
     return Placement(slots, deployment.num_experts)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _plan_layers(weight: np.ndarray, nodes: int, gpus: int, trials: int, phy2log: np.ndarray) -> None:
+@tiered("(f8[:, ::1], i8[:, ::1], i8, i8, i8, i8[:, ::1])")
+def _plan_layers(weight: np.ndarray, given: np.ndarray, nodes: int, gpus: int, trials: int, phy2log: np.ndarray) -> None:
     """Plan layers one after the other.
 
     Parameters
     ----------
     weight : ndarray
         float64 [layers, experts], non-negative.
+    given : ndarray
+        int64 [layers, slots]: a legal map, whose experts stay on their nodes.
     nodes, gpus, trials : int
     phy2log : ndarray
-        int64 [layers, slots]: a legal map, whose experts stay on their nodes; overwritten.
+        int64 [layers, slots]; overwritten.
     """
     layers, experts = weight.shape
     m, s, g = experts // nodes, phy2log.shape[1] // nodes, gpus // nodes
@@ -111,9 +114,10 @@ def _plan_layers(weight: np.ndarray, nodes: int, gpus: int, trials: int, phy2log
     logical, loads, adams = np.empty((nodes, m), np.int64), np.empty((nodes, m)), np.empty((nodes, m), np.int64)
     best, other, rank = np.empty(s, np.int64), np.empty(s, np.int64), np.empty(experts, np.int64)
     for layer in range(layers):
+        rest()
         bound = 0.0
         for node in range(nodes):
-            held = np.unique(phy2log[layer, node * s : node * s + s])
+            held = np.unique(given[layer, node * s : node * s + s])
             logical[node] = held[np.argsort(-weight[layer][held], kind="mergesort")]
             total = 0.0
             for r in range(m):
@@ -132,7 +136,7 @@ def _plan_layers(weight: np.ndarray, nodes: int, gpus: int, trials: int, phy2log
                 for r in range(m):
                     rank[logical[node, r]] = r
                 for slot in range(s):
-                    other[slot] = rank[phy2log[layer, node * s + slot]]
+                    other[slot] = rank[given[layer, node * s + slot]]
                 value = _better(other, best, value, loads[node], flow, search, critical)
             if value > stop and _fill_bisected(loads[node], g, bound, value, other):
                 value = _better(other, best, value, loads[node], flow, search, critical)
@@ -194,7 +198,10 @@ def _chain(loads: np.ndarray, adams: np.ndarray, gpus: int, slots: np.ndarray) -
 def _ring_counts(loads: np.ndarray, adams: np.ndarray, gpus: int, slots: int) -> np.ndarray:
     """Return what hot experts need, then one more for the hottest of those with fewest; Adams' counts if that is too much."""
     counts = np.ones(loads.size, np.int64)
-    limit = HOT_SHARE * loads.sum() / gpus
+    total = 0.0
+    for load in loads:
+        total += load
+    limit = HOT_SHARE * total / gpus
     spare = slots - loads.size
     for r in range(loads.size):
         if loads[r] > limit:
@@ -300,7 +307,7 @@ def _descend(
     slots: np.ndarray, loads: np.ndarray, stop: float, trials: int, flow: Flow, search: Search, critical: np.ndarray
 ) -> None:
     """Exchange replicas across the border of the critical GPUs, or replicate their experts outside; keep what is not worse."""
-    np.random.seed(SEED)
+    seed_random(SEED)
     gpus = critical.size
     k = slots.size // gpus
     counts = np.zeros(loads.size, np.int64)
@@ -311,13 +318,13 @@ def _descend(
     for _ in range(trials):
         if value <= stop:
             return
-        own, far = np.random.randint(slots.size), np.random.randint(slots.size)
+        own, far = below(slots.size), below(slots.size)
         if not border[own // k] or border[far // k]:
             continue
         give, take = slots[own], slots[far]
         if holds(slots, far // k * k, k, give):
             continue
-        exchange = counts[take] == 1 or np.random.random() < 0.5
+        exchange = counts[take] == 1 or random() < 0.5
         if exchange and holds(slots, own // k * k, k, take):
             continue
         slots[far] = give

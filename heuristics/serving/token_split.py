@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.heuristics.compiled import kernel, rest
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import live_slots, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -134,16 +134,17 @@ def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> T
             f"loads has shape {checked.shape}; {(placement.num_layers, deployment.num_experts)} [layers, experts] is needed"
         )
     check(placement, deployment)
-    slots, names = without_dead(placement, deployment).phy2log, live_slots(deployment)
-    starts = np.cumsum((0, *deployment.live.slots_by_gpu))
+    names = live_slots(deployment)
+    slots = np.require(without_dead(placement, deployment).phy2log, np.int64, ("C", "W"))
+    starts = np.cumsum((0, *deployment.live.slots_by_gpu), dtype=np.int64)
     found, critical = np.empty(slots.shape), np.empty((len(slots), starts.size - 1), dtype=np.bool_)
-    _split_layers(slots, checked.astype(np.float64), starts, SWEEPS, found, critical)
+    _split_layers(slots, checked.astype(np.float64, order="C"), starts, SWEEPS, found, critical)
     shares, gpus = np.zeros(placement.phy2log.shape), np.flatnonzero(deployment.active)
     shares[:, names] = found
     return TokenSplit(shares, [tuple(gpus[row].tolist()) for row in critical])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@tiered("(i8[:, ::1], f8[:, ::1], i8[::1], i8, f8[:, ::1], b1[:, ::1])")
 def _split_layers(
     phy2log: np.ndarray, loads: np.ndarray, starts: np.ndarray, sweeps: int, shares: np.ndarray, critical: np.ndarray
 ) -> None:
@@ -166,6 +167,7 @@ def _split_layers(
     flow = new_flow(loads.shape[1], starts)
     search = new_search(loads.shape[1], phy2log.shape[1], critical.shape[1])
     for layer in range(phy2log.shape[0]):
+        rest()
         split_flow(phy2log[layer], loads[layer], sweeps, flow, search, critical[layer])
         _write_shares(phy2log[layer], flow, search, shares[layer])
 
@@ -363,7 +365,7 @@ def _augmenting_path(flow: Flow, replicated: int, value: float, search: Search) 
                 if not search.gpu_seen[h]:
                     search.gpu_seen[h], search.entered[h], search.left[h] = True, b, a
                     if flow.total[h] < value * (1.0 - EPSILON):
-                        return h
+                        return int(h)
                     search.queue[tail] = h
                     tail += 1
     return -2

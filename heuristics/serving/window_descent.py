@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.kernels.refinement import holds
-from eplb_gap.heuristics.planner.replicate_lpt import kernel
+from eplb_gap.heuristics.compiled import holds, kernel, rest
 from eplb_gap.heuristics.serving.window_packing import WindowPacking, refresh, total_makespan
 
 WORK = 2_000_000
@@ -74,8 +73,8 @@ def new_scratch(experts: int, slots: int, gpus: int, windows: int) -> Scratch:
 def _rank_gpus(loads: np.ndarray, top: np.ndarray) -> None:
     """Write the three fullest GPUs of every window, int64 [windows, 3]; -1 where there are fewer."""
     gpus, windows = loads.shape
-    top[:] = -1
     for t in range(windows):
+        top[t, 0] = top[t, 1] = top[t, 2] = -1
         for g in range(gpus):
             load = loads[g, t]
             if top[t, 0] < 0 or load > loads[top[t, 0], t]:
@@ -101,7 +100,7 @@ def _without(loads: np.ndarray, top: np.ndarray, t: int, one: int, other: int) -
     for place in range(3):
         g = top[t, place]
         if g >= 0 and g != one and g != other:
-            return loads[g, t]
+            return float(loads[g, t])
     return 0.0
 
 
@@ -119,7 +118,10 @@ def _exchange(packing: WindowPacking, full: int, per_node: int, distinct: bool, 
             least[gpu] += max(_without(loads, top, t, full, gpu), 0.5 * (loads[full, t] + loads[gpu, t]))
     best, give, take = value * (1.0 - LEAST_GAIN), -1, -1
     while True:
-        gpu = first + int(np.argmin(least[first : first + per_node]))
+        gpu = first
+        for other in range(first + 1, first + per_node):
+            if least[other] < least[gpu]:
+                gpu = other
         if least[gpu] >= best or give >= 0:
             break
         least[gpu] = np.inf
@@ -132,7 +134,8 @@ def _exchange(packing: WindowPacking, full: int, per_node: int, distinct: bool, 
             e = items[own]
             if distinct and counts[e] > 1 and holds(items, gpu * k, k, e):
                 continue
-            totals[:] = 0.0
+            for j in range(k):
+                totals[j] = 0.0
             for t in range(windows):
                 size, others = weights[e, t] / counts[e], rest[t]
                 here, there = loads[full, t] - size, loads[gpu, t] + size
@@ -174,7 +177,8 @@ def _hand_over(packing: WindowPacking, full: int, per_node: int, most: int, valu
     windows, k = loads.shape[1], items.size // loads.shape[0]
     relieved, top, first_of, next_of = scratch.relieved, scratch.relieved_top, scratch.first_of, scratch.next_of
     begin, end = full // per_node * per_node * k, (full // per_node + 1) * per_node * k
-    first_of[:] = -1
+    for e in range(counts.size):
+        first_of[e] = -1
     for slot in range(end - 1, begin - 1, -1):
         next_of[slot] = first_of[items[slot]]
         first_of[items[slot]] = slot
@@ -187,7 +191,9 @@ def _hand_over(packing: WindowPacking, full: int, per_node: int, most: int, valu
         on_full = holds(items, full * k, k, e)
         if first_of[e] < 0 or counts[e] >= most or not (on_full or gives):
             continue
-        relieved[:] = loads
+        for gpu in range(loads.shape[0]):
+            for t in range(windows):
+                relieved[gpu, t] = loads[gpu, t]
         relief = 1.0 / counts[e] - 1.0 / (counts[e] + 1)
         slot = first_of[e]
         while slot >= 0:
@@ -251,6 +257,7 @@ def descend(packing: WindowPacking, nodes: int, most: int, scratch: Scratch) -> 
     searches = WORK // (per_node * k * k * windows)
     value = total_makespan(loads)
     while True:
+        rest()
         before = value
         _rank_gpus(loads, top)
         for t in range(windows):

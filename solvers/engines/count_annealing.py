@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import below, entry, kernel, random, seed_random
 
 HOT, COLD = 3e-6, 1e-8
 """First and last temperature, in squares of the mean GPU load."""
 
 
-@njit(cache=True)
+@entry
 def anneal_counts(
     loads: np.ndarray, counts: np.ndarray, owners: np.ndarray, most: int, tau: float, moves: int, seed: int
 ) -> float:
@@ -37,7 +38,7 @@ def anneal_counts(
     float
         Makespan of the best counts.
     """
-    np.random.seed(seed)
+    seed_random(seed)
     num_slots = owners.size
     sizes = loads[owners] / counts[owners]
     new_sizes, new_owners = np.empty(num_slots), np.empty(num_slots, np.int64)
@@ -55,11 +56,11 @@ def anneal_counts(
         if best <= tau or num_replicated == 0:
             break
         temperature *= cooling
-        take = replicated[np.random.randint(num_replicated)]
-        give = np.random.randint(loads.size)
+        take = replicated[below(num_replicated)]
+        give = below(loads.size)
         if give == take or counts[give] >= most:
             continue
-        limit = energy - temperature * np.log(1.0 - np.random.random())
+        limit = energy - temperature * np.log(1.0 - random())
         _merge(sizes, owners, new_sizes, new_owners, give, loads[give], counts[give] + 1, take, loads[take], counts[take] - 1)
         new_energy, makespan = _fold_energy(new_sizes, tau, limit)
         if new_energy > limit:
@@ -85,7 +86,7 @@ def anneal_counts(
     return best
 
 
-@njit(cache=True)
+@kernel
 def _fold_energy(sizes: np.ndarray, tau: float, limit: float) -> tuple[float, float]:
     """Energy and makespan of a fold; both are incomplete once the energy exceeds ``limit``."""
     energy, makespan = 0.0, 0.0
@@ -99,7 +100,7 @@ def _fold_energy(sizes: np.ndarray, tau: float, limit: float) -> tuple[float, fl
     return energy, makespan
 
 
-@njit(cache=True)
+@kernel
 def _merge(
     sizes: np.ndarray,
     owners: np.ndarray,

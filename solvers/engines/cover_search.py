@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import entry, kernel
 
 MARGIN = 1e-9
 """Slack is compared in floats; their relative error is far below this."""
@@ -58,7 +59,7 @@ class State(NamedTuple):
     control: np.ndarray  # threshold, depth, nodes so far
 
 
-@njit(cache=True)
+@entry
 def occurrences(types: np.ndarray) -> np.ndarray:
     need = np.ones(types.shape, dtype=np.int64)
     for p in range(types.shape[0]):
@@ -68,7 +69,7 @@ def occurrences(types: np.ndarray) -> np.ndarray:
     return need
 
 
-@njit(cache=True)
+@entry
 def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max_visits: int) -> int:
     """Search depth first until a cover is found, none is left, or about ``max_visits`` patterns were looked at.
 
@@ -138,7 +139,7 @@ class _Workspace(NamedTuple):
     score: np.ndarray
 
 
-@njit(cache=True)
+@kernel
 def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
     return _Workspace(
         np.zeros((count.size, count.max())),
@@ -151,7 +152,7 @@ def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
     )
 
 
-@njit(cache=True)
+@kernel
 def _place(patterns: Patterns, state: State, pattern: int, sign: int) -> None:
     """Place a pattern, or take it away (``sign`` -1)."""
     for j in range(patterns.types.shape[1]):
@@ -161,7 +162,7 @@ def _place(patterns: Patterns, state: State, pattern: int, sign: int) -> None:
         state.fixed[expert] = patterns.copies[t] if state.placed[expert] > 0 else 0
 
 
-@njit(cache=True)
+@kernel
 def _covers(types: np.ndarray, experts: np.ndarray, pattern: int, expert: int) -> bool:
     for j in range(types.shape[1]):  # noqa: SIM110 - any() over a generator does not compile
         if experts[types[pattern, j]] == expert:
@@ -169,7 +170,7 @@ def _covers(types: np.ndarray, experts: np.ndarray, pattern: int, expert: int) -
     return False
 
 
-@njit(cache=True)
+@kernel
 def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, threshold: int, budget: int, slots_left: int) -> int:
     """Fill the lists of a new node, drop what cannot be part of a cover, choose the expert to branch on; return the visits."""
     if depth > 0:
@@ -186,7 +187,7 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     siblings_done = state.position[above] if depth > 0 else 0
     cap = budget * (1.0 + MARGIN)
     limit = cap
-    visits = 0
+    visits: int = 0
     first_pass = True
     for q in range(state.num_alive[depth]):
         supply[alive[q]] = 0
@@ -254,7 +255,7 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     return visits + length
 
 
-@njit(cache=True)
+@kernel
 def _inherit(patterns: Patterns, state: State, depth: int) -> None:
     """Copy types, room and weights from the node above, less what the pattern chosen there rules out."""
     room, alive = state.room[depth], state.alive[depth]
@@ -272,7 +273,7 @@ def _inherit(patterns: Patterns, state: State, depth: int) -> None:
     state.num_alive[depth] = kept
 
 
-@njit(cache=True)
+@kernel
 def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, times: int) -> int:
     """Insert a share up to ``times`` times among the ``most`` cheapest of type t; return how many there are."""
     for _ in range(times):
@@ -290,7 +291,7 @@ def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, ti
     return length
 
 
-@njit(cache=True)
+@kernel
 def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, cap: float, slots_left: int) -> float:
     """Drop the types that no cover can use; return the least slack that the experts pay together, infinite without a cover."""
     room, alive = state.room[depth], state.alive[depth]
@@ -351,7 +352,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
     return least
 
 
-@njit(cache=True)
+@kernel
 def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth: int, limit: float) -> int:
     """Return the expert in the fewest patterns, each counted by the share of the budget that it leaves."""
     work.score[:] = 0.0

@@ -13,10 +13,11 @@ from fractions import Fraction
 from functools import cache
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import descending, kernel
 from eplb_gap.heuristics.kernels.greedy import adams_counts
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, plan
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.deployment import Deployment
@@ -56,30 +57,27 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
         return None
     distinct = deployment.duplicates == "forbidden"
     gap, trials = max(target_gap, FINEST_GAP), min(MAX_TRIALS, int(seconds * TRIALS_PER_SECOND))
-    slots = np.empty(deployment.num_slots, dtype=np.int64)
+    row, slots = np.array(loads, np.int64), np.empty(deployment.num_slots, np.int64)
     if deployment.policy == "global":
-        numerator, denominator = _flat_bound(loads, deployment.num_slots, deployment.num_gpus, _max_count(deployment, 1))
-        stop = numerator / denominator * (1.0 + gap)
-        value = plan(loads, deployment.num_gpus, _max_count(deployment, 1), distinct, stop, trials, seed, slots)
+        numerator, denominator, value = _flat(
+            row, deployment.num_gpus, _max_count(deployment, 1), distinct, gap, trials, seed, slots
+        )
         kind = "mean" if Fraction(numerator, denominator) == Fraction(int(loads.sum()), deployment.num_gpus) else "apportionment"
         return FirstMap(slots if value < np.inf else None, Bound(Fraction(numerator, denominator), kind))
     sets = _sets(deployment.num_groups, deployment.num_nodes)
     if sets is None:
         return None
     numerator, denominator, value = _hierarchical(
-        loads, *sets, deployment.experts_per_group, deployment.slots_per_node, deployment.gpus_per_node,
+        row, *sets, deployment.experts_per_group, deployment.slots_per_node, deployment.gpus_per_node,
         _max_count(deployment, deployment.num_nodes), distinct, gap, trials, seed, slots,
     )  # fmt: skip
     bound = Bound(Fraction(numerator, denominator), "hierarchical", {"nodes": []})
     return FirstMap(slots if value < np.inf else None, bound)
 
 
-@cache
-def compile_kernels() -> None:
-    """Run the pass once on two tiny layers: the first call of an installation compiles, later ones load from the disk."""
-    loads = np.array([9, 4, 2, 1])
-    for deployment in (Deployment(4, 8, 4), Deployment(4, 8, 4, num_nodes=2, num_groups=2)):
-        first_pass(loads, deployment, 0.0, 0.02, 0)
+def load_kernels(deployment: Deployment) -> None:
+    """Have the pass's kernels ready before a clock starts, unless they may be interpreted."""
+    (_flat if deployment.policy == "global" else _hierarchical).load()
 
 
 def _max_count(deployment: Deployment, nodes: int) -> int:
@@ -98,11 +96,14 @@ def _sets(groups: int, nodes: int) -> tuple[np.ndarray, np.ndarray] | None:
     return np.array(sets, dtype=np.int64), np.array(found, dtype=np.int64)
 
 
-@njit(cache=True)
+@kernel
 def _flat_bound(loads: np.ndarray, num_slots: int, num_gpus: int, max_count: int) -> tuple[int, int]:
     """Return the larger of mean and apportionment bound as numerator and denominator."""
-    total = loads.sum()
-    if loads.max() * num_gpus <= total:  # no replica can exceed the mean
+    total = largest = 0
+    for load in loads:
+        total += load
+        largest = max(largest, load)
+    if largest * num_gpus <= total:  # no replica can exceed the mean
         return total, num_gpus
     counts = adams_counts(loads, num_slots, max_count)
     worst = 0
@@ -114,48 +115,71 @@ def _flat_bound(loads: np.ndarray, num_slots: int, num_gpus: int, max_count: int
     return total, num_gpus
 
 
-@njit(cache=True)
+@tiered("(i8[::1], i8, i8, b1, f8, i8, i8, i8[::1])")
+def _flat(
+    loads: np.ndarray, num_gpus: int, max_count: int, distinct: bool, target_gap: float, trials: int, seed: int, slots: np.ndarray
+) -> tuple[int, int, float]:
+    """Write a map to ``slots``; return the bound as numerator and denominator, and the makespan in tokens."""
+    numerator, denominator = _flat_bound(loads, slots.size, num_gpus, max_count)
+    stop = numerator / denominator * (1.0 + target_gap)
+    return numerator, denominator, plan(loads, num_gpus, max_count, distinct, stop, trials, seed, slots)
+
+
+@tiered("(i8[::1], i8[:, ::1], i8[:, ::1], i8, i8, i8, i8, b1, f8, i8, i8, i8[::1])")
 def _hierarchical(
     loads: np.ndarray, sets: np.ndarray, partitions: np.ndarray, group_size: int, node_slots: int, node_gpus: int,
     max_count: int, distinct: bool, target_gap: float, trials: int, seed: int, slots: np.ndarray,
 ) -> tuple[int, int, float]:  # fmt: skip
     """Write the best map found to ``slots``; return the bound as numerator and denominator, and the makespan in tokens."""
-    num_sets, per_node = sets.shape
-    experts = np.empty((num_sets, per_node * group_size), dtype=np.int64)
+    num_sets, nodes = sets.shape[0], partitions.shape[1]
     numerators, denominators, bounds = np.empty(num_sets, np.int64), np.empty(num_sets, np.int64), np.empty(num_sets)
+    values, held = np.empty(num_sets), np.empty(sets.shape[1] * group_size, np.int64)
     for s in range(num_sets):
-        for i in range(per_node):
-            for j in range(group_size):
-                experts[s, i * group_size + j] = sets[s, i] * group_size + j
-        numerators[s], denominators[s] = _flat_bound(loads[experts[s]], node_slots, node_gpus, max_count)
-        bounds[s] = numerators[s] / denominators[s]
-    worst = np.empty(partitions.shape[0])
+        _loads_of(loads, sets[s], group_size, held)
+        numerators[s], denominators[s] = _flat_bound(held, node_slots, node_gpus, max_count)
+        bounds[s], values[s] = numerators[s] / denominators[s], -1.0
+    goodness, on_nodes = np.empty(partitions.shape[0]), np.empty(nodes)  # less the largest bound of a partition's nodes
     for p in range(partitions.shape[0]):
-        worst[p] = bounds[partitions[p]].max()
-    order = np.argsort(worst, kind="mergesort")
-    first = partitions[order[0]]
-    decisive = first[np.argmax(bounds[first])]
+        worst = 0.0
+        for node in range(nodes):
+            worst = max(worst, bounds[partitions[p, node]])
+        goodness[p] = -worst
+    order = descending(goodness)
+    decisive = partitions[order[0], 0]
+    for node in range(nodes):
+        if bounds[partitions[order[0], node]] > bounds[decisive]:
+            decisive = partitions[order[0], node]
     stop = bounds[decisive] * (1.0 + target_gap)
-    values = np.full(num_sets, -1.0)
     maps = np.empty((num_sets, node_slots), dtype=np.int64)
     best, chosen = np.inf, -1
     for p in order:
-        if worst[p] >= best or best <= stop:
+        if -goodness[p] >= best or best <= stop:
             break
-        nodes = partitions[p]
+        for node in range(nodes):
+            on_nodes[node] = bounds[partitions[p, node]]
         value = 0.0
-        for position in np.argsort(-bounds[nodes], kind="mergesort"):
-            s = nodes[position]
+        for position in descending(on_nodes):
+            s = partitions[p, position]
             if values[s] < 0.0:
-                values[s] = plan(loads[experts[s]], node_gpus, max_count, distinct, max(stop, bounds[s]), trials, seed, maps[s])
+                _loads_of(loads, sets[s], group_size, held)
+                values[s] = plan(held, node_gpus, max_count, distinct, max(stop, bounds[s]), trials, seed, maps[s])
             value = max(value, values[s])
             if value >= best:
                 break
         if value < best:
             best, chosen = value, p
     if chosen >= 0:
-        for node in range(partitions.shape[1]):
+        for node in range(nodes):
             s = partitions[chosen, node]
             for i in range(node_slots):
-                slots[node * node_slots + i] = experts[s, maps[s, i]]
+                e = maps[s, i]
+                slots[node * node_slots + i] = sets[s, e // group_size] * group_size + e % group_size
     return numerators[decisive], denominators[decisive], best
+
+
+@kernel
+def _loads_of(loads: np.ndarray, groups: np.ndarray, group_size: int, held: np.ndarray) -> None:
+    """Write the loads of the experts of some groups."""
+    for i in range(groups.size):
+        for j in range(group_size):
+            held[i * group_size + j] = loads[groups[i] * group_size + j]

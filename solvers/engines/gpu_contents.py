@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import entry, kernel
 
 
-@njit(cache=True)
+@entry
 def enumerate_patterns(
     size: np.ndarray, expert: np.ndarray, most: np.ndarray, low: int, high: int, max_steps: int, out: np.ndarray
 ) -> int:
@@ -85,7 +86,7 @@ def enumerate_patterns(
     return found
 
 
-@njit(cache=True)
+@kernel
 def _fits(item: np.ndarray, length: int, new: int, expert: np.ndarray, most: np.ndarray) -> bool:
     same = 1
     for j in range(length):
@@ -93,4 +94,4 @@ def _fits(item: np.ndarray, length: int, new: int, expert: np.ndarray, most: np.
             same += 1
         elif expert[item[j]] == expert[new]:
             return False
-    return same <= most[new]
+    return bool(same <= most[new])

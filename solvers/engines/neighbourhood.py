@@ -9,7 +9,8 @@ add up to ``n T - W``. A depth-first search with a limit looks for one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from eplb_gap.heuristics.compiled import below, entry, kernel, random, seed_random
 
 MAX_PATTERNS = 6000
 MAX_LOOKED = 200_000
@@ -20,7 +21,7 @@ COUNT_STEP = 1
 """Counts of an expert differ by at most this from those it had."""
 
 
-@njit(cache=True)
+@entry
 def improve(
     loads: np.ndarray,
     slots: np.ndarray,
@@ -57,7 +58,7 @@ def improve(
     float
         Makespan of the map, in tokens.
     """
-    np.random.seed(seed)
+    seed_random(seed)
     k = slots.size // num_gpus
     n = min(size, num_gpus)
     counts = np.zeros(loads.size, dtype=np.int64)
@@ -67,7 +68,7 @@ def improve(
     for slot in range(slots.size):
         gpus[slot // k] += loads[slots[slot]] / counts[slots[slot]]
     while work > 0:
-        full = np.argmax(gpus)
+        full = int(np.argmax(gpus))
         makespan = gpus[full]
         if makespan <= bound:
             break
@@ -76,7 +77,7 @@ def improve(
         for g in chosen:
             total += gpus[g]
         mean = max(total / n, bound)
-        target = mean + (makespan - mean) * (0.5 + 0.49 * np.random.random())
+        target = mean + (makespan - mean) * (0.5 + 0.49 * random())
         work -= SETUP
         if target >= makespan * (1.0 - 1e-12):
             continue
@@ -100,10 +101,10 @@ def improve(
                 for j in range(k):
                     slots[g * k + j] = held[i * k + j]
                     gpus[g] += loads[held[i * k + j]] / counts[held[i * k + j]]
-    return gpus.max()
+    return float(gpus.max())
 
 
-@njit(cache=True)
+@kernel
 def _choose(slots: np.ndarray, gpus: np.ndarray, full: int, n: int, k: int) -> np.ndarray:
     """Return the fullest GPU and others: half the time any, else preferably such that share an expert with one chosen."""
     num_gpus = gpus.size
@@ -112,12 +113,12 @@ def _choose(slots: np.ndarray, gpus: np.ndarray, full: int, n: int, k: int) -> n
     chosen[0] = full
     taken[full] = True
     number = 1
-    kin = np.random.random() < 0.5
+    kin = random() < 0.5
     while number < n:
-        g = np.random.randint(num_gpus)
-        if kin and np.random.random() < 0.7:
-            expert = slots[chosen[np.random.randint(number)] * k + np.random.randint(k)]
-            start = np.random.randint(slots.size)
+        g = below(num_gpus)
+        if kin and random() < 0.7:
+            expert = slots[chosen[below(number)] * k + below(k)]
+            start = below(slots.size)
             for i in range(slots.size):
                 slot = (start + i) % slots.size
                 if slots[slot] == expert and not taken[slot // k]:
@@ -130,7 +131,7 @@ def _choose(slots: np.ndarray, gpus: np.ndarray, full: int, n: int, k: int) -> n
     return chosen
 
 
-@njit(cache=True)
+@kernel
 def _cover(
     loads: np.ndarray, counts: np.ndarray, held: np.ndarray, n: int, k: int, max_count: int, distinct: bool, target: float
 ) -> tuple[bool, int]:
@@ -190,7 +191,7 @@ def _cover(
     return found, spent + looked
 
 
-@njit(cache=True)
+@kernel
 def _enumerate(
     owner: np.ndarray,
     copies: np.ndarray,
@@ -256,7 +257,7 @@ def _enumerate(
     return number, steps
 
 
-@njit(cache=True)
+@kernel
 def _search(
     owner: np.ndarray,
     copies: np.ndarray,
@@ -381,7 +382,7 @@ def _search(
     return False, looked
 
 
-@njit(cache=True)
+@kernel
 def _undo(
     owner: np.ndarray,
     copies: np.ndarray,

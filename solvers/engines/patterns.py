@@ -18,8 +18,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from eplb_gap.heuristics.compiled import entry
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.bounds.pattern_dual import (
     Branch,
@@ -378,7 +378,7 @@ def _add_patterns(highs: Any, infinity: float, patterns: np.ndarray) -> None:
     )
 
 
-@njit(cache=True)
+@entry
 def _dearest_triples(loads: np.ndarray, prices: np.ndarray, limit: float, patterns: np.ndarray, values: np.ndarray) -> None:
     n = loads.size
     for i in range(n):
@@ -394,7 +394,7 @@ def _dearest_triples(loads: np.ndarray, prices: np.ndarray, limit: float, patter
                 patterns[i, 0], patterns[i, 1], patterns[i, 2] = i, j, third
 
 
-@njit(cache=True)
+@entry
 def _dearest_quadruples(
     loads: np.ndarray,
     prices: np.ndarray,

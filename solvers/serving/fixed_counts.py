@@ -12,6 +12,7 @@ import numpy as np
 
 from eplb_gap.heuristics.kernels.local_search import pack_counts
 from eplb_gap.heuristics.planner import uneven
+from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.bounds.bounds import cardinality_bound, pigeonhole_bound
 from eplb_gap.problem.bounds.partition import bottleneck_cover
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
@@ -170,10 +171,17 @@ def _pack(
     distinct = deployment.duplicates == "forbidden"
     kicks = max(1, KICKS * num_gpus // deployment.num_gpus)
     stop = float(own_loads.sum()) / num_gpus * (1.0 + STOP)
-    value = pack_counts(own_loads, own_counts, num_gpus, distinct, stop, kicks, seed, packed)
+    value = _pack_node(own_loads, own_counts, num_gpus, distinct, stop, kicks, seed, packed)
     if not np.isfinite(value):
         return present if present is not None else experts[_dealt(own_counts, num_gpus)]
     return experts[packed]
+
+
+@tiered("(i8[::1], i8[::1], i8, b1, f8, i8, i8, i8[::1])")
+def _pack_node(
+    loads: np.ndarray, counts: np.ndarray, num_gpus: int, distinct: bool, stop: float, kicks: int, seed: int, slots: np.ndarray
+) -> float:
+    return pack_counts(loads, counts, num_gpus, distinct, stop, kicks, seed, slots)
 
 
 def _dealt(counts: np.ndarray, num_gpus: int) -> np.ndarray:

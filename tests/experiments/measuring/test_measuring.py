@@ -6,10 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from eplb_gap.cli.main import app
+from eplb_gap.experiments.measuring import cold_start
 from eplb_gap.experiments.measuring.cell import Cell, failure_row
 from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.measuring.runtime import Timing
-from eplb_gap.experiments.studies import jobs
+from eplb_gap.experiments.studies import heuristic_bench, jobs
 
 FAILED = failure_row(Cell("levels", "i", "m", dict), "timed out after 1 s")
 
@@ -52,3 +53,12 @@ def test_reproduce_names_a_failed_cell_and_writes_no_tables(tmp_path, sent):
 def test_a_scheduler_gets_what_is_not_timed_against_a_level(tmp_path, sent):
     CliRunner().invoke(app, ["bench", "solvers", "--runs", str(tmp_path), "--scheduler", "tcp://h:1"])
     assert sent == [(1, None), (2, "tcp://h:1")]
+
+
+def test_the_bench_of_heuristics_ends_with_first_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(heuristic_bench, "run", lambda *arguments: [])
+    monkeypatch.setattr(heuristic_bench, "tables", lambda measured: "TABLES")
+    monkeypatch.setattr(cold_start, "tables", lambda: "FIRST ANSWERS")
+    done = CliRunner().invoke(app, ["bench", "heuristics", "--runs", str(tmp_path)])
+    assert (done.exit_code, done.stdout) == (0, "TABLES\n")
+    assert "FIRST ANSWERS" in done.stderr

@@ -172,14 +172,22 @@ def test_nobody_waits_for_a_helper_that_does_not_finish():
         return threading.current_thread() is threading.main_thread()
 
     found = layer_threads.run(work, 4, 2)
-    assert {job: done for job, (done, _) in found.items()} == {0: 0, 1: 1, 2: 2, 3: 3}
-    assert all(by_main for _, by_main in found.values())
+    assert [done for done, _ in found] == [0, 1, 2, 3]
+    assert all(by_main for _, by_main in found)
 
 
-def test_a_spent_budget_leaves_lpt_and_a_large_one_the_full_search():
+def test_the_environment_sets_the_threads(monkeypatch):
     loads, shape = hot(5, 6, 64), Deployment(64, 96, 32)
-    assert (plan(loads, shape, effort="counts", budget_ms=0.0).phy2log == plan(loads, shape, effort="lpt").phy2log).all()
-    assert (plan(loads, shape, budget_ms=1e6, threads=2).phy2log == plan(loads, shape).phy2log).all()
+    alone = plan(loads, shape)
+    used = []
+    run = layer_threads.run
+    monkeypatch.setattr(layer_threads, "run", lambda work, jobs, threads: used.append(threads) or run(work, jobs, threads))
+    monkeypatch.setenv(layer_threads.VARIABLE, "2")
+    assert (plan(loads, shape).phy2log == alone.phy2log).all()
+    assert used == [2]
+    monkeypatch.setenv(layer_threads.VARIABLE, "many")
+    with pytest.raises(InputError, match="EPLB_GAP_THREADS is 'many'; a positive integer is needed"):
+        plan(loads, shape)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +195,6 @@ def test_a_spent_budget_leaves_lpt_and_a_large_one_the_full_search():
     [
         ({"effort": "most"}, "effort is 'most'"),
         ({"tolerance": -0.1}, "tolerance is -0.1"),
-        ({"budget_ms": float("nan")}, "budget_ms is nan"),
         ({"threads": 0}, "threads is 0"),
     ],
 )
