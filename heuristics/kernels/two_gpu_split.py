@@ -18,6 +18,8 @@ DENSE = 0.01
 """Splits of a pair times relative room above the mean: below this hardly any split lands there, and kicks only shuffle."""
 SHUFFLES = 0.2
 """Share of the kicks that shuffle a random pair nevertheless: without them settling walks in circles."""
+STEPS_PER_GPU = 1000
+"""Most re-partitions per GPU, beside the kicks; descents end after a few of them."""
 PATIENCE = 8
 """Kicks without effect that every settled GPU buys: where none can be settled, other counts are the better try."""
 
@@ -142,7 +144,9 @@ def split_descent(
     order = np.empty(num_gpus, np.int64)
     seed_random(seed)
     steps = used = settled = 0
-    while best > stop:
+    most_steps = kicks + STEPS_PER_GPU * num_gpus
+    # Every turn lowers the fullest GPU, or else uses up one of the kicks: the loop ends by counting, whatever rounding does.
+    while best > stop and used <= kicks and steps < most_steps:
         full = 0
         for g in range(1, num_gpus):
             if loads[g] > loads[full]:
@@ -150,7 +154,9 @@ def split_descent(
         ascending(loads, order)
         first, second, at_first, at_second = full, -1, 0, 0
         # A pair that only halves what is left would undo settled GPUs: after the first kick it must end below ``stop``.
-        reached = loads[full] * (1.0 - 1e-12) if used == 0 or not dense else stop * (1.0 + 1e-15)
+        halving = used == 0 or not dense
+        goal = loads[full] * (1.0 - 1e-12) if halving else stop
+        reached = goal if halving else stop * (1.0 + 1e-15)
         for place in range(num_gpus):
             g = order[place]
             half = (loads[full] + loads[g]) * 0.5
@@ -165,7 +171,8 @@ def split_descent(
                 second, at_first, at_second, reached = g, a, b, half + near
                 if reached <= stop:
                     break
-        if second < 0:
+        descended = second >= 0
+        if not descended:
             if used >= kicks or (dense and used >= PATIENCE * (1 + settled)) or num_gpus < 2:
                 break
             used += 1
@@ -208,6 +215,8 @@ def split_descent(
             loads[g] = _gpu_load(sizes, g, k)
             built[g] = False
         steps += 1
+        if descended and max(loads[first], loads[second]) > goal:
+            used += 1
         largest = _largest(loads)
         if largest < best:
             best = largest
