@@ -86,7 +86,7 @@ class Calibration:
         return any(candidate.name == DEFAULT for candidate in self.front)
 
 
-def split(windows: int) -> tuple[list[int], list[int]]:
+def training_and_held_out(windows: int) -> tuple[list[int], list[int]]:
     """Return the training windows, the first two thirds, and those held out; at least one of each.
 
     Raises
@@ -153,7 +153,7 @@ def calibrate(
     live = deployment.live
     live.require_regular("a calibration")
     tried = candidates() if tried is None else tried
-    training, testing = split(len(loads))
+    training, testing = training_and_held_out(len(loads))
     total = len(loads) + len(tried) + len(training)
     method = "bounds" if live.slots_per_gpu <= FEW_SLOTS else "auto"
     lower, bound_gap = [], 0.0

@@ -70,9 +70,14 @@ def parse_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
     """
     text = read_text(path, limit)
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return strict_json(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"file {path} is no JSON ({error})") from None
+
+
+def strict_json(text: str) -> Any:
+    """Return what a JSON text says; NaN, infinities and repeated keys raise a ValueError, as what is no JSON does."""
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
 
 
 def _refuse_constant(name: str) -> Any:

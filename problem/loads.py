@@ -14,6 +14,7 @@ import numpy as np
 
 from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.errors import InputError, reason
+from eplb_gap.problem.files import strict_json
 from eplb_gap.problem.npy import read_array
 
 TRACE_FORMAT = "eplb-gap load trace"
@@ -183,7 +184,7 @@ class LoadTrace:
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
             raise InputError(f"trace file {path} is truncated or no npz file ({reason(error)})") from None
         try:
-            meta = json.loads(head.tobytes().decode())
+            meta = strict_json(head.tobytes().decode())
             found = meta["format"], meta["version"]
             provenance = dict(meta["provenance"])
         except (ValueError, TypeError, KeyError, RecursionError):

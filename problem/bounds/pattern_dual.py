@@ -104,7 +104,7 @@ class CountRanges:
                 return CountRanges(least, most)
             least, most = lifted, lowered
 
-    def split(self, expert: int, count: int) -> tuple[CountRanges, CountRanges]:
+    def divided(self, expert: int, count: int) -> tuple[CountRanges, CountRanges]:
         """Return the ranges with at most ``count`` replicas of the expert, and with more."""
         most, least = self.most.copy(), self.least.copy()
         most[expert] = min(most[expert], count)
@@ -249,7 +249,7 @@ def _refutes(instance: Instance, threshold: Fraction, proof: Proof, ranges: Coun
         return prices_refute(instance, threshold, proof, ranges)
     return all(
         _refutes(instance, threshold, case, part.narrowed(instance.num_slots))
-        for case, part in zip((proof.below, proof.above), ranges.split(proof.expert, proof.count), strict=True)
+        for case, part in zip((proof.below, proof.above), ranges.divided(proof.expert, proof.count), strict=True)
     )
 
 

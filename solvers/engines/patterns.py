@@ -234,7 +234,7 @@ class _Relaxation:
         if branch is None:
             return None
         expert, count, upper_first = branch
-        parts = [part.narrowed(self.instance.num_slots) for part in ranges.split(expert, count)]
+        parts = [part.narrowed(self.instance.num_slots) for part in ranges.divided(expert, count)]
         proofs: list[Proof | None] = [None, None]
         for side in (1, 0) if upper_first else (0, 1):
             budget[0] -= 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eplb_gap.analysis import calibration
-from eplb_gap.analysis.calibration import calibrate, choose, pareto_front, split
+from eplb_gap.analysis.calibration import calibrate, choose, pareto_front, training_and_held_out
 from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT, Candidate
 from eplb_gap.analysis.figures import calibration_front
 from eplb_gap.cli import main as cli
@@ -41,10 +41,10 @@ def test_every_candidate_is_valid_and_listed_once():
 
 
 def test_the_first_two_thirds_are_for_training():
-    assert split(12) == (list(range(8)), [8, 9, 10, 11])
-    assert split(2) == ([0], [1])
+    assert training_and_held_out(12) == (list(range(8)), [8, 9, 10, 11])
+    assert training_and_held_out(2) == ([0], [1])
     with pytest.raises(InputError, match="1 window; at least 2 are needed"):
-        split(1)
+        training_and_held_out(1)
 
 
 def test_the_front_holds_what_nothing_beats_beyond_the_noise():
