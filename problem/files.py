@@ -12,6 +12,7 @@ MAX_JSON_BYTES = 1 << 28
 """A JSON document that is parsed at once; larger files are streamed or refused."""
 MAX_ARRAY_BYTES = 4 << 30
 """Decompressed bytes of a file's arrays."""
+MAX_HEADER_BYTES = 256
 
 
 def size(path: Path, limit: int) -> int:
@@ -58,6 +59,16 @@ def read_text(path: Path, limit: int) -> str:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"file {path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def csv_header(path: Path) -> list[str]:
+    """Return the names in the first line, which commas separate."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(MAX_HEADER_BYTES)
+    except OSError as error:
+        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
+    return line.decode("utf-8-sig", "replace").rstrip("\r\n").split(",")
 
 
 def parse_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:

@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -72,17 +73,7 @@ from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, m
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
-from eplb_gap.problem.formats.maps import (
-    certificate_map,
-    map_checks,
-    maps,
-    omni_placement,
-    phy2log,
-    sglang_location,
-    tensorrt_llm_balancer,
-    vllm_ascend_map,
-    vllm_expert_map,
-)
+from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps
 from eplb_gap.solvers import auto, facade, hierarchical
 from eplb_gap.solvers.engines import first_pass
 from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
@@ -172,18 +163,11 @@ FORMATS = {
         lambda x: same_map(x, map_checks.gpu_map(map_checks.experts_by_gpu(x.placement, x.deployment), "", x.deployment))
     ),
     map_checks.experts_by_gpu: Entry(lambda x: map_checks.experts_by_gpu(x.placement, x.deployment)),
-    phy2log.read_array: Entry(lambda x: same_map(x, phy2log.read_array(x.placement.phy2log, "", x.deployment, ROW))),
-    phy2log.read_lists: Entry(lambda x: same_map(x, phy2log.read_lists(tables(x), "", x.deployment, ROW))),
-    phy2log.render_array: Entry(lambda x: written_and_read(x, "phy2log-npy")),
-    phy2log.render_lists: Entry(lambda x: written_and_read(x, "phy2log-json")),
-    vllm_expert_map.read: Entry(lambda x: same_map(x, vllm_expert_map.read(tables(x), "", x.deployment, ROW))),
-    **dict.fromkeys((omni_placement.read, omni_placement.render), Entry(lambda x: written_and_read(x, "omni"))),
-    vllm_expert_map.render: Entry(lambda x: written_and_read(x, "vllm")),
-    **dict.fromkeys((sglang_location.read, sglang_location.render), Entry(lambda x: written_and_read(x, "sglang"))),
-    **dict.fromkeys(
-        (tensorrt_llm_balancer.read, tensorrt_llm_balancer.render), Entry(lambda x: written_and_read(x, "tensorrt-llm"))
-    ),
-    **dict.fromkeys((vllm_ascend_map.read, vllm_ascend_map.render), Entry(lambda x: written_and_read(x, "vllm-ascend"))),
+    **{
+        function: Entry(partial(written_and_read, name=name))
+        for name in maps.WRITTEN
+        for function in (maps.FORMATS[name].read, maps.FORMATS[name].render)
+    },
 }
 HEURISTICS = {
     registry.rebalance: Entry(lambda x: x.legal(registry.rebalance(x.loads, x.deployment))),

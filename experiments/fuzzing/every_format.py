@@ -22,10 +22,9 @@ from eplb_gap.analysis.verdict import points
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.experiments.fuzzing.format_samples import SAMPLES, write_samples
 from eplb_gap.problem import Deployment, LoadTrace, Placement, formats, metrics
-from eplb_gap.problem.formats.maps.maps import WRITTEN
+from eplb_gap.problem.formats.maps.maps import FORMATS, WRITTEN
 
 SLOTS_PER_EXPERT, GPUS = 1.5, 3
-SUFFIXES = {"tensorrt-llm": ".yaml", "omni": ".npy", "phy2log-npy": ".npy"}
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,15 @@ def passage(sample: str, folder: Path) -> Passage:
     scored = evaluate_map("fast", planned, windows, deployment, certified_bounds(windows, deployment))
     result = explain_map(windows, deployment, planned, "fast", "fast")
     better = heuristics.rebalance(windows.serving, deployment)
-    held = [name for name in WRITTEN if _survives(name, better, trace, deployment, folder)]
+    held = [name for name in WRITTEN if survives(name, better, trace, deployment, folder)]
     balancedness = scored.serving.balancedness_gpu
     windows, layers, _ = trace.loads.shape
     return Passage(sample, windows, layers, balancedness, points(result.excess()), held)
 
 
-def _survives(name: str, placed: Placement, trace: LoadTrace, deployment: Deployment, folder: Path) -> bool:
+def survives(name: str, placed: Placement, trace: LoadTrace, deployment: Deployment, folder: Path) -> bool:
     """Write a map, read it back, and say whether every GPU holds the same experts."""
-    path = folder / f"map-{name}{SUFFIXES.get(name, '.json')}"
+    path = folder / f"map-{name}{FORMATS[name].suffix}"
     identifiers = list(trace.provenance.get("layer_ids") or range(placed.num_layers))
     model_layers = trace.provenance.get("num_model_layers") or identifiers[-1] + 1
     formats.write_map(path, placed, deployment, name, identifiers, model_layers)

@@ -1,4 +1,7 @@
-"""Small valid files of every format of recorded loads, built to the descriptions: what tests read and the fuzzer damages."""
+"""Small valid files of the formats, built to the descriptions: what tests read and the fuzzer damages.
+
+Every format of loads has one here; a map is written by its own format, but for the formats that are read only.
+"""
 
 from __future__ import annotations
 
@@ -239,3 +242,13 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "megatron": _megatron,
 }
 """Format, and variant where it has several -> what builds the files of the sample from the loads."""
+SLOW = frozenset({"parquet"})
+"""Formats whose readers start a process for every file."""
+
+
+def _certificate(slots: np.ndarray) -> bytes:
+    return json.dumps({"schema": 1, "phy2log": slots.tolist()}).encode()
+
+
+READ_ONLY_MAPS: dict[str, Callable[[np.ndarray], bytes]] = {"certificate": _certificate}
+"""Format of maps that is not written -> what builds a file from the slots, int64 [layers, slots]."""

@@ -8,7 +8,6 @@ of the process or a limit reached is a crash: its files go to ``runs/fuzz/`` and
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import shutil
@@ -27,7 +26,7 @@ from random import Random
 
 import numpy as np
 
-from eplb_gap.experiments.fuzzing.format_samples import SAMPLES, write_samples
+from eplb_gap.experiments.fuzzing.format_samples import READ_ONLY_MAPS, SAMPLES, SLOW, write_samples
 from eplb_gap.experiments.fuzzing.mutations import mutated
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, child
 from eplb_gap.problem.formats import MAP_FORMATS, read, read_map, write_map
@@ -75,23 +74,21 @@ def cases() -> dict[str, Case]:
         with tempfile.TemporaryDirectory() as folder:
             path = write_samples(Path(folder) / "sample", name)
             files = {file.name: file.read_bytes() for file in sorted((Path(folder) / "sample").iterdir())}
-            found[f"loads {name}"] = Case(f"loads {name}", files, path.is_dir(), read, name.partition(":")[0], name == "parquet")
+            format = name.partition(":")[0]
+            found[f"loads {name}"] = Case(f"loads {name}", files, path.is_dir(), read, format, format in SLOW)
     for name in MAP_FORMATS:
-        file, content = _map_sample(name)
-        found[f"map {name}"] = Case(f"map {name}", {file: content}, False, _read_map, name)
+        found[f"map {name}"] = Case(f"map {name}", {"map": _map_sample(name)}, False, _read_map, name)
     return found
 
 
-def _map_sample(name: str) -> tuple[str, bytes]:
+def _map_sample(name: str) -> bytes:
     slots = np.array([np.roll(np.resize(np.arange(8), 12), shift) for shift in range(len(MAP_LAYERS))])
-    placement = Placement(slots, 8)
-    if name == "certificate":  # which no map is written as
-        return "map", json.dumps({"schema": 1, "phy2log": slots.tolist()}).encode()
+    if name in READ_ONLY_MAPS:
+        return READ_ONLY_MAPS[name](slots)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map"
-        counted = name in ("sglang", "tensorrt-llm")
-        write_map(path, placement, MAP_DEPLOYMENT, name, MAP_LAYERS if counted else None, 4 if counted else None)
-        return "map", path.read_bytes()
+        write_map(path, Placement(slots, 8), MAP_DEPLOYMENT, name, MAP_LAYERS, MAP_LAYERS[-1] + 1)
+        return path.read_bytes()
 
 
 def _read_map(path: Path, format: str | None) -> object:

@@ -16,6 +16,7 @@ from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason, shown
 from eplb_gap.problem.formats.containers.json_rows import count_table
 from eplb_gap.problem.formats.containers.limits import check_elements
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 HISTORY, LOADS = "load_history", "logical_expert_load"
@@ -105,3 +106,12 @@ class _Nesting:
             if self.depth > MAX_DEPTH:
                 raise InputError(f"{self.where} is nested more than {MAX_DEPTH} deep")
         self.position += len(chunk)
+
+
+FORMAT = LoadFormat(
+    "adrs",
+    "expert-load.json of the published searches: JSON with the key load_history",
+    read,
+    keys=(HISTORY,),
+    cached_bytes=MAX_FILE_BYTES,
+)

@@ -9,6 +9,7 @@ import numpy as np
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
 from eplb_gap.problem.formats.containers.npz import MAX_ENTRY_BYTES, open_archive, read_entry
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 from eplb_gap.problem.loads import LoadTrace
 
@@ -61,3 +62,25 @@ def _recording(array: np.ndarray, where: str) -> Recording:
         raise InputError(f"{where} has shape {array.shape}; [windows, layers, experts] or [layers, experts] is needed")
     steps = array if array.ndim == 3 else array[None]
     return Recording(steps, range(steps.shape[1]))
+
+
+TRACE = LoadFormat(
+    "eplb-gap",
+    "trace of this package (.npz)",
+    lambda path, _progress: read_trace(path),
+    recognise=lambda start: "head.npy" in start.entries,
+)
+NPY = LoadFormat(
+    "npy",
+    "NumPy array [windows, layers, experts] or [layers, experts]",
+    read_npy_loads,
+    recognise=lambda start: start.content.startswith(b"\x93NUMPY"),
+    general=True,
+)
+NPZ = LoadFormat(
+    "npz",
+    "NumPy archive with such an array under the key loads",
+    read_npz_loads,
+    recognise=lambda start: f"{KEY}.npy" in start.entries,
+    general=True,
+)

@@ -9,6 +9,7 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.npz import open_archive, read_entry
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
 from eplb_gap.problem.loads import as_loads
@@ -87,3 +88,13 @@ def _check_shapes(loads: np.ndarray, shared: dict[str, np.ndarray], rank: int, s
         raise InputError(f"{where}: forward_counts[{layer}] is {counts[layer]}; loads has {forwards} forwards, of every layer")
     if shared["ep_group_ranks"].size != size or not 0 <= rank < size:
         raise InputError(f"{where}: ep_rank {rank} and ep_size {size} do not fit {shared['ep_group_ranks'].size} ep_group_ranks")
+
+
+FORMAT = LoadFormat(
+    "megatron",
+    "Megatron-Core folder of mcore_ep_loads_rank*_*.npz",
+    read,
+    folder=True,
+    names=NAME,
+    recognise=lambda start: "dump_version.npy" in start.entries,
+)

@@ -10,6 +10,7 @@ import numpy as np
 from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.omni_csv import POSITIONS
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
@@ -79,3 +80,12 @@ def _read_file(path: Path) -> np.ndarray:
             raise InputError(f"{where} has {len(counts)} counts; the first line has {rows[0].size}")
         rows.append(np.array([int(entry) for entry in counts], dtype=np.int64))
     return np.stack(rows)
+
+
+FORMAT = LoadFormat(
+    "omni-activations",
+    "omni folder of activation_counts_recordstep_N_rank_R.txt",
+    read,
+    folder=True,
+    names=NAME,
+)

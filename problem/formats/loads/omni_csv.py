@@ -11,6 +11,7 @@ import numpy as np
 from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.rank_files import matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
@@ -91,3 +92,13 @@ def _read_file(path: Path) -> np.ndarray:
             raise InputError(f"{where} holds {shown(wrong)}; counts from 0 on are needed")
         loads[layer] = [int(entry) for entry in counts]
     return loads
+
+
+FORMAT = LoadFormat(
+    "omni-csv",
+    "omni topk_ids_count_*.csv, or folder of such files by steps: units of 128 tokens",
+    read,
+    folder=True,
+    names=NAME,
+    recognise=lambda start: start.header[:2] == ["", "ep_0"],
+)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.loads import (
@@ -21,45 +19,31 @@ from eplb_gap.problem.formats.loads import (
     vllm_snapshots,
 )
 from eplb_gap.problem.formats.loads.cached import cached
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recognition import recognised
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, finished, grouped
+from eplb_gap.problem.formats.loads.recording import Progress, finished, grouped
 from eplb_gap.problem.loads import LoadTrace
 
-
-class _Format(NamedTuple):
-    description: str
-    read: Callable[[Path, Progress | None], Recording]
-    folder: bool = False
-
-
-TRACE = "eplb-gap"
-_FORMATS = {
-    "sglang-recorder": _Format(
-        "SGLang expert distribution recorder: .pt of stat or stat_approx, or folder of per_pass or per_token",
-        sglang_recorder.read,
-        folder=True,
-    ),
-    "tensorrt-llm": _Format(
-        "TensorRT-LLM expert statistics: folder of meta_info.json and rank*.safetensors",
-        tensorrt_llm_statistics.read,
-        folder=True,
-    ),
-    "vllm-snapshots": _Format("vLLM expert load dump: JSON with the key snapshots", vllm_snapshots.read),
-    "vllm-ascend": _Format("vLLM-Ascend loads: .pt of one tensor [layers, experts]", vllm_ascend_loads.read),
-    "adrs": _Format("expert-load.json of the published searches: JSON with the key load_history", adrs.read),
-    "csv": _Format("CSV with the columns window,layer,expert,tokens, a row for each", tables.read_csv),
-    "parquet": _Format("Parquet with the columns window, layer, expert, tokens, a row for each", tables.read_parquet),
-    "npy": _Format("NumPy array [windows, layers, experts] or [layers, experts]", arrays.read_npy_loads),
-    "npz": _Format("NumPy archive with such an array under the key loads", arrays.read_npz_loads),
-    "omni-csv": _Format(
-        "omni topk_ids_count_*.csv, or folder of such files by steps: units of 128 tokens", omni_csv.read, folder=True
-    ),
-    "omni-activations": _Format("omni folder of activation_counts_recordstep_N_rank_R.txt", omni_activations.read, folder=True),
-    "megatron": _Format("Megatron-Core folder of mcore_ep_loads_rank*_*.npz", megatron.read, folder=True),
+FORMATS: dict[str, LoadFormat] = {
+    format.name: format
+    for format in (
+        arrays.TRACE,
+        sglang_recorder.FORMAT,
+        tensorrt_llm_statistics.FORMAT,
+        vllm_snapshots.FORMAT,
+        vllm_ascend_loads.FORMAT,
+        adrs.FORMAT,
+        tables.CSV,
+        tables.PARQUET,
+        arrays.NPY,
+        arrays.NPZ,
+        omni_csv.FORMAT,
+        omni_activations.FORMAT,
+        megatron.FORMAT,
+    )
 }
-LOAD_FORMATS: dict[str, str] = {TRACE: "trace of this package (.npz)"} | {
-    name: entry.description for name, entry in _FORMATS.items()
-}
+"""The records of all formats by name, in the order in which they are named and asked whether a file is theirs."""
+LOAD_FORMATS: dict[str, str] = {name: format.description for name, format in FORMATS.items()}
 """Format -> what it is, in one line."""
 
 
@@ -109,10 +93,10 @@ def read(
     if format is not None and format not in LOAD_FORMATS:
         raise InputError(f"format is {format!r}; the load formats are {', '.join(LOAD_FORMATS)}")
     _check_exists(path)
-    name = format or recognised(path)
+    name = format or recognised(path, FORMATS.values())
     if name is None:
         raise InputError(f"{path} holds no recorded loads of a known format; these are {', '.join(LOAD_FORMATS)}")
-    return grouped(_every_step(path, name, progress), window)
+    return grouped(_every_step(path, FORMATS[name], progress), window)
 
 
 def _check_exists(path: Path) -> None:
@@ -124,13 +108,12 @@ def _check_exists(path: Path) -> None:
         raise InputError(f"{str(path)!r:.200} cannot be read ({error})") from None
 
 
-def _every_step(path: Path, name: str, progress: Progress | None) -> LoadTrace:
-    if path.is_dir() and (name == TRACE or not _FORMATS[name].folder):
-        raise InputError(f"{path} is a folder; format {name!r} needs a file")
-    if name == TRACE:
-        return arrays.read_trace(path)
+def _every_step(path: Path, format: LoadFormat, progress: Progress | None) -> LoadTrace:
+    if path.is_dir() and not format.folder:
+        raise InputError(f"{path} is a folder; format {format.name!r} needs a file")
 
     def trace() -> LoadTrace:
-        return finished(_FORMATS[name].read(path, progress), name, path)
+        found = format.read(path, progress)
+        return found if isinstance(found, LoadTrace) else finished(found, format.name, path)
 
-    return cached(path, adrs.MAX_FILE_BYTES, trace) if name == "adrs" else trace()
+    return trace() if format.cached_bytes is None else cached(path, format.cached_bytes, trace)

@@ -11,6 +11,7 @@ import numpy as np
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch, tensor_array
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.physical import logical_counts
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
@@ -146,3 +147,14 @@ def _kind(value: Any) -> str:
     if isinstance(value, dict):
         return f"the keys {shown(list(value))}"
     return f"a {type(value).__name__}"
+
+
+FORMAT = LoadFormat(
+    "sglang-recorder",
+    "SGLang expert distribution recorder: .pt of stat or stat_approx, or folder of per_pass or per_token",
+    read,
+    folder=True,
+    names=NAME,
+    recognise=lambda start: start.is_torch and isinstance(start.torch, dict),
+    general=True,
+)

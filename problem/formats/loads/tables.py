@@ -14,13 +14,13 @@ from eplb_gap.problem import files
 from eplb_gap.problem.errors import MAX_REASON, InputError, reason, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads import parquet_process
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 from eplb_gap.problem.npy import read_array
 
 COLUMNS = ("window", "layer", "expert", "tokens")
 MAX_FILE_BYTES = 1 << 31
 MAX_ROWS = 1 << 26
-MAX_HEADER_BYTES = 256
 MAX_TABLE = 1 << 22
 MAGIC = b"PAR1"
 
@@ -38,7 +38,7 @@ def read_csv(path: Path, _progress: Progress | None) -> Recording:
     size = files.size(path, MAX_FILE_BYTES)
     if size > MAX_ROWS * 8:  # a row has at least four digits, three commas and a line end
         raise InputError(f"file {path} has {size} bytes; at most {MAX_ROWS} rows are read")
-    _check_columns(csv_header(path), path)
+    _check_columns(files.csv_header(path), path)
     try:
         table = polars.read_csv(path, schema_overrides=dict.fromkeys(COLUMNS, polars.Int64), glob=False)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
@@ -76,16 +76,6 @@ def _check_magic(path: Path) -> None:
         raise InputError(f"file {path} cannot be read ({error.strerror})") from None
     if start != MAGIC or end != MAGIC:
         raise InputError(f"file {path} is truncated or no Parquet: it does not begin and end with {MAGIC.decode()}")
-
-
-def csv_header(path: Path) -> list[str]:
-    """Return the names in the first line."""
-    try:
-        with path.open("rb") as file:
-            line = file.readline(MAX_HEADER_BYTES)
-    except OSError as error:
-        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
-    return line.decode("utf-8-sig", "replace").rstrip("\r\n").split(",")
 
 
 def _check_columns(found: list[str], path: Path) -> None:
@@ -135,3 +125,19 @@ def _cell(cell: int, axes: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int
     window, rest = divmod(cell, shape[1] * shape[2])
     layer, expert = divmod(rest, shape[2])
     return f"window {axes[0][0][window]}, layer {axes[1][0][layer]}, expert {axes[2][0][expert]}"
+
+
+CSV = LoadFormat(
+    "csv",
+    "CSV with the columns window,layer,expert,tokens, a row for each",
+    read_csv,
+    recognise=lambda start: set(COLUMNS) <= set(start.header),
+    general=True,
+)
+PARQUET = LoadFormat(
+    "parquet",
+    "Parquet with the columns window, layer, expert, tokens, a row for each",
+    read_parquet,
+    recognise=lambda start: start.content.startswith(MAGIC),
+    general=True,
+)

@@ -13,6 +13,7 @@ import numpy as np
 from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
 
@@ -110,3 +111,13 @@ def _add(total: np.ndarray, tensors: Any, key: str, path: Path) -> None:
     if shape != total.shape or kind not in INTEGERS:
         raise InputError(f"file {path}: key {key!r} is {kind} of shape {shape}; integers of shape {total.shape} are needed")
     add_counts(total, tensors.get_tensor(key), f"file {path}: key {key!r}")
+
+
+FORMAT = LoadFormat(
+    "tensorrt-llm",
+    "TensorRT-LLM expert statistics: folder of meta_info.json and rank*.safetensors",
+    read,
+    folder=True,
+    names=NAME,
+    companions=(META,),
+)

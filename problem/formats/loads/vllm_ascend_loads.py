@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch, tensor_array
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
 
@@ -18,3 +19,12 @@ def read(path: Path, _progress: Progress | None) -> Recording:
     array = tensor_array(content, f"file {path}", ndim)
     steps = array if ndim == 3 else array[None]
     return Recording(steps, range(steps.shape[1]))
+
+
+FORMAT = LoadFormat(
+    "vllm-ascend",
+    "vLLM-Ascend loads: .pt of one tensor [layers, experts]",
+    read,
+    recognise=lambda start: start.is_torch and not isinstance(start.torch, dict),
+    general=True,
+)

@@ -12,6 +12,7 @@ from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.json_rows import count_table
 from eplb_gap.problem.formats.containers.limits import check_elements
+from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.physical import logical_counts
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
@@ -77,3 +78,6 @@ def _positive(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
         raise InputError(f"{where} is {shown(value)}; a positive number of steps is needed")
     return value
+
+
+FORMAT = LoadFormat("vllm-snapshots", "vLLM expert load dump: JSON with the key snapshots", read, keys=("snapshots",))

@@ -7,6 +7,7 @@ from typing import Any
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, slot_table
+from eplb_gap.problem.formats.maps.map_format import MapFormat, has_key
 from eplb_gap.problem.placement import Placement
 
 KEYS = ("schema", "phy2log")
@@ -19,3 +20,6 @@ def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int]
     table = slot_table(document["phy2log"], f"{where}, phy2log", deployment)
     check_moe_layers(len(table), layer_ids, where)
     return Placement(table, deployment.num_experts)
+
+
+FORMAT = MapFormat("certificate", "certificate of eplb-gap solve: read only", {"JSON": has_key("schema")}, read)

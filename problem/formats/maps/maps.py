@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from eplb_gap.problem import files
 from eplb_gap.problem.atomic import write_atomically
@@ -25,64 +25,31 @@ from eplb_gap.problem.formats.maps import (
     vllm_expert_map,
 )
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
+from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
 from eplb_gap.problem.validation import check
 
-
-class _Format(NamedTuple):
-    description: str
-    containers: tuple[str, ...]
-    read: Callable[[Any, str, Deployment, list[int] | None], Placement | GpuLists]
-    render: Callable[[Placement, Deployment, list[int] | None, int | None], bytes] | None
-
-
-_FORMATS = {
-    "sglang": _Format(
-        "SGLang --init-expert-location: physical_to_logical_map of all decoder layers, JSON (written) or .pt",
-        ("JSON", "torch"),
-        sglang_location.read,
-        sglang_location.render,
-    ),
-    "vllm": _Format(
-        "vLLM initial expert map: JSON list of slots per MoE layer, or one for all layers",
-        ("JSON",),
-        vllm_expert_map.read,
-        vllm_expert_map.render,
-    ),
-    "tensorrt-llm": _Format(
-        "TensorRT-LLM moe_load_balancer.yaml: initial_global_assignments by absolute layer index",
-        ("YAML",),
-        tensorrt_llm_balancer.read,
-        tensorrt_llm_balancer.render,
-    ),
-    "vllm-ascend": _Format(
-        "vLLM-Ascend expert map: JSON list of experts per device and MoE layer",
-        ("JSON",),
-        vllm_ascend_map.read,
-        vllm_ascend_map.render,
-    ),
-    "omni": _Format(
-        "omni placement pattern: npy of 0 and 1 [ranks, MoE layers, experts]; no duplicates on a GPU, slots in expert order",
-        ("npy",),
-        omni_placement.read,
-        omni_placement.render,
-    ),
-    "phy2log-npy": _Format(
-        "physical-to-logical map: npy int64 [MoE layers, slots]", ("npy",), phy2log.read_array, phy2log.render_array
-    ),
-    "phy2log-json": _Format(
-        "physical-to-logical map: JSON list of slots per MoE layer", ("JSON",), phy2log.read_lists, phy2log.render_lists
-    ),
-    "certificate": _Format("certificate of eplb-gap solve: read only", ("JSON",), certificate_map.read, None),
+FORMATS: dict[str, MapFormat] = {
+    format.name: format
+    for format in (
+        sglang_location.FORMAT,
+        vllm_expert_map.FORMAT,
+        tensorrt_llm_balancer.FORMAT,
+        vllm_ascend_map.FORMAT,
+        omni_placement.FORMAT,
+        phy2log.NPY,
+        phy2log.JSON,
+        certificate_map.FORMAT,
+    )
 }
-MAP_FORMATS: dict[str, str] = {name: entry.description for name, entry in _FORMATS.items()}
+"""The records of all formats by name, in the order in which they are named and asked whether a file is theirs."""
+MAP_FORMATS: dict[str, str] = {name: format.description for name, format in FORMATS.items()}
 """Format -> what it is, in one line."""
-WRITTEN = tuple(name for name, entry in _FORMATS.items() if entry.render is not None)
+WRITTEN = tuple(name for name, format in FORMATS.items() if format.render is not None)
 """Formats that :func:`write_map` writes."""
 
 START_BYTES = 4096
-_SUFFIXES = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".npy": "npy", ".pt": "torch", ".pth": "torch"}
 
 
 def read_map(
@@ -128,15 +95,14 @@ def read_map(
     [[0, 1, 2, 0]]
     """
     path = Path(path)
-    if format is not None:
-        _check_format(format)
+    told = None if format is None else _told(format)
     layers = check_layer_ids(layer_ids)
     container = _container(path)
-    if format is not None and container not in _FORMATS[format].containers:
-        raise InputError(f"map file {path} is {container}; format {format!r} is {' or '.join(_FORMATS[format].containers)}")
+    if told is not None and container not in told.containers:
+        raise InputError(f"map file {path} is {container}; format {format!r} is {' or '.join(told.containers)}")
     content = _open(path, container)
-    name = _recognise(content, container, path) if format is None else format
-    return _FORMATS[name].read(content, f"map file {path}", deployment, layers)
+    found = told or _recognised(content, container, path)
+    return found.read(content, f"map file {path}", deployment, layers)
 
 
 def write_map(
@@ -180,12 +146,9 @@ def write_map(
     ...     path.read_text().split()
     ['[[0,1,2,0]]']
     """
-    _check_format(format)
-    render = _FORMATS[format].render
+    render = _told(format).render
     if render is None:
-        raise InputError(
-            f"format {format!r} is read only; the others are {', '.join(n for n, f in _FORMATS.items() if f.render)}"
-        )
+        raise InputError(f"format {format!r} is read only; the others are {', '.join(WRITTEN)}")
     layers = check_layer_ids(layer_ids)
     if isinstance(placement, GpuLists):
         raise InputError(f"placement is uneven: {placement.describe()}; a map is written where all GPUs hold equally many")
@@ -197,14 +160,15 @@ def write_map(
     write_atomically(path, render(placement, deployment, layers, num_model_layers))
 
 
-def _check_format(name: str) -> None:
-    if name not in _FORMATS:
-        raise InputError(f"format is {name!r}; the map formats are {', '.join(_FORMATS)}")
+def _told(name: str) -> MapFormat:
+    if name not in FORMATS:
+        raise InputError(f"format is {name!r}; the map formats are {', '.join(FORMATS)}")
+    return FORMATS[name]
 
 
-def _container(path: Path) -> str:
-    if path.suffix.lower() in _SUFFIXES:
-        return _SUFFIXES[path.suffix.lower()]
+def _container(path: Path) -> Container:
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
     start = files.read_start(path, MAX_MAP_ARRAY_BYTES, START_BYTES)
     if start.startswith(b"\x93NUMPY"):
         return "npy"
@@ -213,7 +177,7 @@ def _container(path: Path) -> str:
     return "JSON" if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")) else "YAML"
 
 
-def _open(path: Path, container: str) -> Any:
+def _open(path: Path, container: Container) -> Any:
     if container == "npy":
         return read_npy(path, MAX_MAP_ARRAY_BYTES)
     if container == "torch":
@@ -221,18 +185,8 @@ def _open(path: Path, container: str) -> Any:
     return (parse_yaml if container == "YAML" else files.parse_json)(path, MAX_MAP_BYTES)
 
 
-def _recognise(content: Any, container: str, path: Path) -> str:
-    if container == "npy":
-        return "omni" if content.ndim == 3 else "phy2log-npy"
-    if container in ("torch", "YAML"):
-        return "sglang" if container == "torch" else "tensorrt-llm"
-    if isinstance(content, list):
-        return "vllm"
-    if isinstance(content, dict):
-        if "layer_list" in content or "moe_layer_count" in content:
-            return "vllm-ascend"
-        if "schema" in content:
-            return "certificate"
-        if sglang_location.KEY in content or "logical_count" in content:
-            return "sglang"
-    raise InputError(f"map file {path} holds {shown(content)}; no map format begins like that ({', '.join(_FORMATS)})")
+def _recognised(content: Any, container: Container, path: Path) -> MapFormat:
+    for format in sorted(FORMATS.values(), key=lambda format: format.general):
+        if container in format.containers and format.containers[container](content):
+            return format
+    raise InputError(f"map file {path} holds {shown(content)}; no map format begins like that ({', '.join(FORMATS)})")

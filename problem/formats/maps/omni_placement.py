@@ -9,6 +9,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.npy_bytes import render_npy
 from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, check_size, gpu_map
+from eplb_gap.problem.formats.maps.map_format import MapFormat
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
 
@@ -53,3 +54,12 @@ def render(placement: Placement, deployment: Deployment, _layers: list[int] | No
             f"layer {layer}, GPU {gpu}: expert {expert} has {counts[gpu, layer, expert]} replicas; omni's format can say one only"
         )
     return render_npy(counts)
+
+
+FORMAT = MapFormat(
+    "omni",
+    "omni placement pattern: npy of 0 and 1 [ranks, MoE layers, experts]; no duplicates on a GPU, slots in expert order",
+    {"npy": lambda array: array.ndim == 3},
+    read,
+    render,
+)

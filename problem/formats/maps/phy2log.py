@@ -10,6 +10,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.formats.containers.json_text import render_json
 from eplb_gap.problem.formats.containers.npy_bytes import render_npy
 from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, slot_array, slot_table
+from eplb_gap.problem.formats.maps.map_format import MapFormat, anything, nothing
 from eplb_gap.problem.placement import Placement
 
 
@@ -35,3 +36,20 @@ def render_array(placement: Placement, _deployment: Deployment, _layers: list[in
 def render_lists(placement: Placement, _deployment: Deployment, _layers: list[int] | None, _model_layers: int | None) -> bytes:
     """Return the map as a list of lists."""
     return render_json(placement.phy2log.tolist())
+
+
+NPY = MapFormat(
+    "phy2log-npy",
+    "physical-to-logical map: npy int64 [MoE layers, slots]",
+    {"npy": anything},
+    read_array,
+    render_array,
+    general=True,
+)
+JSON = MapFormat(
+    "phy2log-json",
+    "physical-to-logical map: JSON list of slots per MoE layer",
+    {"JSON": nothing},
+    read_lists,
+    render_lists,
+)

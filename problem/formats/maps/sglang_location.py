@@ -10,9 +10,10 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.json_text import render_json
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, fields, slot_array, slot_table
+from eplb_gap.problem.formats.maps.map_format import MapFormat, anything, has_key
 from eplb_gap.problem.placement import Placement
 
-KEY = "physical_to_logical_map"
+KEY, LOADS = "physical_to_logical_map", "logical_count"
 
 
 def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int] | None) -> Placement:
@@ -23,8 +24,8 @@ def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int]
     InputError
         If the document holds loads or other keys, the map is of another deployment, or has fewer layers than ``layer_ids``.
     """
-    if isinstance(document, dict) and "logical_count" in document and KEY not in document:
-        raise InputError(f"{where} holds loads (logical_count) and no map ({KEY})")
+    if isinstance(document, dict) and LOADS in document and KEY not in document:
+        raise InputError(f"{where} holds loads ({LOADS}) and no map ({KEY})")
     rows = fields(document, where, [KEY])[KEY]
     inside = f"{where}: {KEY}"
     table = (
@@ -70,3 +71,13 @@ def _array(value: Any, where: str) -> np.ndarray:
     if value.numel() * value.element_size() > min(stored, MAX_MAP_ARRAY_BYTES):
         raise InputError(f"{where} claims shape {tuple(value.shape)} of {value.dtype}, which its {stored} bytes do not hold")
     return np.asarray(value.numpy())
+
+
+FORMAT = MapFormat(
+    "sglang",
+    "SGLang --init-expert-location: physical_to_logical_map of all decoder layers, JSON (written) or .pt",
+    {"JSON": has_key(KEY, LOADS), "torch": anything},
+    read,
+    render,
+    general=True,
+)

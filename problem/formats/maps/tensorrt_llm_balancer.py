@@ -7,6 +7,7 @@ from typing import Any
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.maps.map_checks import check_size, fields, integer, slot_row
+from eplb_gap.problem.formats.maps.map_format import MapFormat, anything
 from eplb_gap.problem.placement import Placement
 
 ASSIGNMENTS = "initial_global_assignments"
@@ -54,3 +55,13 @@ def render(placement: Placement, deployment: Deployment, layer_ids: list[int] | 
     }
     text: str = yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=120)
     return text.encode()
+
+
+FORMAT = MapFormat(
+    "tensorrt-llm",
+    "TensorRT-LLM moe_load_balancer.yaml: initial_global_assignments by absolute layer index",
+    {"YAML": anything},
+    read,
+    render,
+    general=True,
+)

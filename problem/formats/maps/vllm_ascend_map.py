@@ -8,6 +8,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.json_text import render_json
 from eplb_gap.problem.formats.maps.map_checks import check_size, entries, expert_list, experts_by_gpu, fields, gpu_map, integer
+from eplb_gap.problem.formats.maps.map_format import MapFormat, has_key
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
 
@@ -68,3 +69,12 @@ def _device(value: Any, where: str, gpu: int, deployment: Deployment) -> list[in
 def _numbered(value: Any, where: str, position: int) -> None:
     if integer(value, where) != position:
         raise InputError(f"{where} is {value} at position {position}; numbers from 0 on, in order, are needed")
+
+
+FORMAT = MapFormat(
+    "vllm-ascend",
+    "vLLM-Ascend expert map: JSON list of experts per device and MoE layer",
+    {"JSON": has_key("layer_list", "moe_layer_count")},
+    read,
+    render,
+)

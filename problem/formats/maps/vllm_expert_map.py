@@ -7,6 +7,7 @@ from typing import Any
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.formats.containers.json_text import render_json
 from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, entries, slot_table
+from eplb_gap.problem.formats.maps.map_format import MapFormat
 from eplb_gap.problem.placement import Placement
 
 
@@ -22,3 +23,13 @@ def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int]
 def render(placement: Placement, _deployment: Deployment, _layers: list[int] | None, _model_layers: int | None) -> bytes:
     """Return a list of lists, one per MoE layer."""
     return render_json(placement.phy2log.tolist())
+
+
+FORMAT = MapFormat(
+    "vllm",
+    "vLLM initial expert map: JSON list of slots per MoE layer, or one for all layers",
+    {"JSON": lambda content: isinstance(content, list)},
+    read,
+    render,
+    general=True,
+)
