@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.analysis.protocol import score
     from eplb_gap.heuristics.eplb import rebalance_experts
     from eplb_gap.heuristics.moves.migration import replan
-    from eplb_gap.heuristics.registry import METHODS as HEURISTICS
+    from eplb_gap.heuristics.registry import HEURISTICS as HEURISTICS
     from eplb_gap.heuristics.registry import rebalance
     from eplb_gap.heuristics.serving.sample_average import plan as sample_average
     from eplb_gap.heuristics.serving.split_placement import plan as plan_for_split
@@ -61,14 +61,14 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.problem.loads import LoadTrace
     from eplb_gap.problem.placement import Placement
     from eplb_gap.problem.validation import verify
-    from eplb_gap.solvers.facade import METHODS as ENGINES
+    from eplb_gap.solvers.facade import ENGINES as ENGINES
     from eplb_gap.solvers.facade import solve
     from eplb_gap.solvers.solution import Interrupted, Solution
 
 _HOMES = {
     "Deployment": "problem.deployment:Deployment",
-    "ENGINES": "solvers.facade:METHODS",
-    "HEURISTICS": "heuristics.registry:METHODS",
+    "ENGINES": "solvers.facade:ENGINES",
+    "HEURISTICS": "heuristics.registry:HEURISTICS",
     "InputError": "problem.errors:InputError",
     "Interrupted": "solvers.solution:Interrupted",
     "LoadTrace": "problem.loads:LoadTrace",

@@ -33,9 +33,8 @@ class Proof:
     value : callable, optional
         ``value(instance, witness)``: the largest makespan that a witness rules out on a flat instance, recomputed exactly; raises
         InputError for a witness that proves nothing. None where there is nothing to recompute; for "hierarchical", which
-        :mod:`eplb_gap.problem.certificate` takes apart into its nodes; and for bounds of other questions, which no certificate
-        holds: a history's average (:mod:`eplb_gap.problem.bounds.sample_average`), all maps and all splits
-        (:mod:`eplb_gap.problem.bounds.split_bounds`).
+        :mod:`eplb_gap.problem.certificate` takes apart into its nodes; and for bounds on a history's
+        average (:mod:`eplb_gap.problem.bounds.sample_average`), which no certificate holds.
     """
 
     kind: str
@@ -58,7 +57,6 @@ PROOFS: dict[str, Proof] = {
         Proof("pattern dual", "recomputed", pattern_value),
         Proof("hierarchical", "recomputed"),
         *(Proof(kind, "recomputed") for kind in ("windows", "groups", "sum", "shares")),
-        Proof("split companions", "recomputed"),
         Proof("exhausted search", "search"),
         Proof("claim", "solver"),
     )

@@ -43,6 +43,12 @@ def verify(placement: Placement, loads: Any, deployment: Deployment, shares: Any
     PlacementError
         Naming layer, slot or expert and the first rule broken, as :func:`check`; shares that do not sum to one or are given to
         a dead GPU.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment, Placement, verify
+    >>> verify(Placement([[0, 1, 2, 0]], 3), [[7, 4, 3]], Deployment(3, 4, 2))  # 7/2 + 4 on the first GPU
+    [Fraction(15, 2)]
     """
     checked = _as_loads_of(loads, placement, deployment)
     check(placement, deployment)
@@ -60,12 +66,6 @@ def check(placement: Placement, deployment: Deployment) -> None:
         Naming layer, slot or expert and the first rule broken: expert out of range, expert without replica, ranks not
         dense, duplicate on a GPU where forbidden, replicas of one expert on two nodes, a group split over nodes, nodes
         with unequal numbers of groups.
-
-    Examples
-    --------
-    >>> from eplb_gap import Deployment, Placement, verify
-    >>> verify(Placement([[0, 1, 2, 0]], 3), [[7, 4, 3]], Deployment(3, 4, 2))  # 7/2 + 4 on the first GPU
-    [Fraction(15, 2)]
     """
     legal = legal_layers(placement, deployment)
     if not legal.all():

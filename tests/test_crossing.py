@@ -208,6 +208,7 @@ SOLVERS = {
         lambda x: x.legal(budgets.slot_curves(x.loads, x.deployment, [x.deployment.num_slots]).placements[0]),
         lambda d: bool(d.unequal_slots),
     ),
+    first_pass.load_kernels: Entry(lambda x: first_pass.load_kernels(x.deployment)),
     first_pass.first_pass: Entry(first_passes, irregular),
     fixed_counts.best_assignment: Entry(
         lambda x: x.legal(fixed_counts.best_assignment(x.placement, x.loads, x.deployment).placement)

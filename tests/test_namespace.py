@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from eplb_gap.problem.package import package_folder
+
+from eplb_gap.problem import child
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("problem", "heuristics", "solvers", "analysis", "experiments", "cli")
@@ -74,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, which comes first in its path; nothing of the folder may have been imported."""
-    names = {"TRAPPED": str(folder / "trapped"), "MINE": str(folder / "elsewhere" / "mine.py"), "PYTHONPATH": package_folder()}
+    names = {"TRAPPED": str(folder / "trapped"), "MINE": str(folder / "elsewhere" / "mine.py"), "PYTHONPATH": str(child.ROOT)}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env={**os.environ, **names}, capture_output=True, text=True, timeout=120
     )

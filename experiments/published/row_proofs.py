@@ -152,5 +152,5 @@ def _instance(row: Row) -> Instance | None:
         given = _arguments(module).get(row.key)
         if given is not None:
             loads, deployment = study.instance(**given)
-            return Instance(loads.reshape(-1, *loads.shape[-2:]), deployment, rows.instance_hash(loads, deployment))
+            return Instance(loads.reshape(-1, *loads.shape[-2:]), deployment, rows.instance_hash(loads, study.hashed(deployment)))
     return None

@@ -96,5 +96,6 @@ STUDY = Study(
     cells=cells,
     shapes=(finding({"gaps": NUMBERS, "served": NUMBERS}),),
     instance=instance,
+    hashed=hashed_text,
     table=table,
 )

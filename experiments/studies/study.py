@@ -10,6 +10,7 @@ from eplb_gap.experiments.measuring.row_schema import Shape
 from eplb_gap.experiments.measuring.rows import Instance, Rows
 from eplb_gap.experiments.measuring.runtime import Timing
 from eplb_gap.experiments.studies.numbers import Number
+from eplb_gap.problem.deployment import Deployment
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Study:
     instance : callable, optional
         From a cell's arguments to the instance that its row must be of; whoever checks rows makes them anew. None if a row is of
         many instances.
+    hashed : callable
+        From a deployment to what the rows' hashes are made of; itself, unless rows were published under another text.
     table : callable, optional
         The study's section of the job's tables.
     levels : callable, optional
@@ -72,6 +75,7 @@ class Study:
     timings: Callable[[], list[Timing]] = list
     shapes: tuple[Shape, ...] = ()
     instance: Callable[..., Instance] | None = None
+    hashed: Callable[[Deployment], Deployment | str] = lambda deployment: deployment
     table: Callable[[Rows], str] | None = None
     levels: Callable[[Rows], list[list[str]]] | None = None
     figures: tuple[str, ...] = ()

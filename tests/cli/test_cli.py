@@ -10,9 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
-from eplb_gap.cli.main import app
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.problem import LoadTrace
 from eplb_gap.solvers import ENGINES
@@ -238,8 +236,8 @@ def test_help_lists_the_commands():
 
 
 def test_the_help_of_solve_lists_the_engines():
-    listed = next(option.help for option in get_command(app).commands["solve"].params if option.name == "method")
-    assert listed == f"{', '.join(list(ENGINES)[:-1])} or {list(ENGINES)[-1]}."
+    said = " ".join(run("solve", "--help").stdout.replace("\u2502", " ").split())
+    assert all(name in said for name in ENGINES)
 
 
 def test_status_counts_cells(tmp_path):

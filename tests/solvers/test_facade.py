@@ -6,7 +6,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-import eplb_gap
 from eplb_gap import solvers
 from eplb_gap.heuristics import rebalance
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
@@ -148,12 +147,6 @@ def test_bad_arguments_are_named(arguments, text):
 def test_a_name_is_its_records_name():
     assert all(name == engine.name and METHODS[name] is engine.search for name, engine in ENGINES.items())
     assert METHODS.keys() == ENGINES.keys()
-
-
-def test_public_names():
-    assert eplb_gap.solve is solvers.solve
-    assert eplb_gap.Deployment is Deployment
-    assert set(eplb_gap.__all__) == {"Deployment", "LoadTrace", "Placement", "rebalance", "rebalance_experts", "solve", "verify"}
 
 
 def test_a_bound_that_comes_at_the_deadline_still_counts(monkeypatch):

@@ -35,7 +35,7 @@ def test_the_grid_is_the_published_one_and_is_listed_without_running_a_balancer(
 
     monkeypatch.setattr(Heuristic, "__call__", plan)
     keys = {key for of_job in jobs.keys().values() for key in of_job}
-    assert keys == {rows.key(row) for row in rows.read_suites(rows.RESULTS)}
+    assert keys == {row.key for row in rows.read_suites(rows.RESULTS)}
 
 
 def test_cells_are_within_the_limits_that_their_rows_state():

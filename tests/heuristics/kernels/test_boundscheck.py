@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 CHOSEN = (
     "tests/heuristics/kernels/test_tiers.py::test_planners_make_the_same_maps_in_both_forms",
     "tests/heuristics/kernels/test_compiled.py",
