@@ -7,10 +7,10 @@ negative with the largest values of all other experts is *ruled out*. With the s
 at the steps of its multipliers this is the pairing dual and its reduced costs; rounded rows make it stronger.
 
 A tree starts with all counts that are possible within the threshold. Its *first* vector, over slots and breakpoints only, rules
-out some of them. Then come the nodes, parents before children, the first child's whole subtree before the second child. A node
-has a vector or none, which rules out counts in its subtree, and either two children, in one of which an expert e has at
-most m replicas and in the other at least m + 1, or none: then it must have ruled out every count of some expert. Any counts lie
-in exactly one child, so by induction from the leaves no placement lies within the threshold.
+out some of them. Then come the nodes, parents before children, the first child's whole subtree before the second child. The
+vectors of a node, one after the other, rule out counts in its subtree. It has either two children, in one of which an expert e
+has at most m replicas and in the other at least m + 1, or none: then its vectors must have ruled out every count of some expert.
+Any counts lie in exactly one child, so by induction from the leaves no placement lies within the threshold.
 
 The tree is stored as JSON of whole numbers, compressed, in base64::
 
@@ -19,7 +19,7 @@ The tree is stored as JSON of whole numbers, compressed, in base64::
      "base": [count, ...],                         of every expert
      "cuts": [[modulus, [row, weight, ...], [expert, count, ...]], ...],      rounded rows of rows before them, with base counts
      "vectors": [[row, weight, ...], ...],                                    that differ from those of "base"
-     "nodes": [[vector or -1, expert or -1, m], ...]}                         expert -1: no children
+     "nodes": [[expert, m, vector, ...], ...]}                                expert -1: no children
 
 Nothing read here can cost more than the stated limits: text, numbers, nodes, and rows times counts are bounded.
 """
@@ -79,19 +79,19 @@ class Cut:
 
 @dataclass(frozen=True)
 class Node:
-    """A case: which vector rules out counts in it, and the distinction of its two children, if it has any.
+    """A case: the distinction of its two children, if it has any, and which vectors rule out counts in it.
 
     Parameters
     ----------
-    vector : int
-        Number of the vector; -1 for none.
     expert, most : int
         In the first child the expert has at most ``most`` replicas, in the second more; expert -1: no children.
+    vectors : tuple of int
+        Numbers of the vectors.
     """
 
-    vector: int
-    expert: int = -1
-    most: int = 0
+    expert: int
+    most: int
+    vectors: tuple[int, ...]
 
 
 @dataclass
@@ -125,7 +125,7 @@ def tree_witness(threshold: Fraction, tree: Tree) -> dict[str, Any]:
         "base": tree.base,
         "cuts": [[cut.modulus, _flat(cut.weights), _flat(cut.bases)] for cut in tree.cuts],
         "vectors": [_flat(vector) for vector in tree.vectors],
-        "nodes": [[node.vector, node.expert, node.most] for node in tree.nodes],
+        "nodes": [[node.expert, node.most, *node.vectors] for node in tree.nodes],
     }
     packed = zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), 9)
     return {"threshold": str(threshold), "nodes": len(tree.nodes), "tree": base64.b64encode(packed).decode("ascii")}
@@ -210,13 +210,13 @@ def _check_nodes(rows: Rows, tree: Tree) -> None:
                 f"{len(open_cases)} cases are open at node {number} of {len(tree.nodes)}; 1 to {MAX_DEPTH} are needed"
             )
         alive = open_cases.pop()
-        if not -1 <= node.vector < len(tree.vectors):
-            raise InputError(f"node {number} names vector {node.vector}; there are {len(tree.vectors)}")
-        if node.vector >= 0:
-            work += len(tree.vectors[node.vector]) * expert.size
+        for vector in node.vectors:
+            if not 0 <= vector < len(tree.vectors):
+                raise InputError(f"node {number} names vector {vector}; there are {len(tree.vectors)}")
+            work += (1 + len(tree.vectors[vector])) * expert.size
             if work > MAX_WORK:
                 raise InputError(f"the vectors of the first {number} nodes take {work} products; {MAX_WORK} are the limit")
-            alive = rows.possible(tree.vectors[node.vector], alive)
+            alive = rows.possible(tree.vectors[vector], alive)
         if node.expert == -1:
             if np.logical_or.reduceat(alive, rows.starts).all():
                 raise InputError(f"node {number} has no children, but every expert has a possible count left")
@@ -253,8 +253,15 @@ def _read(text: Any) -> Tree:
         _numbers(document["base"], "base"),
         [_cut(cut) for cut in cuts],
         [_pairs(vector, "vector") for vector in vectors],
-        [Node(*_numbers(node, "node", 3)) for node in nodes],
+        [_node(node) for node in nodes],
     )
+
+
+def _node(entry: Any) -> Node:
+    numbers = _numbers(entry, "node")
+    if len(numbers) < 2:
+        raise InputError(f"pairing tree: a node has {len(numbers)} numbers; expert and m are needed")
+    return Node(numbers[0], numbers[1], tuple(numbers[2:]))
 
 
 def _cut(entry: Any) -> Cut:
@@ -271,13 +278,11 @@ def _list(entry: Any, name: str) -> list[Any]:
     return entry
 
 
-def _numbers(entry: Any, name: str, length: int | None = None) -> list[int]:
+def _numbers(entry: Any, name: str) -> list[int]:
     numbers = _list(entry, name)
     for number in numbers:
         if type(number) is not int or abs(number) > MAX_NUMBER:
             raise InputError(f"pairing tree: {name} holds {str(number)[:40]}; whole numbers of at most {MAX_NUMBER} are needed")
-    if length is not None and len(numbers) != length:
-        raise InputError(f"pairing tree: a {name} has {len(numbers)} numbers; {length} are needed")
     return numbers
 
 

@@ -44,7 +44,7 @@ class Relaxation:
         options = {"threads": 1, "time_limit": max(limits.seconds_left, 0.01), "presolve": "off", "solver": "simplex"}
         highs = new_highs(options)
         highs.passModel(model.lp(integer=False))
-        _run(highs, interruptible=table.expert.size > WIDE_LP)
+        run(highs, interruptible=table.expert.size > WIDE_LP)
         import highspy
 
         self.solved = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
@@ -139,7 +139,8 @@ class Inventory:
         return lp
 
 
-def _run(highs: Any, interruptible: bool) -> None:
+def run(highs: Any, interruptible: bool) -> None:
+    """Run HiGHS; a long run in a thread, so that Ctrl-C gets through."""
     if interruptible:
         highs.HandleUserInterrupt = True
         check_status(highs, run_highs(highs, highs.cancelSolve))

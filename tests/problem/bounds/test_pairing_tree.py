@@ -51,10 +51,11 @@ def random_tree(instance: Instance, threshold: Fraction, generator: np.random.Ge
     cases: list[Node] = []
     while len(cases) < nodes:
         expert = int(generator.integers(instance.num_experts))
+        used = tuple(generator.integers(0, 5, size=generator.integers(3)).tolist())
         if generator.random() < 0.6 and instance.num_experts > 1:
-            cases.append(Node(int(generator.integers(-1, 5)), expert, int(generator.choice(counts_of(expert)))))
+            cases.append(Node(expert, int(generator.choice(counts_of(expert))), used))
         else:
-            cases.append(Node(int(generator.integers(-1, 5))))
+            cases.append(Node(-1, 0, used))
     return Tree((), points, base, cuts, vectors, closed(cases))
 
 
@@ -66,7 +67,7 @@ def closed(cases: list[Node]) -> list[Node]:
             break
         kept.append(node)
         missing += 1 if node.expert >= 0 else -1
-    return kept + [Node(number % 5) for number in range(missing)]
+    return kept + [Node(-1, 0, (number % 5,)) for number in range(missing)]
 
 
 def test_every_row_holds_for_all_counts_within_the_threshold() -> None:
