@@ -21,6 +21,7 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
+from eplb_gap.problem.bounds.pairing_tree import tree_value
 from eplb_gap.problem.bounds.partition import cover
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
 from eplb_gap.problem.deployment import Deployment
@@ -174,6 +175,8 @@ def _check_flat(bound: Bound, instance: Instance) -> list[str]:
         proven = slot_counting_value(instance, _fraction(bound.witness["refuted"]), _fraction(bound.witness["above"]))
     elif bound.kind == "pairing dual":
         proven = pairing_value(instance, bound.witness)
+    elif bound.kind == "pairing tree":
+        proven = tree_value(instance, bound.witness)
     elif bound.kind == "pattern dual":
         proven = pattern_value(instance, bound.witness)
     else:

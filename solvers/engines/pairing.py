@@ -20,6 +20,7 @@ With duplicates forbidden every bound stays valid, and maps are repaired by exch
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,20 +31,25 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, adams_counts, apportionment_bound, mean_bound
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
+from eplb_gap.problem.bounds.pairing_tree import check_tree, tree_witness
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.native import check_status, checked_highspy, new_highs, run_highs
 from eplb_gap.solvers.engine import ContradictionError, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.count_annealing import anneal_counts
 from eplb_gap.solvers.engines.need_model import Inventory, Relaxation
+from eplb_gap.solvers.engines.pairing_search import PairingSearch, search_at
 
 BOUND_TOLERANCE = 1e-3
 """By how much the bound of a MIP must exceed S: the objective is integral, HiGHS's feasibility tolerance is 1e-6 per row."""
 COARSE, NEAR = Fraction(1, 10**5), Fraction(5, 10**4)
 SHARES = (0.15, 1.0)
 """Parts of the remaining counts that a probe tries in turn; only the last, all of them, can prove that there is no map."""
-SLICE_SHARE, PART_SHARE = 0.5, 0.05
-"""Time for all and for a part of the counts, relative to the time left."""
+SLICE_SHARE, PART_SHARE, PROOF_SHARE = 0.5, 0.05, 0.4
+"""Time for HiGHS on all and on a part of the counts, and for an own proof, relative to the time left."""
+BRIEF, THOROUGH = 0.25, 0.02
+"""Patience with rounded rows before maps are looked for, and after."""
+MAX_NODES = 5_000
 LEVELS = (0.0, 0.3, 0.6, 0.9)
 BURST_STEPS = 15 * 10**6
 
@@ -233,23 +239,55 @@ class _Search:
                 continue
             if not relaxation.solved:
                 return
-            before = self._makespan
-            for share in SHARES:
-                model = relaxation.remaining(share)
-                # Neighbourhood searches find maps while there is much to gain; near the end they keep HiGHS from the proof.
-                searches = share < 1 or before - self.lower > NEAR * self.lower
-                parameters = self._parameters("off", self.limits.seed, searches)
-                allowed = max(1.0, (SLICE_SHARE if share == 1 else PART_SHARE) * self.limits.seconds_left) * self.slice_factor
-                verdict = self._decide(model, parameters, allowed)
-                if verdict.counts is not None:
-                    yield from self._take(self._filled(verdict.counts, threshold))
-                    break
-            if self._makespan < before:
-                yield from self._anneal(LEVELS[:2])
-            elif verdict.outcome == "infeasible":
-                yield from self._raise(self._claimed(model, threshold, parameters))
-            else:
-                self.undecided = sorted({*self.undecided, threshold})
+            yield from self._probe(relaxation)
+
+    def _probe(self, relaxation: Relaxation) -> Iterator[Finding]:
+        """Decide a threshold that the relaxation does not refute: own cuts, HiGHS for maps, own branch and cut, HiGHS again."""
+        threshold, before = relaxation.threshold, self._makespan
+        search = search_at(self.instance, threshold, relaxation.multipliers, self.limits)
+        if search is not None and search.cut_root(self._slice(PROOF_SHARE), BRIEF):
+            yield from self._concluded(search, threshold)
+        if self._settled(threshold):
+            return
+        # Neighbourhood searches find maps while there is much to gain; near the end they keep HiGHS from the proof.
+        far = before - self.lower > NEAR * self.lower
+        for share in SHARES:
+            if share == 1 and search is not None:
+                if search.cut_root(self._slice(PROOF_SHARE), THOROUGH):
+                    search.branch(self._slice(PROOF_SHARE), MAX_NODES)
+                yield from self._concluded(search, threshold)
+                if self._settled(threshold):
+                    return
+            model = relaxation.remaining(share)
+            parameters = self._parameters("off", self.limits.seed, share < 1 or far)
+            allowed = max(1.0, (SLICE_SHARE if share == 1 else PART_SHARE) * self.limits.seconds_left) * self.slice_factor
+            verdict = self._decide(model, parameters, allowed)
+            if verdict.counts is not None:
+                yield from self._take(self._filled(verdict.counts, threshold))
+                break
+        if self._makespan < before:
+            yield from self._anneal(LEVELS[:2])
+        elif verdict.outcome == "infeasible":
+            yield from self._raise(self._claimed(model, threshold, parameters))
+        else:
+            self.undecided = sorted({*self.undecided, threshold})
+
+    def _slice(self, share: float) -> float:
+        """Return the end of a part of the time that is left."""
+        return time.monotonic() + max(1.0, share * self.limits.seconds_left) * self.slice_factor
+
+    def _settled(self, threshold: Fraction) -> bool:
+        return self.lower > threshold or self._makespan <= threshold
+
+    def _concluded(self, search: PairingSearch, threshold: Fraction) -> Iterator[Finding]:
+        """Yield what a search has proven or found."""
+        if search.refuted:
+            tree = search.proof()
+            check_tree(self.instance, threshold, tree)
+            yield from self._raise(Bound(next_pair_sum(self.instance, threshold), "pairing tree", tree_witness(threshold, tree)))
+        elif search.counts is not None:
+            yield from self._take(self._filled(search.counts, threshold))
+            yield from self._anneal(LEVELS[:2])
 
     def _claimed(self, model: Inventory, threshold: Fraction, parameters: dict[str, Any]) -> Bound:
         """Return the bound that HiGHS claims."""

@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
-from eplb_gap.problem.bounds.pairing_rows import MAX_CELLS, Columns, Rows, Weights
+from eplb_gap.problem.bounds.pairing_dual import Multipliers
+from eplb_gap.problem.bounds.pairing_rows import MAX_CELLS, Columns, Rows, Weights, columns
 from eplb_gap.problem.bounds.pairing_tree import Cut, Node, Tree
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engine import Limits
 from eplb_gap.solvers.engines.pairing_cuts import MOST_ADDED, Sum, spread, violated
 from eplb_gap.solvers.engines.pairing_lp import FEASIBILITY, WEIGHT_UNITS, NodeLP, breakpoints
@@ -25,8 +28,8 @@ from eplb_gap.solvers.engines.pairing_lp import FEASIBILITY, WEIGHT_UNITS, NodeL
 MAX_CUTS = 3_000
 MAX_COEFFICIENT = 2_000
 IDLE_ROUNDS = 5
-STALL_ROUNDS, STALL_GAIN = 8, 2e-3
-"""The root's rounds end when this many together gain less than this."""
+STALL_ROUNDS = 8
+"""Rounds at the root that are judged together."""
 NODE_ROUNDS = 3
 CANDIDATES = 8
 TRIAL_ITERATIONS = 60
@@ -94,8 +97,23 @@ class PairingSearch:
         """Whether the tree is whole."""
         return not self.open and self.counts is None
 
-    def cut_root(self, deadline: float) -> bool:
-        """Add rounded rows at the root until they gain nothing; return whether they did before the deadline."""
+    @property
+    def possible(self) -> np.ndarray:
+        """The columns that the last case to be worked on leaves, bool [columns]."""
+        return self.open[-1][1]
+
+    def cut_root(self, deadline: float, patience: float) -> bool:
+        """Add rounded rows at the root; return False if the deadline came before they refuted it or slowed down.
+
+        Parameters
+        ----------
+        deadline : float
+            On the clock of :func:`time.monotonic`.
+        patience : float
+            End when the last rounds gained less than this share of what is missing.
+        """
+        if len(self.open) != 1 or self.root.children:
+            return True
         case, alive = self.open.pop()
         history: list[float] = []
         while not self._late(deadline):
@@ -106,7 +124,8 @@ class PairingSearch:
             if not alive.any() or self.counts is not None:
                 return True
             history.append(self.lp.objective)
-            stalled = len(history) > STALL_ROUNDS and history[-1] - history[-1 - STALL_ROUNDS] < STALL_GAIN
+            missing = self.rows.columns.num_slots - history[-1]
+            stalled = len(history) > STALL_ROUNDS and history[-1] - history[-1 - STALL_ROUNDS] < patience * missing
             if stalled or not self._separate():
                 self.open.append((case, alive))
                 return True
@@ -259,6 +278,33 @@ class PairingSearch:
             if score > best_score:
                 best, best_score = (expert, most, gains[0] <= gains[1]), score
         return best
+
+
+def search_at(instance: Instance, threshold: Fraction, multipliers: Multipliers, limits: Limits) -> PairingSearch | None:
+    """Return the search at a threshold that multipliers of the relaxation do not refute; None if it is too large to be held.
+
+    Parameters
+    ----------
+    instance : Instance
+        With two slots per GPU.
+    threshold : Fraction
+    multipliers : sequence of (Fraction, Fraction)
+        Breakpoints that are keys of big replicas, each with its multiplier (:mod:`eplb_gap.problem.bounds.pairing_dual`).
+    limits : Limits
+    """
+    everything = columns(instance, threshold)
+    assert everything is not None  # counting slots would have refuted it
+    big = np.flatnonzero(~everything.small)
+    owner = {int(everything.keys[j]): (int(everything.expert[j]), int(everything.count[j])) for j in big}
+    points = [owner[int(point * everything.scale)] for point, _ in multipliers]
+    factors = [factor for _, factor in multipliers]
+    unit = math.lcm(*(factor.denominator for factor in factors))
+    steps = (upper - lower for upper, lower in zip(factors, [*factors[1:], Fraction(0)], strict=True))
+    first = [(0, unit), *((row, int(step * unit)) for row, step in enumerate(steps, start=1))]
+    try:
+        return PairingSearch(everything, first, points, limits)
+    except InputError:
+        return None
 
 
 def compacted(tree: Tree) -> Tree:
