@@ -5,6 +5,7 @@ See :mod:`eplb_gap.solvers.engines.pairing` for the model itself.
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -105,6 +106,14 @@ class Inventory:
         self.row[order] = np.where(run < self.num_rows, run, -1)
         self.points = np.empty(self.num_rows, dtype=keys.dtype)
         self.points[run[leaving]] = keys[order][leaving]  # the last, smallest key of every run stays
+
+    def restricted(self, keep: np.ndarray) -> Inventory:
+        """Return the same rows over some of the columns."""
+        fewer = copy.copy(self)
+        fewer.expert, fewer.count, fewer.small, fewer.row = (
+            part[keep] for part in (self.expert, self.count, self.small, self.row)
+        )
+        return fewer
 
     def lp(self, integer: bool) -> Any:
         """Return the HighsLp: columns z, then stocks, then the shortfall that feeds the first row."""

@@ -258,7 +258,7 @@ class _Search:
                 yield from self._concluded(search, threshold)
                 if self._settled(threshold):
                     return
-            model = relaxation.remaining(share)
+            model = search.remaining() if share == 1 and search is not None else relaxation.remaining(share)
             parameters = self._parameters("off", self.limits.seed, share < 1 or far)
             allowed = max(1.0, (SLICE_SHARE if share == 1 else PART_SHARE) * self.limits.seconds_left) * self.slice_factor
             verdict = self._decide(model, parameters, allowed)

@@ -29,7 +29,8 @@ ENOUGH = 20
 """Sums with which no triples are tried."""
 MOST_ADDED, MOST_USES = 40, 4
 """Rounded rows taken from one solution, and how many of them one row may enter."""
-CHUNK = 10_000
+MOST_NOTED, CHUNK = 100, 10_000
+"""Sums that are noted out of so many tried at once."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,17 @@ def violated(rows: Rows, candidates: np.ndarray, x: np.ndarray, base: np.ndarray
     """
     fractional = np.flatnonzero(x > 1e-7)
     fractional = fractional[base[rows.columns.expert[fractional]] != fractional]
-    values, constants = rows.values[candidates], np.array(rows.constants)[candidates]
-    slack = np.maximum(values @ x + constants, 0.0)
+    support = np.union1d(np.flatnonzero(x), base)
+    constants = np.array([rows.constants[row] for row in candidates])
+    values = rows.values[np.ix_(candidates, support)]
+    slack = np.maximum(values.astype(float) @ x[support] + constants, 0.0)
     tight = np.argsort(slack, kind="stable")[:MOST_TIGHT]
     tight = np.sort(tight[slack[tight] < TIGHT])
-    demand = -(values[:, base].sum(axis=1) + constants)
-    moved = values[:, fractional] - values[:, base[rows.columns.expert[fractional]]]
+    at_base = values[:, np.searchsorted(support, base)]
+    demand = -(at_base.sum(axis=1) + constants)
+    moved = values[:, np.searchsorted(support, fractional)] - at_base[:, rows.columns.expert[fractional]]
     tried = _Trial(candidates, slack, demand, moved, x[fractional])
-    pairs = np.array(list(itertools.combinations(tight, 2)), dtype=np.int64).reshape(-1, 2)
+    pairs = tight[np.stack(np.triu_indices(tight.size, 1), axis=1)]
     for modulus in MODULI:
         for factor in range(1, modulus):
             tried.add(tight[:, None], (factor,), modulus)
@@ -110,7 +114,10 @@ class _Trial:
                     shift += small[rows[:, i]] * np.uint8(f)
                 most = p * (1 - p / modulus)
                 share = 1 - (p / modulus * left[these] + table[p][shift] @ self.x) / most
-                for i in np.flatnonzero(share > LEAST_VIOLATION):
+                best = np.flatnonzero(share > LEAST_VIOLATION)
+                if best.size > MOST_NOTED:
+                    best = best[np.argpartition(-share[best], MOST_NOTED)[:MOST_NOTED]]
+                for i in best:
                     weights = tuple((int(self.candidates[row]), f) for row, f in zip(rows[i], factors, strict=True))
                     self.found.append(Sum(float(share[i]), modulus, weights))
 

@@ -18,65 +18,87 @@ from eplb_gap.solvers.engines.need_model import WIDE_LP, Inventory, run
 WEIGHT_UNITS = (10**6, 10**9)
 """Weights of the slots' row: duals are rounded to their inverse; the finer one where the coarser one proves nothing."""
 FEASIBILITY = 1e-6
+WORTH_RELOADING = 0.6
+"""HiGHS gets the relaxation anew if fewer than this part of its columns are alive."""
 NO_LIMIT = 2**31 - 1
 
 
 class NodeLP:
-    """The relaxation over the columns of some rows: its bounds, its rounded rows and its last solution.
+    """The relaxation over some columns of some rows: its bounds, its rounded rows and its last solution.
 
     Parameters
     ----------
     rows : Rows
     points : sequence of int
-        The rows whose breakpoints are those of :func:`breakpoints`, in that order.
+        The rows whose breakpoints are those of :func:`breakpoints` over all columns, in that order.
     """
 
     def __init__(self, rows: Rows, points: Sequence[int]) -> None:
         import highspy
 
         self.rows, self.points = rows, points
-        among = rows.columns
-        self.first_point = among.num_experts
-        self.shortfall = among.expert.size + len(points)
-        self.highs = new_highs({"threads": 1, "presolve": "off", "solver": "simplex"})
-        self.highs.passModel(inventory(among).lp(integer=False))
+        self.first_point = rows.columns.num_experts
+        self.model = inventory(rows.columns)
         self.optimal, self.infinity = highspy.HighsModelStatus.kOptimal, highspy.kHighsInf
+        self.objective = 0.0
+        self.values, self.duals = np.zeros(rows.columns.expert.size), np.zeros(len(points))
         self.cuts: list[int] = []
         self.idle: list[int] = []
-        self.alive = np.ones(among.expert.size, dtype=bool)
-        self.objective = 0.0
-        self.values, self.duals = np.zeros(among.expert.size), np.zeros(len(points))
+        self._load(np.ones(rows.columns.expert.size, dtype=bool))
+
+    def _load(self, held: np.ndarray) -> None:
+        """Give HiGHS the relaxation over these columns, with the rounded rows."""
+        self.held = np.flatnonzero(held)
+        self.alive = held
+        self.highs = new_highs({"threads": 1, "presolve": "off", "solver": "simplex"})
+        self.highs.passModel(self.model.restricted(held).lp(integer=False))
+        cuts, self.cuts = self.cuts, []
+        self.add(cuts)
 
     def allow(self, alive: np.ndarray) -> None:
-        """Let the columns be used that are alive, and no others."""
-        changed = np.flatnonzero(alive != self.alive)
+        """Let the columns be used that are alive, and no others; all of them must be held (:meth:`relieve`)."""
+        changed = np.flatnonzero(alive[self.held] != self.alive[self.held])
         if changed.size:
-            upper = alive[changed].astype(float)
+            upper = alive[self.held[changed]].astype(float)
             self.highs.changeColsBounds(changed.size, changed.astype(np.int32), np.zeros(changed.size), upper)
-            self.alive = alive.copy()
+        self.alive = alive
 
-    def add(self, row: int) -> None:
-        """Add a rounded row."""
-        values = self.rows.values[row]
-        least = np.minimum.reduceat(values, self.rows.starts)
-        lifted = values - least[self.rows.columns.expert]
-        needed = -self.rows.constants[row] - int(least.sum())
-        used = np.flatnonzero(lifted)
-        index = np.concatenate([used, [self.shortfall]]).astype(np.int32)
-        self.highs.addRow(float(needed), self.infinity, index.size, index, np.concatenate([lifted[used].astype(float), [1.0]]))
-        self.cuts.append(row)
-        self.idle.append(0)
+    def relieve(self) -> None:
+        """Forget the columns that are not alive if they are many; they can't come back."""
+        if self.alive.sum() < WORTH_RELOADING * self.held.size:
+            self._load(self.alive)
+
+    def add(self, cuts: Sequence[int]) -> None:
+        """Add rounded rows."""
+        if not cuts:
+            return
+        values = self.rows.values[np.ix_(cuts, self.held)]
+        expert = self.rows.columns.expert[self.held]
+        least = np.minimum.reduceat(values, np.flatnonzero(np.concatenate([[True], expert[1:] != expert[:-1]])), axis=1)
+        lifted = values - least[:, expert]
+        needed = -np.array([self.rows.constants[row] for row in cuts]) - least.sum(axis=1)
+        row, column = np.nonzero(lifted)
+        starts = np.searchsorted(row, np.arange(len(cuts)))
+        # The shortfall, the last column, keeps the relaxation feasible.
+        index = np.insert(column, starts, self.held.size + len(self.points)).astype(np.int32)
+        factor = np.insert(lifted[row, column].astype(float), starts, 1.0)
+        starts = (starts + np.arange(len(cuts))).astype(np.int32)
+        upper = np.full(len(cuts), self.infinity)
+        self.highs.addRows(len(cuts), needed.astype(float), upper, index.size, starts, index, factor)
+        self.cuts += cuts
+        self.idle += [0] * (len(self.cuts) - len(self.idle))
 
     def solve(self, limits: Limits, iterations: int = NO_LIMIT) -> bool:
         """Solve from the last basis; return whether it ended with an optimum before the time did."""
         self.highs.setOptionValue("simplex_iteration_limit", iterations)
         self.highs.setOptionValue("time_limit", self.highs.getRunTime() + max(limits.seconds_left, 0.01))
-        run(self.highs, interruptible=self.alive.size > WIDE_LP)
+        run(self.highs, interruptible=self.held.size > WIDE_LP)
         self.objective = self.highs.getInfo().objective_function_value
         if self.highs.getModelStatus() != self.optimal:
             return False
         solution = self.highs.getSolution()
-        self.values = np.array(solution.col_value)[: self.alive.size]
+        self.values = np.zeros(self.alive.size)
+        self.values[self.held] = np.array(solution.col_value)[: self.held.size]
         self.duals = np.array(solution.row_dual)[self.first_point :]
         return True
 

@@ -9,6 +9,7 @@ that the linear solver says enters the proof unchecked.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -22,8 +23,9 @@ from eplb_gap.problem.bounds.pairing_tree import Cut, Node, Tree
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engine import Limits
+from eplb_gap.solvers.engines.need_model import Inventory
 from eplb_gap.solvers.engines.pairing_cuts import MOST_ADDED, Sum, spread, violated
-from eplb_gap.solvers.engines.pairing_lp import FEASIBILITY, WEIGHT_UNITS, NodeLP, breakpoints
+from eplb_gap.solvers.engines.pairing_lp import FEASIBILITY, WEIGHT_UNITS, NodeLP, breakpoints, inventory
 
 MAX_CUTS = 3_000
 MAX_COEFFICIENT = 2_000
@@ -89,18 +91,18 @@ class PairingSearch:
         self.base: np.ndarray | None = None
         self.tree = Tree(first, list(known), [])
         self.seen: set[bytes] = set()
+        self.left = np.ones(among.expert.size, dtype=bool)
         self.root = _Case()
-        self.open = [(self.root, np.ones(among.expert.size, dtype=bool))]
+        self.open = [(self.root, self.left)]
 
     @property
     def refuted(self) -> bool:
         """Whether the tree is whole."""
         return not self.open and self.counts is None
 
-    @property
-    def possible(self) -> np.ndarray:
-        """The columns that the last case to be worked on leaves, bool [columns]."""
-        return self.open[-1][1]
+    def remaining(self) -> Inventory:
+        """Return the model of the counts that the root leaves."""
+        return inventory(self.rows.columns.kept(self.left))
 
     def cut_root(self, deadline: float, patience: float) -> bool:
         """Add rounded rows at the root; return False if the deadline came before they refuted it or slowed down.
@@ -123,14 +125,16 @@ class PairingSearch:
             alive = left
             if not alive.any() or self.counts is not None:
                 return True
+            self.lp.allow(alive)
             history.append(self.lp.objective)
             missing = self.rows.columns.num_slots - history[-1]
             stalled = len(history) > STALL_ROUNDS and history[-1] - history[-1 - STALL_ROUNDS] < patience * missing
+            self.lp.relieve()
             if stalled or not self._separate():
-                self.open.append((case, alive))
-                return True
+                break
         self.open.append((case, alive))
-        return False
+        self.left = alive
+        return not self._late(deadline)
 
     def branch(self, deadline: float, most_nodes: int) -> bool:
         """Branch until the tree is whole or counts are found; return False if time or nodes ended before."""
@@ -162,6 +166,8 @@ class PairingSearch:
 
         Duals that rule out many columns, or all, become a vector of the case. A whole solution becomes the counts.
         """
+        if not np.logical_or.reduceat(alive, self.rows.starts).all():
+            return np.zeros_like(alive)
         self.lp.allow(alive)
         if not self.lp.solve(self.limits):
             return None
@@ -202,15 +208,17 @@ class PairingSearch:
             self.tree.base = self.rows.columns.count[base].tolist()
         self.lp.drop_idle(IDLE_ROUNDS)
         candidates = np.array([*range(self.first_cut), *self.lp.cuts], dtype=np.int64)
-        added = 0
+        added: list[int] = []
         for entry in spread(violated(self.rows, candidates, x, base)):
-            if added == MOST_ADDED or len(self.rows.constants) == self.last_row:
+            if len(added) == MOST_ADDED or len(self.rows.constants) == self.last_row:
                 break
-            added += self._add(entry, base)
-        return added > 0
+            if self._keep(entry, base):
+                added.append(len(self.rows.constants) - 1)
+        self.lp.add(added)
+        return bool(added)
 
-    def _add(self, entry: Sum, base: np.ndarray) -> bool:
-        """Add the rounded row of a sum unless it is known or its numbers are large; return whether it was added."""
+    def _keep(self, entry: Sum, base: np.ndarray) -> bool:
+        """Append the rounded row of a sum unless it is known or its numbers are large; return whether it was kept."""
         assert self.base is not None
         starts, columns = self.rows.starts, self.rows.columns
         try:
@@ -228,20 +236,24 @@ class PairingSearch:
         changed = np.flatnonzero(own != self.base)
         bases = zip(changed.tolist(), columns.count[own[changed]].tolist(), strict=True)
         self.tree.cuts.append(Cut(entry.modulus, entry.weights, tuple(bases)))
-        self.lp.add(self.rows.append(values, constant))
+        self.rows.append(values, constant)
         return True
 
     def _process(self, case: _Case, alive: np.ndarray) -> bool:
         """Bound a case and branch on it if need be; return False if the relaxation was not solved."""
-        for rounds in range(NODE_ROUNDS + 1):
+        rounds = 0
+        while True:
             left = self._bounded(case, alive)
             if left is None:
                 return False
             alive = left
             if not alive.any() or self.counts is not None:
                 return True
+            if self.lp.values[~alive].max(initial=0.0) > FEASIBILITY:
+                continue  # the solution uses columns that its own duals have ruled out
             if rounds == NODE_ROUNDS or not self._separate():
                 break
+            rounds += 1
         expert, most, first_lower = self._branching(alive)
         own, few = self.rows.columns.expert == expert, self.rows.columns.count <= most
         case.expert, case.most, case.children = expert, most, (_Case(), _Case())
@@ -258,6 +270,8 @@ class PairingSearch:
         ranked = []
         for expert in np.unique(columns.expert[(x > FEASIBILITY) & (x < 1 - FEASIBILITY)]):
             at = np.flatnonzero((columns.expert == expert) & (x > FEASIBILITY))
+            if at.size < 2:
+                continue
             most = min(max(math.floor(mean[expert]), int(columns.count[at[0]])), int(columns.count[at[-1]]) - 1)
             share = float(x[at[columns.count[at] <= most]].sum())
             ranked.append((min(share, 1 - share), int(expert), most))
@@ -297,9 +311,9 @@ def search_at(instance: Instance, threshold: Fraction, multipliers: Multipliers,
     big = np.flatnonzero(~everything.small)
     owner = {int(everything.keys[j]): (int(everything.expert[j]), int(everything.count[j])) for j in big}
     points = [owner[int(point * everything.scale)] for point, _ in multipliers]
-    factors = [factor for _, factor in multipliers]
+    factors = [*(factor for _, factor in multipliers), Fraction(0)]
     unit = math.lcm(*(factor.denominator for factor in factors))
-    steps = (upper - lower for upper, lower in zip(factors, [*factors[1:], Fraction(0)], strict=True))
+    steps = (upper - lower for upper, lower in itertools.pairwise(factors))
     first = [(0, unit), *((row, int(step * unit)) for row, step in enumerate(steps, start=1))]
     try:
         return PairingSearch(everything, first, points, limits)
