@@ -112,14 +112,14 @@ class _Trial:
                 shift = small[rows[:, 0]] * np.uint8(factors[0])
                 for i, f in enumerate(factors[1:], start=1):
                     shift += small[rows[:, i]] * np.uint8(f)
-                most = p * (1 - p / modulus)
-                share = 1 - (p / modulus * left[these] + table[p][shift] @ self.x) / most
+                used = p / modulus * left[these] + table[p, shift] @ self.x
+                share = 1 - used / (p * (1 - p / modulus))
                 best = np.flatnonzero(share > LEAST_VIOLATION)
                 if best.size > MOST_NOTED:
                     best = best[np.argpartition(-share[best], MOST_NOTED)[:MOST_NOTED]]
-                for i in best:
-                    weights = tuple((int(self.candidates[row]), f) for row, f in zip(rows[i], factors, strict=True))
-                    self.found.append(Sum(float(share[i]), modulus, weights))
+                for at in best:
+                    weights = tuple((int(self.candidates[row]), f) for row, f in zip(rows[at], factors, strict=True))
+                    self.found.append(Sum(float(share[at]), modulus, weights))
 
 
 def spread(sums: list[Sum]) -> list[Sum]:

@@ -72,7 +72,7 @@ class NodeLP:
         """Add rounded rows."""
         if not cuts:
             return
-        values = self.rows.values[np.ix_(cuts, self.held)]
+        values = self.rows.values[np.ix_(np.array(cuts), self.held)]
         expert = self.rows.columns.expert[self.held]
         least = np.minimum.reduceat(values, np.flatnonzero(np.concatenate([[True], expert[1:] != expert[:-1]])), axis=1)
         lifted = values - least[:, expert]
@@ -110,8 +110,8 @@ class NodeLP:
         steps = points - np.concatenate([points[1:], [0]])
         return [
             (0, unit),
-            *((self.points[j], int(steps[j])) for j in np.flatnonzero(steps)),
-            *((self.cuts[j], int(cuts[j])) for j in np.flatnonzero(cuts)),
+            *((row, int(step)) for row, step in zip(self.points, steps, strict=True) if step),
+            *((row, int(weight)) for row, weight in zip(self.cuts, cuts, strict=True) if weight),
         ]
 
     def drop_idle(self, limit: int) -> None:

@@ -104,6 +104,31 @@ class PairingSearch:
         """Return the model of the counts that the root leaves."""
         return inventory(self.rows.columns.kept(self.left))
 
+    @property
+    def missing(self) -> float:
+        """By how much the last relaxation fell short of refuting its case."""
+        return self.rows.columns.num_slots - self.lp.objective
+
+    def rounded(self, generator: np.random.Generator, noise: float) -> np.ndarray:
+        """Return counts near the last solution of the relaxation, with S as their sum; no row need hold for them.
+
+        Parameters
+        ----------
+        generator : Generator
+        noise : float
+            Largest random amount that is added to a fractional part before the largest are rounded up.
+        """
+        columns = self.rows.columns
+        mean = np.add.reduceat(self.lp.values * columns.count, self.rows.starts)
+        counts = np.maximum(1, np.floor(mean + FEASIBILITY)).astype(np.int64)
+        parts: np.ndarray = mean - counts
+        parts = parts + noise * generator.random(parts.size) * (parts > FEASIBILITY)
+        for _ in range(int(columns.num_slots - counts.sum())):
+            expert = int(np.argmax(parts))
+            counts[expert] += 1
+            parts[expert] -= 1
+        return counts
+
     def cut_root(self, deadline: float, patience: float) -> bool:
         """Add rounded rows at the root; return False if the deadline came before they refuted it or slowed down.
 
@@ -127,8 +152,7 @@ class PairingSearch:
                 return True
             self.lp.allow(alive)
             history.append(self.lp.objective)
-            missing = self.rows.columns.num_slots - history[-1]
-            stalled = len(history) > STALL_ROUNDS and history[-1] - history[-1 - STALL_ROUNDS] < patience * missing
+            stalled = len(history) > STALL_ROUNDS and history[-1] - history[-1 - STALL_ROUNDS] < patience * self.missing
             self.lp.relieve()
             if stalled or not self._separate():
                 break
@@ -325,7 +349,7 @@ def compacted(tree: Tree) -> Tree:
     """Return a tree without the rounded rows and vectors that nothing refers to."""
     plain = 1 + len(tree.points)
     numbers: dict[int, int] = {}
-    vectors = []
+    vectors: list[Weights] = []
     for node in tree.nodes:
         for vector in node.vectors:
             if vector not in numbers:
