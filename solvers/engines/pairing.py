@@ -241,8 +241,11 @@ class _Search:
         if search is not None:
             search.cut_root(self._slice(PROOF_SHARE), BRIEF)
             yield from self._concluded(search, threshold)
-            if not self._settled(threshold):
-                yield from self._anneal_near(search, threshold, PART_SHARE * self.limits.seconds_left if far else 0.0)
+            if search.ended and not self._settled(threshold):
+                self.undecided = sorted({*self.undecided, threshold})  # duplicates are forbidden and could not be repaired
+            if search.ended:
+                return
+            yield from self._anneal_near(search, threshold, PART_SHARE * self.limits.seconds_left if far else 0.0)
             if self._settled(threshold):
                 return
         verdict = self._ask(relaxation.remaining(PART), PART_SHARE, True)
@@ -253,7 +256,8 @@ class _Search:
             if self._settled(threshold):
                 return
         # While the gap is large and own proofs are possible, other thresholds may be easier: HiGHS is asked in a later turn.
-        if verdict.counts is None and not (far and search is not None and self.slice_factor == 1.0):
+        own = search is not None and (search.ended or (far and self.slice_factor == 1.0))
+        if verdict.counts is None and not own:
             model = relaxation.remaining() if search is None else search.remaining()
             verdict = self._ask(model, SLICE_SHARE, far)
             if verdict.outcome == "infeasible":

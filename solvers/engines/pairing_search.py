@@ -105,6 +105,11 @@ class PairingSearch:
         return inventory(self.rows.columns.kept(self.left))
 
     @property
+    def ended(self) -> bool:
+        """Whether the tree is whole or counts are found."""
+        return not self.open or self.counts is not None
+
+    @property
     def missing(self) -> float:
         """By how much the last relaxation fell short of refuting its case."""
         return self.rows.columns.num_slots - self.lp.objective
