@@ -12,7 +12,9 @@ falls below 0. ::
 
 The engine narrows the interval between bound and makespan by probing thresholds. The linear relaxation of a probe is solved
 first: a value above S refutes T, and its duals are a certificate that the kernel checks. Else its reduced costs, in integers,
-rule out most counts, and HiGHS decides the rest: a solution is a better map, a bound above S is a solver's claim.
+rule out most counts, and an own branch and cut (:mod:`eplb_gap.solvers.engines.pairing_search`) looks for a tree that refutes T,
+which the kernel checks as well, or for counts. Its fractional solutions, rounded, are where annealing starts from. HiGHS's own
+branch and bound looks for maps; its word that there is none is a solver's claim, and kept only where the tree did not get done.
 
 With duplicates forbidden every bound stays valid, and maps are repaired by exchanging partners.
 """

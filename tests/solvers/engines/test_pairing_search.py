@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
+from eplb_gap.problem import Deployment, Placement
+from eplb_gap.problem.bounds.bounds import Bound, adams_counts
 from eplb_gap.problem.bounds.pairing_dual import previous_pair_sum
 from eplb_gap.problem.bounds.pairing_tree import Tree, check_tree, tree_value, tree_witness
+from eplb_gap.problem.certificate import CertificateError, check, write
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engine import Limits
 from eplb_gap.solvers.engines import pairing_search
@@ -125,3 +132,28 @@ def test_interrupt() -> None:
         search.cut_root(math.inf, 0.0)
         search.branch(math.inf, 10**6)
     assert time.monotonic() - began < 10
+
+
+def test_a_certificate_with_a_tree_is_verified_while_all_solvers_are_blocked(tmp_path: Path) -> None:
+    search = started(HARD, THRESHOLD)
+    assert search is not None
+    witness = tree_witness(THRESHOLD, ended(search).proof())
+    bound = Bound(tree_value(HARD, witness), "pairing tree", witness)
+    placement = Placement([fold(HARD, adams_counts(HARD.loads, 48, 24))], 32)
+    path = tmp_path / "c.json"
+    write(path, [HARD.loads], Deployment(32, 48, 24), placement, [bound])
+    code = (
+        "import sys\n"
+        "for name in ('highspy', 'ortools', 'pulp', 'numba', 'scipy', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+        "from eplb_gap.problem.certificate import check\n"
+        "print(check(sys.argv[1]))\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert str(bound.value) in finished.stdout
+    assert "claims=[]" in finished.stdout
+    document = json.loads(path.read_text())
+    document["layers"][0]["lower"] = f"{bound.value + 1}"
+    path.write_text(json.dumps(document))
+    with pytest.raises(CertificateError, match="its pairing tree witness proves"):
+        check(path)
