@@ -150,7 +150,7 @@ def test_a_certificate_with_a_tree_is_verified_while_all_solvers_are_blocked(tmp
         "print(check(sys.argv[1]))\n"
     )
     finished = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert str(bound.value) in finished.stdout
+    assert f"lower=[{bound.value!r}]" in finished.stdout
     assert "claims=[]" in finished.stdout
     document = json.loads(path.read_text())
     document["layers"][0]["lower"] = f"{bound.value + 1}"
