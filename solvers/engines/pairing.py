@@ -48,8 +48,8 @@ COARSE, CLOSE, NEAR, FAR = Fraction(1, 10**5), Fraction(1, 10**4), Fraction(5, 1
 """Gaps that change what is done."""
 PART = 0.15
 """Part of the remaining counts that HiGHS tries first; only all of them can prove that there is no map."""
-SLICE_SHARE, PART_SHARE, PROOF_SHARE = 0.3, 0.05, 0.4
-"""Time for HiGHS on all and on a part of the counts, and for an own proof, relative to the time left."""
+SLICE_SHARE, MAP_SHARE, PART_SHARE, PROOF_SHARE = 0.3, 0.15, 0.05, 0.4
+"""Time for HiGHS on all counts, on all while maps come first, on a part, and for an own proof, relative to the time left."""
 BRIEF, THOROUGH = 0.25, 0.02
 """Patience with rounded rows before maps are looked for, and after."""
 MAX_NODES = 5_000
@@ -251,17 +251,17 @@ class _Search:
             if self._settled(threshold):
                 return
         verdict = self._ask(relaxation.remaining(PART), PART_SHARE, True)
-        if verdict.counts is None and search is not None:
+        # While the gap is large and the relaxation far from refuting, a map is likelier than a proof, which has a later turn.
+        maps_first = far and self.slice_factor == 1.0 and search is not None and search.missing >= WORTH_BRANCHING
+        if verdict.counts is None and search is not None and not maps_first:
             if search.cut_root(self._slice(PROOF_SHARE), THOROUGH):
                 search.branch(self._slice(PROOF_SHARE if search.missing < WORTH_BRANCHING else PART_SHARE), MAX_NODES)
             yield from self._concluded(search, threshold)
             if self._settled(threshold):
                 return
-        # While the gap is large and own proofs are possible, other thresholds may be easier: HiGHS is asked in a later turn.
-        own = search is not None and (search.ended or (far and self.slice_factor == 1.0))
-        if verdict.counts is None and not own:
+        if verdict.counts is None and not (search is not None and search.ended):
             model = relaxation.remaining() if search is None else search.remaining()
-            verdict = self._ask(model, SLICE_SHARE, far)
+            verdict = self._ask(model, MAP_SHARE if maps_first else SLICE_SHARE, far)
             if verdict.outcome == "infeasible":
                 yield from self._raise(self._claimed(model, threshold, self._parameters("off", self.limits.seed, far)))
                 return

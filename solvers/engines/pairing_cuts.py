@@ -29,6 +29,8 @@ ENOUGH = 20
 """Sums with which no triples are tried."""
 MOST_ADDED, MOST_USES = 40, 4
 """Rounded rows taken from one solution, and how many of them one row may enter."""
+PLENTY = 400
+"""Sums with which no larger modulus is tried."""
 MOST_NOTED, CHUNK = 100, 10_000
 """Sums that are noted out of so many tried at once."""
 
@@ -69,6 +71,8 @@ def violated(rows: Rows, candidates: np.ndarray, x: np.ndarray, base: np.ndarray
     tried = _Trial(candidates, slack, demand, moved, x[fractional])
     pairs = tight[np.stack(np.triu_indices(tight.size, 1), axis=1)]
     for modulus in MODULI:
+        if len(tried.found) >= PLENTY:
+            break
         for factor in range(1, modulus):
             tried.add(tight[:, None], (factor,), modulus)
             for other in range(1, modulus):
