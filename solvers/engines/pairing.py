@@ -263,6 +263,13 @@ class _Search:
             model = relaxation.remaining() if search is None else search.remaining()
             verdict = self._ask(model, MAP_SHARE if maps_first else SLICE_SHARE, far)
             if verdict.outcome == "infeasible":
+                if search is not None:
+                    # HiGHS has shown that a proof is what to look for: all the time left, if it ends the search.
+                    closing = next_pair_sum(self.instance, threshold) >= self._makespan
+                    search.branch(self.limits.deadline if closing else self._slice(PROOF_SHARE), MAX_NODES)
+                    yield from self._concluded(search, threshold)
+                    if self._settled(threshold):
+                        return
                 yield from self._raise(self._claimed(model, threshold, self._parameters("off", self.limits.seed, far)))
                 return
         if verdict.counts is not None:
