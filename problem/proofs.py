@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
+from eplb_gap.problem.bounds.pairing_tree import tree_value
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.fractions import parse
@@ -54,6 +55,7 @@ PROOFS: dict[str, Proof] = {
         Proof("apportionment", "recomputed", lambda instance, _: apportionment_bound(instance).value),
         Proof("slot counting", "recomputed", _slot_counting),
         Proof("pairing dual", "recomputed", pairing_value),
+        Proof("pairing tree", "recomputed", tree_value),
         Proof("pattern dual", "recomputed", pattern_value),
         Proof("hierarchical", "recomputed"),
         *(Proof(kind, "recomputed") for kind in ("windows", "groups", "sum", "shares")),

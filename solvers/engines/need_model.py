@@ -5,6 +5,7 @@ See :mod:`eplb_gap.solvers.engines.pairing` for the model itself.
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -44,7 +45,7 @@ class Relaxation:
         options = {"threads": 1, "time_limit": max(limits.seconds_left, 0.01), "presolve": "off", "solver": "simplex"}
         highs = new_highs(options)
         highs.passModel(model.lp(integer=False))
-        _run(highs, interruptible=table.expert.size > WIDE_LP)
+        run(highs, interruptible=table.expert.size > WIDE_LP)
         import highspy
 
         self.solved = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
@@ -106,6 +107,14 @@ class Inventory:
         self.points = np.empty(self.num_rows, dtype=keys.dtype)
         self.points[run[leaving]] = keys[order][leaving]  # the last, smallest key of every run stays
 
+    def restricted(self, keep: np.ndarray) -> Inventory:
+        """Return the same rows over some of the columns."""
+        fewer = copy.copy(self)
+        fewer.expert, fewer.count, fewer.small, fewer.row = (
+            part[keep] for part in (self.expert, self.count, self.small, self.row)
+        )
+        return fewer
+
     def lp(self, integer: bool) -> Any:
         """Return the HighsLp: columns z, then stocks, then the shortfall that feeds the first row."""
         import highspy
@@ -139,7 +148,8 @@ class Inventory:
         return lp
 
 
-def _run(highs: Any, interruptible: bool) -> None:
+def run(highs: Any, interruptible: bool) -> None:
+    """Run HiGHS; a long run in a thread, so that Ctrl-C gets through."""
     if interruptible:
         highs.HandleUserInterrupt = True
         check_status(highs, run_highs(highs, highs.cancelSolve))

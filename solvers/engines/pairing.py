@@ -12,40 +12,54 @@ falls below 0. ::
 
 The engine narrows the interval between bound and makespan by probing thresholds. The linear relaxation of a probe is solved
 first: a value above S refutes T, and its duals are a certificate that the kernel checks. Else its reduced costs, in integers,
-rule out most counts, and HiGHS decides the rest: a solution is a better map, a bound above S is a solver's claim.
+rule out most counts, and an own branch and cut (:mod:`eplb_gap.solvers.engines.pairing_search`) looks for a tree that refutes T,
+which the kernel checks as well, or for counts. Its fractional solutions, rounded, are where annealing starts from. HiGHS's own
+branch and bound looks for maps; its word that there is none is a solver's claim, and kept only where the tree did not get done.
 
 With duplicates forbidden every bound stays valid, and maps are repaired by exchanging partners.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, adams_counts, apportionment_bound, mean_bound
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
+from eplb_gap.problem.bounds.pairing_tree import check_tree, tree_witness
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.proofs import trust
-from eplb_gap.solvers.compact.native import check_status, checked_highspy, new_highs, run_highs
+from eplb_gap.solvers.compact.native import checked_highspy
 from eplb_gap.solvers.engine import ContradictionError, Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.count_annealing import anneal_counts
 from eplb_gap.solvers.engines.need_model import Inventory, Relaxation
+from eplb_gap.solvers.engines.pairing_mip import Verdict, decide
+from eplb_gap.solvers.engines.pairing_search import PairingSearch, search_at
 
-BOUND_TOLERANCE = 1e-3
-"""By how much the bound of a MIP must exceed S: the objective is integral, HiGHS's feasibility tolerance is 1e-6 per row."""
-COARSE, NEAR = Fraction(1, 10**5), Fraction(5, 10**4)
-SHARES = (0.15, 1.0)
-"""Parts of the remaining counts that a probe tries in turn; only the last, all of them, can prove that there is no map."""
-SLICE_SHARE, PART_SHARE = 0.5, 0.05
-"""Time for all and for a part of the counts, relative to the time left."""
+COARSE, CLOSE, NEAR, FAR = Fraction(1, 10**5), Fraction(1, 10**4), Fraction(5, 10**4), Fraction(25, 10**4)
+"""Gaps that change what is done."""
+PART = 0.15
+"""Part of the remaining counts that HiGHS tries first; only all of them can prove that there is no map."""
+SLICE_SHARE, MAP_SHARE, PART_SHARE, PROOF_SHARE = 0.3, 0.15, 0.05, 0.4
+"""Time for HiGHS on all counts, on all while maps come first, on a part, and for an own proof, relative to the time left."""
+BRIEF, THOROUGH = 0.25, 0.02
+"""Patience with rounded rows before maps are looked for, and after."""
+MAX_NODES = 5_000
 LEVELS = (0.0, 0.3, 0.6, 0.9)
+FAR_SHARE, SHARE = Fraction(2, 5), Fraction(3, 5)
+"""Where in the gap a probe is put while the gap is large, and when it is smaller."""
+WORTH_BRANCHING = 0.1
+"""Branching gets its share of the time if the relaxation misses less than this."""
+ROUNDED_STARTS = 12
 BURST_STEPS = 15 * 10**6
 
 
@@ -117,14 +131,6 @@ class _Claim:
     bound: Bound
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """What HiGHS says of a probe: a solution's counts, that there is none, or nothing."""
-
-    outcome: Literal["feasible", "infeasible", "unknown"]
-    counts: list[int] | None = None
-
-
 class _Search:
     """The state of one search: the best map, the bound, and the thresholds that HiGHS could not decide in time."""
 
@@ -135,7 +141,7 @@ class _Search:
         self.upper: Fraction | None = incumbent.upper
         self.undecided: list[Fraction] = []
         self.slice_factor = 1.0
-        self.bursts = 0
+        self.bursts = self.near_probes = 0
         self.unconfirmed: _Claim | None = None
         self.version = checked_highspy()
 
@@ -207,18 +213,12 @@ class _Search:
     def _anneal(self, levels: Sequence[float]) -> Iterator[Finding]:
         """Lower the best map by bursts from its counts, aiming at these levels between bound and makespan."""
         unit = float(self.instance.mean or 1)
-        loads = np.array([w / unit for w in self.instance.loads])
         for level in levels:
             if not self._open or self._makespan - self.lower <= COARSE * self.lower:
                 return
             tau = (float(self.lower) + level * float(self._makespan - self.lower)) / unit
             counts = np.array(self.counts, dtype=np.int64)
-            moves = BURST_STEPS // self.instance.num_slots
-            order = np.argsort(-(loads / counts), kind="stable")
-            owners = np.repeat(order, counts[order])
-            seed = (self.limits.seed * 10007 + self.bursts) % 2**32
-            anneal_counts(loads, counts, owners, self.instance.max_count, tau, moves, seed)
-            self.bursts += 1
+            self._burst(counts, tau)
             yield from self._take(counts.tolist())
 
     def _probe_all(self) -> Iterator[Finding]:
@@ -234,23 +234,101 @@ class _Search:
                 continue
             if not relaxation.solved:
                 return
-            before = self._makespan
-            for share in SHARES:
-                model = relaxation.remaining(share)
-                # Neighbourhood searches find maps while there is much to gain; near the end they keep HiGHS from the proof.
-                searches = share < 1 or before - self.lower > NEAR * self.lower
-                parameters = self._parameters("off", self.limits.seed, searches)
-                allowed = max(1.0, (SLICE_SHARE if share == 1 else PART_SHARE) * self.limits.seconds_left) * self.slice_factor
-                verdict = self._decide(model, parameters, allowed)
-                if verdict.counts is not None:
-                    yield from self._take(self._filled(verdict.counts, threshold))
-                    break
-            if self._makespan < before:
-                yield from self._anneal(LEVELS[:2])
-            elif verdict.outcome == "infeasible":
-                yield from self._raise(self._claimed(model, threshold, parameters))
-            else:
-                self.undecided = sorted({*self.undecided, threshold})
+            yield from self._probe(relaxation)
+
+    def _probe(self, relaxation: Relaxation) -> Iterator[Finding]:
+        """Decide a threshold that the relaxation does not refute: own cuts, HiGHS for maps, own branch and cut, HiGHS again."""
+        threshold, before = relaxation.threshold, self._makespan
+        far = before - self.lower > NEAR * self.lower
+        search = search_at(self.instance, threshold, relaxation.multipliers, self.limits)
+        if search is not None:
+            search.cut_root(self._slice(PROOF_SHARE), BRIEF)
+            yield from self._concluded(search, threshold)
+            if search.ended and not self._settled(threshold):
+                self.undecided = sorted({*self.undecided, threshold})  # duplicates are forbidden and could not be repaired
+            if search.ended:
+                return
+            yield from self._anneal_near(search, threshold, PART_SHARE * self.limits.seconds_left if far else 0.0)
+            if self._settled(threshold):
+                return
+        verdict = self._ask(relaxation.remaining(PART), PART_SHARE, True)
+        # While the gap is large and the relaxation far from refuting, a map is likelier than a proof, which has a later turn.
+        maps_first = far and self.slice_factor == 1.0 and search is not None and search.missing >= WORTH_BRANCHING
+        if verdict.counts is None and search is not None and not maps_first:
+            if search.cut_root(self._slice(PROOF_SHARE), THOROUGH):
+                search.branch(self._slice(PROOF_SHARE if search.missing < WORTH_BRANCHING else PART_SHARE), MAX_NODES)
+            yield from self._concluded(search, threshold)
+            if self._settled(threshold):
+                return
+        if verdict.counts is None and not (search is not None and search.ended):
+            model = relaxation.remaining() if search is None else search.remaining()
+            verdict = self._ask(model, MAP_SHARE if maps_first else SLICE_SHARE, far)
+            if verdict.outcome == "infeasible":
+                if search is not None:
+                    # HiGHS has shown that a proof is what to look for: all the time left, if it ends the search.
+                    closing = next_pair_sum(self.instance, threshold) >= self._makespan
+                    search.branch(self.limits.deadline if closing else self._slice(PROOF_SHARE), MAX_NODES)
+                    yield from self._concluded(search, threshold)
+                    if self._settled(threshold):
+                        return
+                yield from self._raise(self._claimed(model, threshold, self._parameters("off", self.limits.seed, far)))
+                return
+        if verdict.counts is not None:
+            yield from self._take(self._filled(verdict.counts, threshold))
+        if self._makespan < before:
+            yield from self._anneal(LEVELS[:2])
+        else:
+            self.undecided = sorted({*self.undecided, threshold})
+
+    def _ask(self, model: Inventory, share: float, searches: bool) -> Verdict:
+        """Let HiGHS decide a model in a share of the time that is left.
+
+        Its neighbourhood searches find maps while there is much to gain; near the end they keep it from the proof.
+        """
+        allowed = max(1.0, share * self.limits.seconds_left) * self.slice_factor
+        return self._decide(model, self._parameters("off", self.limits.seed, searches), allowed)
+
+    def _anneal_near(self, search: PairingSearch, threshold: Fraction, seconds: float) -> Iterator[Finding]:
+        """Anneal counts that the relaxation's solution is rounded to, the threshold as aim: some, then more in this time."""
+        unit = float(self.instance.mean or 1)
+        generator = np.random.default_rng([self.limits.seed, self.bursts])
+        ending = time.monotonic() + seconds
+        for number in itertools.count():
+            if self.limits.seconds_left <= 0 or self._makespan <= threshold:
+                return
+            if number >= ROUNDED_STARTS and time.monotonic() >= ending:
+                return
+            counts = search.rounded(generator, 0.5 if number else 0.0)
+            if self._burst(counts, float(threshold) / unit) * unit < float(self._makespan):
+                yield from self._take(counts.tolist())
+
+    def _burst(self, counts: np.ndarray, tau: float) -> float:
+        """Anneal counts in place, aiming at tau, in units of the mean load; return their makespan."""
+        unit = float(self.instance.mean or 1)
+        loads = np.array([w / unit for w in self.instance.loads])
+        order = np.argsort(-(loads / counts), kind="stable")
+        owners = np.repeat(order, counts[order])
+        seed = (self.limits.seed * 10007 + self.bursts) % 2**32
+        self.bursts += 1
+        moves = BURST_STEPS // self.instance.num_slots
+        return float(anneal_counts(loads, counts, owners, self.instance.max_count, tau, moves, seed))
+
+    def _slice(self, share: float) -> float:
+        """Return the end of a part of the time that is left."""
+        return time.monotonic() + max(1.0, share * self.limits.seconds_left) * self.slice_factor
+
+    def _settled(self, threshold: Fraction) -> bool:
+        return self.lower > threshold or self._makespan <= threshold
+
+    def _concluded(self, search: PairingSearch, threshold: Fraction) -> Iterator[Finding]:
+        """Yield what a search has proven or found."""
+        if search.refuted:
+            tree = search.proof()
+            check_tree(self.instance, threshold, tree)
+            yield from self._raise(Bound(next_pair_sum(self.instance, threshold), "pairing tree", tree_witness(threshold, tree)))
+        elif search.counts is not None:
+            yield from self._take(self._filled(search.counts, threshold))
+            yield from self._anneal(LEVELS[:2])
 
     def _claimed(self, model: Inventory, threshold: Fraction, parameters: dict[str, Any]) -> Bound:
         """Return the bound that HiGHS claims."""
@@ -304,24 +382,9 @@ class _Search:
             "objective_target": self.instance.num_slots + 0.5,
         }
 
-    def _decide(self, model: Inventory, parameters: dict[str, Any], seconds: float) -> _Verdict:
-        """Let HiGHS look for counts of at most S replicas, or prove that there are none."""
-        import highspy
-
-        highs = new_highs({"threads": 1, "time_limit": max(min(seconds, self.limits.seconds_left), 0.01), **parameters})
-        highs.passModel(model.lp(integer=True))
-        slots = self.instance.num_slots
-        _run_mip(highs, slots + BOUND_TOLERANCE)
-        info = highs.getInfo()
-        if info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible):
-            chosen = np.flatnonzero(np.array(highs.getSolution().col_value)[: model.expert.size] > 0.5)
-            if info.objective_function_value <= slots + 0.5 and np.array_equal(
-                model.expert[chosen], np.arange(self.instance.num_experts)
-            ):
-                return _Verdict("feasible", model.count[chosen].tolist())
-        if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible or info.mip_dual_bound > slots + BOUND_TOLERANCE:
-            return _Verdict("infeasible")
-        return _Verdict("unknown")
+    def _decide(self, model: Inventory, parameters: dict[str, Any], seconds: float) -> Verdict:
+        """Let HiGHS look for counts of at most S replicas, or claim that there are none."""
+        return decide(model, self.instance.num_slots, parameters, min(seconds, self.limits.seconds_left))
 
     def _filled(self, counts: list[int], threshold: Fraction) -> list[int]:
         """Give the slots that a solution leaves to experts with small replicas, the largest such replica first."""
@@ -340,9 +403,14 @@ class _Search:
         """
         below = self._below_upper()
         if not self.undecided:
-            if self._makespan - self.lower <= NEAR * self.lower:
-                return below
-            return _inside(self.lower, self._makespan, share=Fraction(3, 5))
+            gap = (self._makespan - self.lower) / self.lower
+            if gap <= NEAR:
+                # The best map is often optimal; if it was not, halving the gap is quicker than one better map after the other.
+                self.near_probes += 1
+                if gap <= CLOSE or self.near_probes % 2:
+                    return below
+            share = FAR_SHARE if gap > FAR else SHARE
+            return _inside(self.lower, self._makespan, share=share)
         highest, lowest = self.undecided[-1], self.undecided[0]
         options = []
         if below > highest:
@@ -367,22 +435,6 @@ def _inside(low: Fraction, high: Fraction, share: Fraction = Fraction(1, 2)) -> 
     """Return a dyadic number of few digits in ``[low, high)``, near ``low + share (high - low)``."""
     bits = max(0, 4 + math.ceil(1 / (high - low)).bit_length())
     return max(low, Fraction(math.floor((low + share * (high - low)) * 2**bits), 2**bits))
-
-
-def _run_mip(highs: Any, enough: float) -> None:
-    """Run branch and bound until it ends, Ctrl-C is pressed or its bound exceeds ``enough``."""
-
-    def look(event: Any) -> None:
-        if event.data_out.mip_dual_bound > enough:
-            event.interrupt()
-
-    def stop() -> None:
-        # Not from the start: it calls back from every simplex iteration, a third of the time.
-        highs.HandleUserInterrupt = True
-        highs.cancelSolve()
-
-    highs.cbMipInterrupt += look
-    check_status(highs, run_highs(highs, stop))
 
 
 ENGINE = Engine("pairing", search, range(2, 3), exact=False)

@@ -20,6 +20,7 @@ from eplb_gap.experiments.loads.random_instances import loads as small_loads
 from eplb_gap.problem import InputError, Instance
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
+from eplb_gap.problem.bounds.pairing_tree import tree_value
 from eplb_gap.problem.proofs import trust
 from eplb_gap.solvers.compact import native
 from eplb_gap.solvers.engine import Finding, Incumbent, Limits, drive
@@ -95,7 +96,22 @@ def test_proves_medium_instances(sigma: float) -> None:
     )
 
 
-def test_closing_claims_are_confirmed() -> None:
+def test_nothing_rests_on_a_claim_where_the_own_search_ends() -> None:
+    trees = 0
+    for seed in range(5):
+        incumbent, found = findings(lognormal(32, 48, 0.6, seed))
+        assert incumbent.proven
+        bounds = [f for f in found if isinstance(f, Bound)]
+        assert {trust(bound) for bound in bounds} == {"recomputed"}
+        for bound in bounds:
+            if bound.kind == "pairing tree":
+                trees += 1
+                assert tree_value(incumbent.instance, json.loads(json.dumps(bound.witness))) == bound.value
+    assert trees
+
+
+def test_closing_claims_are_confirmed_where_the_own_search_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "search_at", lambda *arguments: None)
     claims = []
     for seed in range(5):
         incumbent, found = findings(lognormal(32, 48, 0.6, seed))
