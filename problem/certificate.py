@@ -19,7 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
+from eplb_gap.problem.bounds.bounds import (
+    Bound,
+    apportionment_bound,
+    capacity_bound,
+    forced_counts_value,
+    mean_bound,
+    reachable,
+    slot_counting_value,
+)
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
 from eplb_gap.problem.bounds.partition import cover
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
@@ -172,12 +180,17 @@ def _check_flat(bound: Bound, instance: Instance) -> list[str]:
         proven = apportionment_bound(instance).value
     elif bound.kind == "slot counting":
         proven = slot_counting_value(instance, _fraction(bound.witness["refuted"]), _fraction(bound.witness["above"]))
+    elif bound.kind == "forced counts":
+        threshold = bound.witness.get("threshold")
+        proven = forced_counts_value(instance, None if threshold is None else _fraction(threshold))
     elif bound.kind == "pairing dual":
         proven = pairing_value(instance, bound.witness)
     elif bound.kind == "pattern dual":
         proven = pattern_value(instance, bound.witness)
     else:
         raise CertificateError(f"there is no proof of kind {bound.kind!r}")
+    if proven < bound.value:
+        proven = reachable(instance, proven)
     if proven < bound.value:
         raise CertificateError(f"lower is {bound.value}, its {bound.kind} witness proves {proven}")
     return []

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.bounds import Bound, reachable
 from eplb_gap.problem.errors import PlacementError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.metrics import optimality_gap
@@ -70,7 +70,9 @@ class Incumbent:
         return True
 
     def offer_bound(self, bound: Bound) -> bool:
-        """Take a bound if it is stronger, or as strong and no claim; return whether it was taken."""
+        """Take a bound, rounded up to what is reachable, if it is stronger, or as strong and no claim; return whether it was."""
+        if bound.value > self.bound.value and bound.kind != "hierarchical":  # whose check does not round
+            bound = replace(bound, value=reachable(self.instance, bound.value))
         better = bound.value > self.bound.value
         firmer = bound.value == self.bound.value and self.bound.is_claim and not bound.is_claim
         if better or firmer:

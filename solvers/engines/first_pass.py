@@ -17,8 +17,9 @@ from numba import njit
 
 from eplb_gap.heuristics.kernels.greedy import adams_counts
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, plan
-from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.instance import Instance
 
 MAX_PARTITIONS = 20_000
 FINEST_GAP = 1e-6
@@ -55,11 +56,10 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
     gap, trials = max(target_gap, FINEST_GAP), min(MAX_TRIALS, int(seconds * TRIALS_PER_SECOND))
     slots = np.empty(deployment.num_slots, dtype=np.int64)
     if deployment.policy == "global":
-        numerator, denominator = _flat_bound(loads, deployment.num_slots, deployment.num_gpus, _max_count(deployment, 1))
-        stop = numerator / denominator * (1.0 + gap)
+        bound = _global_bound(loads, deployment)
+        stop = float(bound.value) * (1.0 + gap)
         value = plan(loads, deployment.num_gpus, _max_count(deployment, 1), distinct, stop, trials, seed, slots)
-        kind = "mean" if Fraction(numerator, denominator) == Fraction(int(loads.sum()), deployment.num_gpus) else "apportionment"
-        return FirstMap(slots if value < np.inf else None, Bound(Fraction(numerator, denominator), kind))
+        return FirstMap(slots if value < np.inf else None, bound)
     sets = _sets(deployment.num_groups, deployment.num_nodes)
     if sets is None:
         return None
@@ -69,6 +69,13 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
     )  # fmt: skip
     bound = Bound(Fraction(numerator, denominator), "hierarchical", {"nodes": []})
     return FirstMap(slots if value < np.inf else None, bound)
+
+
+def _global_bound(loads: np.ndarray, deployment: Deployment) -> Bound:
+    if deployment.num_slots == deployment.num_experts:  # one replica each: bounds for given counts hold, and they are far better
+        return best_joint_bound(Instance.of_layer(loads, deployment))
+    value = Fraction(*_flat_bound(loads, deployment.num_slots, deployment.num_gpus, _max_count(deployment, 1)))
+    return Bound(value, "mean" if value == Fraction(int(loads.sum()), deployment.num_gpus) else "apportionment")
 
 
 @cache
