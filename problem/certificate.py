@@ -28,6 +28,7 @@ from eplb_gap.problem.bounds.bounds import (
     reachable,
     slot_counting_value,
 )
+from eplb_gap.problem.bounds.exhausted import replayed_value
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
 from eplb_gap.problem.bounds.partition import cover
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
@@ -183,6 +184,8 @@ def _check_flat(bound: Bound, instance: Instance) -> list[str]:
     elif bound.kind == "forced counts":
         threshold = bound.witness.get("threshold")
         proven = forced_counts_value(instance, None if threshold is None else _fraction(threshold))
+    elif bound.kind == "replayed search":
+        proven = replayed_value(instance, bound.witness)
     elif bound.kind == "pairing dual":
         proven = pairing_value(instance, bound.witness)
     elif bound.kind == "pattern dual":

@@ -275,7 +275,8 @@ def forced_counts_bound(instance: Instance, known: Fraction) -> Bound | None:
         threshold = Fraction(math.floor((low + high) / 2 * 2**20), 2**20)
         if not low < threshold < high:
             break
-    return Bound(forced_counts_value(instance, low), "forced counts", {"threshold": str(low)})
+    value = forced_counts_value(instance, low)
+    return Bound(value, "forced counts", {"threshold": str(low)}) if value > known else None
 
 
 def reachable(instance: Instance, value: Fraction, above: bool = False) -> Fraction:
@@ -294,10 +295,20 @@ def reachable(instance: Instance, value: Fraction, above: bool = False) -> Fract
     if unit is None:
         return value
     rounded = _next_multiple(unit, value, above)
-    if rounded > edge:
-        wider = _lattice(instance, count_limits(instance, rounded))
-        return value if wider is None else _next_multiple(wider, value, above)
-    return rounded
+    if rounded <= edge:
+        return rounded
+    found = _rounded_within(instance, value, above, rounded)
+    while True:  # a smaller x has the coarser lattice: its y may be larger
+        better = _rounded_within(instance, value, above, _rounded_within(instance, value, above, found))
+        if better <= found:
+            return found
+        found = better
+
+
+def _rounded_within(instance: Instance, value: Fraction, above: bool, threshold: Fraction) -> Fraction:
+    """Return a value rounded up to the lattice of the placements within a threshold."""
+    unit = _lattice(instance, count_limits(instance, threshold))
+    return value if unit is None else _next_multiple(unit, value, above)
 
 
 def _next_multiple(unit: Fraction, value: Fraction, above: bool) -> Fraction:

@@ -5,6 +5,10 @@ its count does not fit the slots left, or when it costs more slack than is left.
 its replicas, by weights that follow what each expert must pay at least: any split gives a valid bound, for every cover pays for
 every copy of every expert. Patterns that exceed the budget together with the least payments of all other experts are dropped too,
 and so on until nothing changes. Most nodes end there.
+
+All of it is integer arithmetic, rounded down where there is a quotient: :mod:`eplb_gap.problem.bounds.exhausted`, which shares no
+code with this module, does the same steps and so visits the same nodes. What it cannot know is which expert each of them branched
+on: that is the log.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-MARGIN = 1e-9
-"""Slack is compared in floats; their relative error is far below this."""
-WEIGHT_FLOOR = 0.3
+SHARE_BITS, WEIGHT_BITS, COST_BITS = 12, 10, 36
+"""Binary places of a pattern's slack per weight, of a mean weight, and of the budget as costs are counted."""
+WEIGHT_FLOOR = 307
+"""Three tenths of a mean weight."""
+NEVER = np.iinfo(np.int64).max // 4
 
 RUNNING, FOUND, EXHAUSTED = 0, 1, 2
 
@@ -55,7 +61,7 @@ class State(NamedTuple):
     chosen: np.ndarray
     fixed: np.ndarray
     placed: np.ndarray
-    control: np.ndarray  # threshold, depth, nodes so far
+    control: np.ndarray  # threshold, depth, nodes so far, entries in the log, binary places that costs are rounded by
 
 
 @njit(cache=True)
@@ -69,10 +75,11 @@ def occurrences(types: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
-def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max_visits: int) -> int:
+def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, num_slots: int, max_visits: int) -> int:
     """Search depth first until a cover is found, none is left, or about ``max_visits`` patterns were looked at.
 
-    After a cover the caller lowers the threshold below its largest load and calls again.
+    After a cover the caller lowers the threshold below its largest load and calls again. The depth and the branching expert of
+    every node that does not end at once go to ``log``, uint8 [room, 2], until it is full.
 
     Returns
     -------
@@ -96,6 +103,10 @@ def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max
         if branch[depth] < 0:
             state.control[2] += 1
             visits += _enter(patterns, state, workspace, depth, threshold, budget, num_slots - depth * k)
+            entry = state.control[3]
+            if branch[depth] < state.fixed.size and entry < log.shape[0]:
+                log[entry, 0], log[entry, 1] = depth, branch[depth]
+                state.control[3] = entry + 1
         expert = branch[depth]
         found = -1
         for i in range(position[depth] + 1, start[depth + 1] - start[depth]):
@@ -105,6 +116,8 @@ def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max
                 break
             # Patterns above a lowered threshold lead the list.
             if slack >= 0 and _covers(patterns.types, patterns.expert, pattern, expert):
+                if depth == num_gpus - 1 and not _completes(patterns, state, pattern):
+                    continue
                 position[depth] = i
                 found = pattern
                 break
@@ -141,12 +154,12 @@ class _Workspace(NamedTuple):
 @njit(cache=True)
 def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
     return _Workspace(
-        np.zeros((count.size, count.max())),
+        np.zeros((count.size, count.max()), dtype=np.int64),
         np.zeros(count.size, dtype=np.int64),
-        np.zeros(count.size),
-        np.zeros(count.size),
-        np.zeros(count.size),
-        np.ones(count.size),
+        np.zeros(count.size, dtype=np.int64),
+        np.zeros(count.size, dtype=np.int64),
+        np.zeros(num_experts, dtype=np.int64),
+        np.ones(count.size, dtype=np.int64),
         np.zeros(num_experts),
     )
 
@@ -170,6 +183,17 @@ def _covers(types: np.ndarray, experts: np.ndarray, pattern: int, expert: int) -
 
 
 @njit(cache=True)
+def _completes(patterns: Patterns, state: State, pattern: int) -> bool:
+    """Return whether all copies of all experts are placed once this last pattern is."""
+    _place(patterns, state, pattern, 1)
+    complete = True
+    for e in range(state.fixed.size):
+        complete &= state.placed[e] == state.fixed[e] and state.fixed[e] > 0
+    _place(patterns, state, pattern, -1)
+    return complete
+
+
+@njit(cache=True)
 def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, threshold: int, budget: int, slots_left: int) -> int:
     """Fill the lists of a new node, drop what cannot be part of a cover, choose the expert to branch on; return the visits."""
     if depth > 0:
@@ -184,7 +208,8 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     parent = state.branch[above]
     # Of the patterns with the expert branched on above, those before the chosen one have been searched.
     siblings_done = state.position[above] if depth > 0 else 0
-    cap = budget * (1.0 + MARGIN)
+    round_off = state.control[4]
+    cap = budget >> round_off
     limit = cap
     visits = 0
     first_pass = True
@@ -209,25 +234,25 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
                 continue
             if not first_pass:
                 # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
-                whole = over = 0.0
+                whole = over = 0
                 for j in range(k):
                     whole += old_weight[types[pattern, j]]
-                unit = slack / whole
+                unit = ((slack >> round_off) << SHARE_BITS) // whole
                 for j in range(k):
                     t = types[pattern, j]
                     if need[pattern, j] == 1:
-                        over += extra[t] + max(0.0, unit * old_weight[t] - dearest[t])
+                        over += extra[t] + max(0, ((unit * old_weight[t]) >> SHARE_BITS) - dearest[t])
                 if over > limit:
                     continue
             lists[target + kept] = pattern
             kept += 1
-            whole = 0.0
+            whole = 0
             for j in range(k):
                 whole += weight[types[pattern, j]]
-            unit = slack / whole
+            unit = ((slack >> round_off) << SHARE_BITS) // whole
             for j in range(k):
                 t = types[pattern, j]
-                share = unit * weight[t]
+                share = (unit * weight[t]) >> SHARE_BITS
                 if supply[t] < room[t] or share < shares[t, room[t] - 1]:
                     supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
         shrunk = kept < length
@@ -242,10 +267,10 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
         limit = cap - least
         if not shrunk and state.num_alive[depth] == before_types:
             break
-        if least > 0.0:
-            floor = WEIGHT_FLOOR * least / state.fixed.size
+        if least > 0:
+            scale = state.fixed.size << WEIGHT_BITS
             for q in range(state.num_alive[depth]):
-                weight[alive[q]] = max(floor, work.cost[experts[alive[q]]])
+                weight[alive[q]] = max(WEIGHT_FLOOR, work.cost[experts[alive[q]]] * scale // least)
         for q in range(state.num_alive[depth]):
             supply[alive[q]] = 0
     state.start[depth + 1] = target + length
@@ -273,7 +298,7 @@ def _inherit(patterns: Patterns, state: State, depth: int) -> None:
 
 
 @njit(cache=True)
-def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, times: int) -> int:
+def _insert(shares: np.ndarray, t: int, length: int, most: int, share: int, times: int) -> int:
     """Insert a share up to ``times`` times among the ``most`` cheapest of type t; return how many there are."""
     for _ in range(times):
         if length < most:
@@ -291,24 +316,23 @@ def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, ti
 
 
 @njit(cache=True)
-def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, cap: float, slots_left: int) -> float:
-    """Drop the types that no cover can use; return the least slack that the experts pay together, infinite without a cover."""
+def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, cap: int, slots_left: int) -> int:
+    """Drop the types that no cover can use; return the least slack that the experts pay together, ``NEVER`` without a cover."""
     room, alive = state.room[depth], state.alive[depth]
     num_alive = state.num_alive[depth]
-    least = 0.0
-    kept = fewest_slots = most_slots = 0
-    work.cost[:] = 0.0
+    least = kept = fewest_slots = most_slots = 0
+    work.cost[:] = 0
     q = 0
     while q < num_alive:
         expert = patterns.expert[alive[q]]
-        first, cheapest = kept, np.inf
+        first, cheapest = kept, NEVER
         fewest, most = slots_left + 1, 0
         while q < num_alive and patterns.expert[alive[q]] == expert:
             t = alive[q]
             q += 1
-            cost = np.inf
+            cost = NEVER
             if work.supply[t] == room[t]:
-                cost = 0.0
+                cost = 0
                 for i in range(room[t]):
                     cost += work.share[t, i]
                 work.dearest[t] = work.share[t, room[t] - 1]
@@ -321,7 +345,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
             alive[kept] = t
             kept += 1
         if most == 0:
-            return np.inf
+            return NEVER
         for i in range(first, kept):
             work.extra[alive[i]] -= cheapest
         work.cost[expert] = cheapest
@@ -329,7 +353,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
         fewest_slots += fewest
         most_slots += most
     if fewest_slots > slots_left or most_slots < slots_left:
-        return np.inf
+        return NEVER
     num_alive, kept, q = kept, 0, 0
     while q < num_alive:
         first = q
@@ -338,6 +362,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
         while q < num_alive and patterns.expert[alive[q]] == expert:
             fewest, most = min(fewest, room[alive[q]]), max(most, room[alive[q]])
             q += 1
+        left = 0
         for i in range(first, q):
             t = alive[i]
             too_many = room[t] > fewest + slots_left - fewest_slots
@@ -347,12 +372,15 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
             else:
                 alive[kept] = t
                 kept += 1
+                left += 1
+        if left == 0:
+            return NEVER
     state.num_alive[depth] = kept
     return least
 
 
 @njit(cache=True)
-def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth: int, limit: float) -> int:
+def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth: int, limit: int) -> int:
     """Return the expert in the fewest patterns, each counted by the share of the budget that it leaves."""
     work.score[:] = 0.0
     for i in range(state.start[depth], state.start[depth + 1]):
@@ -361,7 +389,7 @@ def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth:
         for j in range(patterns.types.shape[1]):
             if patterns.need[pattern, j] == 1:
                 over += work.extra[patterns.types[pattern, j]]
-        left = 1.0 - over / limit if limit > 0.0 else 1.0
+        left = 1.0 - over / limit if limit > 0 else 1.0
         for j in range(patterns.types.shape[1]):
             if patterns.need[pattern, j] == 1:
                 work.score[patterns.expert[patterns.types[pattern, j]]] += left

@@ -19,12 +19,23 @@ from functools import cache
 
 import numpy as np
 
-from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, companion_load_at
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, count_limits, reachable
+from eplb_gap.problem.bounds.exhausted import MAX_EXPERTS, MAX_REPLAYED_NODES, replay_witness
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import count_ranges, denominator
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import Finding, Incumbent, Limits
-from eplb_gap.solvers.engines.cover_search import EXHAUSTED, FOUND, RUNNING, Patterns, State, advance, occurrences
+from eplb_gap.solvers.engines.cover_search import (
+    COST_BITS,
+    EXHAUSTED,
+    FOUND,
+    RUNNING,
+    WEIGHT_BITS,
+    Patterns,
+    State,
+    advance,
+    occurrences,
+)
 from eplb_gap.solvers.engines.gpu_contents import enumerate_patterns
 from eplb_gap.solvers.engines.improvement import Improvement
 
@@ -42,6 +53,8 @@ FIRST_STEP = Fraction(1, 64)
 CHEAP_NODES = 300
 TARGET_GROWTH = 4.0
 """Thresholds double while a search is cheap, then rise so that a search is expected to take this many times the nodes."""
+LOG_ROOM = 1 << 18
+"""Far more nodes than one call of compiled code visits; doubled when half full."""
 CHUNK_SECONDS = 0.05
 """Aimed at for one call of compiled code, which neither the clock nor Ctrl-C can stop."""
 
@@ -96,10 +109,10 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
     proven = lower
     while proven < Fraction(best, multiple):
         threshold = best - 1
-        cover = _CoverSearch(instance, multiple, threshold)
+        cover = CoverSearch(instance, Fraction(threshold, multiple))
         if cover.num_patterns > FEW_PATTERNS:
             threshold = min(max(refuted + 1, base + int(reach)), best - 1)
-            cover = _CoverSearch(instance, multiple, threshold)
+            cover = CoverSearch(instance, Fraction(threshold, multiple))
         while cover.status != EXHAUSTED:
             if cover.too_large or limits.seconds_left <= 0:
                 return
@@ -108,14 +121,32 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
                 slots = cover.map()
                 yield slots
                 best = int(instance.makespan(slots) * multiple)
-                cover.lower_threshold(best - 1)
+                cover.lower_threshold(Fraction(best - 1, multiple))
         nodes += cover.nodes
         refuted = min(threshold, best - 1)
         proven = Fraction(refuted + 1, multiple)
+        if proven == Fraction(best, multiple):
+            yield _last_bound(instance, cover, Fraction(refuted, multiple), nodes, limits)
+            return
         yield Bound(proven, "exhausted search", {"threshold": str(Fraction(refuted, multiple)), "nodes": nodes})
         growth = _next_growth(growth, cover.nodes, previous)
         previous = cover.nodes
         reach *= Fraction(growth)
+
+
+def _last_bound(instance: Instance, cover: CoverSearch, threshold: Fraction, nodes: int, limits: Limits) -> Bound:
+    """Return the bound of the refuted threshold, with the log of a search for it alone where that is short enough to be replayed.
+
+    A search that lowered its threshold as it went is done once more.
+    """
+    if not cover.replayable and cover.nodes <= MAX_REPLAYED_NODES:
+        cover = CoverSearch(instance, threshold)
+        while cover.status == RUNNING and limits.seconds_left > 0:
+            cover.run()
+    value = reachable(instance, threshold, above=True)
+    if cover.status != EXHAUSTED or not cover.replayable:
+        return Bound(value, "exhausted search", {"threshold": str(threshold), "nodes": nodes})
+    return Bound(value, "replayed search", replay_witness(threshold, cover.branchings()))
 
 
 def _next_growth(growth: float, nodes: int, previous: int) -> float:
@@ -135,25 +166,34 @@ def compile_kernels() -> None:
         pass
 
 
-class _CoverSearch:
-    """One search for covers within a threshold that may be lowered as it goes."""
+class CoverSearch:
+    """One search for covers within a threshold that may be lowered as it goes.
 
-    def __init__(self, instance: Instance, multiple: int, threshold: int) -> None:
+    Parameters
+    ----------
+    instance : Instance
+    threshold : Fraction
+    """
+
+    def __init__(self, instance: Instance, threshold: Fraction) -> None:
         self.instance = instance
         self.nodes = 0
         self.too_large = False
         self.num_patterns = 0
         self.status = EXHAUSTED
+        self.replayable = instance.num_experts <= MAX_EXPERTS
+        self.log = np.zeros((LOG_ROOM, 2), dtype=np.uint8)
         gpus, k = instance.num_gpus, instance.slots_per_gpu
-        total = instance.total * multiple
-        companions = companion_load_at(instance, Fraction(threshold, multiple))
-        if gpus * threshold < total or companions is None:
+        within = count_limits(instance, threshold)
+        if within is None or threshold < instance.mean:
             return
+        ranges = [range(low, high + 1) for low, high in zip(within.least, within.most, strict=True)]
+        self.multiple = denominator(ranges)
+        high = math.floor(threshold * self.multiple)
+        total = instance.total * self.multiple
         types = sorted(
-            (-load * multiple // count, expert, count)
-            for expert, (load, counts) in enumerate(
-                zip(instance.loads, count_ranges(instance, Fraction(threshold, multiple) - companions), strict=True)
-            )
+            (-load * self.multiple // count, expert, count)
+            for expert, (load, counts) in enumerate(zip(instance.loads, ranges, strict=True))
             for count in counts
         )
         size = np.array([-negative for negative, _, _ in types], dtype=np.int64)
@@ -161,7 +201,8 @@ class _CoverSearch:
         count = np.array([c for _, _, c in types], dtype=np.int64)
         most = np.ones_like(count) if instance.duplicates == "forbidden" else count
         found = np.empty((MAX_PATTERNS, k), dtype=np.uint16)
-        n = enumerate_patterns(size, expert, most, total - (gpus - 1) * threshold, threshold, MAX_ENUMERATION_STEPS, found)
+        budget = gpus * high - total
+        n = enumerate_patterns(size, expert, most, high - budget, high, MAX_ENUMERATION_STEPS, found)
         self.too_large = n < 0
         self.num_patterns = MAX_PATTERNS + 1 if n < 0 else n
         if n == 0:
@@ -179,14 +220,14 @@ class _CoverSearch:
             alive=np.zeros((gpus + 1, len(types)), dtype=np.uint16),
             num_alive=np.full(gpus + 1, len(types), dtype=np.int64),
             room=np.zeros((gpus + 1, len(types)), dtype=np.int64),
-            weight=np.ones((gpus + 1, len(types)), dtype=np.float64),
+            weight=np.full((gpus + 1, len(types)), 1 << WEIGHT_BITS, dtype=np.int64),
             rest=np.full(gpus + 1, total, dtype=np.int64),
             branch=np.full(gpus + 1, -1, dtype=np.int64),
             position=np.zeros(gpus + 1, dtype=np.int64),
             chosen=np.zeros(gpus + 1, dtype=np.int64),
             fixed=np.zeros(instance.num_experts, dtype=np.int64),
             placed=np.zeros(instance.num_experts, dtype=np.int64),
-            control=np.array([threshold, 0, 0], dtype=np.int64),
+            control=np.array([high, 0, 0, 0, max(0, budget.bit_length() - COST_BITS)], dtype=np.int64),
         )
         self.state.lists[:n] = np.arange(n)
         self.state.start[1] = n
@@ -197,7 +238,9 @@ class _CoverSearch:
     def run(self) -> None:
         """Go on for about ``CHUNK_SECONDS``, or until a cover is found or none is left."""
         started = time.perf_counter()
-        self.status = advance(self.patterns, self.state, self.instance.num_gpus, self.instance.num_slots, self.visits)
+        if 2 * self.state.control[3] > len(self.log):
+            self.log = np.concatenate([self.log, np.zeros_like(self.log)])
+        self.status = advance(self.patterns, self.state, self.log, self.instance.num_gpus, self.instance.num_slots, self.visits)
         seconds = time.perf_counter() - started
         if self.status == RUNNING:
             self.visits = max(10_000, min(2 * self.visits, int(self.visits * CHUNK_SECONDS / seconds)))
@@ -208,7 +251,16 @@ class _CoverSearch:
         chosen = self.state.chosen[: self.instance.num_gpus]
         return tuple(self.patterns.expert[self.patterns.types[chosen]].ravel().tolist())
 
-    def lower_threshold(self, threshold: int) -> None:
+    def lower_threshold(self, threshold: Fraction) -> None:
         """Go on for covers within a smaller threshold, one that the cover just found exceeds."""
-        self.state.control[0] = threshold
+        self.state.control[0] = math.floor(threshold * self.multiple)
         self.status = RUNNING
+        self.replayable = False
+
+    def branchings(self) -> list[bytes]:
+        """Return, by depth, the experts branched on, in the order in which their nodes were searched."""
+        if self.num_patterns == 0:
+            return []
+        entries = self.log[: self.state.control[3]]
+        depths = range(self.instance.num_gpus)
+        return [entries[entries[:, 0] == depth, 1].tobytes() for depth in depths]
