@@ -35,7 +35,6 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,22 +43,17 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.bounds.bounds import count_limits, reachable
+from eplb_gap.problem.bounds.bounds import reachable
+from eplb_gap.problem.bounds.gpu_patterns import Patterns, patterns_within
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 
-MAX_EXPERTS = 255
 MAX_REPLAYED_NODES = 1 << 22
 """Nodes that a log may hold."""
 MAX_WORK = 1 << 33
 """Patterns that all nodes together may look at."""
-MAX_PATTERNS = 400_000
-MAX_PARTIAL = 1 << 27
-"""Partial patterns that the enumeration may look at."""
 CHUNK = 1 << 17
 """Patterns and types of all nodes that are looked at together."""
-LARGEST = 1 << 61
-"""No sum of scaled loads exceeds this."""
 SHARE_BITS, WEIGHT_BITS, COST_BITS = 12, 10, 36
 WEIGHT_FLOOR = 307
 NEVER = np.iinfo(np.int64).max // 4
@@ -103,7 +97,7 @@ def record(instance: Instance, threshold: Fraction) -> list[bytes] | None:
     InputError
         If the search exceeds the limits of this module.
     """
-    patterns = _patterns(instance, threshold)
+    patterns = patterns_within(instance, threshold)
     if patterns is None:
         return []
     replay = _Replay(patterns, None)
@@ -126,7 +120,7 @@ def search_refutes(instance: Instance, threshold: Fraction, branchings: Sequence
     InputError
         If the log does not fit the search, or the search exceeds the limits of this module.
     """
-    patterns = _patterns(instance, threshold)
+    patterns = patterns_within(instance, threshold)
     if patterns is None:
         if any(branchings):
             raise InputError("replayed search: the log has nodes, but no pattern fits the threshold")
@@ -168,93 +162,6 @@ def _from_data(witness: Mapping[str, Any]) -> tuple[Fraction, list[bytes]]:
     return refuted, [content[a:b] for a, b in itertools.pairwise(ends)]
 
 
-@dataclass(frozen=True)
-class _Patterns:
-    """What GPUs may hold within a threshold, in integers. Types are in the order of their experts.
-
-    ``types[p]`` are the k types of pattern p, ``need[p, j]`` how many of the first j + 1 are of the last of them; patterns by
-    descending load.
-    """
-
-    gpus: int
-    slots: int
-    threshold: int
-    total: int
-    expert: np.ndarray
-    copies: np.ndarray
-    load: np.ndarray
-    types: np.ndarray
-    need: np.ndarray
-
-    @property
-    def k(self) -> int:
-        return self.types.shape[1]
-
-
-def _patterns(instance: Instance, threshold: Fraction) -> _Patterns | None:
-    """Return the patterns of a threshold, or None if it is refuted without a search."""
-    k, gpus, within = instance.slots_per_gpu, instance.num_gpus, count_limits(instance, threshold)
-    if within is None or threshold < instance.mean:
-        return None
-    if instance.num_experts > MAX_EXPERTS:
-        raise InputError(f"replayed search: {instance.num_experts} experts; at most {MAX_EXPERTS} are replayed")
-    ranges = [range(low, high + 1) for low, high in zip(within.least, within.most, strict=True)]
-    multiple = math.lcm(*{count for counts in ranges for count in counts})
-    total, high = instance.total * multiple, math.floor(threshold * multiple)
-    if max(total, high) * (gpus + 1) >= LARGEST:
-        raise InputError(f"replayed search: loads of {total} multiples of 1/{multiple} are too large")
-    expert = np.array([e for e, counts in enumerate(ranges) for _ in counts], dtype=np.int64)
-    copies = np.array([c for counts in ranges for c in counts], dtype=np.int64)
-    size = np.array([instance.loads[e] * multiple // c for e, c in zip(expert.tolist(), copies.tolist(), strict=True)])
-    order = np.lexsort((copies, expert, -size))  # patterns are written with descending replicas
-    most = np.ones_like(copies) if instance.duplicates == "forbidden" else copies
-    low = total - (gpus - 1) * high
-    found = [part for part in _multisets(size[order], expert[order], most[order], k, low, high) if len(part)]
-    if not found:
-        return None
-    rows = np.concatenate(found)
-    if len(rows) > MAX_PATTERNS:
-        raise InputError(f"replayed search: {len(rows)} patterns; at most {MAX_PATTERNS} are searched")
-    load = size[order][rows].sum(axis=1)
-    ranked = np.lexsort((*(rows[:, j] for j in range(k - 1, -1, -1)), -load))
-    rows = rows[ranked]
-    need = np.ones_like(rows)
-    for j in range(1, k):
-        need[:, j] = np.where(rows[:, j] == rows[:, j - 1], need[:, j - 1] + 1, 1)
-    return _Patterns(gpus, instance.num_slots, high, total, expert, copies, load[ranked], order[rows], need)
-
-
-def _multisets(size: np.ndarray, expert: np.ndarray, most: np.ndarray, k: int, low: int, high: int) -> Iterator[np.ndarray]:
-    """Yield all multisets of k types, one per expert and each at most ``most`` times, with a load from low to high.
-
-    Sizes descend; so do the types of a multiset, written as int64 [multisets, k].
-    """
-    looked_at, n = 0, len(size)
-    for first in range(n):
-        rows, sums = np.array([[first]]), size[first : first + 1]
-        for length in range(1, k + 1):
-            left = k - length
-            rows_in = (sums + left * size[rows[:, -1]] >= low) & (sums + left * size[-1] <= high)
-            rows, sums = rows[rows_in], sums[rows_in]
-            if left == 0 or not len(rows):
-                break
-            # The next type is no larger than the last one, and fits with the smallest behind it.
-            from_type = np.maximum(rows[:, -1], np.searchsorted(-size, -(high - sums - (left - 1) * size[-1]), side="left"))
-            number = np.maximum(n - from_type, 0)
-            looked_at += int(number.sum())
-            if looked_at > MAX_PARTIAL:
-                raise InputError(f"replayed search: more than {MAX_PARTIAL} partial patterns")
-            parent = np.repeat(np.arange(len(rows)), number)
-            new = np.arange(len(parent)) - np.repeat(np.cumsum(number) - number - from_type, number)
-            before = rows[parent]
-            same = before == new[:, None]
-            clash = (expert[before] == expert[new][:, None]) & ~same
-            fits = ~clash.any(axis=1) & (same.sum(axis=1) < most[new])
-            parent, new = parent[fits], new[fits]
-            rows, sums = np.column_stack([rows[parent], new]), sums[parent] + size[new]
-        yield rows if rows.shape[1] == k else np.empty((0, k), dtype=np.int64)
-
-
 @dataclass
 class _Nodes:
     """Nodes of one depth, in the order of the search.
@@ -277,7 +184,7 @@ class _Nodes:
 class _Replay:
     """One search."""
 
-    def __init__(self, patterns: _Patterns, branchings: Sequence[bytes] | None) -> None:
+    def __init__(self, patterns: Patterns, branchings: Sequence[bytes] | None) -> None:
         self.p = patterns
         self.log = None if branchings is None else [np.frombuffer(experts, dtype=np.uint8) for experts in branchings]
         self.read = [0] * len(branchings or ())
@@ -339,7 +246,7 @@ class _Replay:
         held = np.where(self.p.need[nodes.pattern] == 1, self.of_expert[nodes.pattern], self.num_experts)
         width = self.num_experts + 1
         counts = np.bincount((owner[:, None] * width + held).ravel(), minlength=len(nodes) * width).reshape(-1, width)[:, :-1]
-        branch = np.where(nodes.done, NEVER, counts).argmin(axis=1)
+        branch: np.ndarray = np.where(nodes.done, NEVER, counts).argmin(axis=1)
         self.written[depth].append(branch.astype(np.uint8).tobytes())
         return branch
 
@@ -351,7 +258,8 @@ class _Replay:
             t = self.p.types[pattern, j]
             room[rows, t] -= 1
             finished[rows, self.p.expert[t]] |= room[rows, t] == 0
-        return finished.all(axis=1)
+        complete: np.ndarray = finished.all(axis=1)
+        return complete
 
     def _chunks(
         self, nodes: _Nodes, owner: np.ndarray, children: np.ndarray, depth: int
@@ -403,7 +311,7 @@ class _Replay:
         room, weight, done, rest = nodes.room, nodes.weight, nodes.done, nodes.rest
         number = np.arange(len(nodes))
         free, over = p.slots - depth * p.k, None
-        parts = []
+        parts: list[tuple[np.ndarray, ...]] = []
         while len(number):
             cap = ((p.gpus - depth) * p.threshold - rest) >> self.round_off
             types = p.types[pattern]
@@ -413,9 +321,9 @@ class _Replay:
             keep = uses > 0
             if over is not None:
                 keep &= ~over
-            kept = np.flatnonzero(keep)
-            owner, pattern, uses = owner.take(kept), pattern.take(kept), uses.take(kept)
-            types, place = types.take(kept, axis=0), place.take(kept, axis=0)
+            left = np.flatnonzero(keep)
+            owner, pattern, uses = owner.take(left), pattern.take(left), uses.take(left)
+            types, place = types.take(left, axis=0), place.take(left, axis=0)
             kept = np.bincount(owner, minlength=len(number))
             share = self._shares(weight, owner, pattern, types)
             cost, dearest = _costs(place, share, uses, room)
@@ -444,7 +352,8 @@ class _Replay:
         """Return the slack of every pattern split among its replicas, int64 [patterns, k]."""
         own = weight.ravel().take(owner[:, None] * self.num_experts + self.p.expert.take(types))
         slack = (self.p.threshold - self.p.load[pattern]) >> self.round_off
-        return ((slack << SHARE_BITS) // own.sum(axis=1))[:, None] * own >> SHARE_BITS
+        share: np.ndarray = ((slack << SHARE_BITS) // own.sum(axis=1))[:, None] * own >> SHARE_BITS
+        return share
 
     def _drop_types(
         self, room: np.ndarray, done: np.ndarray, cost: np.ndarray, cap: np.ndarray, free: int

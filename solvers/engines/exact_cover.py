@@ -20,7 +20,8 @@ from functools import cache
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, count_limits, reachable
-from eplb_gap.problem.bounds.exhausted import MAX_EXPERTS, MAX_REPLAYED_NODES, replay_witness
+from eplb_gap.problem.bounds.exhausted import MAX_REPLAYED_NODES, replay_witness
+from eplb_gap.problem.bounds.gpu_patterns import MAX_EXPERTS
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import count_ranges, denominator
 from eplb_gap.solvers.construct import greedy_map

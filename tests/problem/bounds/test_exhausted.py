@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eplb_gap.problem import Deployment, InputError, Instance, Placement
-from eplb_gap.problem.bounds import exhausted
+from eplb_gap.problem.bounds import exhausted, gpu_patterns
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.bounds.exhausted import record, replay_witness, replayed_value, search_refutes
+from eplb_gap.problem.bounds.gpu_patterns import multisets
 from eplb_gap.problem.certificate import CertificateError, check, write
 from eplb_gap.solvers.engine import Incumbent, Limits, drive
 from eplb_gap.solvers.engines import exact_cover
@@ -66,7 +67,7 @@ def test_multisets_are_those_in_the_band(k: int, data: st.DataObject) -> None:
     most = np.array([data.draw(st.integers(1, 3)) for _ in range(number)])
     low = data.draw(st.integers(0, 40))
     high = low + data.draw(st.integers(0, 15))
-    found = [tuple(row) for part in exhausted._multisets(size, expert, most, k, low, high) for row in part.tolist()]  # noqa: SLF001
+    found = [tuple(row) for part in multisets(size, expert, most, k, low, high) for row in part.tolist()]
     expected = [
         types
         for types in combinations_with_replacement(range(number), k)
@@ -154,9 +155,10 @@ def test_damaged_logs_are_refused(solved: Any, name: str) -> None:
 
 
 def test_the_limits_are_kept(solved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, number in (("MAX_PATTERNS", 10), ("MAX_PARTIAL", 100), ("MAX_WORK", 1000), ("MAX_EXPERTS", 15), ("LARGEST", 2**20)):
+    limits = {"MAX_PATTERNS": 10, "MAX_PARTIAL": 100, "MAX_EXPERTS": 15, "LARGEST": 2**20, "MAX_WORK": 1000}
+    for name, number in limits.items():
         with monkeypatch.context() as patched, pytest.raises(InputError, match="replayed search: "):
-            patched.setattr(exhausted, name, number)
+            patched.setattr(exhausted if name == "MAX_WORK" else gpu_patterns, name, number)
             replayed_value(HARD, solved[1])
 
 
