@@ -24,18 +24,21 @@ WEIGHT_FLOOR = 307
 """Three tenths of a mean weight."""
 NEVER = np.iinfo(np.int64).max // 4
 
+BITS = 62
 RUNNING, FOUND, EXHAUSTED = 0, 1, 2
 
 
 class Patterns(NamedTuple):
     """Patterns by descending load, and the types that they are made of.
 
-    ``need[p, j]`` is how many of the first ``j + 1`` replicas of pattern p are of the type of the last of them.
+    ``need[p, j]`` is how many of the first ``j + 1`` replicas of pattern p are of the type of the last of them; bit e of
+    ``held[p]`` says that it holds expert e, for the first ``BITS`` experts.
     """
 
     load: np.ndarray
     types: np.ndarray
     need: np.ndarray
+    held: np.ndarray
     expert: np.ndarray
     copies: np.ndarray
 
@@ -43,13 +46,15 @@ class Patterns(NamedTuple):
 class State(NamedTuple):
     """Where a search stands: everything a call of :func:`advance` needs to go on.
 
-    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``), the types that remain (``alive[d, : num_alive[d]]``,
-    those of an expert side by side), how many copies of each type are still to be placed (``room``), the weights of the types,
-    the load still to be placed, the expert branched on (-1: not entered), the position of its pattern in the list, the pattern.
+    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), the types that
+    remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are still to be placed
+    (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the position of
+    its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
     """
 
     lists: np.ndarray
+    unit: np.ndarray
     start: np.ndarray
     alive: np.ndarray
     num_alive: np.ndarray
@@ -75,11 +80,20 @@ def occurrences(types: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
+def experts_held(types: np.ndarray, experts: np.ndarray) -> np.ndarray:
+    held = np.zeros(types.shape[0], dtype=np.int64)
+    for p in range(types.shape[0]):
+        for j in range(types.shape[1]):
+            if experts[types[p, j]] < BITS:
+                held[p] |= np.int64(1) << np.int64(experts[types[p, j]])
+    return held
+
+
+@njit(cache=True)
 def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, num_slots: int, max_visits: int) -> int:
     """Search depth first until a cover is found, none is left, or about ``max_visits`` patterns were looked at.
 
-    After a cover the caller lowers the threshold below its largest load and calls again. The depth and the branching expert of
-    every node that does not end at once go to ``log``, uint8 [room, 2], until it is full.
+    The depth and the branching expert of every node that does not end at once go to ``log``, uint8 [room, 2], until it is full.
 
     Returns
     -------
@@ -91,13 +105,6 @@ def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, nu
     threshold, depth = state.control[0], state.control[1]
     workspace = _workspace(patterns.copies, state.fixed.size)
     visits = 0
-    for d in range(depth):
-        # A chosen pattern, or what is left for the GPUs behind it, does not fit a lowered threshold.
-        if patterns.load[chosen[d]] > threshold or (num_gpus - d - 1) * threshold < rest[d + 1]:
-            while depth > d:
-                depth -= 1
-                _place(patterns, state, chosen[depth], -1)
-            break
     while visits < max_visits:
         budget = (num_gpus - depth) * threshold - rest[depth]
         if branch[depth] < 0:
@@ -114,8 +121,7 @@ def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, nu
             slack = threshold - patterns.load[pattern]
             if slack > budget:
                 break
-            # Patterns above a lowered threshold lead the list.
-            if slack >= 0 and _covers(patterns.types, patterns.expert, pattern, expert):
+            if _holds(patterns, pattern, expert):
                 if depth == num_gpus - 1 and not _completes(patterns, state, pattern):
                     continue
                 position[depth] = i
@@ -202,17 +208,16 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     supply, shares, extra, dearest, old_weight = work.supply, work.share, work.extra, work.dearest, work.weight
     room, alive, weight, lists = state.room[depth], state.alive[depth], state.weight[depth], state.lists
     k = types.shape[1]
-    above = max(depth - 1, 0)
-    source, target = state.start[above], state.start[depth]
-    length = state.start[above + 1] - source
-    parent = state.branch[above]
-    # Of the patterns with the expert branched on above, those before the chosen one have been searched.
-    siblings_done = state.position[above] if depth > 0 else 0
+    target = state.start[depth]
+    length = state.start[1]
+    if depth > 0:
+        length = _candidates(patterns, state, depth, threshold - budget)
     round_off = state.control[4]
     cap = budget >> round_off
     limit = cap
     visits = 0
     first_pass = True
+    shrunk = depth > 0 and length < target - state.start[depth - 1]
     for q in range(state.num_alive[depth]):
         supply[alive[q]] = 0
     old_weight[:] = weight
@@ -220,43 +225,37 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
         visits += length
         kept = 0
         for i in range(length):
-            pattern = lists[source + i]
-            slack = threshold - loads[pattern]
-            if slack > budget:
-                break
-            if slack < 0:
-                continue
+            pattern = lists[target + i]
+            unit = state.unit[target + i]
             uses = room[types[pattern, 0]]
             for j in range(k):
                 t = types[pattern, j]
                 uses = min(uses, room[t] if need[pattern, j] == 1 else room[t] // need[pattern, j])
-            if uses == 0 or (i < siblings_done and _covers(types, experts, pattern, parent)):
+            if uses == 0:
                 continue
             if not first_pass:
                 # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
-                whole = over = 0
-                for j in range(k):
-                    whole += old_weight[types[pattern, j]]
-                unit = ((slack >> round_off) << SHARE_BITS) // whole
+                over = 0
                 for j in range(k):
                     t = types[pattern, j]
                     if need[pattern, j] == 1:
                         over += extra[t] + max(0, ((unit * old_weight[t]) >> SHARE_BITS) - dearest[t])
                 if over > limit:
                     continue
-            lists[target + kept] = pattern
+            if not first_pass or depth == 0:  # else the weights are those that the node above has ended with
+                whole = 0
+                for j in range(k):
+                    whole += weight[types[pattern, j]]
+                unit = (((threshold - loads[pattern]) >> round_off) << SHARE_BITS) // whole
+            lists[target + kept], state.unit[target + kept] = pattern, unit
             kept += 1
-            whole = 0
-            for j in range(k):
-                whole += weight[types[pattern, j]]
-            unit = ((slack >> round_off) << SHARE_BITS) // whole
             for j in range(k):
                 t = types[pattern, j]
                 share = (unit * weight[t]) >> SHARE_BITS
                 if supply[t] < room[t] or share < shares[t, room[t] - 1]:
                     supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
-        shrunk = kept < length
-        source, length, siblings_done, first_pass = target, kept, 0, False
+        shrunk = kept < length or (first_pass and shrunk)
+        length, first_pass = kept, False
         old_weight[:] = weight
         before_types = state.num_alive[depth]
         least = _drop_types(patterns, state, work, depth, cap, slots_left)
@@ -277,6 +276,34 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     state.branch[depth] = _branching_expert(patterns, state, work, depth, limit)
     state.position[depth] = -1
     return visits + length
+
+
+@njit(cache=True)
+def _candidates(patterns: Patterns, state: State, depth: int, least_load: int) -> int:
+    """List what may remain of the patterns of the node above; return how many. Most go by a glance at the experts they hold."""
+    source, target = state.start[depth - 1], state.start[depth]
+    parent, siblings_done = state.branch[depth - 1], state.position[depth - 1]
+    complete = np.int64(0)
+    for e in range(min(BITS, state.fixed.size)):
+        if state.placed[e] > 0 and state.placed[e] == state.fixed[e]:
+            complete |= np.int64(1) << np.int64(e)
+    kept = 0
+    for i in range(target - source):
+        pattern = state.lists[source + i]
+        if patterns.load[pattern] < least_load:
+            break
+        # Of the patterns with the expert branched on above, those before the chosen one have been searched.
+        tried = i < siblings_done and _holds(patterns, pattern, parent)
+        state.lists[target + kept], state.unit[target + kept] = pattern, state.unit[source + i]
+        kept += (patterns.held[pattern] & complete) == 0 and not tried
+    return kept
+
+
+@njit(cache=True)
+def _holds(patterns: Patterns, pattern: int, expert: int) -> bool:
+    if expert < BITS:
+        return (patterns.held[pattern] >> np.int64(expert)) & np.int64(1) == 1
+    return _covers(patterns.types, patterns.expert, pattern, expert)
 
 
 @njit(cache=True)

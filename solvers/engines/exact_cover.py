@@ -1,12 +1,12 @@
-"""Exact-cover branch and bound for small instances: patterns for one GPU, a slack budget, tightening in place.
+"""Exact-cover branch and bound for small instances: patterns for one GPU, a slack budget, thresholds that close in.
 
 Loads are integers over M, the least common multiple of the possible counts. A *pattern* is what one GPU may hold: k replicas, one
 count per expert. The loads of the G GPUs sum to W whatever the counts, so in a map within a threshold T no GPU carries less than
 ``W - (G - 1) T``. Few patterns lie in that band, and a map is an exact cover of the experts, each by as many copies as its count
 says, with G patterns whose slacks ``T - load`` sum to ``G T - W``: the budget.
 
-The threshold rises from the closed-form bound until a cover is found. From then on it follows the best cover downwards within the
-same search, so the search that finds the optimum is also the one that proves it.
+The threshold rises from the closed-form bound until a cover is found. From then on it is just below the best cover, until no
+cover is left. Every search that finds none leaves the log of its branchings, from which the kernel searches anew.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from eplb_gap.solvers.engines.cover_search import (
     Patterns,
     State,
     advance,
+    experts_held,
     occurrences,
 )
 from eplb_gap.solvers.engines.gpu_contents import enumerate_patterns
@@ -45,8 +46,8 @@ LARGEST_TOTAL = 2**61
 MAX_PATTERNS = 400_000
 MAX_ENUMERATION_STEPS = 50_000_000
 """A fifth of a second; an instance that needs more steps has too many patterns to search anyway."""
-ROUNDS = 1
-"""Of annealing and neighbourhood search before the proof: the nearer the best map, the fewer thresholds are tried in vain."""
+ROUNDS, MAX_ROUNDS = 1, 6
+"""Of annealing and neighbourhood search before the proof, the latter while many patterns are left just below the best map."""
 FEW_PATTERNS = 24_000
 """With so many patterns or fewer just below the best map, that threshold is searched at once."""
 FIRST_STEP = Fraction(1, 64)
@@ -76,8 +77,7 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     Yields
     ------
     tuple of int or Bound
-        A bound of kind "exhausted search" names the largest refuted threshold and the nodes searched so far. The count ranges
-        that fix M hold for every map better than the best one known before the search.
+        Bounds of kind "replayed search"; of kind "exhausted search", a claim, where the log is too long.
     """
     if limits.seconds_left <= 0:
         return
@@ -90,64 +90,65 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     lower, upper = max(bound.value, incumbent.bound.value), instance.makespan(best)
     if lower < upper:
         above = Improvement(instance, tuple(best), limits.seed)
-        for _ in range(ROUNDS):
-            if above.upper > lower and above.round(lower):
+        for number in range(MAX_ROUNDS):
+            if above.upper <= lower or (number >= ROUNDS and _is_near(instance, above.upper)):
+                break
+            if above.round(lower):
                 upper = above.upper
                 yield above.best
     if lower < upper:
         yield from _proof(instance, lower, upper, limits)
 
 
+def _is_near(instance: Instance, upper: Fraction) -> bool:
+    """Return whether few patterns are left just below a makespan, or its loads do not fit anyway."""
+    multiple = denominator(count_ranges(instance, upper))
+    return _overflows(instance, multiple) or CoverSearch(instance, upper - Fraction(1, multiple)).num_patterns <= FEW_PATTERNS
+
+
+def _overflows(instance: Instance, multiple: int) -> bool:
+    return instance.total * multiple * (instance.num_gpus + 1) >= LARGEST_TOTAL
+
+
 def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) -> Iterator[Finding]:
     multiple = denominator(count_ranges(instance, upper))
-    if instance.total * multiple * (instance.num_gpus + 1) >= LARGEST_TOTAL:
+    if _overflows(instance, multiple):
         return
     best = int(upper * multiple)
     base = refuted = math.ceil(lower * multiple) - 1
     reach = (best - base) * FIRST_STEP
     nodes = previous = 0
     growth = 2.0
-    proven = lower
-    while proven < Fraction(best, multiple):
+    while refuted < best - 1:
         threshold = best - 1
         cover = CoverSearch(instance, Fraction(threshold, multiple))
         if cover.num_patterns > FEW_PATTERNS:
             threshold = min(max(refuted + 1, base + int(reach)), best - 1)
             cover = CoverSearch(instance, Fraction(threshold, multiple))
-        while cover.status != EXHAUSTED:
+        while cover.status == RUNNING:
             if cover.too_large or limits.seconds_left <= 0:
                 return
             cover.run()
-            if cover.status == FOUND:
-                slots = cover.map()
-                yield slots
-                best = int(instance.makespan(slots) * multiple)
-                cover.lower_threshold(Fraction(best - 1, multiple))
         nodes += cover.nodes
-        refuted = min(threshold, best - 1)
-        proven = Fraction(refuted + 1, multiple)
-        if proven == Fraction(best, multiple):
-            yield _last_bound(instance, cover, Fraction(refuted, multiple), nodes, limits)
-            return
-        yield Bound(proven, "exhausted search", {"threshold": str(Fraction(refuted, multiple)), "nodes": nodes})
+        if cover.status == FOUND:
+            slots = cover.map()
+            yield slots
+            best = int(instance.makespan(slots) * multiple)
+            continue
+        refuted = threshold
+        yield _bound(instance, cover, Fraction(threshold, multiple), nodes)
         growth = _next_growth(growth, cover.nodes, previous)
         previous = cover.nodes
         reach *= Fraction(growth)
 
 
-def _last_bound(instance: Instance, cover: CoverSearch, threshold: Fraction, nodes: int, limits: Limits) -> Bound:
-    """Return the bound of the refuted threshold, with the log of a search for it alone where that is short enough to be replayed.
-
-    A search that lowered its threshold as it went is done once more.
-    """
-    if not cover.replayable and cover.nodes <= MAX_REPLAYED_NODES:
-        cover = CoverSearch(instance, threshold)
-        while cover.status == RUNNING and limits.seconds_left > 0:
-            cover.run()
+def _bound(instance: Instance, cover: CoverSearch, threshold: Fraction, nodes: int) -> Bound:
+    """Return the bound of a threshold that a search refutes, with its log where that is short enough to be replayed."""
     value = reachable(instance, threshold, above=True)
-    if cover.status != EXHAUSTED or not cover.replayable:
+    log = cover.branchings()
+    if log is None:
         return Bound(value, "exhausted search", {"threshold": str(threshold), "nodes": nodes})
-    return Bound(value, "replayed search", replay_witness(threshold, cover.branchings()))
+    return Bound(value, "replayed search", replay_witness(threshold, log))
 
 
 def _next_growth(growth: float, nodes: int, previous: int) -> float:
@@ -168,7 +169,7 @@ def compile_kernels() -> None:
 
 
 class CoverSearch:
-    """One search for covers within a threshold that may be lowered as it goes.
+    """One search for a cover within a threshold.
 
     Parameters
     ----------
@@ -182,7 +183,6 @@ class CoverSearch:
         self.too_large = False
         self.num_patterns = 0
         self.status = EXHAUSTED
-        self.replayable = instance.num_experts <= MAX_EXPERTS
         self.log = np.zeros((LOG_ROOM, 2), dtype=np.uint8)
         gpus, k = instance.num_gpus, instance.slots_per_gpu
         within = count_limits(instance, threshold)
@@ -214,9 +214,12 @@ class CoverSearch:
         load = size[found[:n]].sum(axis=1)
         order = np.argsort(-load, kind="stable")
         sorted_types = found[order]
-        self.patterns = Patterns(load[order], sorted_types, occurrences(sorted_types), expert, count)
+        self.patterns = Patterns(
+            load[order], sorted_types, occurrences(sorted_types), experts_held(sorted_types, expert), expert, count
+        )
         self.state = State(
             lists=np.zeros((gpus + 1) * n, dtype=np.int32),
+            unit=np.zeros((gpus + 1) * n, dtype=np.int64),
             start=np.zeros(gpus + 2, dtype=np.int64),
             alive=np.zeros((gpus + 1, len(types)), dtype=np.uint16),
             num_alive=np.full(gpus + 1, len(types), dtype=np.int64),
@@ -252,16 +255,11 @@ class CoverSearch:
         chosen = self.state.chosen[: self.instance.num_gpus]
         return tuple(self.patterns.expert[self.patterns.types[chosen]].ravel().tolist())
 
-    def lower_threshold(self, threshold: Fraction) -> None:
-        """Go on for covers within a smaller threshold, one that the cover just found exceeds."""
-        self.state.control[0] = math.floor(threshold * self.multiple)
-        self.status = RUNNING
-        self.replayable = False
-
-    def branchings(self) -> list[bytes]:
-        """Return, by depth, the experts branched on, in the order in which their nodes were searched."""
+    def branchings(self) -> list[bytes] | None:
+        """Return, by depth, the experts branched on in the order in which nodes were searched; None if they are too many."""
         if self.num_patterns == 0:
             return []
         entries = self.log[: self.state.control[3]]
-        depths = range(self.instance.num_gpus)
-        return [entries[entries[:, 0] == depth, 1].tobytes() for depth in depths]
+        if self.instance.num_experts > MAX_EXPERTS or len(entries) > MAX_REPLAYED_NODES:
+            return None
+        return [entries[entries[:, 0] == depth, 1].tobytes() for depth in range(self.instance.num_gpus)]
