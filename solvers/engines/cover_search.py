@@ -46,10 +46,10 @@ class Patterns(NamedTuple):
 class State(NamedTuple):
     """Where a search stands: everything a call of :func:`advance` needs to go on.
 
-    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), the types that
-    remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are still to be placed
-    (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the position of
-    its pattern in the list, the pattern.
+    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), the types
+    that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are still to be
+    placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the
+    position of its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
     """
 
