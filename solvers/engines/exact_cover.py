@@ -48,7 +48,7 @@ MAX_ENUMERATION_STEPS = 50_000_000
 """A fifth of a second; an instance that needs more steps has too many patterns to search anyway."""
 ROUNDS, MAX_ROUNDS = 1, 6
 """Of annealing and neighbourhood search before the proof, the latter while many patterns are left just below the best map."""
-FEW_PATTERNS = 24_000
+FEW_PATTERNS = 40_000
 """With so many patterns or fewer just below the best map, that threshold is searched at once."""
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
@@ -90,12 +90,14 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     lower, upper = max(bound.value, incumbent.bound.value), instance.makespan(best)
     if lower < upper:
         above = Improvement(instance, tuple(best), limits.seed)
+        near = False
         for number in range(MAX_ROUNDS):
-            if above.upper <= lower or (number >= ROUNDS and _is_near(instance, above.upper)):
+            if above.upper <= lower or (near and number >= ROUNDS):
                 break
             if above.round(lower):
                 upper = above.upper
                 yield above.best
+                near = _is_near(instance, upper)
     if lower < upper:
         yield from _proof(instance, lower, upper, limits)
 
@@ -118,11 +120,13 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
     base = refuted = math.ceil(lower * multiple) - 1
     reach = (best - base) * FIRST_STEP
     nodes = previous = 0
-    growth = 2.0
+    growth, many = 2.0, False
     while refuted < best - 1:
         threshold = best - 1
-        cover = CoverSearch(instance, Fraction(threshold, multiple))
-        if cover.num_patterns > FEW_PATTERNS:
+        if not many:
+            cover = CoverSearch(instance, Fraction(threshold, multiple))
+            many = cover.num_patterns > FEW_PATTERNS
+        if many:
             threshold = min(max(refuted + 1, base + int(reach)), best - 1)
             cover = CoverSearch(instance, Fraction(threshold, multiple))
         while cover.status == RUNNING:
@@ -133,7 +137,7 @@ def _proof(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits)
         if cover.status == FOUND:
             slots = cover.map()
             yield slots
-            best = int(instance.makespan(slots) * multiple)
+            best, many = int(instance.makespan(slots) * multiple), False
             continue
         refuted = threshold
         yield _bound(instance, cover, Fraction(threshold, multiple), nodes)
