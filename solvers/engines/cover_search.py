@@ -66,7 +66,9 @@ class State(NamedTuple):
     chosen: np.ndarray
     fixed: np.ndarray
     placed: np.ndarray
-    control: np.ndarray  # threshold, depth, nodes so far, entries in the log, binary places that costs are rounded by
+    control: (
+        np.ndarray
+    )  # threshold, depth, nodes so far, entries in the log, binary places costs are rounded by, work of a replay
 
 
 @njit(cache=True)
@@ -292,6 +294,7 @@ def _candidates(patterns: Patterns, state: State, depth: int, least_load: int) -
         pattern = state.lists[source + i]
         if patterns.load[pattern] < least_load:
             break
+        state.control[5] += 1
         # Of the patterns with the expert branched on above, those before the chosen one have been searched.
         tried = i < siblings_done and _holds(patterns, pattern, parent)
         state.lists[target + kept], state.unit[target + kept] = pattern, state.unit[source + i]

@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, count_limits, reachable
-from eplb_gap.problem.bounds.exhausted import MAX_REPLAYED_NODES, replay_witness
+from eplb_gap.problem.bounds.exhausted import MAX_REPLAYED_NODES, MAX_WORK, replay_witness
 from eplb_gap.problem.bounds.gpu_patterns import MAX_EXPERTS
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import count_ranges, denominator
@@ -235,7 +235,7 @@ class CoverSearch:
             chosen=np.zeros(gpus + 1, dtype=np.int64),
             fixed=np.zeros(instance.num_experts, dtype=np.int64),
             placed=np.zeros(instance.num_experts, dtype=np.int64),
-            control=np.array([high, 0, 0, 0, max(0, budget.bit_length() - COST_BITS)], dtype=np.int64),
+            control=np.array([high, 0, 0, 0, max(0, budget.bit_length() - COST_BITS), 0], dtype=np.int64),
         )
         self.state.lists[:n] = np.arange(n)
         self.state.start[1] = n
@@ -264,6 +264,6 @@ class CoverSearch:
         if self.num_patterns == 0:
             return []
         entries = self.log[: self.state.control[3]]
-        if self.instance.num_experts > MAX_EXPERTS or len(entries) > MAX_REPLAYED_NODES:
+        if self.instance.num_experts > MAX_EXPERTS or len(entries) > MAX_REPLAYED_NODES or self.state.control[5] > MAX_WORK:
             return None
         return [entries[entries[:, 0] == depth, 1].tobytes() for depth in range(self.instance.num_gpus)]
