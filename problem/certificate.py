@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.atomic import write_atomically
-from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound
+from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, reachable
 from eplb_gap.problem.bounds.partition import cover
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.digest import array_sha256
@@ -223,6 +223,8 @@ def _check_flat(bound: Bound, instance: Instance) -> list[str]:
     if proof.value is None:
         raise CertificateError(f"a {bound.kind} bound on an instance without nodes proves nothing")
     proven = proof.value(instance, bound.witness)
+    if proven < bound.value:
+        proven = reachable(instance, proven)
     if proven < bound.value:
         raise CertificateError(f"lower is {bound.value}, its {bound.kind} witness proves {proven}")
     return []

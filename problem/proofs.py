@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, capacity_bound, mean_bound, slot_counting_value
+from eplb_gap.problem.bounds.bounds import (
+    Bound,
+    apportionment_bound,
+    capacity_bound,
+    forced_counts_value,
+    mean_bound,
+    slot_counting_value,
+)
+from eplb_gap.problem.bounds.exhausted import replayed_value
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
 from eplb_gap.problem.bounds.pairing_tree import tree_value
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
@@ -47,6 +55,10 @@ def _slot_counting(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
     return slot_counting_value(instance, parse(witness["refuted"], "refuted"), parse(witness["above"], "above"))
 
 
+def _forced_counts(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
+    return forced_counts_value(instance, parse(witness["threshold"], "threshold") if "threshold" in witness else None)
+
+
 PROOFS: dict[str, Proof] = {
     proof.kind: proof
     for proof in (
@@ -54,6 +66,8 @@ PROOFS: dict[str, Proof] = {
         Proof("capacity", "recomputed", lambda instance, _: capacity_bound(instance).value),
         Proof("apportionment", "recomputed", lambda instance, _: apportionment_bound(instance).value),
         Proof("slot counting", "recomputed", _slot_counting),
+        Proof("forced counts", "recomputed", _forced_counts),
+        Proof("replayed search", "recomputed", replayed_value),
         Proof("pairing dual", "recomputed", pairing_value),
         Proof("pairing tree", "recomputed", tree_value),
         Proof("pattern dual", "recomputed", pattern_value),

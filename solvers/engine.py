@@ -10,10 +10,10 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.bounds import Bound, reachable
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import PlacementError
 from eplb_gap.problem.instance import Instance
@@ -80,7 +80,12 @@ class Incumbent:
         return True
 
     def offer_bound(self, bound: Bound) -> bool:
-        """Take a bound if it is stronger, or as strong with less to be believed; return whether it was taken."""
+        """Take a bound if it is stronger, or as strong with less to be believed; return whether it was taken.
+
+        It is rounded up to what is reachable: no map has a makespan between.
+        """
+        if bound.value > self.bound.value and bound.kind != "hierarchical":  # whose check does not round
+            bound = replace(bound, value=reachable(self.instance, bound.value))
         better = bound.value > self.bound.value
         firmer = bound.value == self.bound.value and TRUSTS.index(trust(bound)) < TRUSTS.index(trust(self.bound))
         if better or firmer:

@@ -5,6 +5,10 @@ its count does not fit the slots left, or when it costs more slack than is left.
 its replicas, by weights that follow what each expert must pay at least: any split gives a valid bound, for every cover pays for
 every copy of every expert. Patterns that exceed the budget together with the least payments of all other experts are dropped too,
 and so on until nothing changes. Most nodes end there.
+
+All of it is integer arithmetic, rounded down where there is a quotient: :mod:`eplb_gap.problem.bounds.exhausted`, which shares no
+code with this module, does the same steps and so visits the same nodes. What it cannot know is which expert each of them branched
+on: that is the log.
 """
 
 from __future__ import annotations
@@ -15,22 +19,27 @@ import numpy as np
 
 from eplb_gap.heuristics.compiled import entry, kernel
 
-MARGIN = 1e-9
-"""Slack is compared in floats; their relative error is far below this."""
-WEIGHT_FLOOR = 0.3
+SHARE_BITS, WEIGHT_BITS, COST_BITS = 12, 10, 36
+"""Binary places of a pattern's slack per weight, of a mean weight, and of the budget as costs are counted."""
+WEIGHT_FLOOR = 307
+"""Three tenths of a mean weight."""
+NEVER = np.iinfo(np.int64).max // 4
 
+BITS = 62
 RUNNING, FOUND, EXHAUSTED = 0, 1, 2
 
 
 class Patterns(NamedTuple):
     """Patterns by descending load, and the types that they are made of.
 
-    ``need[p, j]`` is how many of the first ``j + 1`` replicas of pattern p are of the type of the last of them.
+    ``need[p, j]`` is how many of the first ``j + 1`` replicas of pattern p are of the type of the last of them; bit e of
+    ``held[p]`` says that it holds expert e, for the first ``BITS`` experts.
     """
 
     load: np.ndarray
     types: np.ndarray
     need: np.ndarray
+    held: np.ndarray
     expert: np.ndarray
     copies: np.ndarray
 
@@ -38,13 +47,16 @@ class Patterns(NamedTuple):
 class State(NamedTuple):
     """Where a search stands: everything a call of :func:`advance` needs to go on.
 
-    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``), the types that remain (``alive[d, : num_alive[d]]``,
-    those of an expert side by side), how many copies of each type are still to be placed (``room``), the weights of the types,
-    the load still to be placed, the expert branched on (-1: not entered), the position of its pattern in the list, the pattern.
+    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), the types
+    that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are still to be
+    placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the
+    position of its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
+    ``control``: threshold, depth, nodes so far, entries in the log, binary places that costs are rounded by, work of a replay.
     """
 
     lists: np.ndarray
+    unit: np.ndarray
     start: np.ndarray
     alive: np.ndarray
     num_alive: np.ndarray
@@ -56,7 +68,7 @@ class State(NamedTuple):
     chosen: np.ndarray
     fixed: np.ndarray
     placed: np.ndarray
-    control: np.ndarray  # threshold, depth, nodes so far
+    control: np.ndarray
 
 
 @entry
@@ -70,10 +82,20 @@ def occurrences(types: np.ndarray) -> np.ndarray:
 
 
 @entry
-def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max_visits: int) -> int:
+def experts_held(types: np.ndarray, experts: np.ndarray) -> np.ndarray:
+    held = np.zeros(types.shape[0], dtype=np.int64)
+    for p in range(types.shape[0]):
+        for j in range(types.shape[1]):
+            if experts[types[p, j]] < BITS:
+                held[p] |= np.int64(1) << np.int64(experts[types[p, j]])
+    return held
+
+
+@entry
+def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, num_slots: int, max_visits: int) -> int:
     """Search depth first until a cover is found, none is left, or about ``max_visits`` patterns were looked at.
 
-    After a cover the caller lowers the threshold below its largest load and calls again.
+    The depth and the branching expert of every node that does not end at once go to ``log``, uint8 [room, 2], until it is full.
 
     Returns
     -------
@@ -85,18 +107,15 @@ def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max
     threshold, depth = state.control[0], state.control[1]
     workspace = _workspace(patterns.copies, state.fixed.size)
     visits = 0
-    for d in range(depth):
-        # A chosen pattern, or what is left for the GPUs behind it, does not fit a lowered threshold.
-        if patterns.load[chosen[d]] > threshold or (num_gpus - d - 1) * threshold < rest[d + 1]:
-            while depth > d:
-                depth -= 1
-                _place(patterns, state, chosen[depth], -1)
-            break
     while visits < max_visits:
         budget = (num_gpus - depth) * threshold - rest[depth]
         if branch[depth] < 0:
             state.control[2] += 1
             visits += _enter(patterns, state, workspace, depth, threshold, budget, num_slots - depth * k)
+            logged = state.control[3]
+            if branch[depth] < state.fixed.size and logged < log.shape[0]:
+                log[logged, 0], log[logged, 1] = depth, branch[depth]
+                state.control[3] = logged + 1
         expert = branch[depth]
         found = -1
         for i in range(position[depth] + 1, start[depth + 1] - start[depth]):
@@ -104,8 +123,9 @@ def advance(patterns: Patterns, state: State, num_gpus: int, num_slots: int, max
             slack = threshold - patterns.load[pattern]
             if slack > budget:
                 break
-            # Patterns above a lowered threshold lead the list.
-            if slack >= 0 and _covers(patterns.types, patterns.expert, pattern, expert):
+            if _holds(patterns, pattern, expert):
+                if depth == num_gpus - 1 and not _completes(patterns, state, pattern):
+                    continue
                 position[depth] = i
                 found = pattern
                 break
@@ -142,12 +162,12 @@ class _Workspace(NamedTuple):
 @kernel
 def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
     return _Workspace(
-        np.zeros((count.size, count.max())),
+        np.zeros((count.size, count.max()), dtype=np.int64),
         np.zeros(count.size, dtype=np.int64),
-        np.zeros(count.size),
-        np.zeros(count.size),
-        np.zeros(count.size),
-        np.ones(count.size),
+        np.zeros(count.size, dtype=np.int64),
+        np.zeros(count.size, dtype=np.int64),
+        np.zeros(num_experts, dtype=np.int64),
+        np.ones(count.size, dtype=np.int64),
         np.zeros(num_experts),
     )
 
@@ -171,6 +191,17 @@ def _covers(types: np.ndarray, experts: np.ndarray, pattern: int, expert: int) -
 
 
 @kernel
+def _completes(patterns: Patterns, state: State, pattern: int) -> bool:
+    """Return whether all copies of all experts are placed once this last pattern is."""
+    _place(patterns, state, pattern, 1)
+    complete = True
+    for e in range(state.fixed.size):
+        complete &= state.placed[e] == state.fixed[e] and state.fixed[e] > 0
+    _place(patterns, state, pattern, -1)
+    return complete
+
+
+@kernel
 def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, threshold: int, budget: int, slots_left: int) -> int:
     """Fill the lists of a new node, drop what cannot be part of a cover, choose the expert to branch on; return the visits."""
     if depth > 0:
@@ -179,16 +210,16 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     supply, shares, extra, dearest, old_weight = work.supply, work.share, work.extra, work.dearest, work.weight
     room, alive, weight, lists = state.room[depth], state.alive[depth], state.weight[depth], state.lists
     k = types.shape[1]
-    above = max(depth - 1, 0)
-    source, target = state.start[above], state.start[depth]
-    length = state.start[above + 1] - source
-    parent = state.branch[above]
-    # Of the patterns with the expert branched on above, those before the chosen one have been searched.
-    siblings_done = state.position[above] if depth > 0 else 0
-    cap = budget * (1.0 + MARGIN)
+    target = state.start[depth]
+    length = state.start[1]
+    if depth > 0:
+        length = _candidates(patterns, state, depth, threshold - budget)
+    round_off = state.control[4]
+    cap = budget >> round_off
     limit = cap
     visits: int = 0
     first_pass = True
+    shrunk = depth > 0 and length < target - state.start[depth - 1]
     for q in range(state.num_alive[depth]):
         supply[alive[q]] = 0
     old_weight[:] = weight
@@ -196,43 +227,37 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
         visits += length
         kept = 0
         for i in range(length):
-            pattern = lists[source + i]
-            slack = threshold - loads[pattern]
-            if slack > budget:
-                break
-            if slack < 0:
-                continue
+            pattern = lists[target + i]
+            unit = state.unit[target + i]
             uses = room[types[pattern, 0]]
             for j in range(k):
                 t = types[pattern, j]
                 uses = min(uses, room[t] if need[pattern, j] == 1 else room[t] // need[pattern, j])
-            if uses == 0 or (i < siblings_done and _covers(types, experts, pattern, parent)):
+            if uses == 0:
                 continue
             if not first_pass:
                 # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
-                whole = over = 0.0
-                for j in range(k):
-                    whole += old_weight[types[pattern, j]]
-                unit = slack / whole
+                over = 0
                 for j in range(k):
                     t = types[pattern, j]
                     if need[pattern, j] == 1:
-                        over += extra[t] + max(0.0, unit * old_weight[t] - dearest[t])
+                        over += extra[t] + max(0, ((unit * old_weight[t]) >> SHARE_BITS) - dearest[t])
                 if over > limit:
                     continue
-            lists[target + kept] = pattern
+            if not first_pass or depth == 0:  # else the weights are those that the node above has ended with
+                whole = 0
+                for j in range(k):
+                    whole += weight[types[pattern, j]]
+                unit = (((threshold - loads[pattern]) >> round_off) << SHARE_BITS) // whole
+            lists[target + kept], state.unit[target + kept] = pattern, unit
             kept += 1
-            whole = 0.0
-            for j in range(k):
-                whole += weight[types[pattern, j]]
-            unit = slack / whole
             for j in range(k):
                 t = types[pattern, j]
-                share = unit * weight[t]
+                share = (unit * weight[t]) >> SHARE_BITS
                 if supply[t] < room[t] or share < shares[t, room[t] - 1]:
                     supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
-        shrunk = kept < length
-        source, length, siblings_done, first_pass = target, kept, 0, False
+        shrunk = kept < length or (first_pass and shrunk)
+        length, first_pass = kept, False
         old_weight[:] = weight
         before_types = state.num_alive[depth]
         least = _drop_types(patterns, state, work, depth, cap, slots_left)
@@ -243,16 +268,46 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
         limit = cap - least
         if not shrunk and state.num_alive[depth] == before_types:
             break
-        if least > 0.0:
-            floor = WEIGHT_FLOOR * least / state.fixed.size
+        if least > 0:
+            scale = state.fixed.size << WEIGHT_BITS
             for q in range(state.num_alive[depth]):
-                weight[alive[q]] = max(floor, work.cost[experts[alive[q]]])
+                weight[alive[q]] = max(WEIGHT_FLOOR, work.cost[experts[alive[q]]] * scale // least)
         for q in range(state.num_alive[depth]):
             supply[alive[q]] = 0
     state.start[depth + 1] = target + length
     state.branch[depth] = _branching_expert(patterns, state, work, depth, limit)
     state.position[depth] = -1
     return visits + length
+
+
+@kernel
+def _candidates(patterns: Patterns, state: State, depth: int, least_load: int) -> int:
+    """List what may remain of the patterns of the node above; return how many. Most go by a glance at the experts they hold."""
+    source, target = state.start[depth - 1], state.start[depth]
+    parent, siblings_done = state.branch[depth - 1], state.position[depth - 1]
+    complete = np.int64(0)
+    for e in range(min(BITS, state.fixed.size)):
+        if state.placed[e] > 0 and state.placed[e] == state.fixed[e]:
+            complete |= np.int64(1) << np.int64(e)
+    kept = 0
+    for i in range(target - source):
+        pattern = state.lists[source + i]
+        if patterns.load[pattern] < least_load:
+            break
+        state.control[5] += 1
+        # Of the patterns with the expert branched on above, those before the chosen one have been searched.
+        tried = i < siblings_done and _holds(patterns, pattern, parent)
+        state.lists[target + kept], state.unit[target + kept] = pattern, state.unit[source + i]
+        kept += (patterns.held[pattern] & complete) == 0 and not tried
+    return kept
+
+
+@kernel
+def _holds(patterns: Patterns, pattern: int, expert: int) -> bool:
+    if expert < BITS:
+        held: bool = (patterns.held[pattern] >> np.int64(expert)) & np.int64(1) == 1
+        return held
+    return _covers(patterns.types, patterns.expert, pattern, expert)
 
 
 @kernel
@@ -274,7 +329,7 @@ def _inherit(patterns: Patterns, state: State, depth: int) -> None:
 
 
 @kernel
-def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, times: int) -> int:
+def _insert(shares: np.ndarray, t: int, length: int, most: int, share: int, times: int) -> int:
     """Insert a share up to ``times`` times among the ``most`` cheapest of type t; return how many there are."""
     for _ in range(times):
         if length < most:
@@ -292,24 +347,23 @@ def _insert(shares: np.ndarray, t: int, length: int, most: int, share: float, ti
 
 
 @kernel
-def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, cap: float, slots_left: int) -> float:
-    """Drop the types that no cover can use; return the least slack that the experts pay together, infinite without a cover."""
+def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, cap: int, slots_left: int) -> int:
+    """Drop the types that no cover can use; return the least slack that the experts pay together, ``NEVER`` without a cover."""
     room, alive = state.room[depth], state.alive[depth]
     num_alive = state.num_alive[depth]
-    least = 0.0
-    kept = fewest_slots = most_slots = 0
-    work.cost[:] = 0.0
+    least = kept = fewest_slots = most_slots = 0
+    work.cost[:] = 0
     q = 0
     while q < num_alive:
         expert = patterns.expert[alive[q]]
-        first, cheapest = kept, np.inf
+        first, cheapest = kept, NEVER
         fewest, most = slots_left + 1, 0
         while q < num_alive and patterns.expert[alive[q]] == expert:
             t = alive[q]
             q += 1
-            cost = np.inf
+            cost = NEVER
             if work.supply[t] == room[t]:
-                cost = 0.0
+                cost = 0
                 for i in range(room[t]):
                     cost += work.share[t, i]
                 work.dearest[t] = work.share[t, room[t] - 1]
@@ -322,7 +376,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
             alive[kept] = t
             kept += 1
         if most == 0:
-            return np.inf
+            return NEVER
         for i in range(first, kept):
             work.extra[alive[i]] -= cheapest
         work.cost[expert] = cheapest
@@ -330,7 +384,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
         fewest_slots += fewest
         most_slots += most
     if fewest_slots > slots_left or most_slots < slots_left:
-        return np.inf
+        return NEVER
     num_alive, kept, q = kept, 0, 0
     while q < num_alive:
         first = q
@@ -339,6 +393,7 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
         while q < num_alive and patterns.expert[alive[q]] == expert:
             fewest, most = min(fewest, room[alive[q]]), max(most, room[alive[q]])
             q += 1
+        left = 0
         for i in range(first, q):
             t = alive[i]
             too_many = room[t] > fewest + slots_left - fewest_slots
@@ -348,12 +403,15 @@ def _drop_types(patterns: Patterns, state: State, work: _Workspace, depth: int, 
             else:
                 alive[kept] = t
                 kept += 1
+                left += 1
+        if left == 0:
+            return NEVER
     state.num_alive[depth] = kept
     return least
 
 
 @kernel
-def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth: int, limit: float) -> int:
+def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth: int, limit: int) -> int:
     """Return the expert in the fewest patterns, each counted by the share of the budget that it leaves."""
     work.score[:] = 0.0
     for i in range(state.start[depth], state.start[depth + 1]):
@@ -362,7 +420,7 @@ def _branching_expert(patterns: Patterns, state: State, work: _Workspace, depth:
         for j in range(patterns.types.shape[1]):
             if patterns.need[pattern, j] == 1:
                 over += work.extra[patterns.types[pattern, j]]
-        left = 1.0 - over / limit if limit > 0.0 else 1.0
+        left = 1.0 - over / limit if limit > 0 else 1.0
         for j in range(patterns.types.shape[1]):
             if patterns.need[pattern, j] == 1:
                 work.score[patterns.expert[patterns.types[pattern, j]]] += left

@@ -1,12 +1,12 @@
-"""Exact-cover branch and bound for small instances: patterns for one GPU, a slack budget, tightening in place.
+"""Exact-cover branch and bound for small instances: patterns for one GPU, a slack budget, thresholds that close in.
 
 Loads are integers over M, the least common multiple of the possible counts. A *pattern* is what one GPU may hold: k replicas, one
 count per expert. The loads of the G GPUs sum to W whatever the counts, so in a map within a threshold T no GPU carries less than
 ``W - (G - 1) T``. Few patterns lie in that band, and a map is an exact cover of the experts, each by as many copies as its count
 says, with G patterns whose slacks ``T - load`` sum to ``G T - W``: the budget.
 
-The threshold rises from the closed-form bound until a cover is found. From then on it follows the best cover downwards within the
-same search, so the search that finds the optimum is also the one that proves it.
+The threshold rises from the closed-form bound until a cover is found. From then on it is just below the best cover, until no
+cover is left. Every search that finds none leaves the log of its branchings, from which the kernel searches anew.
 """
 
 from __future__ import annotations
@@ -19,12 +19,25 @@ from functools import cache
 
 import numpy as np
 
-from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, companion_load_at
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, count_limits, reachable
+from eplb_gap.problem.bounds.exhausted import MAX_REPLAYED_NODES, MAX_WORK, replay_witness
+from eplb_gap.problem.bounds.gpu_patterns import MAX_EXPERTS
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact.counts import count_ranges, denominator
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
-from eplb_gap.solvers.engines.cover_search import EXHAUSTED, FOUND, RUNNING, Patterns, State, advance, occurrences
+from eplb_gap.solvers.engines.cover_search import (
+    COST_BITS,
+    EXHAUSTED,
+    FOUND,
+    RUNNING,
+    WEIGHT_BITS,
+    Patterns,
+    State,
+    advance,
+    experts_held,
+    occurrences,
+)
 from eplb_gap.solvers.engines.gpu_contents import enumerate_patterns
 from eplb_gap.solvers.engines.improvement import Improvement
 
@@ -33,15 +46,17 @@ LARGEST_TOTAL = 2**61
 MAX_PATTERNS = 400_000
 MAX_ENUMERATION_STEPS = 50_000_000
 """A fifth of a second; an instance that needs more steps has too many patterns to search anyway."""
-ROUNDS = 1
-"""Of annealing and neighbourhood search before the proof: the nearer the best map, the fewer thresholds are tried in vain."""
-FEW_PATTERNS = 24_000
+ROUNDS, MAX_ROUNDS = 1, 6
+"""Of annealing and neighbourhood search before the proof, the latter while many patterns are left just below the best map."""
+FEW_PATTERNS = 40_000
 """With so many patterns or fewer just below the best map, that threshold is searched at once."""
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
 TARGET_GROWTH = 4.0
 """Thresholds double while a search is cheap, then rise so that a search is expected to take this many times the nodes."""
+LOG_ROOM = 1 << 18
+"""Far more nodes than one call of compiled code visits; doubled when half full."""
 CHUNK_SECONDS = 0.05
 """Aimed at for one call of compiled code, which neither the clock nor Ctrl-C can stop."""
 
@@ -62,8 +77,7 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     Yields
     ------
     tuple of int or Bound
-        A bound of kind "exhausted search" names the largest refuted threshold and the nodes searched so far. The count ranges
-        that fix M hold for every map better than the best one known before the search.
+        Bounds of kind "replayed search"; of kind "exhausted search", a claim, where the log is too long.
     """
     if limits.seconds_left <= 0:
         return
@@ -76,12 +90,26 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     lower, upper = max(bound.value, incumbent.bound.value), instance.makespan(best)
     if lower < upper:
         above = Improvement(instance, tuple(best), limits.seed)
-        for _ in range(ROUNDS):
-            if above.upper > lower and above.round(lower):
+        near = False
+        for number in range(MAX_ROUNDS):
+            if above.upper <= lower or (near and number >= ROUNDS):
+                break
+            if above.round(lower):
                 upper = above.upper
                 yield above.best
+                near = _is_near(instance, upper)
     if lower < upper:
         yield from prove(instance, lower, upper, limits)
+
+
+def _is_near(instance: Instance, upper: Fraction) -> bool:
+    """Return whether few patterns are left just below a makespan, or its loads do not fit anyway."""
+    multiple = denominator(count_ranges(instance, upper))
+    return _overflows(instance, multiple) or CoverSearch(instance, upper - Fraction(1, multiple)).num_patterns <= FEW_PATTERNS
+
+
+def _overflows(instance: Instance, multiple: int) -> bool:
+    return instance.total * multiple * (instance.num_gpus + 1) >= LARGEST_TOTAL
 
 
 def prove(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) -> Iterator[Finding]:
@@ -97,36 +125,45 @@ def prove(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) 
     limits : Limits
     """
     multiple = denominator(count_ranges(instance, upper))
-    if instance.total * multiple * (instance.num_gpus + 1) >= LARGEST_TOTAL:
+    if _overflows(instance, multiple):
         return
     best = int(upper * multiple)
     base = refuted = math.ceil(lower * multiple) - 1
     reach = (best - base) * FIRST_STEP
     nodes = previous = 0
-    growth = 2.0
-    proven = lower
-    while proven < Fraction(best, multiple):
+    growth, many = 2.0, False
+    while refuted < best - 1:
         threshold = best - 1
-        cover = _CoverSearch(instance, multiple, threshold)
-        if cover.num_patterns > FEW_PATTERNS:
+        if not many:
+            cover = CoverSearch(instance, Fraction(threshold, multiple))
+            many = cover.num_patterns > FEW_PATTERNS
+        if many:
             threshold = min(max(refuted + 1, base + int(reach)), best - 1)
-            cover = _CoverSearch(instance, multiple, threshold)
-        while cover.status != EXHAUSTED:
+            cover = CoverSearch(instance, Fraction(threshold, multiple))
+        while cover.status == RUNNING:
             if cover.too_large or limits.seconds_left <= 0:
                 return
             cover.run()
-            if cover.status == FOUND:
-                slots = cover.map()
-                yield slots
-                best = int(instance.makespan(slots) * multiple)
-                cover.lower_threshold(best - 1)
         nodes += cover.nodes
-        refuted = min(threshold, best - 1)
-        proven = Fraction(refuted + 1, multiple)
-        yield Bound(proven, "exhausted search", {"threshold": str(Fraction(refuted, multiple)), "nodes": nodes})
+        if cover.status == FOUND:
+            slots = cover.map()
+            yield slots
+            best, many = int(instance.makespan(slots) * multiple), False
+            continue
+        refuted = threshold
+        yield _bound(instance, cover, Fraction(threshold, multiple), nodes)
         growth = _next_growth(growth, cover.nodes, previous)
         previous = cover.nodes
         reach *= Fraction(growth)
+
+
+def _bound(instance: Instance, cover: CoverSearch, threshold: Fraction, nodes: int) -> Bound:
+    """Return the bound of a threshold that a search refutes, with its log where that is short enough to be replayed."""
+    value = reachable(instance, threshold, above=True)
+    log = cover.branchings()
+    if log is None:
+        return Bound(value, "exhausted search", {"threshold": str(threshold), "nodes": nodes})
+    return Bound(value, "replayed search", replay_witness(threshold, log))
 
 
 def _next_growth(growth: float, nodes: int, previous: int) -> float:
@@ -146,25 +183,33 @@ def compile_kernels() -> None:
         pass
 
 
-class _CoverSearch:
-    """One search for covers within a threshold that may be lowered as it goes."""
+class CoverSearch:
+    """One search for a cover within a threshold.
 
-    def __init__(self, instance: Instance, multiple: int, threshold: int) -> None:
+    Parameters
+    ----------
+    instance : Instance
+    threshold : Fraction
+    """
+
+    def __init__(self, instance: Instance, threshold: Fraction) -> None:
         self.instance = instance
         self.nodes = 0
         self.too_large = False
         self.num_patterns = 0
         self.status = EXHAUSTED
+        self.log = np.zeros((LOG_ROOM, 2), dtype=np.uint8)
         gpus, k = instance.num_gpus, instance.slots_per_gpu
-        total = instance.total * multiple
-        companions = companion_load_at(instance, Fraction(threshold, multiple))
-        if gpus * threshold < total or companions is None:
+        within = count_limits(instance, threshold)
+        if within is None or threshold < instance.mean:
             return
+        ranges = [range(low, high + 1) for low, high in zip(within.least, within.most, strict=True)]
+        self.multiple = denominator(ranges)
+        high = math.floor(threshold * self.multiple)
+        total = instance.total * self.multiple
         types = sorted(
-            (-load * multiple // count, expert, count)
-            for expert, (load, counts) in enumerate(
-                zip(instance.loads, count_ranges(instance, Fraction(threshold, multiple) - companions), strict=True)
-            )
+            (-load * self.multiple // count, expert, count)
+            for expert, (load, counts) in enumerate(zip(instance.loads, ranges, strict=True))
             for count in counts
         )
         size = np.array([-negative for negative, _, _ in types], dtype=np.int64)
@@ -172,7 +217,8 @@ class _CoverSearch:
         count = np.array([c for _, _, c in types], dtype=np.int64)
         most = np.ones_like(count) if instance.duplicates == "forbidden" else count
         found = np.empty((MAX_PATTERNS, k), dtype=np.uint16)
-        n = enumerate_patterns(size, expert, most, total - (gpus - 1) * threshold, threshold, MAX_ENUMERATION_STEPS, found)
+        budget = gpus * high - total
+        n = enumerate_patterns(size, expert, most, high - budget, high, MAX_ENUMERATION_STEPS, found)
         self.too_large = n < 0
         self.num_patterns = MAX_PATTERNS + 1 if n < 0 else n
         if n == 0:
@@ -183,21 +229,24 @@ class _CoverSearch:
         load = size[found[:n]].sum(axis=1)
         order = np.argsort(-load, kind="stable")
         sorted_types = found[order]
-        self.patterns = Patterns(load[order], sorted_types, occurrences(sorted_types), expert, count)
+        self.patterns = Patterns(
+            load[order], sorted_types, occurrences(sorted_types), experts_held(sorted_types, expert), expert, count
+        )
         self.state = State(
             lists=np.zeros((gpus + 1) * n, dtype=np.int32),
+            unit=np.zeros((gpus + 1) * n, dtype=np.int64),
             start=np.zeros(gpus + 2, dtype=np.int64),
             alive=np.zeros((gpus + 1, len(types)), dtype=np.uint16),
             num_alive=np.full(gpus + 1, len(types), dtype=np.int64),
             room=np.zeros((gpus + 1, len(types)), dtype=np.int64),
-            weight=np.ones((gpus + 1, len(types)), dtype=np.float64),
+            weight=np.full((gpus + 1, len(types)), 1 << WEIGHT_BITS, dtype=np.int64),
             rest=np.full(gpus + 1, total, dtype=np.int64),
             branch=np.full(gpus + 1, -1, dtype=np.int64),
             position=np.zeros(gpus + 1, dtype=np.int64),
             chosen=np.zeros(gpus + 1, dtype=np.int64),
             fixed=np.zeros(instance.num_experts, dtype=np.int64),
             placed=np.zeros(instance.num_experts, dtype=np.int64),
-            control=np.array([threshold, 0, 0], dtype=np.int64),
+            control=np.array([high, 0, 0, 0, max(0, budget.bit_length() - COST_BITS), 0], dtype=np.int64),
         )
         self.state.lists[:n] = np.arange(n)
         self.state.start[1] = n
@@ -208,7 +257,9 @@ class _CoverSearch:
     def run(self) -> None:
         """Go on for about ``CHUNK_SECONDS``, or until a cover is found or none is left."""
         started = time.perf_counter()
-        self.status = advance(self.patterns, self.state, self.instance.num_gpus, self.instance.num_slots, self.visits)
+        if 2 * self.state.control[3] > len(self.log):
+            self.log = np.concatenate([self.log, np.zeros_like(self.log)])
+        self.status = advance(self.patterns, self.state, self.log, self.instance.num_gpus, self.instance.num_slots, self.visits)
         seconds = time.perf_counter() - started
         if self.status == RUNNING:
             self.visits = max(10_000, min(2 * self.visits, int(self.visits * CHUNK_SECONDS / seconds)))
@@ -219,10 +270,14 @@ class _CoverSearch:
         chosen = self.state.chosen[: self.instance.num_gpus]
         return tuple(self.patterns.expert[self.patterns.types[chosen]].ravel().tolist())
 
-    def lower_threshold(self, threshold: int) -> None:
-        """Go on for covers within a smaller threshold, one that the cover just found exceeds."""
-        self.state.control[0] = threshold
-        self.status = RUNNING
+    def branchings(self) -> list[bytes] | None:
+        """Return, by depth, the experts branched on in the order in which nodes were searched; None if they are too many."""
+        if self.num_patterns == 0:
+            return []
+        entries = self.log[: self.state.control[3]]
+        if self.instance.num_experts > MAX_EXPERTS or len(entries) > MAX_REPLAYED_NODES or self.state.control[5] > MAX_WORK:
+            return None
+        return [entries[entries[:, 0] == depth, 1].tobytes() for depth in range(self.instance.num_gpus)]
 
 
 ENGINE = Engine("exact-cover", search, compile=lambda deployment: compile_kernels())

@@ -18,9 +18,10 @@ from eplb_gap.heuristics.compiled import descending, kernel
 from eplb_gap.heuristics.kernels.greedy import adams_counts
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, plan
 from eplb_gap.heuristics.tiers import tiered
-from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.instance import Instance
 
 MAX_PARTITIONS = 20_000
 FINEST_GAP = 1e-6
@@ -59,11 +60,14 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
     gap, trials = max(target_gap, FINEST_GAP), min(MAX_TRIALS, int(seconds * TRIALS_PER_SECOND))
     row, slots = np.array(loads, np.int64), np.empty(deployment.num_slots, np.int64)
     if deployment.policy == "global":
+        strong = _strong_bound(row, deployment)
         numerator, denominator, value = _flat(
-            row, deployment.num_gpus, _max_count(deployment, 1), distinct, gap, trials, seed, slots
+            row, deployment.num_gpus, _max_count(deployment, 1), distinct, float(strong.value), gap, trials, seed, slots
         )
-        kind = "mean" if Fraction(numerator, denominator) == Fraction(int(loads.sum()), deployment.num_gpus) else "apportionment"
-        return FirstMap(slots if value < np.inf else None, Bound(Fraction(numerator, denominator), kind))
+        plain = Fraction(numerator, denominator)
+        kind = "mean" if plain == Fraction(int(row.sum()), deployment.num_gpus) else "apportionment"
+        bound = max(Bound(plain, kind), strong, key=lambda each: each.value)
+        return FirstMap(slots if value < np.inf else None, bound)
     sets = _sets(deployment.num_groups, deployment.num_nodes)
     if sets is None:
         return None
@@ -78,6 +82,13 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
 def load_kernels(deployment: Deployment) -> None:
     """Have the pass's kernels ready before a clock starts, unless they may be interpreted."""
     (_flat if deployment.policy == "global" else _hierarchical).load()
+
+
+def _strong_bound(loads: np.ndarray, deployment: Deployment) -> Bound:
+    """Return a bound of a flat layer that is worth its time here: with one replica each, bounds for given counts hold."""
+    if deployment.num_slots == deployment.num_experts:
+        return best_joint_bound(Instance.of_layer(loads, deployment))
+    return Bound(Fraction(0), "mean")
 
 
 def _max_count(deployment: Deployment, nodes: int) -> int:
@@ -115,13 +126,17 @@ def _flat_bound(loads: np.ndarray, num_slots: int, num_gpus: int, max_count: int
     return total, num_gpus
 
 
-@tiered("(i8[::1], i8, i8, b1, f8, i8, i8, i8[::1])")
+@tiered("(i8[::1], i8, i8, b1, f8, f8, i8, i8, i8[::1])")
 def _flat(
-    loads: np.ndarray, num_gpus: int, max_count: int, distinct: bool, target_gap: float, trials: int, seed: int, slots: np.ndarray
-) -> tuple[int, int, float]:
-    """Write a map to ``slots``; return the bound as numerator and denominator, and the makespan in tokens."""
+    loads: np.ndarray, num_gpus: int, max_count: int, distinct: bool, known: float, target_gap: float, trials: int, seed: int,
+    slots: np.ndarray,
+) -> tuple[int, int, float]:  # fmt: skip
+    """Write a map to ``slots``; return the bound as numerator and denominator, and the makespan in tokens.
+
+    No map has a makespan below ``known``: there the search ends if that is above the bound.
+    """
     numerator, denominator = _flat_bound(loads, slots.size, num_gpus, max_count)
-    stop = numerator / denominator * (1.0 + target_gap)
+    stop = max(numerator / denominator, known) * (1.0 + target_gap)
     return numerator, denominator, plan(loads, num_gpus, max_count, distinct, stop, trials, seed, slots)
 
 

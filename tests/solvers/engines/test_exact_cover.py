@@ -15,7 +15,10 @@ import pytest
 from known import BY_HAND, PUBLISHED
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
+from eplb_gap.problem.bounds import exhausted
 from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.exhausted import replayed_value
+from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.compact import cpsat
 from eplb_gap.solvers.construct import greedy_map
@@ -60,11 +63,41 @@ def test_the_search_alone_agrees_with_the_oracle(instance: Instance) -> None:
     for finding in exact_cover.prove(instance, lower, upper, Limits(time.monotonic() + 30)):
         if isinstance(finding, Bound):
             assert lower <= finding.value <= best
+            assert replayed_value(instance, finding.witness) == finding.value
             lower = finding.value
         else:
             maps.append(instance.makespan(finding))
     assert lower == best == min(maps)
     assert maps == sorted(maps, reverse=True)
+
+
+def awkward(number: int) -> list[Instance]:
+    """Hot, tied, zero and equal loads, one replica each and few slots to spare: where counts are forced or bounds are strong."""
+    generator, found = np.random.default_rng(17), []
+    shapes = [(8, 8, 4), (9, 9, 3), (8, 8, 2), (7, 8, 4), (8, 9, 3), (6, 8, 2), (5, 9, 3), (4, 8, 4)]
+    for i in range(number):
+        experts, slots, gpus = shapes[i % len(shapes)]
+        kind = i // len(shapes) % 5
+        loads = generator.integers(0 if kind == 1 else 1, 40, experts)
+        loads[0] *= 10 ** int(generator.integers(1, 6)) if kind == 0 else 1
+        loads[: experts // 2] *= kind != 2  # zeros
+        loads = np.full(experts, 7) if kind == 3 else loads // 10 * 10 if kind == 4 else loads
+        duplicates = "forbidden" if generator.integers(2) and slots // gpus <= experts else "allowed"
+        found.append(Instance(tuple(loads.tolist()), slots, gpus, duplicates))
+    return found
+
+
+@pytest.mark.parametrize("instance", awkward(80), ids=lambda i: f"{i.num_slots}-{i.digest}")
+def test_agrees_with_the_oracle_on_awkward_loads_and_is_replayed(instance: Instance) -> None:
+    best = instance.makespan(oracle.best_map(instance))
+    for engine in (exact_cover.search, oracle.search):
+        incumbent = solved(instance, engine=engine)
+        assert incumbent.proven
+        assert incumbent.upper == best
+        if incumbent.bound.kind == "replayed search":
+            assert replayed_value(instance, incumbent.bound.witness) == best
+        else:
+            assert incumbent.bound.kind in ("mean", "apportionment", "slot counting", "forced counts")
 
 
 @pytest.mark.parametrize(
@@ -92,11 +125,12 @@ def test_agrees_with_cpsat(instance: Instance) -> None:
 @pytest.mark.parametrize("duplicates", ["allowed", "forbidden"])
 @pytest.mark.parametrize("seed", range(4))
 def test_proves_24_slots(seed: int, duplicates: str) -> None:
-    incumbent = solved(lognormal(16, 24, 8, 0.6, seed, duplicates), start=True)
+    instance = lognormal(16, 24, 8, 0.6, seed, duplicates)
+    incumbent = solved(instance, start=True)
     assert incumbent.proven
-    assert incumbent.bound.kind == "exhausted search"
+    assert incumbent.bound.kind == "replayed search"
     assert Fraction(incumbent.bound.witness["threshold"]) < incumbent.upper
-    assert incumbent.bound.witness["nodes"] > 0
+    assert replayed_value(instance, incumbent.bound.witness) == incumbent.upper
 
 
 @pytest.mark.parametrize(("instance", "value"), BY_HAND + PUBLISHED)
@@ -159,6 +193,25 @@ def test_interrupt_ends_a_search() -> None:
     with pytest.raises(KeyboardInterrupt):
         drive(exact_cover.search, Incumbent(HARD), Limits(started + 30), lambda: None)
     assert time.monotonic() - started < 10
+
+
+def test_the_engine_knows_what_a_replay_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = lognormal(16, 24, 8, 1.0, 5)
+    bound = solved(instance).bound
+    cover = exact_cover.CoverSearch(instance, Fraction(bound.witness["threshold"]))
+    while cover.status == 0:
+        cover.run()
+    work = int(cover.state.control[5])
+    monkeypatch.setattr(exhausted, "MAX_WORK", work)
+    assert replayed_value(instance, bound.witness) == bound.value
+    monkeypatch.setattr(exhausted, "MAX_WORK", work - 1)
+    with pytest.raises(InputError, match=f"more than {work - 1} patterns looked at"):
+        replayed_value(instance, bound.witness)
+    monkeypatch.setattr(exact_cover, "MAX_WORK", work - 1)
+    assert cover.branchings() is None
+    monkeypatch.setattr(exact_cover, "MAX_REPLAYED_NODES", 0)
+    unlogged = solved(instance).bound
+    assert (unlogged.kind, unlogged.value) == ("exhausted search", bound.value)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
