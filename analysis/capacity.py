@@ -22,6 +22,7 @@ from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.solvers.serving.budgets import SlotCurves, plan_budget, slot_curves
 
+MOST_OPTIONS = 10_000
 PLANNING_GAP = 1e-3
 """The solver stops within it: a target in so narrow a band may stay open."""
 
@@ -223,6 +224,10 @@ def slot_options(deployment: Deployment, most: int) -> list[int]:
     fewest = -(-experts // gpus) * gpus
     if most < fewest:
         raise InputError(f"most_slots is {most}; {experts} experts on {gpus} GPUs need at least {fewest}")
+    if (most - fewest) // gpus >= MOST_OPTIONS:
+        raise InputError(
+            f"most_slots is {most}; at most {fewest + (MOST_OPTIONS - 1) * gpus}, {MOST_OPTIONS} numbers of slots, are looked at"
+        )
     options = list(range(fewest, most + 1, gpus))
     if deployment.duplicates == "forbidden":
         on_a_node = experts // deployment.num_nodes if deployment.policy == "hierarchical" else experts

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from eplb_gap.problem.atomic import check_writable
 from eplb_gap.problem.errors import InputError
 
 out, log = Console(), Console(stderr=True)
@@ -28,11 +29,12 @@ def writable_file(path: Path, option: str) -> Path:
     Raises
     ------
     InputError
-        If it is a folder, or its folder cannot be created or written to.
+        If it is there and no regular file, or it or its folder cannot be created or written to.
     """
-    if path.is_dir():
-        raise InputError(f"{option} is {path}, a folder; the name of a file is needed")
-    writable_folder(path.parent, option)
+    try:
+        check_writable(path)
+    except InputError as error:
+        raise InputError(f"{option} is {path}; {error}") from None
     return path
 
 

@@ -56,6 +56,23 @@ def as_loads(value: Any, name: str, ndim: int) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
+def as_numbers(value: Any, name: str) -> np.ndarray:
+    """Return an array of real numbers, of whatever type and shape it is.
+
+    Raises
+    ------
+    InputError
+        If it is ragged or holds anything but real numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InputError(f"{name} is ragged; a rectangular array is needed") from None
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} is {array.dtype} of shape {array.shape}; real numbers are needed")
+    return array
+
+
 def _largest(array: np.ndarray) -> int | float:
     """Largest load whose layer sum fits int64, in the number type of the array so that comparing rounds nothing upwards."""
     limit = int(np.iinfo(np.int64).max) // int(array.shape[-1])

@@ -48,6 +48,8 @@ ENGINES: dict[str, Engine] = {
 >>> "auto" in ENGINES, "milp" in ENGINES
 (True, True)
 """
+MAX_WORKERS, MAX_SEED = 4096, 2**31 - 1
+"""Most threads and the largest seed that every engine takes."""
 METHODS: dict[str, Search] = {name: engine.search for name, engine in ENGINES.items()}
 """Engines by name, to be called."""
 
@@ -108,7 +110,7 @@ def solve(
     ([Fraction(60, 1)], [Fraction(60, 1)], ['optimal'])
     """
     checked = as_loads(loads, "loads", 2)
-    _check_arguments(checked, deployment, method, target_gap, time_limit, workers)
+    _check_arguments(checked, deployment, method, target_gap, time_limit, workers, seed)
     live = deployment.live
     _compile(live, ENGINES[method])
     if initial is not None and live is not deployment:
@@ -243,7 +245,13 @@ def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, 
 
 
 def _check_arguments(
-    loads: np.ndarray, deployment: Deployment, method: str, target_gap: float, time_limit: float, workers: int
+    loads: np.ndarray,
+    deployment: Deployment,
+    method: str,
+    target_gap: float,
+    time_limit: float,
+    workers: int,
+    seed: int,
 ) -> None:
     if loads.shape[1] != deployment.num_experts:
         raise InputError(f"loads has {loads.shape[1]} experts; the deployment has {deployment.num_experts}")
@@ -254,9 +262,10 @@ def _check_arguments(
             f"method is {method!r}, which needs equally many slots on all live GPUs; "
             f"for unequal slots there are {', '.join(name for name, engine in ENGINES.items() if engine.unequal)}"
         )
-    if not target_gap >= 0:
-        raise InputError(f"target_gap is {target_gap}; a number of at least 0 is needed")
-    if not time_limit > 0:
-        raise InputError(f"time_limit is {time_limit}; a positive number of seconds is needed")
-    if workers < 1:
-        raise InputError(f"workers is {workers}; at least 1 is needed")
+    if not isinstance(target_gap, int | float) or not target_gap >= 0:
+        raise InputError(f"target_gap is {target_gap!r}; a number of at least 0 is needed")
+    if not isinstance(time_limit, int | float) or not time_limit > 0:
+        raise InputError(f"time_limit is {time_limit!r}; a positive number of seconds is needed")
+    for name, value, least, most in (("workers", workers, 1, MAX_WORKERS), ("seed", seed, 0, MAX_SEED)):
+        if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value <= most:
+            raise InputError(f"{name} is {value!r}; an integer from {least} to {most} is needed")

@@ -210,7 +210,6 @@ SOLVERS = {
     ),
     first_pass.load_kernels: Entry(lambda x: first_pass.load_kernels(x.deployment)),
     first_pass.first_pass: Entry(first_passes, irregular),
-    first_pass.load_kernels: Entry(lambda x: first_pass.load_kernels(x.deployment)),
     fixed_counts.best_assignment: Entry(
         lambda x: x.legal(fixed_counts.best_assignment(x.placement, x.loads, x.deployment).placement)
     ),

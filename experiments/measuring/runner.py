@@ -77,7 +77,10 @@ def run_cells(cells: list[Cell], folder: Path, workers: int, console: Console, s
 @contextmanager
 def _locked(folder: Path, suite: str) -> Iterator[None]:
     """Keep other runs away from a suite; the lock is gone with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {folder} for rows cannot be made ({error.strerror})") from None
     with (folder / f".{suite}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

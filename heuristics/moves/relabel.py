@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import as_numbers
 from eplb_gap.problem.metrics import per_gpu
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import legal_layers
@@ -114,7 +115,7 @@ def adopt_where_better(
     if deployment.dead_gpus:
         left, in_use = without_dead(placement, deployment), without_dead(previous, deployment)
         return with_dead(adopt_where_better(left, in_use, loads, deployment.live, threshold), deployment)
-    history = np.asarray(loads, dtype=np.float64)
+    history = as_numbers(loads, "loads").astype(np.float64)
     # Layer by layer one unit for all windows: they weigh as much as they have load.
     windows, layers = history.reshape(-1, *history.shape[-2:]), placement.num_layers
     columns = np.moveaxis(windows, 0, 1).reshape(windows.shape[1], -1)
@@ -208,7 +209,7 @@ def _copy_numbers(rows: np.ndarray) -> np.ndarray:
 
 def normalised(loads: Any, expected: tuple[int, int]) -> np.ndarray:
     """Return checked loads in units of the layer's largest, so that no sum overflows; float64 [layers, experts]."""
-    weight = np.asarray(loads, dtype=np.float64)
+    weight = as_numbers(loads, "loads").astype(np.float64)
     if weight.shape != expected:
         raise InputError(f"loads has shape {weight.shape}; that of the maps, {expected} [layers, experts], is needed")
     bad = np.argwhere(~(np.isfinite(weight) & (weight >= 0.0)))

@@ -51,6 +51,7 @@ from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import as_numbers
 from eplb_gap.problem.placement import Placement
 
 TOLERANCES: dict[str, float] = {"lpt": 0.0, "fast": 2e-3, "split": 4e-5, "counts": 1e-4}
@@ -131,8 +132,8 @@ def checked_weight(weight: Any, deployment: Deployment) -> np.ndarray:
     InputError
         If they are no finite, non-negative numbers [layers, experts] of the deployment.
     """
-    given = np.asarray(weight)
-    if given.ndim != 2 or not given.size or given.dtype.kind not in "iuf":
+    given = as_numbers(weight, "weight")
+    if given.ndim != 2 or not given.size:
         raise InputError(f"weight is {given.dtype} of shape {given.shape}; real numbers [layers, experts] are needed")
     if given.shape[1] != deployment.num_experts:
         raise InputError(f"weight has {given.shape[1]} experts; the deployment has {deployment.num_experts}")

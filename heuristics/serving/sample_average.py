@@ -24,6 +24,7 @@ from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import as_numbers
 from eplb_gap.problem.placement import Placement
 
 WORK = 300_000
@@ -87,8 +88,8 @@ def prepare() -> None:
 
 def _checked(history: Any, deployment: Deployment) -> np.ndarray:
     """Return the history as float64, every layer scaled by its largest load."""
-    given = np.asarray(history)
-    if given.ndim != 3 or not given.size or given.dtype.kind not in "iuf":
+    given = as_numbers(history, "history")
+    if given.ndim != 3 or not given.size:
         raise InputError(f"history is {given.dtype} of shape {given.shape}; real numbers [windows, layers, experts] are needed")
     if given.shape[2] != deployment.num_experts:
         raise InputError(f"history has {given.shape[2]} experts; the deployment has {deployment.num_experts}")

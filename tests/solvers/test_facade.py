@@ -136,6 +136,10 @@ def test_an_engine_that_cheats_with_its_map_is_caught(monkeypatch):
         ({"loads": README[:, :5]}, "loads has 5 experts"),
         ({"loads": README * 1.5}, "integral"),
         ({"loads": -README}, "non-negative"),
+        *(({"seed": seed}, "seed is") for seed in (-1, 2**70, 1.5, None, "1")),
+        ({"workers": 10**10}, "workers is"),
+        ({"time_limit": "1"}, "time_limit is '1'"),
+        ({"target_gap": None}, "target_gap is None"),
         ({"loads": README[0]}, "axes"),
     ],
 )
