@@ -113,7 +113,7 @@ class TieredKernel:
         self._began = 0.0
         self._compiler: int | None = None  # its process
         self._alone = False  # no process could be started
-        self.is_compiled = False
+        self.is_compiled = not isinstance(self.kernel, Dispatcher)  # with NUMBA_DISABLE_JIT there is nothing to compile
         self._lock = threading.Lock()
         KERNELS.append(self)
 
