@@ -39,10 +39,7 @@ def as_loads(value: Any, name: str, ndim: int) -> np.ndarray:
     InputError
         If the shape is wrong or an entry is negative, not finite, not integral or beyond int64.
     """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise InputError(f"{name} is ragged; a rectangular array is needed") from None
+    array = _rectangular(value, name)
     if array.ndim != ndim or not array.size:
         raise InputError(f"{name} has shape {array.shape}; {ndim} non-empty axes are needed")
     if array.dtype.kind not in "iuf":
@@ -64,13 +61,17 @@ def as_numbers(value: Any, name: str) -> np.ndarray:
     InputError
         If it is ragged or holds anything but real numbers.
     """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise InputError(f"{name} is ragged; a rectangular array is needed") from None
+    array = _rectangular(value, name)
     if array.dtype.kind not in "iuf":
         raise InputError(f"{name} is {array.dtype} of shape {array.shape}; real numbers are needed")
     return array
+
+
+def _rectangular(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InputError(f"{name} is ragged; a rectangular array is needed") from None
 
 
 def _largest(array: np.ndarray) -> int | float:
