@@ -145,7 +145,7 @@ def capacity(
     window : int, optional
         Planning window; by default the last but one, or the only one.
     method : str, default "auto"
-        Solver of the planning window, a key of :data:`solvers.METHODS`.
+        Solver of the planning window, a key of :data:`eplb_gap.solvers.METHODS`.
     seconds : float, default 10
         Solver's time limit for one number of slots.
     budget : int, optional

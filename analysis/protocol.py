@@ -5,7 +5,7 @@
 * ``leaderboard``: ``90 b + 5 min(0.002 / t, 2) - (min(20 t, 20) if t > 0.010)``, ``b`` the GPU-level balancedness of all pairs.
 
 ``t`` is the median over the windows of the seconds of the algorithm alone. The published scorers look at shapes, missing numbers
-and negative counts only; here every map goes through :func:`problem.verify`, and one illegal map refuses the score. The
+and negative counts only; here every map goes through :func:`eplb_gap.problem.verify`, and one illegal map refuses the score. The
 expert-level metric depends on the replica counts alone, so every score also carries what the same maps reach on GPUs.
 """
 

@@ -31,7 +31,7 @@ def score_all(
         int64 [windows, layers, experts].
     deployment : Deployment
     names : iterable of str
-        Keys of :data:`heuristics.METHODS` or Python files, see :class:`eplb_gap.analysis.user_program.UserProgram`.
+        Keys of :data:`eplb_gap.heuristics.METHODS` or Python files, see :class:`eplb_gap.analysis.user_program.UserProgram`.
     call_seconds : float
         Time limit of one call of a program in a file.
     progress : callable, optional

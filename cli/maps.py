@@ -41,7 +41,7 @@ def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: 
     Parameters
     ----------
     name : str
-        Key of :data:`heuristics.METHODS`, path of a configuration (.toml, as calibration writes) or of a map file.
+        Key of :data:`eplb_gap.heuristics.METHODS`, path of a configuration (.toml, as calibration writes) or of a map file.
     history : ndarray
         int64 [windows, layers, experts]; what a method plans on: the last window, or more of them if it takes a history.
     deployment : Deployment

@@ -35,9 +35,9 @@ def rebalance_experts(
     old_global_expert_indices : optional
         Ignored: every plan here is made anew; :mod:`eplb_gap.heuristics.plugins.vllm` moves as few replicas as possible from it.
     method : str, default "fast"
-        Key of :data:`heuristics.METHODS`; "initial_program" is DeepSeek's own algorithm.
+        Key of :data:`eplb_gap.heuristics.METHODS`; "initial_program" is DeepSeek's own algorithm.
     config : path, FastConfig or PipelineConfig, optional
-        What to run in place of a named method; see :func:`heuristics.rebalance`. A file is read anew in every call.
+        What to run in place of a named method; see :func:`eplb_gap.heuristics.rebalance`. A file is read anew in every call.
 
     Returns
     -------

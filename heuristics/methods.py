@@ -26,7 +26,7 @@ class Heuristic:
     Parameters
     ----------
     name : str
-        Key of :data:`heuristics.METHODS`; empty for one that a configuration describes.
+        Key of :data:`eplb_gap.heuristics.METHODS`; empty for one that a configuration describes.
     plan : Method
     policies : frozenset of {"global", "hierarchical"}
         Policies under which it plans; a balancer that knows no nodes has the global one alone.

@@ -103,7 +103,7 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     Returns
     -------
     Placement
-        As the heuristic made it: where duplicates are forbidden it may hold some, which :func:`problem.verify` rejects.
+        As the heuristic made it: where duplicates are forbidden it may hold some, which :func:`eplb_gap.problem.verify` rejects.
 
     Raises
     ------

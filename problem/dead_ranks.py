@@ -1,8 +1,8 @@
 """Maps with dead GPUs: their slots are part of the map but hold nothing.
 
 A serving system keeps the slots of a dead GPU in its map, so that the others keep their numbers; SGLang fills them with expert 0.
-Such an entry is *filler*: it is no replica of that expert, nothing is routed to it. A :class:`problem.Placement` marks filler by
-the replica rank -1.
+Such an entry is *filler*: it is no replica of that expert, nothing is routed to it. A :class:`eplb_gap.problem.Placement` marks
+filler by the replica rank -1.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Instance:
     Raises
     ------
     InputError
-        As :class:`problem.Deployment` does, and for loads that are no non-negative integers.
+        As :class:`eplb_gap.problem.Deployment` does, and for loads that are no non-negative integers.
     """
 
     loads: tuple[int, ...]

@@ -1,7 +1,8 @@
 """Float metrics of a placement: loads per slot and per GPU, balancedness, duplicates.
 
-For exact makespans use :func:`problem.verify`; these are for tables, figures and protocols. ``num_gpus`` is the number of GPUs,
-all with equally many slots, or a :class:`problem.Deployment`, whose GPUs may be unequal and of which only the live ones count.
+For exact makespans use :func:`eplb_gap.problem.verify`; these are for tables, figures and protocols. ``num_gpus`` is the number
+of GPUs, all with equally many slots, or a :class:`eplb_gap.problem.Deployment`, whose GPUs may be unequal and of which only the
+live ones count.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class Placement:
     Parameters
     ----------
     phy2log : array_like of int [layers, slots]
-        Logical expert of every slot. Legality is judged by :func:`problem.verify`, not here.
+        Logical expert of every slot. Legality is judged by :func:`eplb_gap.problem.verify`, not here.
     num_experts : int
         Logical experts per layer.
     ranks : array_like of int [layers, slots], optional

@@ -2,7 +2,7 @@
 
 Without shares every replica takes ``w_e / c_e`` tokens. With them the replica on slot s takes ``share[s] w_e``: a fraction of the
 expert's load, so that shares planned on past loads can be applied to the loads that are served. Exact makespans under shares are
-:func:`problem.verify`'s.
+:func:`eplb_gap.problem.verify`'s.
 
 For a given map the best shares are a fractional flow from experts to GPUs, and its dual is a set Q of GPUs: whatever the shares,
 the experts that live on Q alone put all their load there, so some GPU of Q carries at least ``sum w_e / |Q|``.

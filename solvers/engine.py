@@ -1,6 +1,6 @@
 """What an engine is, and the one incumbent, clock and interrupt that all of them share.
 
-An engine works on one flat :class:`problem.Instance`. It is not trusted: it hands over maps and bounds, the incumbent
+An engine works on one flat :class:`eplb_gap.problem.Instance`. It is not trusted: it hands over maps and bounds, the incumbent
 recomputes every map exactly and keeps the best of both.
 """
 
@@ -148,7 +148,7 @@ class Engine:
     Parameters
     ----------
     name : str
-        Key of :data:`solvers.METHODS`.
+        Key of :data:`eplb_gap.solvers.METHODS`.
     search : Search
     slots_per_gpu : range
         Slots per GPU that it is for.

@@ -33,7 +33,7 @@ class Timing:
     instance : str
         Name of the instance in the rows.
     methods : sequence of str
-        Keys of :data:`heuristics.METHODS`; the first is the base of the ratios.
+        Keys of :data:`eplb_gap.heuristics.METHODS`; the first is the base of the ratios.
     loads : ndarray
         int64 [layers, experts].
     deployment : Deployment

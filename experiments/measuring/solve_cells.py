@@ -90,7 +90,7 @@ def planned_row(loads: np.ndarray, deployment: Deployment, method: str) -> Field
         int64 [windows, layers, experts]; the last window is served only.
     deployment : Deployment
     method : str
-        A key of :data:`heuristics.METHODS`.
+        A key of :data:`eplb_gap.heuristics.METHODS`.
     """
     pairs = len(loads) - 1
     planned, served, upper, duplicates = [], [], [], []

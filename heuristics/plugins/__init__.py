@@ -3,7 +3,7 @@
 A system starts a plug-in without arguments, so its settings come from the environment and are read in every call:
 
 ======================  ================================================================================================
-``EPLB_GAP_METHOD``     key of :data:`heuristics.METHODS`; without it "fast"
+``EPLB_GAP_METHOD``     key of :data:`eplb_gap.heuristics.METHODS`; without it "fast"
 ``EPLB_GAP_CONFIG``     path of a configuration to run in place of a named method (:mod:`eplb_gap.heuristics.config_file`)
 ``EPLB_GAP_THRESHOLD``  least part of its largest GPU load that a layer must gain to be changed, as "0.02"; without it any gain
 ``EPLB_GAP_THREADS``    threads of the method "fast" and its kin (:mod:`eplb_gap.heuristics.planner.fast`); without it one

@@ -61,6 +61,6 @@ PEERS = EVOLVED_PROGRAMS | by_name(
 ELASTIC = by_name((Heuristic("sglang-elastic", from_config(DEEPSEEK), GLOBAL),))
 """SGLang's ``elasticity_aware`` by name: DeepSeek's global algorithm on the GPUs that are alive.
 
-:func:`heuristics.rebalance` leaves out dead GPUs and fills their slots with expert 0 for every method, as SGLang does; with all
-GPUs alive it is the seed program ``initial_program`` under the global policy.
+:func:`eplb_gap.heuristics.rebalance` leaves out dead GPUs and fills their slots with expert 0 for every method, as SGLang does;
+with all GPUs alive it is the seed program ``initial_program`` under the global policy.
 """

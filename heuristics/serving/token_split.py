@@ -118,7 +118,7 @@ def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> T
     Raises
     ------
     InputError, PlacementError
-        As :func:`problem.verify`.
+        As :func:`eplb_gap.problem.verify`.
 
     Examples
     --------

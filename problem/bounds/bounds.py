@@ -1,7 +1,7 @@
 """Every closed-form lower bound on the makespan, once.
 
-Two kinds, never to be mixed. *Joint* bounds take an :class:`problem.Instance` and hold whatever the replica counts. Bounds
-*for given counts* take replica sizes and hold for packings of those replicas only: computed with the counts of one
+Two kinds, never to be mixed. *Joint* bounds take an :class:`eplb_gap.problem.Instance` and hold whatever the replica counts.
+Bounds *for given counts* take replica sizes and hold for packings of those replicas only: computed with the counts of one
 heuristic they can exceed the optimum over all counts.
 """
 

@@ -53,7 +53,7 @@ def sample_average_makespan(placement: Placement, history: Any, deployment: Depl
     Raises
     ------
     InputError, PlacementError
-        As :func:`problem.verify`.
+        As :func:`eplb_gap.problem.verify`.
     """
     windows = [verify(placement, window, deployment) for window in as_loads(history, "history", 3)]
     return [sum(layer, Fraction(0)) / len(windows) for layer in zip(*windows, strict=True)]

@@ -77,7 +77,7 @@ def slot_curves(
     slots : sequence of int [options]
         Slots of a layer, each a legal ``num_slots`` of the deployment.
     method, target_gap
-        As :func:`solvers.solve`.
+        As :func:`eplb_gap.solvers.solve`.
     time_limit : float, default 60.0
         Wall seconds for the whole call, shared over the options.
     tick : callable, optional

@@ -68,7 +68,7 @@ def best_assignment(placement: Placement, loads: Any, deployment: Deployment, se
     Raises
     ------
     InputError, PlacementError
-        As :func:`problem.verify`.
+        As :func:`eplb_gap.problem.verify`.
     """
     checked = as_loads(loads, "loads", 2)
     given = verify(placement, checked, deployment)

@@ -43,7 +43,7 @@ def lp_split(placement: Placement, loads: Any, deployment: Deployment) -> TokenS
     Raises
     ------
     InputError, PlacementError
-        As :func:`problem.verify`.
+        As :func:`eplb_gap.problem.verify`.
     RuntimeError
         If highspy is older than 1.15.1 or HiGHS fails.
     KeyboardInterrupt

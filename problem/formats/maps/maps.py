@@ -65,7 +65,7 @@ def read_map(
     path : path
         Its suffix, first bytes and keys tell the format. A JSON list of lists is read as ``"vllm"``.
     deployment : Deployment
-        What the map must fit: experts, slots, GPUs. Whether the map is legal is judged by :func:`problem.verify`.
+        What the map must fit: experts, slots, GPUs. Whether the map is legal is judged by :func:`eplb_gap.problem.verify`.
     format : str, optional
         One of :data:`MAP_FORMATS`.
     layer_ids : sequence of int, optional
