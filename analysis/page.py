@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import html
-import io
-import re
 from fractions import Fraction
-
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 from eplb_gap.analysis.explain import STEPS, Explanation
 from eplb_gap.analysis.figures import waterfall
+from eplb_gap.analysis.html_page import document, inline, svg, table
 from eplb_gap.analysis.verdict import points, verdict
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.verdict { background: #f3f5f7; border-left: .3rem solid #1f3b57; padding: .6rem 1rem; }
-.figure { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
-th { text-align: left; vertical-align: bottom; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.number { white-space: nowrap; }
-.table { overflow-x: auto; } p.note { color: #555; font-size: .9rem; }
-@media print { body { margin: 0; max-width: none; } }
-"""
 
 
 def render(result: Explanation, source: str, layer_ids: list[int]) -> str:
@@ -46,21 +28,18 @@ def render(result: Explanation, source: str, layer_ids: list[int]) -> str:
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p class=note>{html.escape(_setting(result))}</p>",
-        "<div class=verdict>" + "".join(f"<p>{_inline(line)}</p>" for line in said.sentences) + "</div>",
+        "<div class=verdict>" + "".join(f"<p>{inline(line)}</p>" for line in said.sentences) + "</div>",
         "<h2>Steps from a perfect balance to the map that served</h2>",
-        f"<div class=figure>{_svg(waterfall.total(result), 'total')}</div>",
+        f"<div class=figure>{svg(waterfall.total(result), 'total')}</div>",
         _steps_table(result),
         "<h2>What was measured as an alternative</h2>",
-        "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in said.items) + "</ul>",
+        "<ul>" + "".join(f"<li>{inline(line)}</li>" for line in said.items) + "</ul>",
         "<h2>Layer by layer</h2>",
-        f"<div class=figure>{_svg(waterfall.layers(result), 'layers')}</div>",
+        f"<div class=figure>{svg(waterfall.layers(result), 'layers')}</div>",
         _layers_table(result, layer_ids),
         f"<p class=note>{html.escape(_method(shape.policy))}</p>",
     ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
+    return document(title, body)
 
 
 def _setting(result: Explanation) -> str:
@@ -89,7 +68,7 @@ def _steps_table(result: Explanation) -> str:
         low, high = result.total(level.lower), result.total(level.upper)
         known = points(high) if low == high else f"{points(low)} to {points(high)}"
         rows.append([step.label, f"{100 * float(steps[step.key]):+.2f}", known])
-    return _table(["step", "points", "excess reached, %"], rows)
+    return table(["step", "points", "excess reached, %"], rows)
 
 
 def _layers_table(result: Explanation, layer_ids: list[int]) -> str:
@@ -98,29 +77,4 @@ def _layers_table(result: Explanation, layer_ids: list[int]) -> str:
         steps = result.layer_steps(row)
         total = sum(steps.values(), Fraction(0))
         rows.append([str(layer), *(f"{100 * float(value):+.2f}" for value in steps.values()), points(total)])
-    return _table(["layer", *(step.label for step in STEPS), "sum"], rows)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        first, *others = (html.escape(cell) for cell in cells)
-        return f"<tr><{tag}>{first}</{tag}>" + "".join(f"<{tag} class=number>{cell}</{tag}>" for cell in others) + "</tr>"
-
-    return (
-        "<div class=table><table><thead>" + line(head, "th") + "</thead><tbody>"
-        + "".join(line(row, "td") for row in rows) + "</tbody></table></div>"
-    )  # fmt: skip
-
-
-def _inline(text: str) -> str:
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
-
-
-def _svg(fig: Figure, prefix: str) -> str:
-    """Return a figure as an SVG element; its ids get a prefix, since two figures share one document."""
-    buffer = io.StringIO()
-    fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(fig)
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
+    return table(["layer", *(step.label for step in STEPS), "sum"], rows)

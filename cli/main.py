@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from eplb_gap.cli import converting, judging, measuring, recording, sizing, solving
+from eplb_gap.cli import converting, judging, measuring, recording, replaying, sizing, solving
 from eplb_gap.cli.options import INTERRUPTED, log
 from eplb_gap.problem import InputError, PlacementError
 from eplb_gap.problem.certificate import CertificateError
@@ -24,6 +24,7 @@ for command in (
     judging.explain,
     measuring.calibrate,
     sizing.capacity,
+    replaying.replay,
     measuring.bench,
     recording.record,
     converting.convert,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __all__ = [
     "ENGINES",
     "HEURISTICS",
+    "Controller",
     "Deployment",
     "InputError",
     "Interrupted",
@@ -32,6 +33,7 @@ __all__ = [
     "rebalance",
     "rebalance_experts",
     "replan",
+    "replay",
     "sample_average",
     "score",
     "solve",
@@ -46,6 +48,8 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.analysis.evaluate import evaluate
     from eplb_gap.analysis.explain import explain
     from eplb_gap.analysis.protocol import score
+    from eplb_gap.analysis.replay.controller import Controller
+    from eplb_gap.analysis.replay.replay import replay
     from eplb_gap.heuristics.eplb import rebalance_experts
     from eplb_gap.heuristics.moves.migration import replan
     from eplb_gap.heuristics.registry import HEURISTICS as HEURISTICS
@@ -66,6 +70,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.solvers.solution import Interrupted, Solution
 
 _HOMES = {
+    "Controller": "analysis.replay.controller:Controller",
     "Deployment": "problem.deployment:Deployment",
     "ENGINES": "solvers.facade:ENGINES",
     "HEURISTICS": "heuristics.registry:HEURISTICS",
@@ -88,6 +93,7 @@ _HOMES = {
     "rebalance": "heuristics.registry:rebalance",
     "rebalance_experts": "heuristics.eplb:rebalance_experts",
     "replan": "heuristics.moves.migration:replan",
+    "replay": "analysis.replay.replay:replay",
     "sample_average": "heuristics.serving.sample_average:plan",
     "score": "analysis.protocol:score",
     "solve": "solvers.facade:solve",

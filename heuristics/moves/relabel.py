@@ -46,9 +46,20 @@ def moved(placement: Placement, previous: Placement, deployment: Deployment) -> 
     InputError
         If the maps and the deployment do not belong together.
     """
+    return np.asarray(arrivals(placement, previous, deployment).sum(axis=1))
+
+
+def arrivals(placement: Placement, previous: Placement, deployment: Deployment) -> np.ndarray:
+    """Return how many replicas every GPU must receive: as :func:`moved`, GPU by GPU.
+
+    Returns
+    -------
+    ndarray
+        int64 [layers, gpus]; 0 for dead GPUs.
+    """
     _check_shapes(placement, previous, deployment)
-    stays = np.minimum(_held(placement, deployment), _held(previous, deployment)).sum(axis=(1, 2))
-    return np.asarray(deployment.live.num_slots - stays)
+    new, old = _held(placement, deployment), _held(previous, deployment)
+    return np.asarray(np.maximum(new - old, 0).sum(axis=2))
 
 
 def relabel(placement: Placement, previous: Placement, deployment: Deployment) -> Placement:

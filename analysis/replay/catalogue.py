@@ -1,0 +1,12 @@
+"""All kinds of controllers by name: whoever adds one adds its record here."""
+
+from __future__ import annotations
+
+from eplb_gap.analysis.replay.adaptive import ADAPTIVE
+from eplb_gap.analysis.replay.controller import Kind
+from eplb_gap.analysis.replay.kinds import BUDGETED, CLAIRVOYANT, NONE, PERIODIC, ROUND_ROBIN, STATIC, THRESHOLD
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (NONE, STATIC, PERIODIC, BUDGETED, THRESHOLD, ROUND_ROBIN, ADAPTIVE, CLAIRVOYANT)
+}
+"""In the order in which help texts name them."""

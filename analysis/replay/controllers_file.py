@@ -1,0 +1,96 @@
+"""Controllers from outside: a word on the command line, or the tables of a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from eplb_gap.analysis.replay.catalogue import KINDS
+from eplb_gap.analysis.replay.controller import Controller
+from eplb_gap.analysis.replay.presets import PRESETS
+from eplb_gap.problem import files
+from eplb_gap.problem.errors import InputError
+
+MAX_BYTES = 1 << 16
+TYPES: dict[str, type] = {
+    **dict.fromkeys(("interval", "window", "lag", "layers"), int),
+    **dict.fromkeys(("moves", "below", "gain", "decay"), float),
+    **dict.fromkeys(("kind", "name", "method"), str),
+}
+"""Type of every setting."""
+
+
+def read_controllers(path: str | Path) -> list[Controller]:
+    """Read controllers: tables ``[[controller]]`` with the keys of :class:`Controller`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is no TOML, or a key, its type or its value is not one that is allowed.
+    """
+    try:
+        document = tomllib.loads(files.read_text(Path(path), MAX_BYTES))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no TOML ({error})") from None
+    tables = document.get("controller")
+    if set(document) != {"controller"} or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{path}: tables [[controller]] alone are needed")
+    return [_made(table, f"{path}: controller {number}") for number, table in enumerate(tables, 1)]
+
+
+def parse_controller(text: str) -> Controller:
+    """Return the controller that a word says: a preset, or a kind and settings as in ``budgeted:interval=10,moves=0.02``.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or a setting is not one that is allowed.
+
+    Examples
+    --------
+    >>> from eplb_gap.analysis.replay.controllers_file import parse_controller
+    >>> parse_controller("budgeted:interval=10,moves=0.02").label
+    'budgeted (interval 10, moves 0.02)'
+    """
+    if text in PRESETS:
+        return PRESETS[text]
+    kind, _, rest = text.partition(":")
+    table: dict[str, Any] = {"kind": kind}
+    for part in rest.split(",") if rest else []:
+        key, equals, value = part.partition("=")
+        if not equals or key not in TYPES or key in table:
+            allowed = ", ".join(key for key in TYPES if key != "kind")
+            raise InputError(f"controller {text!r}: {part!r} is no setting; KEY=VALUE, each key once, of {allowed} is needed")
+        table[key] = _number(value) if TYPES[key] is not str else value
+    return _made(table, f"controller {text!r}")
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _made(table: dict[str, Any], where: str) -> Controller:
+    known = [field.name for field in fields(Controller)]
+    for key, found in table.items():
+        if key not in known:
+            raise InputError(f"{where}: {key} is not a key; the keys are {', '.join(known)}")
+        if TYPES[key] is str and not (isinstance(found, str) and found.isprintable()):
+            raise InputError(f"{where}: {key} is {found!r}; a string of printable characters is needed")
+    kind = table.get("kind")
+    if kind not in KINDS:
+        raise InputError(f"{where}: kind is {kind!r}; {', '.join((*KINDS, *PRESETS))} are known")
+    try:
+        controller = Controller(**table)
+        KINDS[controller.kind].check(controller)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return controller

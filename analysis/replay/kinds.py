@@ -1,0 +1,155 @@
+"""The controllers whose settings never change while they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eplb_gap.analysis.replay.controller import Controller, Kind
+from eplb_gap.heuristics.moves.migration import replan
+from eplb_gap.heuristics.moves.relabel import adopt_where_better, relabel
+from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.metrics import balancedness_gpu
+from eplb_gap.problem.placement import Placement
+
+
+def full_plan(controller: Controller, window: np.ndarray, in_use: Placement, deployment: Deployment) -> Placement:
+    """Return the map of the controller's method for a window of steps, renamed so that few replicas move."""
+    loads: np.ndarray = window.sum(axis=0)
+    if get_method(controller.method).history:
+        parts = min(MOST_WINDOWS, len(window))
+        loads = np.stack([part.sum(axis=0) for part in np.array_split(window, parts)])
+    return relabel(rebalance(loads, deployment, controller.method), in_use, deployment)
+
+
+def most_moves(controller: Controller, in_use: Placement) -> int:
+    """Return how many replicas a decision may move, over all layers; filler of dead GPUs is no replica."""
+    assert controller.moves is not None
+    return int(controller.moves * int((in_use.ranks >= 0).sum()))
+
+
+@dataclass
+class _Never:
+    """Keep the map that the server started with."""
+
+    controller: Controller
+    deployment: Deployment
+
+    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
+        return None
+
+
+@dataclass
+class _Once:
+    """Plan on the first window and keep that map."""
+
+    controller: Controller
+    deployment: Deployment
+    planned: bool = False
+
+    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
+        if self.planned:
+            return None
+        self.planned = True
+        return full_plan(self.controller, past[: self.controller.steps_needed], in_use, self.deployment)
+
+
+@dataclass
+class _Windowed:
+    """Plan on the last window whenever the map in use is not balanced enough on it, within the moves that are allowed.
+
+    The first map may move anything: a server loads its weights once in any case.
+    """
+
+    controller: Controller
+    deployment: Deployment
+    started: bool = False
+
+    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
+        controller, deployment = self.controller, self.deployment
+        window = past[-controller.steps_needed :]
+        loads = window.sum(axis=0)
+        if not self.started:
+            self.started = True
+            return full_plan(controller, window, in_use, deployment)
+        if controller.below < 1 and balancedness_gpu(in_use, loads, deployment) >= controller.below:
+            return None
+        if controller.moves is not None:
+            return replan(loads, deployment, in_use, total_moves=most_moves(controller, in_use), threshold=controller.gain)
+        new = full_plan(controller, window, in_use, deployment)
+        if controller.gain:
+            return adopt_where_better(new, in_use, loads, deployment, controller.gain)
+        return new
+
+
+@dataclass
+class _InTurn:
+    """Re-plan some layers at every decision, one after the other, on decayed loads."""
+
+    controller: Controller
+    deployment: Deployment
+    following: int = 0
+
+    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
+        controller = self.controller
+        window = past[-controller.steps_needed :]
+        weights = controller.decay ** np.arange(len(window))[::-1]
+        layers = (self.following + np.arange(min(controller.layers, window.shape[1]))) % window.shape[1]
+        self.following = int(layers[-1] + 1) % window.shape[1]
+        loads = np.tensordot(weights, window[:, layers], axes=1)
+        part = Placement(in_use.phy2log[layers], in_use.num_experts, in_use.ranks[layers])
+        new = relabel(self._plan(loads), part, self.deployment)
+        phy2log, ranks = in_use.phy2log.copy(), in_use.ranks.copy()
+        phy2log[layers], ranks[layers] = new.phy2log, new.ranks
+        return Placement(phy2log, in_use.num_experts, ranks)
+
+    def _plan(self, loads: np.ndarray) -> Placement:
+        # Integers, as all methods take; the largest load becomes 2^40, so that rounding does not show.
+        scale = 2.0**40 / max(float(loads.max()), 1e-300)
+        return rebalance(np.rint(loads * scale).astype(np.int64), self.deployment, self.controller.method)
+
+
+@dataclass
+class _Foreseeing:
+    """Plan on the very steps that the map will serve."""
+
+    controller: Controller
+    deployment: Deployment
+
+    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
+        window = past[-self.controller.interval :]
+        if self.controller.moves is not None:
+            return replan(window.sum(axis=0), self.deployment, in_use, total_moves=most_moves(self.controller, in_use))
+        return full_plan(self.controller, window, in_use, self.deployment)
+
+
+NONE = Kind("none", "no EPLB: the contiguous map for ever", frozenset(), _Never, plans=False)
+STATIC = Kind("static", "planned once, on the first window", frozenset({"interval", "window", "method"}), _Once)
+PERIODIC = Kind("periodic", "a full re-plan every interval", frozenset({"interval", "window", "method"}), _Windowed)
+BUDGETED = Kind(
+    "budgeted",
+    "every interval the best map within a number of moves",
+    frozenset({"interval", "window", "moves", "gain"}),
+    _Windowed,
+)
+THRESHOLD = Kind(
+    "threshold",
+    "a full re-plan where balancedness is below a threshold, layers that gain too little kept",
+    frozenset({"interval", "window", "method", "below", "gain"}),
+    _Windowed,
+)
+ROUND_ROBIN = Kind(
+    "round-robin",
+    "some layers re-planned at every decision, in turn, on decayed loads",
+    frozenset({"interval", "window", "method", "layers", "decay"}),
+    _InTurn,
+)
+CLAIRVOYANT = Kind(
+    "clairvoyant",
+    "planned on the steps that it will serve: a limit that nobody reaches by looking back",
+    frozenset({"interval", "method", "moves"}),
+    _Foreseeing,
+    foresees=True,
+)

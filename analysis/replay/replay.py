@@ -1,0 +1,320 @@
+"""Step through recorded loads with a controller, which sees the past alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from eplb_gap.analysis.replay.catalogue import KINDS
+from eplb_gap.analysis.replay.contiguous import contiguous_map
+from eplb_gap.analysis.replay.controller import Controller
+from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.analysis.replay.step_loads import step_makespans, total
+from eplb_gap.heuristics.moves.relabel import arrivals
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.loads import LoadTrace
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import check
+
+Tick = Callable[[str, int, int], None]
+"""``tick(controller, steps done, steps)``."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A map that a controller adopted.
+
+    Parameters
+    ----------
+    decided, serves : int
+        Step before which it was decided, and first step that it serves.
+    moves : int
+        Replicas copied to a GPU that did not hold them, all layers.
+    planning : float
+        Seconds that the controller took to decide.
+    waiting : float, optional
+        Seconds that serving waits for it, where costs are known.
+    """
+
+    decided: int
+    serves: int
+    moves: int
+    planning: float
+    waiting: float | None = None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a controller served.
+
+    Parameters
+    ----------
+    controller : Controller
+    foresees : bool
+        Whether it looked at what it served: a limit, not a choice.
+    first, last : int
+        Judged steps ``first <= step < last``; those before are warm-up.
+    mean, served : Fraction
+        Sums over judged steps and layers of the mean and of the largest GPU load.
+    by_step : ndarray
+        Balancedness of every step over its layers, float64 [steps], warm-up included; 1 for a step without load.
+    warm_up : float
+        Balancedness of the warm-up, 1 if there is none.
+    changes : list of Change
+        Maps that served, or would have served, in their order; moves of the warm-up are not counted below.
+    planning : float
+        Seconds of all decisions, those to keep the map included.
+    decisions : int
+    regret : float, optional
+        Of an adaptive controller: mean excess served per decision above that of its best single choice in hindsight.
+    layers : int
+    """
+
+    controller: Controller
+    foresees: bool
+    first: int
+    last: int
+    mean: Fraction
+    served: Fraction
+    by_step: np.ndarray
+    warm_up: float
+    changes: list[Change]
+    planning: float
+    decisions: int
+    layers: int
+    regret: float | None = None
+
+    @property
+    def balancedness(self) -> float:
+        """Sum of the mean GPU loads over the sum of the largest, over all judged steps and layers."""
+        return float(self.mean / self.served) if self.served else 1.0
+
+    @property
+    def worst(self) -> tuple[int, float]:
+        """The judged step of least balancedness, and this."""
+        step = self.first + int(np.argmin(self.by_step[self.first : self.last]))
+        return step, float(self.by_step[step])
+
+    @property
+    def moves(self) -> int:
+        """Replicas copied for maps that began to serve on a judged step, all layers."""
+        return sum(change.moves for change in self._judged())
+
+    @property
+    def moves_per_step(self) -> float:
+        """The same per judged step and layer."""
+        return self.moves / ((self.last - self.first) * self.layers)
+
+    @property
+    def waiting(self) -> float | None:
+        """Seconds that serving waited for maps on the judged steps, where costs are known."""
+        found = [change.waiting for change in self._judged()]
+        return (
+            None if any(seconds is None for seconds in found) else float(sum(seconds for seconds in found if seconds is not None))
+        )
+
+    def _judged(self) -> list[Change]:
+        return [change for change in self.changes if self.first <= change.serves < self.last]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """All controllers on the same judged steps.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    runs : list of Replayed
+        In the order of the controllers; fewer after Ctrl-C.
+    steps, first : int
+        Steps of the loads, and the first that is judged.
+    interrupted : bool
+        Whether controllers are missing.
+    """
+
+    deployment: Deployment
+    runs: list[Replayed]
+    steps: int
+    first: int
+    costs: Costs | None = None
+    interrupted: bool = False
+
+
+def replay(
+    steps: LoadTrace,
+    deployment: Deployment,
+    controllers: Sequence[Controller],
+    *,
+    warm_up: int | None = None,
+    costs: Costs | None = None,
+    tick: Tick | None = None,
+) -> Replay:
+    """Step through recorded loads with each of several controllers.
+
+    Before step t = interval, 2 interval, ... a controller whose window is full is handed the loads of the steps before t and the
+    map in use; its new map serves from step t + lag on. Until its first map serves, so does the contiguous map. Nothing that it
+    is handed holds a later step.
+
+    Parameters
+    ----------
+    steps : LoadTrace
+        Every window is one step.
+    deployment : Deployment
+    controllers : sequence of Controller
+    warm_up : int, optional
+        Steps that are not judged; by default until the first map of every controller serves.
+    costs : Costs, optional
+        What a move costs.
+    tick : callable, optional
+        Called with the controller, the steps done and all steps.
+
+    Returns
+    -------
+    Replay
+        After Ctrl-C with the controllers that were finished.
+
+    Raises
+    ------
+    InputError
+        If the steps do not fit the deployment, are too few for a controller or the warm-up, or a controller is none that exists.
+
+    Examples
+    --------
+    >>> from eplb_gap import Controller, Deployment, LoadTrace, replay
+    >>> steps = LoadTrace([[[9, 1, 1, 9]]] * 8)
+    >>> result = replay(steps, Deployment(4, 4, 2), [Controller("none"), Controller("periodic", interval=2)])
+    >>> [round(run.balancedness, 2) for run in result.runs]
+    [1.0, 1.0]
+    """
+    loads = steps.loads
+    _check(steps, deployment, controllers, warm_up)
+    first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
+    runs: list[Replayed] = []
+    for controller in controllers:
+        try:
+            runs.append(_Run(controller, loads, deployment, costs).go(first, tick))
+        except KeyboardInterrupt:
+            return Replay(deployment, runs, len(loads), first, costs, interrupted=True)
+    return Replay(deployment, runs, len(loads), first, costs)
+
+
+def _first_served(controller: Controller) -> int:
+    """Return the first step that a map of the controller can serve."""
+    if not KINDS[controller.kind].plans:
+        return 0
+    return -(-controller.steps_needed // controller.interval) * controller.interval + controller.lag
+
+
+def _check(steps: LoadTrace, deployment: Deployment, controllers: Sequence[Controller], warm_up: int | None) -> None:
+    count, _, experts = steps.loads.shape
+    if experts != deployment.num_experts:
+        raise InputError(f"steps has {experts} experts; the deployment has {deployment.num_experts}")
+    if not controllers:
+        raise InputError("controllers is empty; at least one is needed")
+    for controller in controllers:
+        if controller.kind not in KINDS:
+            raise InputError(f"kind is {controller.kind!r}; {', '.join(KINDS)} are known")
+        KINDS[controller.kind].check(controller)
+        needed = _first_served(controller) + 1
+        if count < needed:
+            raise InputError(
+                f"steps has {count} steps; {controller.label} serves its first map on step {needed - 1}, more are needed"
+            )
+    if warm_up is not None and (isinstance(warm_up, bool) or not isinstance(warm_up, int) or not 0 <= warm_up < count):
+        raise InputError(f"warm_up is {warm_up!r}; an integer from 0 to {count - 1} is needed")
+
+
+@dataclass
+class _Run:
+    """One controller on its way through the steps."""
+
+    controller: Controller
+    loads: np.ndarray
+    deployment: Deployment
+    costs: Costs | None
+    changes: list[Change] = field(default_factory=list)
+    planning: float = 0.0
+    decisions: int = 0
+
+    def go(self, first: int, tick: Tick | None) -> Replayed:
+        loads, controller = self.loads, self.controller
+        kind, (count, layers, _) = KINDS[controller.kind], loads.shape
+        session = kind.start(controller, self.deployment)
+        # A buffer of its own, filled as time passes: no view of it reaches what has not happened.
+        passed = np.zeros_like(loads)
+        filled = 0
+        serving = newest = contiguous_map(self.deployment, layers)
+        coming: tuple[int, Placement] | None = None
+        tops, belows = [], []
+        step = 0
+        while step < count:
+            if step and step % controller.interval == 0 and kind.plans and step >= controller.steps_needed:
+                known = min(count, step + controller.lag + controller.interval) if kind.foresees else step
+                passed[filled:known], filled = loads[filled:known], known
+                decided = self._decide(session, passed[:known], newest, step)
+                if decided is not None:
+                    newest, coming = decided, (step + controller.lag, decided)
+            if coming is not None and coming[0] <= step:
+                serving, coming = coming[1], None
+            until = self._next(step, count, coming)
+            numerators, denominators = step_makespans(serving, loads[step:until], self.deployment)
+            tops.append(numerators)
+            belows.append(denominators)
+            step = until
+            if tick is not None:
+                tick(controller.label, step, count)
+        return self._result(first, tops, belows, getattr(session, "regret", None))
+
+    def _next(self, step: int, count: int, coming: tuple[int, Placement] | None) -> int:
+        following = (step // self.controller.interval + 1) * self.controller.interval
+        return min(count, following, count if coming is None else coming[0])
+
+    def _decide(self, session: object, past: np.ndarray, in_use: Placement, step: int) -> Placement | None:
+        view = past.view()
+        view.flags.writeable = False
+        started = time.perf_counter()
+        found = session.plan(view, in_use)  # type: ignore[attr-defined]
+        seconds = time.perf_counter() - started
+        self.planning += seconds
+        self.decisions += 1
+        if found is None:
+            return None
+        check(found, self.deployment)
+        moving = arrivals(found, in_use, self.deployment)
+        waiting = None if self.costs is None else self.costs.seconds(moving)
+        self.changes.append(Change(step, step + self.controller.lag, int(moving.sum()), seconds, waiting))
+        return found
+
+    def _result(self, first: int, tops: list[np.ndarray], belows: list[np.ndarray], regret: float | None) -> Replayed:
+        served, start = Fraction(0), 0
+        largest = np.empty(len(self.loads))
+        for numerators, denominators in zip(tops, belows, strict=True):
+            end = start + len(numerators)
+            largest[start:end] = (numerators / denominators).astype(np.float64).sum(axis=1)
+            if end > first:
+                served += total(numerators[max(0, first - start) :], denominators)
+            start = end
+        gpus = self.deployment.live.num_gpus
+        means = self.loads.sum(axis=(1, 2), dtype=np.float64) / gpus
+        by_step = np.divide(means, largest, out=np.ones_like(means), where=largest > 0)
+        before = largest[:first].sum()
+        return Replayed(
+            self.controller,
+            KINDS[self.controller.kind].foresees,
+            first,
+            len(self.loads),
+            Fraction(int(self.loads[first:].sum(dtype=object)), gpus),
+            served,
+            by_step,
+            float(means[:first].sum() / before) if before else 1.0,
+            self.changes,
+            self.planning,
+            self.decisions,
+            self.loads.shape[1],
+            regret,
+        )

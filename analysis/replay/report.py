@@ -1,0 +1,100 @@
+"""A replay in words and as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from eplb_gap.analysis.replay.replay import Replay, Replayed
+from eplb_gap.analysis.text import markdown
+from eplb_gap.problem.fractions import fraction
+
+HEADER = ["controller", "served balancedness", "worst step", "moves per step and layer", "re-plans", "ms per decision"]
+
+
+def report(result: Replay) -> str:
+    """Return the table of all controllers and what its columns mean."""
+    notes = remarks(result)
+    return "\n".join([setting(result), "", markdown(header(result), lines(result)), *(["", *notes] if notes else [])])
+
+
+def setting(result: Replay) -> str:
+    """Return what was replayed, in one sentence."""
+    shape = result.deployment
+    return (
+        f"{shape.num_experts} experts / {shape.num_slots} slots / {shape.num_gpus} GPUs, {shape.policy} policy, steps "
+        f"{result.first} to {result.steps - 1} of {result.steps}; the steps before are warm-up and not counted"
+    )
+
+
+def header(result: Replay) -> list[str]:
+    """Return the heads of the columns of :func:`lines`."""
+    return [*HEADER, *(["seconds waited"] if result.costs is not None else [])]
+
+
+def lines(result: Replay) -> list[list[str]]:
+    """Return one line of the table for every controller."""
+    return [_line(run, result.costs is not None) for run in result.runs]
+
+
+def remarks(result: Replay) -> list[str]:
+    """Return what must be known beside the numbers."""
+    notes = [
+        f"{run.controller.label}: looked at the steps it served, a limit and no choice" for run in result.runs if run.foresees
+    ]
+    notes += [
+        f"{run.controller.label}: {100 * run.regret:+.2f} points of excess against its best single window in hindsight"
+        for run in result.runs
+        if run.regret is not None
+    ]
+    if result.interrupted:
+        notes.append("interrupted; controllers that were not finished are missing")
+    return notes
+
+
+def _line(run: Replayed, timed: bool) -> list[str]:
+    step, least = run.worst
+    per_decision = f"{1000 * run.planning / run.decisions:.1f}" if run.decisions else "-"
+    cells = [
+        run.controller.label,
+        f"{run.balancedness:.4f}",
+        f"{least:.4f} (step {step})",
+        f"{run.moves_per_step:.3f}",
+        str(len(run.changes)),
+        per_decision,
+    ]
+    return [*cells, f"{run.waiting:.2f}"] if timed and run.waiting is not None else cells
+
+
+def as_dict(result: Replay) -> dict[str, Any]:
+    """Return a replay as JSON-serialisable data."""
+    return {
+        "deployment": result.deployment.as_dict(),
+        "steps": result.steps,
+        "first_judged": result.first,
+        "interrupted": result.interrupted,
+        "costs": None if result.costs is None else asdict(result.costs),
+        "controllers": [_run_as_dict(run) for run in result.runs],
+    }
+
+
+def _run_as_dict(run: Replayed) -> dict[str, Any]:
+    step, least = run.worst
+    return {
+        "controller": {"kind": run.controller.kind, "name": run.controller.label, **run.controller.changed()},
+        "foresees": run.foresees,
+        "balancedness": run.balancedness,
+        "mean": fraction(run.mean),
+        "served": fraction(run.served),
+        "warm_up": run.warm_up,
+        "worst_step": step,
+        "worst": least,
+        "moves": run.moves,
+        "moves_per_step_and_layer": run.moves_per_step,
+        "planning_seconds": run.planning,
+        "decisions": run.decisions,
+        "waiting_seconds": run.waiting,
+        "regret": run.regret,
+        "changes": [asdict(change) for change in run.changes],
+        "by_step": run.by_step.tolist(),
+    }
