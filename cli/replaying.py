@@ -16,10 +16,9 @@ from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 if TYPE_CHECKING:  # these load the planner, which `--help` need not wait for
-    import numpy as np
-
     from eplb_gap.analysis.replay.controller import Controller
     from eplb_gap.analysis.replay.replay import Replay
+    from eplb_gap.problem import LoadTrace
 
 USUAL = (
     "none",
@@ -75,7 +74,7 @@ def replay(
             costs=profile,
             tick=lambda label, done, total: bar.update(tasks[label], completed=done, total=total),
         )
-    written = _draw(result, asked.trace.drift(), question.loads_name, figure, page) if result.runs else []
+    written = _draw(result, asked.trace, question.loads_name, figure, page) if result.runs else []
     if as_json:
         print(json.dumps({**as_dict(result), "files": [str(path) for path in written]}))
     else:
@@ -86,17 +85,17 @@ def replay(
         raise typer.Exit(INTERRUPTED)
 
 
-def _draw(result: Replay, drift: np.ndarray, name: str, figure: Path | None, page: Path | None) -> list[Path]:
+def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page: Path | None) -> list[Path]:
     written = []
     if figure is not None:
         from eplb_gap.analysis.figures.replay_timeline import write
 
-        write(result, drift, figure)
+        write(result, trace, figure)
         written.append(figure)
     if page is not None:
         from eplb_gap.analysis.replay_page import render
 
-        write_atomically(page, render(result, drift, name).encode())
+        write_atomically(page, render(result, trace, name).encode())
         written.append(page)
     return written
 

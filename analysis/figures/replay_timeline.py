@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
 from eplb_gap.analysis.replay.replay import Replay, Replayed
+from eplb_gap.problem.loads import LoadTrace
 
 COLOURS = (MIDDLE, DARK, "#6f8f5f", LIGHT, "#e3b778", "0.35", "#8d6a9f", "0.7")
 POINTS = 120
@@ -18,15 +19,15 @@ MOST = len(COLOURS)
 """Controllers that lines can tell apart."""
 
 
-def timeline(result: Replay, drift: np.ndarray) -> Figure:
-    """Return balancedness over the steps, drift of the loads, and moves of every controller.
+def timeline(result: Replay, trace: LoadTrace) -> Figure:
+    """Return balancedness over the steps, drift of the loads from stretch to stretch, and moves of every controller.
 
     Parameters
     ----------
     result : Replay
         The best ``MOST`` controllers are drawn if there are more.
-    drift : ndarray
-        Total-variation distance of every step's loads from those of the one before, float64 [steps - 1].
+    trace : LoadTrace
+        Its steps.
     """
     runs = sorted(result.runs, key=lambda run: -run.balancedness)[:MOST]
     width = max(1, result.steps // POINTS)
@@ -44,20 +45,21 @@ def timeline(result: Replay, drift: np.ndarray) -> Figure:
     if result.first:
         top.text(result.first / 2, 0.02, "warm-up", transform=top.get_xaxis_transform(), ha="center", fontsize=8, color="0.4")
     top.set_ylabel(f"served balancedness,\nmean of {width} steps" if width > 1 else "served balancedness")
-    middle.plot(*_smoothed(drift, width), color="0.4", lw=1)
+    middle.plot(*_drift(trace, width), color="0.4", lw=1)
     middle.set_ylabel("drift of\nthe loads")
     middle.set_ylim(bottom=0)
     bottom.set_ylabel("moves so far,\nper layer")
-    bottom.set_yscale("symlog", linthresh=1)
+    bottom.set_yscale("log")
+    bottom.set_ylim(bottom=1)
     bottom.set_xlabel("step")
     bottom.set_xlim(0, result.steps)
     fig.legend(*top.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=1 if len(runs) < 4 else 2)
     return fig
 
 
-def write(result: Replay, drift: np.ndarray, path: Path) -> None:
+def write(result: Replay, trace: LoadTrace, path: Path) -> None:
     """Write the figure as a file of the kind that its suffix says."""
-    fig = timeline(result, drift)
+    fig = timeline(result, trace)
     fig.savefig(path)
     plt.close(fig)
 
@@ -67,6 +69,13 @@ def _smoothed(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     starts = np.arange(0, len(values), width)
     lengths = np.diff(np.append(starts, len(values)))
     return starts + lengths / 2, np.add.reduceat(values, starts) / lengths
+
+
+def _drift(trace: LoadTrace, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where stretches of the steps meet, and how far the loads of both are apart (total variation, mean over layers)."""
+    starts = np.arange(0, len(trace.loads) - len(trace.loads) % width, width)
+    stretches = LoadTrace(np.add.reduceat(trace.loads, starts, axis=0)[: len(starts)])
+    return starts[1:], stretches.drift()
 
 
 def _cumulated(run: Replayed) -> tuple[list[int], list[float]]:

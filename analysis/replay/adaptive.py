@@ -1,9 +1,9 @@
 """The controller that chooses its window by what windows of every length would have served so far.
 
-At a decision it makes, from the map in use, the best map within the moves that are allowed for each of several windows, serves the
-one whose window did best on the past, and when the next decision comes it scores all of them on the steps in between. Scores
-are means of served excess in which a decision counts half after ``HALF_LIFE`` more: following the best of a few advisers, with a memory that a
-change of the traffic cannot fool for long. The regret against the best single window in hindsight is kept and can be read.
+At a decision it makes, from the map in use, the best map within the moves that are allowed for each of several windows and serves
+the one whose window did best on the past; when the next decision comes, it scores all of them on the steps in between. Scores are
+means of served excess in which a decision counts half after ``HALF_LIFE`` more: it follows the best of a few advisers, with a
+memory that a change of the traffic cannot fool for long. Its regret against the best single window in hindsight can be read.
 """
 
 from __future__ import annotations

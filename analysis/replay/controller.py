@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol
@@ -74,7 +73,7 @@ class Controller:
             found = getattr(self, key)
             if found is None and key == "moves":
                 continue
-            if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1 or not math.isfinite(found):
+            if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
                 read = ", ".join(sorted(self.reads | {"lag"}))
                 raise InputError(f"{key} is {found!r}; a number from 0 to 1 is needed")
         if self.lag > self.interval:
