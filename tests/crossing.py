@@ -25,6 +25,7 @@ from eplb_gap.analysis import (
     user_program,
 )
 from eplb_gap.analysis.candidates import candidates
+from eplb_gap.analysis.replay import catalogue, controller, replay
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics import registry
 from eplb_gap.heuristics.moves import lost_experts, relabel
@@ -310,3 +311,14 @@ def judged(case: Case) -> None:
     plain = validation.verify(case.placement, case.loads, case.deployment)
     assert validation.verify(case.placement, case.loads, case.deployment, even) == plain
     assert validation.makespans(case.placement, case.loads, case.deployment, even) == plain
+
+
+def replayed(case: Case) -> None:
+    """Replay every kind of controller over the windows, twice round: its maps are legal and serve what they can at best."""
+    steps = LoadTrace(np.concatenate([WINDOWS, WINDOWS]))
+    kinds = [controller.Controller(name, interval=1) for name in catalogue.KINDS]
+    result = replay.replay(steps, case.deployment, kinds)
+    for run in result.runs:
+        assert 0 < run.balancedness <= 1
+        for change in run.changes:
+            case.legal(change.placement)

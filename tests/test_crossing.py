@@ -40,6 +40,7 @@ from crossing import (
     only_moves,
     program_file,
     recovered,
+    replayed,
     same_map,
     scored,
     searched,
@@ -63,6 +64,19 @@ from eplb_gap.analysis import (
     protocol_runs,
     user_program,
 )
+from eplb_gap.analysis.replay import (
+    adaptive,
+    catalogue,
+    contiguous,
+    controller,
+    controllers_file,
+    costs,
+    kinds,
+    presets,
+    replay,
+    report,
+    step_loads,
+)
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel
@@ -80,7 +94,8 @@ from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
 from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
 
-ANALYSES = (alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
+REPLAY = (adaptive, catalogue, contiguous, controller, controllers_file, costs, kinds, presets, replay, report, step_loads)
+ANALYSES = (*REPLAY, alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
 
 
 def no_gpu_2(deployment: Deployment) -> bool:
@@ -237,6 +252,11 @@ JUDGING = {
     protocol.known: Entry(lambda x: protocol.known("gpu", x.deployment), unequal),
     protocol_runs.score_all: Entry(all_scored, unequal),
     per_step.per_step: Entry(stepped),
+    replay.replay: Entry(replayed),
+    contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),
+    kinds.full_plan: Entry(replayed),
+    step_loads.step_makespans: Entry(replayed),
+    relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),
 }
 ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING}

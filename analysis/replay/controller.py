@@ -47,6 +47,12 @@ class Controller:
     ------
     InputError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> from eplb_gap import Controller
+    >>> Controller("budgeted", interval=10, window=20, moves=0.02).label
+    'budgeted (interval 10, window 20, moves 0.02)'
     """
 
     kind: str
@@ -67,14 +73,12 @@ class Controller:
             if found is None and key == "window":
                 continue
             if isinstance(found, bool) or not isinstance(found, int) or found < least:
-                read = ", ".join(sorted(self.reads | {"lag"}))
                 raise InputError(f"{key} is {found!r}; an integer of at least {least} is needed")
         for key in ("moves", "below", "gain", "decay"):
             found = getattr(self, key)
             if found is None and key == "moves":
                 continue
             if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
-                read = ", ".join(sorted(self.reads | {"lag"}))
                 raise InputError(f"{key} is {found!r}; a number from 0 to 1 is needed")
         if self.lag > self.interval:
             raise InputError(f"lag is {self.lag}; at most the interval, {self.interval} steps, is allowed")

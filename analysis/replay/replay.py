@@ -11,7 +11,7 @@ import numpy as np
 
 from eplb_gap.analysis.replay.catalogue import KINDS
 from eplb_gap.analysis.replay.contiguous import contiguous_map
-from eplb_gap.analysis.replay.controller import Controller
+from eplb_gap.analysis.replay.controller import Controller, Session
 from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.analysis.replay.step_loads import step_makespans, total
 from eplb_gap.heuristics.moves.relabel import arrivals
@@ -37,6 +37,7 @@ class Change:
         Replicas copied to a GPU that did not hold them, all layers.
     planning : float
         Seconds that the controller took to decide.
+    placement : Placement
     waiting : float, optional
         Seconds that serving waits for it, where costs are known.
     """
@@ -45,6 +46,7 @@ class Change:
     serves: int
     moves: int
     planning: float
+    placement: Placement
     waiting: float | None = None
 
 
@@ -274,11 +276,11 @@ class _Run:
         following = (step // self.controller.interval + 1) * self.controller.interval
         return min(count, following, count if coming is None else coming[0])
 
-    def _decide(self, session: object, past: np.ndarray, in_use: Placement, step: int) -> Placement | None:
+    def _decide(self, session: Session, past: np.ndarray, in_use: Placement, step: int) -> Placement | None:
         view = past.view()
         view.flags.writeable = False
         started = time.perf_counter()
-        found = session.plan(view, in_use)  # type: ignore[attr-defined]
+        found = session.plan(view, in_use)
         seconds = time.perf_counter() - started
         self.planning += seconds
         self.decisions += 1
@@ -287,7 +289,7 @@ class _Run:
         check(found, self.deployment)
         moving = arrivals(found, in_use, self.deployment)
         waiting = None if self.costs is None else self.costs.seconds(moving)
-        self.changes.append(Change(step, step + self.controller.lag, int(moving.sum()), seconds, waiting))
+        self.changes.append(Change(step, step + self.controller.lag, int(moving.sum()), seconds, found, waiting))
         return found
 
     def _result(self, first: int, tops: list[np.ndarray], belows: list[np.ndarray], regret: float | None) -> Replayed:

@@ -95,6 +95,8 @@ def _run_as_dict(run: Replayed) -> dict[str, Any]:
         "decisions": run.decisions,
         "waiting_seconds": run.waiting,
         "regret": run.regret,
-        "changes": [asdict(change) for change in run.changes],
+        "changes": [
+            {key: getattr(change, key) for key in ("decided", "serves", "moves", "planning", "waiting")} for change in run.changes
+        ],
         "by_step": run.by_step.tolist(),
     }

@@ -1,0 +1,203 @@
+"""Replays: what is served is exact, a controller knows the past alone, limits hold, bad input is one error."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eplb_gap import Controller, Deployment, InputError, LoadTrace, Placement, replay, verify
+from eplb_gap.analysis.replay.catalogue import KINDS
+from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.analysis.replay.step_loads import step_makespans
+from eplb_gap.heuristics.moves.relabel import moved
+
+SHAPE = Deployment(6, 8, 4)
+SETTINGS = {
+    "static": {"interval": 3},
+    "periodic": {"interval": 3, "window": 2},
+    "budgeted": {"interval": 3, "window": 4, "moves": 0.1},
+    "threshold": {"interval": 2, "below": 0.9},
+    "round-robin": {"interval": 1, "window": 2},
+    "adaptive": {"interval": 2, "moves": 0.2},
+    "clairvoyant": {"interval": 3},
+}
+LAGGED = {name: {**given, "lag": 1} for name, given in SETTINGS.items()}
+
+
+def drifting(seed: int, steps: int = 18, layers: int = 2, experts: int = 6) -> np.ndarray:
+    """Return loads of experts that change their places, int64 [steps, layers, experts]."""
+    rng = np.random.default_rng(seed)
+    heat = np.cumsum(rng.normal(0, 0.7, (steps, layers, experts)), axis=0)
+    return rng.poisson(200 * np.exp(heat))
+
+
+def test_what_is_served_is_worked_out_by_hand() -> None:
+    # Experts 0, 1 | 2, 3 at first: GPUs of 10 and 2. Planned on the first two steps: 0, 3 | 1, 2, at 6 and 6, from step 2 on.
+    steps = LoadTrace([[[5, 5, 1, 1]]] * 4)
+    run = replay(steps, Deployment(4, 4, 2), [Controller("static", interval=2)], warm_up=0).runs[0]
+    assert (run.mean, run.served) == (Fraction(24), Fraction(10 + 10 + 6 + 6))
+    assert run.by_step.tolist() == [0.6, 0.6, 1.0, 1.0]
+    assert run.worst == (0, 0.6)
+    [change] = run.changes
+    assert (change.decided, change.serves, change.moves) == (2, 2, 2)
+    assert run.moves_per_step == 0.5
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["flat", "unequal", "dead", "huge"]))
+@settings(max_examples=40, deadline=None)
+def test_step_makespans_are_those_of_verify(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    deployment = {
+        "flat": SHAPE,
+        "unequal": Deployment(6, slots_per_gpu=[1, 4, 3]),
+        "dead": Deployment(6, 10, 5, active=[True, False, True, True, True]),
+        "huge": Deployment(6, 60, 4),
+    }[kind]
+    live = deployment.live.num_slots
+    row = rng.permutation(np.concatenate([np.arange(6), rng.integers(0, 6, live - 6)]))
+    from eplb_gap.problem.dead_ranks import with_dead
+
+    placement = with_dead(Placement([row], 6), deployment)
+    loads = rng.integers(0, 2**59 if kind == "huge" else 1000, (3, 1, 6))
+    tops, below = step_makespans(placement, loads, deployment)
+    for step in range(3):
+        assert Fraction(int(tops[step, 0]), int(below[0])) == verify(placement, loads[step], deployment)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_map_depends_on_nothing_after_its_decision(kind: str, lag: int) -> None:
+    loads, noise = drifting(1), drifting(2)
+    controller = Controller(kind, **(LAGGED if lag else SETTINGS).get(kind, {}))
+    for until in (7, 12):
+        changed = np.concatenate([loads[:until], noise[until:]])
+        before, after = (replay(LoadTrace(each), SHAPE, [controller], warm_up=0).runs[0].changes for each in (loads, changed))
+        past, again = ([change for change in changes if change.decided <= until] for changes in (before, after))
+        same = [change.placement.phy2log.tolist() for change in past] == [change.placement.phy2log.tolist() for change in again]
+        # The negative control: one that foresees has planned on the noise.
+        assert same != KINDS[kind].foresees
+        assert past or kind == "none"
+
+
+def test_no_view_of_the_past_reaches_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eplb_gap.analysis.replay import replay as module
+    from eplb_gap.analysis.replay.controller import Kind
+
+    loads, seen = drifting(3), []
+
+    class Spy:
+        def plan(self, past: np.ndarray, in_use: Placement) -> None:
+            whole = past if past.base is None else past.base
+            assert not past.flags.writeable
+            with pytest.raises(ValueError, match="read-only"):
+                past[0, 0, 0] = 1
+            seen.append((len(past), int(np.asarray(whole)[len(past) :].sum())))
+
+    monkeypatch.setitem(module.KINDS, "spy", Kind("spy", "", frozenset({"interval"}), lambda *_: Spy()))
+    replay(LoadTrace(loads), SHAPE, [Controller("spy", interval=4)])
+    assert seen == [(4, 0), (8, 0), (12, 0), (16, 0)]
+
+
+def test_moves_stay_within_the_budget_but_for_the_first_map() -> None:
+    run = replay(LoadTrace(drifting(4)), SHAPE, [Controller("budgeted", interval=2, moves=0.13)], warm_up=0).runs[0]
+    assert [change.moves <= 0.13 * 16 for change in run.changes[1:]] == [True] * 7
+    for old, new in pairwise(run.changes):
+        assert new.moves == int(moved(new.placement, old.placement, SHAPE).sum())
+
+
+def test_a_threshold_keeps_maps_that_are_good_enough() -> None:
+    steady = LoadTrace(np.tile(drifting(5)[:1], (12, 1, 1)))
+    always, seldom = (
+        replay(steady, SHAPE, [Controller("threshold", interval=2, below=below)], warm_up=0).runs[0] for below in (1.0, 0.01)
+    )
+    assert [len(run.changes) for run in (always, seldom)] == [5, 1]
+
+
+def test_layers_take_their_turn() -> None:
+    controller = Controller("round-robin", interval=2, window=2, layers=1)
+    changes = replay(LoadTrace(drifting(6, layers=3)), SHAPE, [controller]).runs[0].changes
+    for number, (old, new) in enumerate(pairwise(changes), 1):
+        kept = [layer for layer in range(3) if layer != number % 3]
+        assert (old.placement.phy2log[kept] == new.placement.phy2log[kept]).all()
+
+
+def test_foresight_is_a_limit_on_full_re_plans() -> None:
+    # Both plan greedily; over many steps foresight must still win clearly.
+    result = replay(
+        LoadTrace(drifting(7, steps=60)), SHAPE, [Controller("periodic", interval=2), Controller("clairvoyant", interval=2)]
+    )
+    blind, seer = (run.balancedness for run in result.runs)
+    assert blind < seer
+
+
+def test_adaptive_takes_long_windows_where_nothing_changes_and_short_ones_where_much_does() -> None:
+    rng = np.random.default_rng(8)
+    rates = 30 * np.exp(rng.normal(0, 1, (1, 2, 6)))
+    still = LoadTrace(rng.poisson(np.tile(rates, (160, 1, 1))))
+    for steps, slack in ((still, 0.003), (LoadTrace(drifting(9, steps=160)), 0.02)):
+        fixed = [Controller("periodic", interval=4, window=window) for window in (4, 8, 16, 32)]
+        *others, ours = replay(steps, SHAPE, [*fixed, Controller("adaptive", interval=4)]).runs
+        assert ours.balancedness > max(run.balancedness for run in others) - slack
+        assert ours.regret is not None
+        assert math.isfinite(ours.regret)
+
+
+def test_costs_are_seconds_of_the_fullest_receiver() -> None:
+    costs = Costs(expert_bytes=10.0, bandwidth=5.0, overlap=0.5, stall=1.0, stall_per_layer=0.25)
+    assert costs.seconds(np.array([[0, 2], [1, 1]])) == 1.0 + 2 * 0.25 + 0.5 * 3 * 10 / 5
+    assert costs.seconds(np.zeros((2, 2), dtype=np.int64)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "periodic", "interval": 0}, "interval is 0; an integer of at least 1"),
+        ({"kind": "periodic", "interval": True}, "interval is True"),
+        ({"kind": "periodic", "interval": 2, "lag": 3}, "lag is 3; at most the interval"),
+        ({"kind": "budgeted", "moves": -0.1}, "moves is -0.1; a number from 0 to 1"),
+        ({"kind": "budgeted", "moves": 1.5}, "moves is 1.5"),
+        ({"kind": "budgeted", "moves": math.nan}, "moves is nan"),
+        ({"kind": "periodic", "method": "best"}, "method is 'best'"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        Controller(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("controllers", "warm_up", "message"),
+    [
+        ([], None, "controllers is empty"),
+        ([Controller("magic")], None, "kind is 'magic'"),
+        ([Controller("static", moves=0.5)], None, "moves is set, which a controller of kind 'static' does not read"),
+        ([Controller("periodic", interval=18)], None, "steps has 18 steps"),
+        ([Controller("periodic", interval=2, window=40)], None, "serves its first map on step 40"),
+        ([Controller("none")], 18, "warm_up is 18"),
+        ([Controller("none")], -1, "warm_up is -1"),
+    ],
+)
+def test_what_cannot_be_replayed_is_named(controllers: list[Controller], warm_up: int | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replay(LoadTrace(drifting(1)), SHAPE, controllers, warm_up=warm_up)
+
+
+def test_loads_of_other_experts_are_refused() -> None:
+    with pytest.raises(InputError, match="steps has 5 experts; the deployment has 6"):
+        replay(LoadTrace(drifting(1, experts=5)), SHAPE, [Controller("none")])
+
+
+def test_an_interrupt_keeps_what_is_finished() -> None:
+    def stop(label: str, done: int, total: int) -> None:
+        if label.startswith("periodic"):
+            raise KeyboardInterrupt
+
+    result = replay(LoadTrace(drifting(1)), SHAPE, [Controller("none"), Controller("periodic", interval=2)], tick=stop)
+    assert result.interrupted
+    assert [run.controller.kind for run in result.runs] == ["none"]
