@@ -81,8 +81,7 @@ def engines(measured: Rows) -> Table:
         line = [f"{reached}/{len(row['gap'])}", str(equal), f"{100 * max(row['gap']):.5f}"]
         body.append(["9", name, f"{100 * gap:g}", *line, _seconds(median(row["seconds"])), _seconds(max(row["seconds"]))])
     for level in levels.LEVELS:
-        names = {level.instance(family) for family in level.families}
-        rows = [row for row in found if row["instance"] in names]
+        rows = level.rows(found, level.seeds)
         certified, seconds = [row["gap"][0] for row in rows], [row["wall_seconds"] for row in rows]
         line = [
             f"{sum(g <= level.gap for g in certified)}/{len(certified)}",
