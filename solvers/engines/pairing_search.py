@@ -89,7 +89,8 @@ class PairingSearch:
         self.last_row = self.first_cut + capacity
         self.lp = NodeLP(self.rows, [known[point] for point in own])
         self.base: np.ndarray | None = None
-        self.tree = Tree(first, list(known), [])
+        # A tree that ends before any rows are rounded has a base all the same.
+        self.tree = Tree(first, list(known), self.rows.columns.count[self.rows.starts].tolist())
         self.seen: set[bytes] = set()
         self.left = np.ones(among.expert.size, dtype=bool)
         self.root = _Case()

@@ -17,6 +17,7 @@ from known import FLASHLB
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
 from eplb_gap.experiments.loads.random_instances import loads as small_loads
+from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.problem import InputError, Instance
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
@@ -108,6 +109,13 @@ def test_nothing_rests_on_a_claim_where_the_own_search_ends() -> None:
                 trees += 1
                 assert tree_value(incumbent.instance, json.loads(json.dumps(bound.witness))) == bound.value
     assert trees
+
+
+def test_a_tree_that_ends_before_any_row_is_rounded_is_whole() -> None:
+    loads = family_loads("ln1.2", 128, 10**6, 300)
+    incumbent, _ = findings(Instance(tuple(loads.tolist()), 160, 80))
+    assert incumbent.proven and incumbent.bound.kind == "pairing tree"
+    assert tree_value(incumbent.instance, incumbent.bound.witness) == incumbent.bound.value == 13365
 
 
 def test_closing_claims_are_confirmed_where_the_own_search_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
