@@ -6,6 +6,7 @@ import pytest
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.problem import Deployment, Placement, verify
 from eplb_gap.problem.bounds.partition import partitions
+from eplb_gap.solvers.engines import first_pass as module
 from eplb_gap.solvers.engines.first_pass import first_pass
 from eplb_gap.solvers.engines.oracle import best_map
 
@@ -65,3 +66,12 @@ def test_the_groups_are_partitioned_at_the_bottleneck(groups, nodes):
 
 def test_too_many_partitions_are_left_to_the_lazy_search():
     assert first_pass(np.arange(1, 17), Deployment(16, 16, 4, num_nodes=4, num_groups=16), 0.0, 0.1, 0) is None
+
+
+def test_bounds_are_of_python_integers_also_where_kernels_are_interpreted(monkeypatch):
+    ratio = np.int64(28), np.int64(3), np.inf
+    monkeypatch.setattr(module, "_flat", lambda *arguments: ratio)
+    monkeypatch.setattr(module, "_hierarchical", lambda *arguments: ratio)
+    for shape in (Deployment(4, 6, 3), Deployment(4, 6, 2, 2, 2)):
+        value = first_pass(np.array([7, 7, 7, 7]), shape, 0.0, 0.1, 0).bound.value
+        assert (type(value.numerator), type(value.denominator)) == (int, int)
