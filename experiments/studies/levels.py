@@ -291,8 +291,8 @@ def table(measured: Rows) -> str:
         "## Levels of the exact engines\n\n"
         + markdown(["instances (experts/slots/GPUs)", "asked", "measured", "met"], flagship)
         + f"\n\nEngines were tuned on seeds {_range(TUNED)}; seeds {_range(HELD_OUT)} were drawn afterwards. A line has the "
-        "first one to four of either for every family. A level is met where the held-out seeds alone and all seeds together meet it; "
-        "where it allows no claims, a bound that the kernel does not recompute fails it.\n\n"
+        "first one to four of either for every family. A level is met where the held-out seeds alone and all seeds together meet "
+        "it; where it allows no claims, a bound that the kernel does not recompute fails it.\n\n"
         + markdown(["instances (experts/slots/GPUs)", "asked", "tuned seeds", "held-out seeds", "met"], body)
         + "\n"
     )
