@@ -12,6 +12,7 @@ MODULES = (
     "losses",
     "program_times",
     "levels",
+    "public_levels",
     "method_profile",
     "agreement",
     "prices",
