@@ -118,7 +118,7 @@ class Level:
         holds &= self.median is None or statistics.median(cpu) <= self.median
         holds &= self.worst is None or max(cpu) <= self.worst
         holds &= self.claims or not any(map(on_claim, rows))
-        return holds and max(row["wall_seconds"] for row in rows) <= 1.1 * self.seconds + 1
+        return bool(holds and max(row["wall_seconds"] for row in rows) <= 1.1 * self.seconds + 1)
 
     def found(self, measured: Rows, seeds: Sequence[int]) -> str:
         """Return what was measured on some seeds in words."""
