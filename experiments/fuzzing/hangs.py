@@ -165,7 +165,8 @@ class Worker:
 
     def __init__(self) -> None:
         program = "from eplb_gap.experiments.fuzzing.hangs import serve; serve()"
-        self._process = child.start(["-c", program], dict(child.ONE_THREAD), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}  # a line in a buffer wakes no selector
+        self._process = child.start(["-c", program], child.ONE_THREAD, **pipes)
         assert self._process.stdin is not None and self._process.stdout is not None  # both are pipes
         self._in: IO[bytes] = self._process.stdin
         self._out: IO[bytes] = self._process.stdout
@@ -186,7 +187,6 @@ class Worker:
         """Send a round."""
         with contextlib.suppress(BrokenPipeError):
             self._in.write(json.dumps(asdict(asked)).encode() + b"\n")
-            self._in.flush()
 
     def interrupt(self) -> None:
         """Send Ctrl-C."""
