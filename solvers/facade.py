@@ -172,12 +172,13 @@ class _Work:
 
     def _start_layer(self, layer: int, seconds: float) -> None:
         row, found = self.loads[layer], None
+        share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
         if self.deployment.is_regular:
-            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
+            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed, share)
         if found is not None and found.slots is not None:
             slots, bound = tuple(found.slots.tolist()), found.bound
         else:
-            slots, bound = _plain_start(row, self.deployment)
+            slots, bound = _plain_start(row, self.deployment, time.monotonic() + share)
         incumbent = Incumbent(Instance.of_layer(row, self.deployment), bound=bound)
         incumbent.offer_map(slots)
         self.incumbents.append(incumbent)
@@ -228,20 +229,20 @@ class _Work:
         return Solution(placement, upper, bounds, self.engine.name, seconds, self.loads, self.deployment)
 
 
-def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
+def _plain_start(loads: np.ndarray, deployment: Deployment, deadline: float) -> tuple[tuple[int, ...], Bound]:
     """Return a legal map and a closed-form bound of a layer without compiled code: any loads, any number of groups."""
     if deployment.policy == "global":
         instance = Instance.of_layer(loads, deployment)
         bound = best_joint_bound(instance)
         return greedy_map(instance, float(bound.value)), bound
-    problems = NodeProblems(loads, deployment)
+    problems = NodeProblems(loads, deployment, deadline)
     partition = problems.best_partition()
     for groups in partition:
         node = problems.incumbents[groups]
         node.offer_map(greedy_map(node.instance, float(node.bound.value)))
     slots = problems.layer_map(partition)
     assert slots is not None  # every node of the partition has just been given a map
-    return slots, problems.bound()
+    return slots, problems.bound(partition)
 
 
 def _check_arguments(

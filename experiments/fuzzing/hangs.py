@@ -3,8 +3,8 @@
 ``python -m eplb_gap.experiments.fuzzing.hangs [--rounds N] [--seed S]`` solves N random instances within short time limits and
 plans them by the millisecond planner; half of the rounds get Ctrl-C at a random moment. A round that is not back within its time
 limit and :data:`SLACK` seconds, or :data:`REACTION` seconds after Ctrl-C, is late; one that is not back after :data:`PATIENCE`
-more is a hang and its process is killed; one whose result :func:`eplb_gap.verify` does not confirm is wrong. The exit code is 1 if
-there is any of them, 130 if this program itself is interrupted.
+more is a hang and its process is killed; one whose result :func:`eplb_gap.verify` does not confirm is wrong. The exit code is 1
+if there is any of them, 130 if this program itself is interrupted.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
     "sixes": {"num_experts": 32, "num_slots": 48, "num_gpus": 8},
     "many a GPU": {"num_experts": 256, "num_slots": 288, "num_gpus": 8},
     "nodes": {"num_experts": 8, "num_slots": 8, "num_gpus": 4, "num_nodes": 2, "num_groups": 4},
+    "many sets of groups": {"num_experts": 64, "num_slots": 80, "num_gpus": 16, "num_nodes": 2, "num_groups": 16},
     "large nodes": {"num_experts": 256, "num_slots": 288, "num_gpus": 32, "num_nodes": 4, "num_groups": 8},
     "unequal": {"num_experts": 8, "slots_per_gpu": [1, 3, 2, 2, 4]},
     "dead": {"num_experts": 16, "num_slots": 32, "num_gpus": 8, "active": [True] * 6 + [False, True]},
@@ -142,8 +143,9 @@ def serve() -> None:
     """Answer rounds on standard input by lines on standard output: the process that may hang."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     compile_first()
-    for number in range(len(DEPLOYMENTS)):  # the first calls compile, which no time limit counts
-        attempt(draw(0, number)[0])
+    for kind, shape in DEPLOYMENTS.items():  # the first calls compile; skewed loads without a pattern reach all kernels
+        skewed = np.exp(np.random.default_rng(0).normal(0.0, 0.6, shape["num_experts"]) + 9.0).astype(int).tolist()
+        attempt(Round(kind, [skewed], 0.0, 0.5))
     print(json.dumps(["ready", ""]), flush=True)
     for line in sys.stdin:
         outcome, why = "interrupted", "outside solve"
