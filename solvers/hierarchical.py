@@ -38,7 +38,7 @@ class NodeProblems:
     deployment : Deployment
         With the hierarchical policy.
     deadline : float, default inf
-        On the clock of :func:`time.monotonic`: nodes that are looked at later are bounded by their mean alone.
+        On the clock of :func:`time.monotonic`: what is left then is left out, and the problems are not :attr:`complete`.
 
     Raises
     ------
@@ -58,8 +58,10 @@ class NodeProblems:
         self.exhausted: set[Groups] = set()
         for groups in itertools.combinations(range(deployment.num_groups), deployment.groups_per_node):
             instance = Instance.of_node(loads[self.experts(groups)], deployment)
-            bound = best_joint_bound(instance) if time.monotonic() < deadline else Bound(instance.mean, "mean")
-            self.incumbents[groups] = Incumbent(instance, bound=bound)
+            self.incumbents[groups] = Incumbent(instance, bound=best_joint_bound(instance))
+            if time.monotonic() >= deadline:
+                break
+        self.complete = len(self.incumbents) == count
 
     def experts(self, groups: Groups) -> list[int]:
         """Return the logical experts of some groups, ascending."""
@@ -130,9 +132,9 @@ def search_layer(
     on_progress : callable
         Called when a node improves.
     """
-    problems = NodeProblems(loads, deployment, limits.deadline)
-    if limits.seconds_left <= 0 and initial is not None:
-        return  # the closed forms that the layer was started with are all that its time was enough for
+    problems = NodeProblems(loads, deployment, limits.deadline if initial is not None else math.inf)
+    if not problems.complete:
+        return  # what the layer was started with is all that its time is enough for
     if initial is not None:
         problems.offer_layer(initial)
     best: Fraction | None = None
