@@ -127,7 +127,7 @@ def test_the_other_answers_scale_too():
 
 def test_sums_beyond_the_limit_are_one_error():
     trace = LoadTrace(np.full((4, 1, 2), 2**61))
-    with pytest.raises(InputError, match="summed loads.*fit int64"):
+    with pytest.raises(InputError, match=r"summed loads.* fit int64"):
         trace.windowed(4)
     with pytest.raises(InputError, match="history has 18446744073709551616 tokens"):
         solve_sample_average(np.full((4, 1, 2), 2**61), Deployment(2, 4, 2))

@@ -58,9 +58,7 @@ def adversarial(seed: int) -> list[tuple[list[int], tuple[int, ...], float]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "cases", [PUBLISHED, adversarial(1), adversarial(2)], ids=["published", "adversarial", "adversarial again"]
-)
+@pytest.mark.parametrize("cases", [PUBLISHED, adversarial(1)], ids=["published", "adversarial"])
 def test_every_call_ends(cases):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input=json.dumps(cases), capture_output=True, text=True, timeout=240, check=False
