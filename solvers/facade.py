@@ -127,6 +127,10 @@ def solve(
         work.improve()
     except KeyboardInterrupt:
         raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
+    except SystemError as error:  # what Ctrl-C becomes where it comes while numba wraps an array that a kernel returns
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
     return _on_all_gpus(work.solution(), deployment)
 
 
