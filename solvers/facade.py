@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
 from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
-from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
+from eplb_gap.solvers.hierarchical import MAX_NODE_PROBLEMS, NodeProblems, search_layer
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
 ENGINES: dict[str, Engine] = {
@@ -50,6 +52,8 @@ ENGINES: dict[str, Engine] = {
 """
 MAX_WORKERS, MAX_SEED = 4096, 2**31 - 1
 """Most threads and the largest seed that every engine takes."""
+FEW_SETS = 500
+"""Sets of groups that a node can host up to which a plain start bounds them all: some .3 s."""
 METHODS: dict[str, Search] = {name: engine.search for name, engine in ENGINES.items()}
 """Engines by name, to be called."""
 
@@ -123,6 +127,10 @@ def solve(
         work.improve()
     except KeyboardInterrupt:
         raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
+    except SystemError as error:  # what Ctrl-C becomes where it comes while numba wraps an array that a kernel returns
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
     return _on_all_gpus(work.solution(), deployment)
 
 
@@ -163,17 +171,17 @@ class _Work:
         for layer in range(len(self.loads)):
             share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
             compiling = seconds_compiling()
-            self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0)
+            self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0, share)
             self.limits = replace(self.limits, deadline=self.limits.deadline + seconds_compiling() - compiling)
         for layer, incumbent in enumerate(self.incumbents):
             if given is not None:
                 incumbent.offer_map(given[layer])
             self._report(layer)
 
-    def _start_layer(self, layer: int, seconds: float) -> None:
+    def _start_layer(self, layer: int, seconds: float, most_seconds: float) -> None:
         row, found = self.loads[layer], None
         if self.deployment.is_regular:
-            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
+            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed, most_seconds)
         if found is not None and found.slots is not None:
             slots, bound = tuple(found.slots.tolist()), found.bound
         else:
@@ -216,7 +224,7 @@ class _Work:
     def solution(self) -> Solution:
         """Return the best maps and bounds; layers that an interrupt left without a map get a quick one."""
         for layer in range(len(self.incumbents), len(self.loads)):
-            self._start_layer(layer, 0.0)
+            self._start_layer(layer, 0.0, 0.0)
         placement = Placement(np.array([incumbent.slots for incumbent in self.incumbents]), self.deployment.num_experts)
         upper, bounds = verify(placement, self.loads, self.deployment), [incumbent.bound for incumbent in self.incumbents]
         for number, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
@@ -229,11 +237,16 @@ class _Work:
 
 
 def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
-    """Return a legal map and a closed-form bound of a layer without compiled code: any loads, any number of groups."""
+    """Return a legal map and a closed-form bound of a layer without the first pass: any loads, any number of groups.
+
+    Where a node can host many sets of groups these are not enumerated: the groups are dealt, and the bound is the layer's mean.
+    """
     if deployment.policy == "global":
         instance = Instance.of_layer(loads, deployment)
         bound = best_joint_bound(instance)
         return greedy_map(instance, float(bound.value)), bound
+    if FEW_SETS < math.comb(deployment.num_groups, deployment.groups_per_node) <= MAX_NODE_PROBLEMS:
+        return _dealt_start(loads, deployment)
     problems = NodeProblems(loads, deployment)
     partition = problems.best_partition()
     for groups in partition:
@@ -241,7 +254,24 @@ def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, 
         node.offer_map(greedy_map(node.instance, float(node.bound.value)))
     slots = problems.layer_map(partition)
     assert slots is not None  # every node of the partition has just been given a map
-    return slots, problems.bound()
+    return slots, problems.bound(partition)
+
+
+def _dealt_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
+    """Put the groups, heaviest first, on the lightest node with room, and start every node."""
+    groups = loads.reshape(deployment.num_groups, -1)
+    totals = groups.sum(axis=1).tolist()
+    nodes: list[list[int]] = [[] for _ in range(deployment.num_nodes)]
+    for group in sorted(range(deployment.num_groups), key=lambda g: -totals[g]):
+        room = [node for node in nodes if len(node) < deployment.groups_per_node]
+        min(room, key=lambda node: sum(totals[g] for g in node)).append(group)
+    experts = np.arange(deployment.num_experts).reshape(deployment.num_groups, -1)
+    slots: list[int] = []
+    for node in nodes:
+        held = experts[sorted(node)].ravel()
+        instance = Instance.of_node(loads[held], deployment)
+        slots.extend(held[list(greedy_map(instance, float(instance.mean)))].tolist())
+    return tuple(slots), Bound(Fraction(sum(totals), deployment.num_gpus), "mean")
 
 
 def _check_arguments(

@@ -108,9 +108,12 @@ def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, nu
     workspace = _workspace(patterns.copies, state.fixed.size)
     visits = 0
     while visits < max_visits:
+        visits += 1
         budget = (num_gpus - depth) * threshold - rest[depth]
         if branch[depth] < 0:
             state.control[2] += 1
+            if depth > 0:
+                visits += start[depth] - start[depth - 1]  # nodes without candidates take time too
             visits += _enter(patterns, state, workspace, depth, threshold, budget, num_slots - depth * k)
             logged = state.control[3]
             if branch[depth] < state.fixed.size and logged < log.shape[0]:

@@ -175,3 +175,18 @@ def test_a_solution_is_saved_and_read_back_judged_anew(tmp_path):
     path.write_text(path.read_text().replace('"upper": "', '"upper": "1'))
     with pytest.raises(CertificateError, match="the map's makespan"):
         solvers.Solution.load(path)
+
+
+def test_ctrl_c_that_numba_turns_into_another_error_keeps_the_solution():
+    def interrupted(_):
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    with pytest.raises(Interrupted) as stop:
+        solve([[9, 8, 7, 5, 3]], Deployment(5, 8, 4), progress=interrupted)
+    assert verify(stop.value.solution.placement, [[9, 8, 7, 5, 3]], Deployment(5, 8, 4)) == stop.value.solution.upper
+
+    def broken(_):
+        raise SystemError("something else")
+
+    with pytest.raises(SystemError, match="something else"):
+        solve([[9, 8, 7, 5, 3]], Deployment(5, 8, 4), progress=broken)
