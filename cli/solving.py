@@ -16,7 +16,6 @@ from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, writable_file
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.examples import EXAMPLES
 
-
 FORBIDDEN_CLAIM = 1
 """Exit code of ``verify --no-claims`` where all holds, but something rests on a claim."""
 

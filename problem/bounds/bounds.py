@@ -200,7 +200,7 @@ def slot_counting_value(instance: Instance, refuted: Fraction, above: Fraction) 
 def slot_counting_bound(instance: Instance) -> Bound:
     """Return the bound by slot counting (:func:`companion_load_at`), located by bisection; never below ``R*``.
 
-    The witness is the pair of thresholds of :func:`slot_counting_value`. Where it proves no more, it is the apportionment's bound.
+    The witness is the pair of thresholds of :func:`slot_counting_value`. Else it is the bound by apportionment.
     """
     smallest = apportionment_bound(instance)
     low, high = smallest.value, smallest.value

@@ -129,7 +129,8 @@ def pairing_costs(instance: Instance, threshold: Fraction, multipliers: Multipli
     scale = math.lcm(threshold.denominator, *(point.denominator for point, _ in multipliers))
     unit = math.lcm(*(factor.denominator for _, factor in multipliers))
     keys, small = replica_keys(instance, threshold, table, scale)
-    points = np.array([int(point * scale) for point, _ in reversed(multipliers)], dtype=keys.dtype)
+    beyond = int(keys.max()) + 1  # breakpoints that no key reaches are alike, and need not fit the keys' type
+    points = np.array([min(int(point * scale), beyond) for point, _ in reversed(multipliers)], dtype=keys.dtype)
     whole = [0, *(int(factor * unit) for _, factor in reversed(multipliers))]
     safe = (2 * max(*whole, unit) * int(table.count.max()) * instance.num_experts).bit_length() <= SAFE_BITS
     factors = np.array(whole, dtype=np.int64 if safe else object)[np.searchsorted(points, keys, side="right")]
@@ -209,7 +210,7 @@ def pairing_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
     need = pairing_need(instance, threshold, multipliers)
     if need <= instance.num_slots:
         raise InputError(
-            f"pairing dual: the multipliers prove that a makespan of {threshold} needs {float(need):.6f} replicas; "
+            f"pairing dual: the multipliers prove that a makespan of {threshold} needs {shown(math.floor(need))} replicas; "
             f"more than num_slots = {instance.num_slots} refute it"
         )
     return next_pair_sum(instance, threshold)
