@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.problem import LoadTrace
+from eplb_gap.problem import Deployment, LoadTrace, Placement, certificate
+from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.solvers import ENGINES
 
 TRACE, FLAGSHIP = "results/traces/recorded-windows.npz", "dsv3-prefill-ep32"
@@ -68,6 +69,25 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
     done = run("verify", path)
     assert done.returncode == 2
     assert "loads_sha256" in done.stderr
+
+
+def test_claims_are_counted_apart_and_can_be_forbidden(tmp_path):
+    path = tmp_path / "c.json"
+    loads, placement = [[4, 4, 2, 2], [3, 3, 3, 3]], Placement([[0, 2, 1, 3]] * 2, 4)
+    bounds = [Bound(Fraction(6), "claim", {"solver": "HiGHS", "version": "1.15.1"}), Bound(Fraction(6), "mean")]
+    certificate.write(path, loads, Deployment(4, 4, 2), placement, bounds)
+    done = run("verify", path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "2 layers: 1 proven optimal by witness, 1 bound rests on a claim (HiGHS 1.15.1), 0 open",
+        "rests on a claim: layer 0: 6 by claim of HiGHS 1.15.1",
+    ]
+    done = run("verify", path, "--no-claims", "--json")
+    assert done.returncode == 1
+    assert "1 claim(s) where none is allowed: layer 0: 6 by claim of HiGHS 1.15.1" in done.stderr
+    said = json.loads(done.stdout)
+    assert (said["states"], said["optimal"], said["claimed"], said["open"]) == (["claimed", "optimal"], 1, 1, 0)
+    assert said["claims"] == ["layer 0: 6 by claim of HiGHS 1.15.1"]
 
 
 @pytest.mark.parametrize(

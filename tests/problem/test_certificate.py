@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from eplb_gap.problem import Deployment, InputError, Placement, PlacementError
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, certificate
 from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, mean_bound, slot_counting_bound
 from eplb_gap.problem.certificate import CertificateError, check, write
 from eplb_gap.problem.instance import Instance
@@ -77,6 +77,13 @@ def test_a_node_witness_counts_only_if_it_proves_its_value(valid):
     lie = {"nodes": [{"groups": [0, 2], "value": "110/1", "kind": "mean", "witness": {}}]}
     with pytest.raises(CertificateError, match="mean witness proves"):
         check(tampered(valid, lambda d: d["layers"][0].update(lower="96/1", witness=lie)))
+
+
+@pytest.mark.parametrize(("limit", "text"), [("MAX_SETS", "node problems"), ("MAX_STEPS", "sets of groups")])
+def test_nodes_beyond_a_limit_are_not_searched(valid, monkeypatch, limit, text):
+    monkeypatch.setattr(certificate, limit, 1)
+    with pytest.raises(CertificateError, match=text):
+        check(tampered(valid, lambda d: d["layers"][0].__setitem__("lower", "191/2")))
 
 
 @pytest.mark.parametrize("make", [mean_bound, apportionment_bound, slot_counting_bound])
