@@ -66,6 +66,8 @@ def solve(
         writable_file(certificate, "--certificate")
     if example is not None:
         refuse_sizes(question, f"--example {example.value}")
+        if plan_window is not None:
+            raise InputError(f"--plan-window is given with --example {example.value}, which has one window; leave it out")
         matrix, published = EXAMPLES[example.value]
         shape = changed(published, question)
     else:

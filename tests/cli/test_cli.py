@@ -97,6 +97,16 @@ def test_claims_are_counted_apart_and_can_be_forbidden(tmp_path):
         (["bench", "solvers", "--workers", "0"], "at least 1"),
         (["solve"], "exactly one of the two"),
         (["solve", "--example", "flashlb", "--loads", "x.npz"], "exactly one of the two"),
+        (["solve", "--example", "flashlb", "--plan-window", "0"], "--plan-window is given with --example flashlb"),
+        (
+            ["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--call-seconds", "nan"],
+            "is nan; a positive",
+        ),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--map-format", "zz"], "--map-format is 'zz'"),
+        (
+            ["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--protocol", "seed", "--previous", "fast"],
+            "--previous is given with --protocol seed",
+        ),
         (["solve", "--loads", "nowhere.npz", "--deployment", "olmoe-ep16"], "does not exist"),
         (["solve", "--loads", "pyproject.toml", "--deployment", "olmoe-ep16"], "no recorded loads of a known format"),
         (["solve", "--loads", "pyproject.toml"], "--deployment is missing"),
