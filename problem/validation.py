@@ -11,7 +11,7 @@ import numpy as np
 
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError, shown
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.shares import TokenSplit, as_shares, split_bound
@@ -158,10 +158,8 @@ def _as_loads_of(loads: Any, placement: Placement, deployment: Deployment) -> np
 
 def _check_types(placement: Any, deployment: Any) -> None:
     """Refuse what is no placement or no deployment, where a program without types would fail on an attribute."""
-    if not isinstance(placement, Placement):
-        raise InputError(f"placement is {shown(placement)}; a Placement is needed")
-    if not isinstance(deployment, Deployment):
-        raise InputError(f"deployment is {shown(deployment)}; a Deployment is needed")
+    require_kind("placement", placement, Placement)
+    require_kind("deployment", deployment, Deployment)
 
 
 def _check_shape(placement: Placement, layers: int, deployment: Deployment) -> None:
