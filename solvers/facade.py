@@ -15,7 +15,7 @@ from eplb_gap.heuristics.tiers import seconds_compiling
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
@@ -117,6 +117,8 @@ def solve(
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers, seed)
     live = deployment.live
     _compile(live, ENGINES[method])
+    if initial is not None:
+        require_kind("initial", initial, Placement)
     if initial is not None and live is not deployment:
         verify(initial, checked, deployment)
         initial = without_dead(initial, deployment)

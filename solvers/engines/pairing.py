@@ -34,7 +34,7 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, adams_counts, apportionment_bound, mean_bound
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
-from eplb_gap.problem.bounds.pairing_tree import check_tree, tree_witness
+from eplb_gap.problem.bounds.pairing_tree import TreeLimitError, check_tree, tree_witness
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.proofs import trust
@@ -324,8 +324,12 @@ class _Search:
         """Yield what a search has proven or found."""
         if search.refuted:
             tree = search.proof()
-            check_tree(self.instance, threshold, tree)
-            yield from self._raise(Bound(next_pair_sum(self.instance, threshold), "pairing tree", tree_witness(threshold, tree)))
+            try:
+                check_tree(self.instance, threshold, tree)
+                witness = tree_witness(threshold, tree)
+            except TreeLimitError:  # nobody could check it, so nothing is proven
+                return
+            yield from self._raise(Bound(next_pair_sum(self.instance, threshold), "pairing tree", witness))
         elif search.counts is not None:
             yield from self._take(self._filled(search.counts, threshold))
             yield from self._anneal(LEVELS[:2])

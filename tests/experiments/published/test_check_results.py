@@ -188,7 +188,7 @@ def test_a_changed_number_in_a_certificate_is_named_even_if_the_manifest_is_writ
     path = copy / "certificates" / "flagship-recorded.json"
     document = json.loads(path.read_text())
     numerator, denominator = document["layers"][3]["lower"].split("/")
-    document["layers"][3]["lower"] = f"{int(numerator) + 1}/{denominator}"
+    document["layers"][3]["lower"] = f"{int(numerator) + int(denominator)}/{denominator}"
     path.write_text(json.dumps(document))
     assert problems(copy, "files") == ["file certificates/flagship-recorded.json: changed"]
     write_manifest(copy)
