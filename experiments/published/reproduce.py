@@ -10,6 +10,7 @@ from rich.console import Console
 from eplb_gap.experiments.exhibits.exhibits import FIGURES, TEXTS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.published import certificates
 from eplb_gap.experiments.published.compare import Comparison, compare
 from eplb_gap.experiments.studies.jobs import JOBS, MAIN
 
@@ -38,7 +39,7 @@ def reproduce(folder: Path, workers: int, console: Console, scheduler: str | Non
     scheduler : str, optional
         Address of a Dask scheduler whose workers run what is not timed.
     everything : bool, default False
-        All jobs and what is drawn from several of them, not the main job alone.
+        All jobs, what is drawn from several of them and the certificates, not the main job alone.
     """
     jobs = JOBS if everything else {MAIN: JOBS[MAIN]}
     finished = Rows()
@@ -57,4 +58,8 @@ def reproduce(folder: Path, workers: int, console: Console, scheduler: str | Non
             if figure.job in jobs:
                 figure.draw(finished, folder / "figures")
         tables = texts[JOBS[MAIN].text]
+        if everything:
+            console.rule("certificates")
+            for line in certificates.write(folder / certificates.FOLDER):
+                console.print(line, markup=False, highlight=False)
     return Report(finished, tables, compare(finished, rows.read_suites(rows.RESULTS)))
