@@ -134,10 +134,18 @@ def _readable(value: Any) -> str:
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="Certificate that solve wrote.")],
+    certificate: Annotated[Path | None, typer.Argument(help="Certificate that solve wrote.")] = None,
+    best_known: Annotated[
+        bool, typer.Option("--best-known", help="Check a list of best known values instead, by default the published one.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Re-check a certificate exactly, without any solver, and say what in it rests on a claim."""
+    if best_known:
+        _verify_best_known(certificate, as_json)
+        return
+    if certificate is None:
+        raise InputError("verify takes a certificate; --best-known checks the published values instead")
     from eplb_gap.problem.certificate import check, summary
 
     verdict = check(certificate)
@@ -147,3 +155,20 @@ def verify(
     out.print(f"{len(verdict.upper)} layers: every makespan and bound holds, {verdict.optimal} proven optimal")
     for claim in verdict.claims:
         out.print(f"rests on a claim: {claim}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _verify_best_known(path: Path | None, as_json: bool) -> None:
+    from eplb_gap.experiments.measuring.rows import RESULTS
+    from eplb_gap.experiments.published import best_known
+
+    found = best_known.check(path or RESULTS / best_known.FILE)
+    if as_json:
+        said = {"instances": found.instances, "layers": found.layers, "optimal": found.optimal, "open": found.open}
+        print(json.dumps(said))
+        return
+    for line in found.open:
+        out.print(f"open: {line}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"{found.instances} instances hold: {found.optimal} of {found.layers} layers optimal by a witness, "
+        f"{len(found.open)} instances open"
+    )

@@ -21,7 +21,7 @@ from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
 from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
-from eplb_gap.experiments.published import blocks, certificates, described, rerun, row_proofs
+from eplb_gap.experiments.published import best_known, blocks, certificates, described, rerun, row_proofs
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, manifest, name, row_digests
 from eplb_gap.experiments.studies import schema
 from eplb_gap.problem import certificate
@@ -205,6 +205,14 @@ def check_certificates(published: Published) -> list[str]:
     return found
 
 
+def check_best_known(published: Published) -> list[str]:
+    """The best known values are those that rows and certificates give, and hold."""
+    path = published.results / best_known.FILE
+    found = _compared(best_known.FILE, partial(best_known.written, published.results, published.rows), _text(path))
+    best_known.check(path)
+    return found
+
+
 CHECKS = {
     "size": check_size,
     "schema": check_schema,
@@ -215,6 +223,7 @@ CHECKS = {
     "figures drawn again": check_figures,
     "proofs in rows": check_proofs,
     "certificates": check_certificates,
+    "best known values": check_best_known,
 }
 """Checks that run nothing anew, in their order."""
 

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.published import certificates
+from eplb_gap.experiments.published import best_known, certificates
 from eplb_gap.experiments.published.manifest import write_manifest
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 
 def publish(runs: Path, results: Path) -> list[str]:
-    """Copy every suite of ``runs``, one row per key, certificates and tables; rewrite the manifest; return the suites' names.
+    """Copy every suite of ``runs``, one row per key, certificates and tables; rewrite what follows; return the suites' names.
 
     Raises
     ------
@@ -33,6 +33,7 @@ def publish(runs: Path, results: Path) -> list[str]:
     tables = runs / "tables.md"
     if tables.exists():
         write_atomically(results / "tables.md", tables.read_bytes())
+    best_known.write(results, rows.read_suites(results))
     write_manifest(results)
     return names
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     if arguments == ["--certificates"]:
         for line in certificates.write(rows.RESULTS / certificates.FOLDER):
             print(line, flush=True)
-        write_manifest(rows.RESULTS)
+        best_known.refresh(rows.RESULTS, rows.read_suites(rows.RESULTS))
         return
     published = publish(rows.RUNS, rows.RESULTS)
     if not published:

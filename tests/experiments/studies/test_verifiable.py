@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.studies import verifiable
+from eplb_gap.experiments.studies.catalogue import STUDIES
 
 KINDS = ["mean", "exhausted search", "claim of HiGHS", "replayed search", "pattern dual"]
 ROW = {
@@ -44,3 +45,8 @@ def test_a_model_whose_proofs_are_counts_has_no_optimal_layer():
         "decomposition (sums of layers)", "14", "-", "-", "12", "2 claim of CBC", "0",
     ]  # fmt: skip
     assert verifiable.of_decomposition(Rows([Row(suite="decomposition")]))[-1] == "1 rows"
+
+
+def test_every_suite_that_keeps_proofs_is_in_the_table():
+    keeping = {study.suite for study in STUDIES.values() for shape in study.shapes if "proof" in shape.fields}
+    assert keeping == set(verifiable.SUITES)
