@@ -308,7 +308,7 @@ def table(measured: Rows, certificates: Path = rows.RESULTS / FOLDER) -> str:
     return (
         "## Open instances\n\nOf every instance that a row of `solve` bounds, the best makespan of any row or certificate "
         "against the best bound with a witness; open is what these do not prove optimal. Most were measured to a target gap, "
-        "not to the end. All values, with what they rest on: [best_known.json](best_known.json), checked by `eplb-gap verify --best-known`, "
-        "which names the open ones; a certificate that improves an entry is added by `python -m "
+        "not to the end. All values, with what they rest on: [best_known.json](best_known.json), checked by `eplb-gap verify "
+        "--best-known`, which names the open ones; a certificate that improves an entry is added by `python -m "
         "eplb_gap.experiments.published.best_known --add CERTIFICATE`.\n\n" + markdown(header, body)
     )

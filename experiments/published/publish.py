@@ -8,12 +8,15 @@ from pathlib import Path
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.published import best_known, certificates
 from eplb_gap.experiments.published.manifest import write_manifest
+from eplb_gap.experiments.studies import jobs
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 
 def publish(runs: Path, results: Path) -> list[str]:
     """Copy every suite of ``runs``, one row per key, certificates and tables; rewrite what follows; return the suites' names.
+
+    Of a suite that was measured in part the other rows of the grid stay as they are.
 
     Raises
     ------
@@ -24,9 +27,12 @@ def publish(runs: Path, results: Path) -> list[str]:
     if failures:
         name = failures[0].key
         raise InputError(f"{runs} holds {len(failures)} failed row(s), the first {name}: {failures[0]['status']}; run them again")
-    names = []
+    names, grid = [], {key for keys in jobs.keys().values() for key in keys}
     for path in sorted(runs.glob("*.ndjson")):
-        rows.write(results / path.name, sorted(rows.read(path), key=lambda r: tuple(map(str, r.key))))
+        fresh = rows.read(path)
+        new = {row.key for row in fresh}
+        kept = (row for row in rows.read(results / path.name) if row.key in grid - new)
+        rows.write(results / path.name, sorted([*fresh, *kept], key=lambda r: tuple(map(str, r.key))))
         names.append(path.stem)
     for path in sorted((runs / certificates.FOLDER).glob("*.json")):
         write_atomically(results / certificates.FOLDER / path.name, path.read_bytes())
