@@ -234,8 +234,8 @@ def _windows(
             name += f" window {window}" if len(loads) > 1 else ""
             made = {"study": module, **arguments} | ({"window": window} if len(loads) > 1 else {})
             made.pop("method", None)
-            empty: list[list[list[Said]]] = [[[] for _ in range(layers)] for _ in range(2)]
-            found[key] = Known(name, made, loads[window], deployment, *empty)
+            lowers, uppers = ([[] for _ in range(layers)] for _ in range(2))
+            found[key] = Known(name, made, loads[window], deployment, lowers, uppers)
         yield key
 
 

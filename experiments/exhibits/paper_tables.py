@@ -119,7 +119,8 @@ def paired(measured: Rows) -> Table:
             cells.append(" / ".join(f"{100 * value:.2f}" for value in both))
         label = str(list(SEED_PROGRAMS).index(name)) if name in SEED_PROGRAMS else "Adams, folded"
         lines.setdefault(tuple(cells), []).append(label)
-    proven = [str(closed([row])).replace("/", " of ") for row in at]
+    counted = [closed([row]) for row in at]
+    proven = [f"{of.optimal} of {of.layers}" + (f", {of.claimed} claimed" if of.claimed else "") for of in counted]
     named = [[", ".join(sorted(labels)), *cells] for cells, labels in lines.items()]
     return [["program", *PAIRED_FAMILIES], *named, ["proven optimal", *proven]]
 

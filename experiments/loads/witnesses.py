@@ -49,7 +49,8 @@ def name_of(kind: str) -> str:
 
 
 def _drawn(kind: str, shape: tuple[int, ...], family: str, seed: int, method: str = "auto") -> Example:
-    deployment = Deployment(*shape)
+    experts, slots, gpus, nodes, groups = shape if len(shape) == 5 else (*shape, 1, 1)
+    deployment = Deployment(experts, slots, gpus, nodes, groups)
     return Example(kind, family_loads(family, deployment.num_experts, TOTAL, seed)[None], deployment, method)
 
 
