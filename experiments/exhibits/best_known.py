@@ -234,8 +234,7 @@ def _windows(
             name += f" window {window}" if len(loads) > 1 else ""
             made = {"study": module, **arguments} | ({"window": window} if len(loads) > 1 else {})
             made.pop("method", None)
-            lowers, uppers = ([[] for _ in range(layers)] for _ in range(2))
-            found[key] = Known(name, made, loads[window], deployment, lowers, uppers)
+            found[key] = Known(name, made, loads[window], deployment, [[] for _ in range(layers)], [[] for _ in range(layers)])
         yield key
 
 
