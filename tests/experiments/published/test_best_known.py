@@ -8,8 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from eplb_gap import Deployment, solve
+from eplb_gap.cli.main import app
 from eplb_gap.experiments.exhibits import best_known as listed
 from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
@@ -149,3 +151,15 @@ def test_days_of_certificates_are_kept_until_they_change(folder):
 def test_open_instances_are_grouped(folder):
     found = listed.table(Rows([solver_row("150/1", "200/1", "mean")]), folder / "certificates")
     assert "| gap, 2 slots per GPU | 1 | 1 | 1/1 | 0 | 33.3333 % (gap flashlb) |" in found
+
+
+def test_the_command_checks_a_list_and_ends_with_one_line_where_it_does_not_hold(folder):
+    path = write(folder, solver_row("150/1", "200/1", "mean"))
+    done = CliRunner().invoke(app, ["verify", "--best-known", str(path)])
+    assert done.exit_code == 0
+    assert "open: gap flashlb: 0 of 1 layers optimal, worst gap 33.3333 %" in done.stdout
+    assert "1 instances hold: 0 of 1 layers optimal by a witness" in done.stdout
+    path.write_text(path.read_text().replace('"200"', '"140"'))
+    done = CliRunner().invoke(app, ["verify", "--best-known", "--json", str(path)])
+    assert isinstance(done.exception, InputError)
+    assert isinstance(CliRunner().invoke(app, ["verify"]).exception, InputError)
