@@ -139,7 +139,10 @@ def _readable(value: Any) -> str:
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="Certificate that solve wrote.")],
+    certificate: Annotated[Path | None, typer.Argument(help="Certificate that solve wrote.")] = None,
+    best_known: Annotated[
+        bool, typer.Option("--best-known", help="Check a list of best known values instead, by default the published one.")
+    ] = False,
     no_claims: Annotated[
         bool, typer.Option("--no-claims", help="Make it an error, exit code 1, if a bound rests on a claim.")
     ] = False,
@@ -154,6 +157,13 @@ def verify(
     Exit codes: 0 if all holds, 1 if it holds but rests on a claim that --no-claims forbids, 2 if the file is refused: the message
     names the layer and what is wrong.
     """
+    if best_known:
+        if no_claims:
+            raise InputError("--no-claims is given with --best-known, whose lower bounds rest on no claim; leave it out")
+        _verify_best_known(certificate, as_json)
+        return
+    if certificate is None:
+        raise InputError("verify takes a certificate; --best-known checks the published values instead")
     from eplb_gap.problem.certificate import CertificateError, check, summary
 
     verdict = check(certificate)
@@ -169,3 +179,20 @@ def verify(
         except CertificateError as error:
             log.print(f"eplb-gap: {error}", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(FORBIDDEN_CLAIM) from None
+
+
+def _verify_best_known(path: Path | None, as_json: bool) -> None:
+    from eplb_gap.experiments.measuring.rows import RESULTS
+    from eplb_gap.experiments.published import best_known
+
+    found = best_known.check(path or RESULTS / best_known.FILE)
+    if as_json:
+        said = {"instances": found.instances, "layers": found.layers, "optimal": found.optimal, "open": found.open}
+        print(json.dumps(said))
+        return
+    for line in found.open:
+        out.print(f"open: {line}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"{found.instances} instances hold: {found.optimal} of {found.layers} layers optimal by a witness, "
+        f"{len(found.open)} instances open"
+    )

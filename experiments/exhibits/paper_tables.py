@@ -11,6 +11,7 @@ from statistics import fmean, median, stdev
 from eplb_gap.analysis.explain import STEPS
 from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.loads.traces import TRACES
+from eplb_gap.experiments.measuring.proven import closed
 from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies import (
     decomposition,
@@ -117,7 +118,8 @@ def paired(measured: Rows) -> Table:
             cells.append(" / ".join(f"{100 * value:.2f}" for value in both))
         label = str(list(SEED_PROGRAMS).index(name)) if name in SEED_PROGRAMS else "Adams, folded"
         lines.setdefault(tuple(cells), []).append(label)
-    proven = [f"{row['status'].count('optimal')} of {len(row['status'])}" for row in at]
+    counted = [closed([row]) for row in at]
+    proven = [f"{of.optimal} of {of.layers}" + (f", {of.claimed} claimed" if of.claimed else "") for of in counted]
     named = [[", ".join(sorted(labels)), *cells] for cells, labels in lines.items()]
     return [["program", *PAIRED_FAMILIES], *named, ["proven optimal", *proven]]
 
