@@ -31,7 +31,8 @@ SHAPES = {
     "no spare slot": Deployment(64, 64, 16),
 }
 FAMILIES = ("ln.3", "ln1.0", "ln2.3", "zipf.8", "zipf1.2", "zipf1.6", "one-hot", "tied", "zeros")
-LAYERS = 3
+LAYERS, LARGE = 3, 100
+"""Layers of a shape with at most LARGE slots; larger ones get one, since all heuristics plan on it."""
 
 
 def layer(family: str, experts: int, seed: int) -> np.ndarray:
@@ -66,9 +67,10 @@ def assert_none_better(loads: np.ndarray, deployment: Deployment, **options) -> 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(SHAPES)))
 def test_no_heuristic_is_better(number, name):
     deployment = SHAPES[name]
-    families = [FAMILIES[(LAYERS * number + i) % len(FAMILIES)] for i in range(LAYERS)]
+    layers = LAYERS if deployment.num_slots <= LARGE else 1
+    families = [FAMILIES[(LAYERS * number + i) % len(FAMILIES)] for i in range(layers)]
     loads = np.array([layer(family, deployment.num_experts, number) for family in families])
-    assert assert_none_better(loads, deployment, time_limit=0.1 if number % 2 else 0.3) >= (1 if name == "unequal" else 10)
+    assert assert_none_better(loads, deployment, time_limit=0.1 if number % 3 else 0.3) >= (1 if name == "unequal" else 10)
 
 
 @pytest.mark.parametrize("method", [name for name, engine in ENGINES.items() if 3 in engine.slots_per_gpu])
