@@ -1,8 +1,8 @@
 """Rounds of annealing and exact-cover neighbourhood search on one map: what finds maps at three and four slots per GPU.
 
-Rounds keep the counts of the hottest experts: to change one moves every GPU that holds it. A long annealing from far above the
-best makespan chooses them anew. With hot loads most such starts end worse, some far better; so whenever rounds have gained nothing
-for long, the search goes on from a fresh start and from the best map by turns.
+Rounds keep the counts of the hottest experts: to change one moves every GPU that holds it. A long annealing from far above
+the best makespan chooses them anew. With hot loads most such starts end worse, some far better; so whenever rounds have gained
+nothing for long, the search goes on from a fresh start and from the best map by turns.
 """
 
 from __future__ import annotations
