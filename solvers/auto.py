@@ -65,6 +65,16 @@ def rests_on_the_mean(deployment: Deployment) -> bool:
     return engines(deployment.slots_per_node, deployment.slots_per_gpu) == (repartition.ENGINE,)
 
 
+def closes_at_once(deployment: Deployment) -> bool:
+    """Whether enumeration or exact cover is expected to close a layer sooner than the planners have been asked for maps."""
+    return deployment.is_regular and deployment.slots_per_node <= MAX_COVERED_SLOTS
+
+
+def enumerates(deployment: Deployment) -> bool:
+    """Whether the nodes are so small that any exact engine needs milliseconds."""
+    return deployment.num_slots // deployment.num_nodes <= MAX_ENUMERATED_SLOTS
+
+
 def search_nothing(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
     """Yield nothing: the closed-form bounds and the first map that every solve starts from are the answer."""
     return iter(())

@@ -82,7 +82,7 @@ def _nearest_split(
         while a < last and b >= lowest:
             load = first[a] + second[b]
             distance = abs(load - target)
-            if distance < best and abs(load - current) > 1e-11 * current:
+            if distance < best and (current == 0.0 or abs(load - current) > 1e-11 * current):
                 best, at_first, at_second = distance, a, b
                 if best <= room:
                     return best, at_first, at_second
