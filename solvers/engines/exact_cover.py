@@ -235,6 +235,8 @@ class CoverSearch:
         self.state = State(
             lists=np.zeros((gpus + 1) * n, dtype=np.int32),
             unit=np.zeros((gpus + 1) * n, dtype=np.int64),
+            ranked=np.zeros(gpus * n * k, dtype=np.int64),
+            first=np.zeros((gpus, len(types) + 1), dtype=np.int64),
             start=np.zeros(gpus + 2, dtype=np.int64),
             alive=np.zeros((gpus + 1, len(types)), dtype=np.uint16),
             num_alive=np.full(gpus + 1, len(types), dtype=np.int64),
