@@ -39,7 +39,7 @@ def engines(num_slots: int, slots_per_gpu: int) -> tuple[Engine, ...]:
     if num_slots <= MAX_COVERED_SLOTS:
         return exact_cover.ENGINE, usual
     if usual is patterns.ENGINE and num_slots <= MAX_COVERED_LAST_SLOTS:
-        return usual, exact_cover.ENGINE
+        return exact_cover.ENGINE, usual
     return (usual,)
 
 

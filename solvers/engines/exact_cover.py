@@ -46,10 +46,16 @@ LARGEST_TOTAL = 2**61
 MAX_PATTERNS = 400_000
 MAX_ENUMERATION_STEPS = 50_000_000
 """A fifth of a second; an instance that needs more steps has too many patterns to search anyway."""
-ROUNDS, MAX_ROUNDS = 1, 6
-"""Of annealing and neighbourhood search before the proof, the latter while many patterns are left just below the best map."""
+ROUNDS, LONG_ROUNDS, LONG_SLOTS = 1, 12, 32
+"""Rounds of annealing and neighbourhood search before the proof, the latter beyond so many slots, where proofs take seconds."""
+MAX_ROUNDS = 6
+"""While many patterns are left just below the best map."""
 FEW_PATTERNS = 40_000
 """With so many patterns or fewer just below the best map, that threshold is searched at once."""
+NODES_ABOVE = 30_000
+"""A search just below the best map that visits so many has been unlucky or is the proof: lower thresholds have their turn."""
+LOW_SHARE = 1.0
+"""Of the nodes of the former, for the latter: exhausting them is cheap, and a map that one of them finds is much better."""
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
@@ -91,8 +97,9 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     if lower < upper:
         above = Improvement(instance, tuple(best), limits.seed)
         near = False
-        for number in range(MAX_ROUNDS):
-            if above.upper <= lower or (near and number >= ROUNDS):
+        rounds = ROUNDS if instance.num_slots <= LONG_SLOTS else LONG_ROUNDS
+        for number in range(max(rounds, MAX_ROUNDS)):
+            if above.upper <= lower or (near and number >= rounds) or limits.seconds_left <= 0:
                 break
             if above.round(lower):
                 upper = above.upper
@@ -129,36 +136,48 @@ def prove(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) 
         return
     best = int(upper * multiple)
     base = refuted = math.ceil(lower * multiple) - 1
-    reach = (best - base) * FIRST_STEP
-    nodes = previous = 0
-    growth, many = 2.0, False
+    reach, growth, previous = (best - base) * FIRST_STEP, 2.0, 0
+    high: CoverSearch | None = None
+    low: CoverSearch | None = None
+    above = below = since = 0
     while refuted < best - 1:
-        threshold = best - 1
-        if not many:
-            cover = CoverSearch(instance, Fraction(threshold, multiple))
-            many = cover.num_patterns > FEW_PATTERNS
-        if many:
-            threshold = min(max(refuted + 1, base + int(reach)), best - 1)
-            cover = CoverSearch(instance, Fraction(threshold, multiple))
-        while cover.status == RUNNING:
-            if cover.too_large or limits.seconds_left <= 0:
-                return
+        if high is None:
+            high, since = CoverSearch(instance, Fraction(best - 1, multiple)), 0
+        if high.num_patterns > FEW_PATTERNS or (since > NODES_ABOVE and below < LOW_SHARE * above):
+            if low is None:
+                threshold = max(refuted + 1, base + int(reach))
+                low = high if threshold >= best - 1 else CoverSearch(instance, Fraction(threshold, multiple))
+            cover = low
+        else:
+            cover = high
+        if cover.too_large or limits.seconds_left <= 0:
+            return
+        before = cover.nodes
+        if cover.status == RUNNING:
             cover.run()
-        nodes += cover.nodes
+        above, since, below = (
+            (above + cover.nodes - before, since + cover.nodes - before, below)
+            if cover is high
+            else (above, since, below + cover.nodes - before)
+        )
         if cover.status == FOUND:
             slots = cover.map()
             yield slots
-            best, many = int(instance.makespan(slots) * multiple), False
-            continue
-        refuted = threshold
-        yield _bound(instance, cover, Fraction(threshold, multiple), nodes)
-        growth = _next_growth(growth, cover.nodes, previous)
-        previous = cover.nodes
-        reach *= Fraction(growth)
+            best, high = int(instance.makespan(slots) * multiple), None
+            if low is not None and (low is cover or low.threshold >= Fraction(best - 1, multiple)):
+                low = None
+        elif cover.status == EXHAUSTED:
+            refuted = int(cover.threshold * multiple)
+            yield _bound(instance, cover, above + below)
+            if cover is low:
+                growth = _next_growth(growth, cover.nodes, previous)
+                low, previous = None, cover.nodes
+                reach *= Fraction(growth)
 
 
-def _bound(instance: Instance, cover: CoverSearch, threshold: Fraction, nodes: int) -> Bound:
+def _bound(instance: Instance, cover: CoverSearch, nodes: int) -> Bound:
     """Return the bound of a threshold that a search refutes, with its log where that is short enough to be replayed."""
+    threshold = cover.threshold
     value = reachable(instance, threshold, above=True)
     log = cover.branchings()
     if log is None:
@@ -194,6 +213,7 @@ class CoverSearch:
 
     def __init__(self, instance: Instance, threshold: Fraction) -> None:
         self.instance = instance
+        self.threshold = threshold
         self.nodes = 0
         self.too_large = False
         self.num_patterns = 0
