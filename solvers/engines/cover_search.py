@@ -4,7 +4,8 @@ At every node a *type*, an expert with one of its counts, is dropped when the re
 its count does not fit the slots left, or when it costs more slack than is left. The last test splits the slack of a pattern among
 its replicas, by weights that follow what each expert must pay at least: any split gives a valid bound, for every cover pays for
 every copy of every expert. Patterns that exceed the budget together with the least payments of all other experts are dropped too,
-and so on until nothing changes. Most nodes end there.
+and so on until nothing changes. Most nodes end there, and most of those the first time: all that this takes are the few cheapest
+patterns of every type, which are looked up in an order that all children of a node share.
 
 All of it is integer arithmetic, rounded down where there is a quotient: :mod:`eplb_gap.problem.bounds.exhausted`, which shares no
 code with this module, does the same steps and so visits the same nodes. What it cannot know is which expert each of them branched
@@ -50,9 +51,9 @@ class State(NamedTuple):
     """Where a search stands: everything a call of :func:`advance` needs to go on.
 
     Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), where each
-    type is among them from its cheapest share up (``ranked[k * start[d] + first[d, t] :]``, a share and a place in the list), the
-    types that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are still to be
-    placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the
+    type is among them from its cheapest share up (``ranked[k * start[d] + first[d, t] :]``, a share and a place in the list),
+    the types that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are
+    still to be placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the
     position of its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
     ``control``: threshold, depth, nodes so far, entries in the log, binary places that costs are rounded by, work of a replay.
@@ -421,9 +422,9 @@ def _look_up(patterns: Patterns, state: State, work: _Workspace, depth: int, wit
             supply = cost = 0
             at = first[t]
             while at < first[t + 1] and supply < room[t]:
-                entry = ranked[at]
+                cheap = ranked[at]
                 at += 1
-                i = entry & ((1 << PLACE_BITS) - 1)
+                i = cheap & ((1 << PLACE_BITS) - 1)
                 pattern = state.lists[source + i]
                 if i >= within or (patterns.held[pattern] & complete) != 0:
                     continue
@@ -434,7 +435,7 @@ def _look_up(patterns: Patterns, state: State, work: _Workspace, depth: int, wit
                     other = types[pattern, j]
                     need = patterns.need[pattern, j]
                     uses = min(uses, room[other] if need == 1 else room[other] // need)
-                share = entry >> PLACE_BITS
+                share = cheap >> PLACE_BITS
                 for _ in range(uses):
                     work.share[t, supply] = share
                     cost += share
@@ -452,7 +453,7 @@ def _look_up(patterns: Patterns, state: State, work: _Workspace, depth: int, wit
 @kernel
 def _usable(patterns: Patterns, room: np.ndarray, pattern: int) -> bool:
     """Whether a pattern needs no more copies of any type than are missing."""
-    for j in range(patterns.types.shape[1]):
+    for j in range(patterns.types.shape[1]):  # noqa: SIM110 - all() over a generator does not compile
         if room[patterns.types[pattern, j]] < patterns.need[pattern, j]:
             return False
     return True

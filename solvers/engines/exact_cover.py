@@ -5,8 +5,10 @@ count per expert. The loads of the G GPUs sum to W whatever the counts, so in a 
 ``W - (G - 1) T``. Few patterns lie in that band, and a map is an exact cover of the experts, each by as many copies as its count
 says, with G patterns whose slacks ``T - load`` sum to ``G T - W``: the budget.
 
-The threshold rises from the closed-form bound until a cover is found. From then on it is just below the best cover, until no
-cover is left. Every search that finds none leaves the log of its branchings, from which the kernel searches anew.
+The threshold is just below the best cover, until no cover is left: covers far above the optimum are found at once, and the last
+search is the proof. One that takes long shares its time with thresholds that rise from the closed-form bound: below the optimum
+they are exhausted in a fraction of the time, just above it they give the optimum or a map near it. Every search that finds no
+cover leaves the log of its branchings, from which the kernel searches anew.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ FEW_PATTERNS = 40_000
 NODES_ABOVE = 30_000
 """A search just below the best map that visits so many has been unlucky or is the proof: lower thresholds have their turn."""
 LOW_SHARE = 1.0
-"""Of the nodes of the former, for the latter: exhausting them is cheap, and a map that one of them finds is much better."""
+"""How many nodes lower thresholds get per node of those just below the best map."""
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
@@ -152,14 +154,14 @@ def prove(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) 
             cover = high
         if cover.too_large or limits.seconds_left <= 0:
             return
-        before = cover.nodes
         if cover.status == RUNNING:
+            before = cover.nodes
             cover.run()
-        above, since, below = (
-            (above + cover.nodes - before, since + cover.nodes - before, below)
-            if cover is high
-            else (above, since, below + cover.nodes - before)
-        )
+            visited = cover.nodes - before
+            if cover is high:
+                above, since = above + visited, since + visited
+            else:
+                below += visited
         if cover.status == FOUND:
             slots = cover.map()
             yield slots
