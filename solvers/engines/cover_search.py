@@ -53,8 +53,8 @@ class State(NamedTuple):
     Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), where each
     type is among them from its cheapest share up (``ranked[k * start[d] + first[d, t] :]``, a share and a place in the list),
     the types that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are
-    still to be placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the
-    position of its pattern in the list, the pattern.
+    still to be placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not
+    entered), the position of its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
     ``control``: threshold, depth, nodes so far, entries in the log, binary places that costs are rounded by, work of a replay.
     """
