@@ -318,7 +318,7 @@ def _reweigh(state: State, work: _Workspace, depth: int, least: int, experts: np
 
 
 @kernel
-def _complete(state: State) -> int:
+def _complete(state: State) -> np.int64:
     """Return which of the first ``BITS`` experts have all their copies, as bits."""
     complete = np.int64(0)
     for e in range(min(BITS, state.fixed.size)):
@@ -342,14 +342,14 @@ def _within(patterns: Patterns, state: State, depth: int, least_load: int) -> in
 
 
 @kernel
-def _loses(patterns: Patterns, state: State, depth: int, within: int, complete: int) -> bool:
+def _loses(patterns: Patterns, state: State, depth: int, within: int, complete: np.int64) -> bool:
     """Whether it is plain that not all patterns of the node above remain: some are too light, or the chosen one is used up."""
     loses: bool = within < state.start[depth] - state.start[depth - 1] or (patterns.held[state.chosen[depth - 1]] & complete) != 0
     return loses
 
 
 @kernel
-def _candidates(patterns: Patterns, state: State, depth: int, within: int, complete: int) -> int:
+def _candidates(patterns: Patterns, state: State, depth: int, within: int, complete: np.int64) -> int:
     """List what may remain of the patterns of the node above; return how many. Most go by a glance at the experts they hold."""
     source, target = state.start[depth - 1], state.start[depth]
     parent, siblings_done = state.branch[depth - 1], state.position[depth - 1]
@@ -404,7 +404,7 @@ def _sort(values: np.ndarray, start: int, end: int) -> None:
 
 
 @kernel
-def _look_up(patterns: Patterns, state: State, work: _Workspace, depth: int, within: int, complete: int, cap: int) -> int:
+def _look_up(patterns: Patterns, state: State, work: _Workspace, depth: int, within: int, complete: np.int64, cap: int) -> int:
     """Find the cheapest shares of a new node's types among the ranked ones of the node above; return the visits.
 
     They are negative if the experts cannot be paid for.
