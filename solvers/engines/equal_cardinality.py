@@ -1,0 +1,165 @@
+"""One replica of every expert: equal-cardinality scheduling on identical machines (``P | | Cmax`` with k jobs on each).
+
+With counts of one the lifted bound holds for every map, and it is nearly always attained after rounding. It says of which
+experts on how many GPUs it is the mean: the *core*. So a map at the bound is a balanced map of the core, and of the other
+experts, which are small enough, any map on the other GPUs. Up to ``COVERED`` slots per GPU the core's maps are exact covers;
+where the core is the whole instance, a search that finds none proves a larger bound. For more slots per GPU the exchange of a
+few experts between two GPUs can move nearly any load there is: see :mod:`eplb_gap.solvers.engines.exact_exchange`.
+(k-partitioning: Babel, Kellerer, Kotov, 1998; Dell'Amico, Iori, Martello, Monaci, 2006.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+
+from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL
+from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.instance import Instance
+from eplb_gap.solvers.construct import greedy_map
+from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
+from eplb_gap.solvers.engines import exact_cover
+from eplb_gap.solvers.engines.exact_exchange import settle
+
+COVERED = range(3, 6)
+"""Slots per GPU for which the core is searched as an exact cover."""
+FIRST_TRIES, TRIES = 100, 400
+"""Pairs of GPUs that one call of compiled code tries, before the exact cover and after it: a tenth of a second."""
+SHARE = 0.5
+"""Of the time left; the rest is for the engines of other shapes, which look at maps in other ways."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """The experts of which a lifted bound is the mean load, on so many GPUs; ``outside`` are the others, on the other GPUs."""
+
+    num_gpus: int
+    inside: list[int]
+    outside: list[int]
+
+
+def core(instance: Instance) -> Core:
+    """Return the core of an instance with one replica each: where :func:`eplb_gap.problem.bounds.bounds.lifted_bound` is largest.
+
+    Examples
+    --------
+    >>> core(Instance((9, 9, 8, 8, 7, 1), 6, 3))
+    Core(num_gpus=2, inside=[1, 2, 3, 4], outside=[0, 5])
+    """
+    order = sorted(range(instance.num_experts), key=lambda e: (-instance.loads[e], e))
+    prefix = list(itertools.accumulate((instance.loads[e] for e in order), initial=0))
+    n, num_gpus, k = instance.num_experts, instance.num_gpus, instance.slots_per_gpu
+    best, chosen = instance.mean, (num_gpus, n, 0)
+    for gpus, largest in itertools.product(range(1, num_gpus), range(1, n + 1)):
+        held = gpus * (largest // num_gpus) + min(gpus, largest % num_gpus)
+        rest = gpus * k - held
+        if rest > n - largest:
+            continue
+        load = prefix[largest] - prefix[largest - held] + prefix[n] - prefix[n - rest]
+        if load * best.denominator > best.numerator * gpus:
+            best, chosen = Fraction(load, gpus), (gpus, largest, rest)
+    gpus, largest, rest = chosen
+    inside = order[largest - (gpus * k - rest) : largest] + order[n - rest :]
+    return Core(gpus, sorted(inside), sorted(set(order) - set(inside)))
+
+
+def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield better maps, and bounds where an exact cover of the whole instance is refuted.
+
+    Parameters
+    ----------
+    instance : Instance
+        With as many slots as experts; on others it ends at once.
+    incumbent : Incumbent
+        Its bound is what is aimed at, its map where the search starts.
+    limits : Limits
+
+    Yields
+    ------
+    tuple of int or Bound
+        Bounds of the kinds of :mod:`eplb_gap.solvers.engines.exact_cover`.
+    """
+    if instance.num_slots != instance.num_experts or instance.total >= SAFE_TOTAL or instance.num_gpus == 1:
+        return
+    limits = replace(limits, deadline=time.monotonic() + SHARE * limits.seconds_left)
+    state = _Exchanges(instance, incumbent.slots or greedy_map(instance), limits.seed)
+    if state.lower_to(_target(incumbent, limits), FIRST_TRIES):
+        yield state.best
+    if instance.slots_per_gpu in COVERED and limits.seconds_left > 0:
+        yield from _cover(instance, incumbent, limits)
+    while limits.seconds_left > 0 and not incumbent.closed(limits):
+        if state.lower_to(_target(incumbent, limits), TRIES):
+            yield state.best
+
+
+def _target(incumbent: Incumbent, limits: Limits) -> int:
+    """Return the makespan that needs no improvement, whatever is allowed."""
+    target = incumbent.bound.value * (1 + Fraction(limits.target_gap))
+    return math.floor(max(target, limits.enough or target))
+
+
+def _cover(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield maps and bounds by exact covers of the core."""
+    part = core(instance)
+    lower = incumbent.bound.value
+    if not part.outside:
+        upper = min(filter(None, (incumbent.upper, instance.makespan(greedy_map(instance)))))
+        yield from exact_cover.prove(instance, lower, upper, limits)
+        return
+    outside = _of(instance, part.outside, instance.num_gpus - part.num_gpus)
+    beside = greedy_map(outside)
+    if outside.makespan(beside) > lower:
+        return
+    inside = _of(instance, part.inside, part.num_gpus)
+    behind = [part.outside[e] for e in beside]
+    for finding in exact_cover.prove(inside, inside.mean, inside.makespan(greedy_map(inside)), limits):
+        if not isinstance(finding, Bound):
+            yield tuple([part.inside[e] for e in finding] + behind)
+
+
+def _of(instance: Instance, experts: list[int], num_gpus: int) -> Instance:
+    return Instance(tuple(instance.loads[e] for e in experts), len(experts), num_gpus)
+
+
+class _Exchanges:
+    """A map that exact exchanges lower, and the best one so far."""
+
+    def __init__(self, instance: Instance, slots: tuple[int, ...], seed: int) -> None:
+        self.best = tuple(slots)
+        self._value = int(instance.makespan(slots))
+        self._num_gpus = instance.num_gpus
+        self._slots = np.array(slots, dtype=np.int64)
+        self._sizes = np.array([instance.loads[e] for e in slots], dtype=np.int64)
+        self._seeds = np.random.default_rng(seed)
+
+    def lower_to(self, target: int, tries: int) -> bool:
+        """Try so many exchanges towards a makespan; return whether the map is better than before."""
+        settle(self._slots, self._sizes, self._num_gpus, target, tries, int(self._seeds.integers(2**31)))
+        value = int(self._sizes.reshape(self._num_gpus, -1).sum(axis=1).max())
+        if value >= self._value:
+            return False
+        self.best, self._value = tuple(self._slots.tolist()), value
+        return True
+
+
+@cache
+def _compile() -> None:
+    exact_cover.compile_kernels()
+    loads = np.arange(8)
+    settle(loads.copy(), loads, 2, 0, 1, 0)
+
+
+def compile_kernels(deployment: Deployment) -> None:
+    """Compile the kernels, once per installation."""
+    _compile()
+
+
+ENGINE = Engine("equal-cardinality", search, range(2, 2**20), exact=False, swept=False, compile=compile_kernels)
