@@ -21,18 +21,21 @@ from functools import cache
 import numpy as np
 
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL
-from eplb_gap.problem.bounds.bounds import Bound
+from eplb_gap.problem.bounds.bounds import mean_bound
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines import exact_cover
+from eplb_gap.solvers.engines.cover_search import FOUND, RUNNING
 from eplb_gap.solvers.engines.exact_exchange import settle
 
 COVERED = range(3, 6)
 """Slots per GPU for which the core is searched as an exact cover."""
 FIRST_TRIES, TRIES = 100, 400
 """Pairs of GPUs that one call of compiled code tries, before the exact cover and after it: a tenth of a second."""
+NEAR, MOST_NODES = 48, 20_000
+"""Slots of the GPUs that are covered anew where the core is too large, and the nodes of such a search."""
 SHARE = 0.5
 """Of the time left; the rest is for the engines of other shapes, which look at maps in other ways."""
 
@@ -90,13 +93,43 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     if instance.num_slots != instance.num_experts or instance.total >= SAFE_TOTAL or instance.num_gpus == 1:
         return
     limits = replace(limits, deadline=time.monotonic() + SHARE * limits.seconds_left)
-    state = _Exchanges(instance, incumbent.slots or greedy_map(instance), limits.seed)
+    part = core(instance)
+    if part.outside:
+        yield from _by_core(instance, part, incumbent, limits)
+    yield from _balance(instance, incumbent, limits)
+
+
+def _by_core(instance: Instance, part: Core, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield maps that balance the core, half the time."""
+    outside = _of(instance, part.outside, instance.num_gpus - part.num_gpus)
+    beside = greedy_map(outside)
+    if outside.makespan(beside) > incumbent.bound.value:
+        return
+    inside = _of(instance, part.inside, part.num_gpus)
+    balanced = Incumbent(inside, bound=mean_bound(inside))
+    balanced.offer_map(greedy_map(inside))
+    if inside.num_gpus > 1:
+        limits = replace(limits, deadline=time.monotonic() + SHARE * limits.seconds_left)
+        for finding in _balance(inside, balanced, limits):
+            balanced.offer(finding)
+            if balanced.closed(limits):
+                break
+    assert balanced.slots is not None  # it has been given a map
+    yield tuple([part.inside[e] for e in balanced.slots] + [part.outside[e] for e in beside])
+
+
+def _balance(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
+    """Yield better maps by exchanges, maps and bounds by exact covers, and maps by exchanges until the clock ends."""
+    slots = incumbent.slots or greedy_map(instance)
+    state = _Exchanges(instance, slots, limits.seed)
     if state.lower_to(_target(incumbent, limits), FIRST_TRIES):
         yield state.best
-    if instance.slots_per_gpu in COVERED and limits.seconds_left > 0:
-        yield from _cover(instance, incumbent, limits)
+    if instance.slots_per_gpu in COVERED:
+        yield from exact_cover.prove(instance, incumbent.bound.value, instance.makespan(state.best), limits)
     while limits.seconds_left > 0 and not incumbent.closed(limits):
         if state.lower_to(_target(incumbent, limits), TRIES):
+            yield state.best
+        if instance.slots_per_gpu in COVERED and state.cover_some(_target(incumbent, limits)):
             yield state.best
 
 
@@ -104,25 +137,6 @@ def _target(incumbent: Incumbent, limits: Limits) -> int:
     """Return the makespan that needs no improvement, whatever is allowed."""
     target = incumbent.bound.value * (1 + Fraction(limits.target_gap))
     return math.floor(max(target, limits.enough or target))
-
-
-def _cover(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
-    """Yield maps and bounds by exact covers of the core."""
-    part = core(instance)
-    lower = incumbent.bound.value
-    if not part.outside:
-        upper = min(filter(None, (incumbent.upper, instance.makespan(greedy_map(instance)))))
-        yield from exact_cover.prove(instance, lower, upper, limits)
-        return
-    outside = _of(instance, part.outside, instance.num_gpus - part.num_gpus)
-    beside = greedy_map(outside)
-    if outside.makespan(beside) > lower:
-        return
-    inside = _of(instance, part.inside, part.num_gpus)
-    behind = [part.outside[e] for e in beside]
-    for finding in exact_cover.prove(inside, inside.mean, inside.makespan(greedy_map(inside)), limits):
-        if not isinstance(finding, Bound):
-            yield tuple([part.inside[e] for e in finding] + behind)
 
 
 def _of(instance: Instance, experts: list[int], num_gpus: int) -> Instance:
@@ -135,7 +149,7 @@ class _Exchanges:
     def __init__(self, instance: Instance, slots: tuple[int, ...], seed: int) -> None:
         self.best = tuple(slots)
         self._value = int(instance.makespan(slots))
-        self._num_gpus = instance.num_gpus
+        self._instance, self._num_gpus = instance, instance.num_gpus
         self._slots = np.array(slots, dtype=np.int64)
         self._sizes = np.array([instance.loads[e] for e in slots], dtype=np.int64)
         self._seeds = np.random.default_rng(seed)
@@ -143,6 +157,34 @@ class _Exchanges:
     def lower_to(self, target: int, tries: int) -> bool:
         """Try so many exchanges towards a makespan; return whether the map is better than before."""
         settle(self._slots, self._sizes, self._num_gpus, target, tries, int(self._seeds.integers(2**31)))
+        return self._keep_if_better()
+
+    def cover_some(self, target: int) -> bool:
+        """Search for a cover of the fullest GPUs and some others; return whether the map is better than before.
+
+        The threshold lies between the target and the best makespan: none may be at the target.
+        """
+        k, loads = self._instance.slots_per_gpu, self._sizes.reshape(self._num_gpus, -1).sum(axis=1)
+        threshold = target + int(self._seeds.integers(max(1, self._value - target)))
+        full = np.flatnonzero(loads > threshold)
+        others = self._seeds.permutation(np.flatnonzero(loads <= threshold))
+        if self._seeds.random() < 0.5:
+            others = others[np.argsort(loads[others] == threshold, kind="stable")]  # those with room first
+        some = np.sort(np.concatenate([full[: NEAR // k // 2], others])[: NEAR // k])
+        slots = (some[:, None] * k + np.arange(k)).ravel()
+        if not len(full) or loads[some].sum() > threshold * len(some):
+            return False
+        held = self._slots[slots]
+        cover = exact_cover.CoverSearch(_of(self._instance, held.tolist(), len(some)), Fraction(threshold))
+        while cover.status == RUNNING and not cover.too_large and cover.nodes < MOST_NODES:
+            cover.run()
+        if cover.status != FOUND:
+            return False
+        order = np.array(cover.map(), dtype=np.int64)
+        self._slots[slots], self._sizes[slots] = held[order], self._sizes[slots][order]
+        return self._keep_if_better()
+
+    def _keep_if_better(self) -> bool:
         value = int(self._sizes.reshape(self._num_gpus, -1).sum(axis=1).max())
         if value >= self._value:
             return False
