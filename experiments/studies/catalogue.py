@@ -12,6 +12,7 @@ MODULES = (
     "losses",
     "program_times",
     "levels",
+    "pcmax",
     "method_profile",
     "agreement",
     "prices",

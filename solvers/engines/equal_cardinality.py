@@ -36,7 +36,7 @@ FIRST_TRIES, TRIES = 100, 400
 """Pairs of GPUs that one call of compiled code tries, before the exact cover and after it: a tenth of a second."""
 NEAR, MOST_NODES = 48, 20_000
 """Slots of the GPUs that are covered anew where the core is too large, and the nodes of such a search."""
-SHARE = 0.5
+SHARE = 0.7
 """Of the time left; the rest is for the engines of other shapes, which look at maps in other ways."""
 
 
@@ -100,13 +100,14 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
 
 
 def _by_core(instance: Instance, part: Core, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
-    """Yield maps that balance the core, half the time."""
+    """Yield a map that balances the core."""
     outside = _of(instance, part.outside, instance.num_gpus - part.num_gpus)
     beside = greedy_map(outside)
     if outside.makespan(beside) > incumbent.bound.value:
         return
     inside = _of(instance, part.inside, part.num_gpus)
-    balanced = Incumbent(inside, bound=mean_bound(inside))
+    balanced = Incumbent(inside)
+    balanced.offer_bound(mean_bound(inside))
     balanced.offer_map(greedy_map(inside))
     if inside.num_gpus > 1:
         limits = replace(limits, deadline=time.monotonic() + SHARE * limits.seconds_left)
