@@ -38,13 +38,12 @@ def engines(num_experts: int, num_slots: int, slots_per_gpu: int) -> tuple[Engin
     if num_slots <= MAX_ENUMERATED_SLOTS:
         return (oracle.ENGINE,)
     usual = {2: pairing.ENGINE, 3: patterns.ENGINE, 4: patterns.ENGINE}.get(slots_per_gpu, repartition.ENGINE)
-    if num_experts == num_slots > MAX_COVERED_SLOTS and usual is not pairing.ENGINE:
-        return equal_cardinality.ENGINE, usual
     if num_slots <= MAX_COVERED_SLOTS:
         return exact_cover.ENGINE, usual
-    if usual is patterns.ENGINE and num_slots <= MAX_COVERED_LAST_SLOTS:
-        return usual, exact_cover.ENGINE
-    return (usual,)
+    last = (exact_cover.ENGINE,) if usual is patterns.ENGINE and num_slots <= MAX_COVERED_LAST_SLOTS else ()
+    if num_experts == num_slots and usual is not pairing.ENGINE:
+        return equal_cardinality.ENGINE, usual, *last
+    return usual, *last
 
 
 def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:

@@ -34,10 +34,14 @@ COVERED = range(3, 6)
 """Slots per GPU for which the core is searched as an exact cover."""
 FIRST_TRIES, TRIES = 100, 400
 """Pairs of GPUs that one call of compiled code tries, before the exact cover and after it: a tenth of a second."""
-NEAR, MOST_NODES = 48, 20_000
+NEIGHBOURHOOD, MOST_NODES = 48, 20_000
 """Slots of the GPUs that are covered anew where the core is too large, and the nodes of such a search."""
-SHARE = 0.7
-"""Of the time left; the rest is for the engines of other shapes, which look at maps in other ways."""
+FIRST_COVERS = 60
+"""Such searches before the core is searched: they end within a few tokens of the bound, where few patterns are left."""
+SHARE = 0.9
+"""Of the time left; the rest is for the engine of the shape."""
+NEAR_BOUND, FAR_SHARE = 10, 0.3
+"""A map that is more tokens above the bound after those says that the bound is weak: other engines have better ones."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def _by_core(instance: Instance, part: Core, incumbent: Incumbent, limits: Limit
     balanced.offer_bound(mean_bound(inside))
     balanced.offer_map(greedy_map(inside))
     if inside.num_gpus > 1:
-        limits = replace(limits, deadline=time.monotonic() + SHARE * limits.seconds_left)
+        limits = replace(limits, deadline=time.monotonic() + limits.seconds_left / 2)
         for finding in _balance(inside, balanced, limits):
             balanced.offer(finding)
             if balanced.closed(limits):
@@ -121,16 +125,19 @@ def _by_core(instance: Instance, part: Core, incumbent: Incumbent, limits: Limit
 
 def _balance(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
     """Yield better maps by exchanges, maps and bounds by exact covers, and maps by exchanges until the clock ends."""
-    slots = incumbent.slots or greedy_map(instance)
-    state = _Exchanges(instance, slots, limits.seed)
-    if state.lower_to(_target(incumbent, limits), FIRST_TRIES):
-        yield state.best
-    if instance.slots_per_gpu in COVERED:
+    state = _Exchanges(instance, incumbent.slots or greedy_map(instance), limits.seed)
+    covered = instance.slots_per_gpu in COVERED
+    for _ in range(FIRST_COVERS if covered else 0):
+        target = _target(incumbent, limits)
+        if limits.seconds_left > 0 and (state.lower_to(target, FIRST_TRIES) or state.cover_some(target)):
+            yield state.best
+    if covered and instance.makespan(state.best) > _target(incumbent, limits) + NEAR_BOUND:
+        limits = replace(limits, deadline=time.monotonic() + FAR_SHARE * limits.seconds_left)
+    if covered and limits.seconds_left > 0:
         yield from exact_cover.prove(instance, incumbent.bound.value, instance.makespan(state.best), limits)
     while limits.seconds_left > 0 and not incumbent.closed(limits):
-        if state.lower_to(_target(incumbent, limits), TRIES):
-            yield state.best
-        if instance.slots_per_gpu in COVERED and state.cover_some(_target(incumbent, limits)):
+        target = _target(incumbent, limits)
+        if state.lower_to(target, TRIES) or (covered and state.cover_some(target)):
             yield state.best
 
 
@@ -171,7 +178,7 @@ class _Exchanges:
         others = self._seeds.permutation(np.flatnonzero(loads <= threshold))
         if self._seeds.random() < 0.5:
             others = others[np.argsort(loads[others] == threshold, kind="stable")]  # those with room first
-        some = np.sort(np.concatenate([full[: NEAR // k // 2], others])[: NEAR // k])
+        some = np.sort(np.concatenate([full[: NEIGHBOURHOOD // k // 2], others])[: NEIGHBOURHOOD // k])
         slots = (some[:, None] * k + np.arange(k)).ravel()
         if not len(full) or loads[some].sum() > threshold * len(some):
             return False
