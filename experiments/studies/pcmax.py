@@ -33,7 +33,8 @@ SUITE = "pcmax"
 SHAPES = tuple((n, m) for n in (10, 50, 100, 500, 1000) for m in (5, 10, 25) if n > m and n % m == 0)
 """Jobs and machines: all of the classical ones with equally many jobs, and more than one, on each machine."""
 LARGEST = (100, 1000, 10_000)
-TUNED, HELD_OUT = (0, 1, 2, 3, 4), (310, 311, 312, 313, 314)
+TUNED: tuple[int, ...] = (0, 1, 2, 3, 4)
+HELD_OUT: tuple[int, ...] = (310, 311, 312, 313, 314)
 """Seeds that the engine was tuned on, and seeds that were drawn when that was done."""
 SECONDS, WARM_SECONDS = 10.0, 0.5
 """Time limit of one instance, and of another before the first, which compiles what is needed."""
@@ -134,7 +135,7 @@ def table(measured: Rows) -> str:
             found = [(name, seed, closed) for name, row in by_class.items() for seed, closed in proven(row, seeds).items()]
             cells.append(f"{sum(closed for _, _, closed in found)}/{len(found)}")
             left += [f"{name} seed {seed}" for name, seed, closed in found if not closed]
-        kind, largest, seeds = SAMPLE
+        kind, largest, _ = SAMPLE
         for method in OTHERS:
             row = measured.one(suite=SUITE, instance=_named(jobs, machines, kind, largest), method=method)
             gap = row["gap"][0]
