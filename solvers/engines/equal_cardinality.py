@@ -22,7 +22,6 @@ import numpy as np
 
 from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL
 from eplb_gap.problem.bounds.bounds import mean_bound
-from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
@@ -201,15 +200,13 @@ class _Exchanges:
 
 
 @cache
-def _compile() -> None:
+def compile_kernels() -> None:
+    """Compile what is needed, once per installation."""
     exact_cover.compile_kernels()
     loads = np.arange(8)
     settle(loads.copy(), loads, 2, 0, 1, 0)
 
 
-def compile_kernels(deployment: Deployment) -> None:
-    """Compile the kernels, once per installation."""
-    _compile()
-
-
-ENGINE = Engine("equal-cardinality", search, range(2, 2**20), exact=False, swept=False, compile=compile_kernels)
+ENGINE = Engine(
+    "equal-cardinality", search, range(2, 2**20), exact=False, swept=False, compile=lambda deployment: compile_kernels()
+)
