@@ -24,7 +24,7 @@ from eplb_gap.solvers import auto
 from eplb_gap.solvers.compact import cpsat, milp
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
-from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
+from eplb_gap.solvers.engines import equal_cardinality, exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
 from eplb_gap.solvers.hierarchical import MAX_NODE_PROBLEMS, NodeProblems, search_layer
 from eplb_gap.solvers.planner_maps import planner_maps, planners
@@ -43,6 +43,7 @@ ENGINES: dict[str, Engine] = {
         pairing.ENGINE,
         patterns.ENGINE,
         repartition.ENGINE,
+        equal_cardinality.ENGINE,
     )
 }
 """The records of all engines by name; each works on flat instances, and on the nodes of hierarchical deployments.

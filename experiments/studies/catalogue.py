@@ -13,6 +13,7 @@ MODULES = (
     "program_times",
     "levels",
     "public_levels",
+    "pcmax",
     "method_profile",
     "agreement",
     "prices",

@@ -28,6 +28,8 @@ from eplb_gap.problem.instance import Instance
 MAX_PARTITIONS = 20_000
 FINEST_GAP = 1e-6
 """Below this the pass does not search on: exact methods decide there."""
+FEW_SPARE = 8
+"""Spare slots up to which the strongest bound is looked for before the first map."""
 MAX_TRIALS, TRIALS_PER_SECOND = 400, 200
 """Count vectors that a node or a flat layer may try, and how many a second of its time allows at least."""
 TRIALS_PER_CALL = 10
@@ -136,8 +138,11 @@ def load_kernels(deployment: Deployment) -> None:
 
 
 def _strong_bound(loads: np.ndarray, deployment: Deployment) -> Bound:
-    """Return a bound of a flat layer that is worth its time here: with one replica each, bounds for given counts hold."""
-    if deployment.num_slots == deployment.num_experts:
+    """Return a bound of a flat layer that is worth its time here, some milliseconds, where few slots are spare.
+
+    There counts are often forced, and the loads that maps can have lie far apart: the bound is rounded up to them.
+    """
+    if deployment.num_slots - deployment.num_experts <= FEW_SPARE:
         return best_joint_bound(Instance.of_layer(loads, deployment))
     return Bound(Fraction(0), "mean")
 
