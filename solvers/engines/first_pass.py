@@ -64,7 +64,7 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
         numerator, denominator, value = _flat(
             row, deployment.num_gpus, _max_count(deployment, 1), distinct, float(strong.value), gap, trials, seed, slots
         )
-        plain = Fraction(numerator, denominator)
+        plain = Fraction(int(numerator), int(denominator))  # interpreted, the kernel returns numpy integers
         kind = "mean" if plain == Fraction(int(row.sum()), deployment.num_gpus) else "apportionment"
         bound = max(Bound(plain, kind), strong, key=lambda each: each.value)
         return FirstMap(slots if value < np.inf else None, bound)
@@ -75,7 +75,7 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
         row, *sets, deployment.experts_per_group, deployment.slots_per_node, deployment.gpus_per_node,
         _max_count(deployment, deployment.num_nodes), distinct, gap, trials, seed, slots,
     )  # fmt: skip
-    bound = Bound(Fraction(numerator, denominator), "hierarchical", {"nodes": []})
+    bound = Bound(Fraction(int(numerator), int(denominator)), "hierarchical", {"nodes": []})
     return FirstMap(slots if value < np.inf else None, bound)
 
 

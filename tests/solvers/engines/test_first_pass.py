@@ -6,6 +6,7 @@ import pytest
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.problem import Deployment, Placement, verify
 from eplb_gap.problem.bounds.partition import partitions
+from eplb_gap.solvers.engines import first_pass as module
 from eplb_gap.solvers.engines.first_pass import first_pass
 from eplb_gap.solvers.engines.oracle import best_map
 
@@ -65,3 +66,11 @@ def test_the_groups_are_partitioned_at_the_bottleneck(groups, nodes):
 
 def test_too_many_partitions_are_left_to_the_lazy_search():
     assert first_pass(np.arange(1, 17), Deployment(16, 16, 4, num_nodes=4, num_groups=16), 0.0, 0.1, 0) is None
+
+
+@pytest.mark.parametrize(("name", "nodes"), [("_flat", 1), ("_hierarchical", 2)])
+def test_bounds_of_an_interpreted_kernel_are_fractions_of_plain_integers(name, nodes, monkeypatch):
+    # Interpreted, a kernel hands over numpy's integers: as parts of a fraction they overflow, and have no bit_length.
+    monkeypatch.setattr(module, name, lambda *arguments: (np.int64(17), np.int64(2), 9.0))
+    found = first_pass(np.array([9, 8, 9, 8]), Deployment(4, 4, 2, num_nodes=nodes, num_groups=nodes), 0.0, 0.1, 0)
+    assert type(found.bound.value.numerator) is type(found.bound.value.denominator) is int

@@ -121,6 +121,22 @@ def test_node_limit_deadline_and_resumption(monkeypatch: pytest.MonkeyPatch) -> 
     check_tree(HARD, THRESHOLD, search.proof())
 
 
+def test_no_tree_grows_beyond_what_can_be_recounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = started(HARD, THRESHOLD)
+    assert search is not None
+    search.cut_root(math.inf, 0.02)
+    whole = ended(search).work
+    monkeypatch.setattr(pairing_search, "MAX_WORK", whole // 2)
+    cut_short = started(HARD, THRESHOLD)
+    assert cut_short is not None
+    cut_short.cut_root(math.inf, 0.02)
+    assert not cut_short.branch(math.inf, 10**6)
+    assert not cut_short.refuted
+    monkeypatch.setattr(pairing_search, "MAX_WORK", whole)
+    monkeypatch.setattr(pairing_search, "CHECKED_PER_SECOND", whole / 1e9)
+    assert not cut_short.branch(math.inf, 10**6)
+
+
 def test_interrupt() -> None:
     instance = lognormal(256, 320, 0.3, 100)
     search = started(instance, Fraction(6280))
