@@ -13,8 +13,9 @@ falls below 0. ::
 The engine narrows the interval between bound and makespan by probing thresholds. The linear relaxation of a probe is solved
 first: a value above S refutes T, and its duals are a certificate that the kernel checks. Else its reduced costs, in integers,
 rule out most counts, and an own branch and cut (:mod:`eplb_gap.solvers.engines.pairing_search`) looks for a tree that refutes T,
-which the kernel checks as well, or for counts. Its fractional solutions, rounded, are where annealing starts from. HiGHS's own
-branch and bound looks for maps; its word that there is none is a solver's claim, and kept only where the tree did not get done.
+which the kernel checks as well, or for counts. Its fractional solutions, rounded, are where annealing towards the threshold
+(:mod:`eplb_gap.solvers.engines.need_annealing`) starts from, over the counts that are left. HiGHS's own branch and bound looks
+for maps; its word that there is none is a solver's claim, and kept only where the rows are too many for a tree.
 
 With duplicates forbidden every bound stays valid, and maps are repaired by exchanging partners.
 """
@@ -289,8 +290,9 @@ class _Search:
                     closing = next_pair_sum(self.instance, threshold) >= self._makespan
                     search.branch(self.limits.deadline if closing else self._slice(PROOF_SHARE), MAX_NODES)
                     yield from self._concluded(search, threshold)
-                    if self._settled(threshold):
-                        return
+                    if not self._settled(threshold):
+                        self.undecided = sorted({*self.undecided, threshold})  # what HiGHS alone has shown proves nothing
+                    return
                 yield from self._raise(self._claimed(model, threshold, self._parameters("off", self.limits.seed, far)))
                 return
         if verdict.counts is not None:
