@@ -209,7 +209,7 @@ def _gain(stock: np.ndarray, weights: np.ndarray, sums: np.ndarray, start: int, 
         return 0.0
     if -CHANGE <= change <= CHANGE:
         at = change + CHANGE
-        return (sums[end, at] - sums[start, at]) - (sums[end, CHANGE] - sums[start, CHANGE])
+        return float((sums[end, at] - sums[start, at]) - (sums[end, CHANGE] - sums[start, CHANGE]))
     total = 0.0
     for j in range(start, end):
         total += weights[j] * (max(0, -stock[j] - change) - max(0, -stock[j]))
