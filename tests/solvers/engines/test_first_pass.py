@@ -8,8 +8,8 @@ import pytest
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.problem import Deployment, Placement, verify
 from eplb_gap.problem.bounds.partition import partitions
-from eplb_gap.solvers.engines import first_pass as module
 from eplb_gap.solvers import solve
+from eplb_gap.solvers.engines import first_pass as module
 from eplb_gap.solvers.engines.first_pass import first_pass
 from eplb_gap.solvers.engines.oracle import best_map
 
