@@ -148,7 +148,7 @@ def split_descent(
     steps = used = settled = 0
     most_steps, sums_left = kicks + STEPS_PER_GPU * num_gpus, MOST_SUMS
     # Every turn lowers the fullest GPU, or else uses up one of the kicks: the loop ends by counting, whatever rounding does.
-    while best > stop and used <= kicks and steps < most_steps and sums_left > 0:
+    while best > max(stop, 0.0) and used <= kicks and steps < most_steps and sums_left > 0:
         sums_left -= 8 * num_gpus
         full = 0
         for g in range(1, num_gpus):
@@ -212,7 +212,9 @@ def split_descent(
                     if not built[gpu]:
                         _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
                         built[gpu] = True
-                _, at_first, at_second = _nearest_split(sums[first], sums[second], starts, k, target, 0.0, 0.0)
+                near, at_first, at_second = _nearest_split(sums[first], sums[second], starts, k, target, 0.0, 0.0)
+                if near == np.inf:  # no subsets to regroup
+                    continue
                 if distinct and _repeats(experts, first, second, k, masks[first, at_first], masks[second, at_second]):
                     continue
         _regroup(experts, sizes, first, second, k, masks[first, at_first], masks[second, at_second])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 
@@ -20,6 +21,7 @@ PROGRAM = f"""
 import json, sys
 for name in {BLOCKED!r}:
     sys.modules[name] = None
+from fractions import Fraction
 from pathlib import Path
 from eplb_gap.problem import certificate
 found = {{}}
@@ -53,7 +55,8 @@ def test_every_kind_of_witness_has_one_that_rests_on_it_alone(judged):
 def test_a_witness_proves_no_more_than_it_says(tmp_path, kind):
     document = json.loads((FOLDER / f"{witnesses.name_of(kind)}.json").read_text())
     numerator, denominator = map(int, document["layers"][0]["lower"].split("/"))
-    document["layers"][0]["lower"] = f"{numerator * 10**6 + denominator}/{denominator * 10**6}"
+    more = Fraction(numerator, denominator) + Fraction(1, 10**6)
+    document["layers"][0]["lower"] = f"{more.numerator}/{more.denominator}"
     path = tmp_path / "more.json"
     path.write_text(json.dumps(document))
     with pytest.raises(certificate.CertificateError):

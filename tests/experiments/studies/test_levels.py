@@ -27,7 +27,7 @@ def rows(level, **changed):
 
 
 def test_half_of_the_seeds_of_every_cell_are_held_out():
-    assert not set(levels.TUNED) & set(levels.HELD_OUT) and min(levels.HELD_OUT) >= 300
+    assert not set(levels.TUNED) & set(levels.HELD_OUT) and min(levels.HELD_OUT) >= 400
     seeds = {}
     for cell in levels.cells():
         if "number" in cell.arguments:
@@ -60,7 +60,7 @@ def test_a_level_is_met_by_rows_that_are_what_is_asked():
     assert LEVEL.met(rows(LEVEL))
 
 
-@pytest.mark.parametrize("seed", [0, 300])
+@pytest.mark.parametrize("seed", [0, 400])
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -76,15 +76,15 @@ def test_one_solve_that_is_not_fails_it_tuned_or_held_out(seed, field, value):
 
 
 def test_claims_count_only_where_they_are_not_allowed():
-    on_word = {("ln.6", 300): ["claim of HiGHS"]}
+    on_word = {("ln.6", 400): ["claim of HiGHS"]}
     assert replace(LEVEL, claims=True).met(rows(LEVEL, proof=on_word))
     assert "1 on a claim" in LEVEL.found(rows(LEVEL, proof=on_word), levels.HELD_OUT[:2])
     assert "0 on a claim" in LEVEL.found(rows(LEVEL, proof=on_word), levels.TUNED[:2])
 
 
 def test_the_median_is_that_of_the_held_out_seeds_too():
-    slow = {(family, seed): 0.5 for family in LEVEL.families for seed in (300, 301)}
-    slow.pop(("ln.6", 300))
+    slow = {(family, seed): 0.5 for family in LEVEL.families for seed in (400, 401)}
+    slow.pop(("ln.6", 400))
     assert not LEVEL.met(rows(LEVEL, cpu_seconds=slow))
     assert LEVEL.met(rows(LEVEL, cpu_seconds={(family, 0): 0.5 for family in LEVEL.families}))
 
@@ -92,24 +92,24 @@ def test_the_median_is_that_of_the_held_out_seeds_too():
 def test_a_share_may_miss_and_the_rest_has_a_level_of_its_own():
     level = levels.Level(256, 288, 144, ("ln.3",), 10**6, 0.0, 20, each=4, least=Fraction(7, 8), others=1e-4)
     for seeds, gap, met in (
-        ((300,), 1e-4, True),
+        ((400,), 1e-4, True),
         ((0,), 1e-4, True),
-        ((300, 301), 1e-4, False),
-        ((0, 300), 1e-4, False),
+        ((400, 401), 1e-4, False),
+        ((0, 400), 1e-4, False),
         ((0,), 2e-4, False),
     ):
         assert level.met(rows(level, gap={("ln.3", seed): [gap] for seed in seeds})) == met
 
 
 def test_a_row_that_is_missing_is_named():
-    with pytest.raises(LookupError, match=r"24/32/8 zipf.8.*301"):
+    with pytest.raises(LookupError, match=r"24/32/8 zipf.8.*401"):
         LEVEL.met(Rows(rows(LEVEL)[:-1]))
 
 
 def test_the_table_prints_the_two_halves_apart(monkeypatch):
     monkeypatch.setattr(levels, "LEVELS", (LEVEL,))
     monkeypatch.setattr(levels, "FLAGSHIP_LEVELS", ())
-    measured = rows(LEVEL, gap={("ln.6", 300): [0.01]})
+    measured = rows(LEVEL, gap={("ln.6", 400): [0.01]})
     (line,) = [line for line in levels.table(measured).splitlines() if line.startswith("| 24/32/8")]
     assert "CPU median 0.1 s, CPU worst 1 s, no claims" in line
     assert line.index("4/4 reach it") < line.index("3/4 reach it, 0 on a claim, worst gap 1.0000 %")

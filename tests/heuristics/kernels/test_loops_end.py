@@ -37,6 +37,10 @@ REVIEWED = {
     "heuristics/serving/window_descent.descend": (1, "every turn takes from the searches that are left"),
     "heuristics/serving/window_packing.vector_lpt": (1, "every round places a replica, since the counts sum to the slots"),
     "solvers/engines/count_annealing._merge": (1, "every turn places one of the copies left of two experts"),
+    "solvers/engines/cover_search._within": (1, "a bisection: the interval of patterns shrinks"),
+    "solvers/engines/cover_search._sort": (2, "Shell's sort: the step falls by thirds, and every element moves down by steps"),
+    "solvers/engines/cover_search._look_up": (3, "every turn looks at a type, or at one of its ranked shares"),
+    "solvers/engines/exact_exchange._exchange": (1, "a bisection: the interval of sums shrinks"),
     "solvers/engines/cover_search._enter": (1, "every turn but the last drops a pattern or a type"),
     "solvers/engines/cover_search._drop_types": (
         2,

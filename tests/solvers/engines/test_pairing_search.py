@@ -165,7 +165,7 @@ def test_a_certificate_with_a_tree_is_verified_while_all_solvers_are_blocked(tmp
         "for name in ('highspy', 'ortools', 'pulp', 'numba', 'scipy', 'torch'):\n"
         "    sys.modules[name] = None\n"
         "from eplb_gap.problem.certificate import check\n"
-        "print(check(sys.argv[1]))\n"
+        "print(repr(check(sys.argv[1])))\n"
     )
     finished = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert f"lower=[{bound.value!r}]" in finished.stdout
