@@ -17,7 +17,7 @@ from typing import Any
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.solvers.serving.budgets import SlotCurves, plan_budget, slot_curves
@@ -173,6 +173,8 @@ def capacity(
     >>> found.planning.slots, found.fewest_is_proven
     (6, True)
     """
+    require_kind("trace", trace, LoadTrace)
+    require_kind("deployment", deployment, Deployment)
     deployment = deployment.live
     deployment.require_regular("a count of slots")
     if not 0 < target <= 1:

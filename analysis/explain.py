@@ -81,12 +81,15 @@ class Level:
     key : str
         Where a step of :data:`STEPS` starts or ends.
     upper, lower : list of Fraction
-        Per layer, in tokens; ``lower`` is the proven bound of an optimum, equal to ``upper`` for what is exact.
+        Per layer, in tokens; ``lower`` is the bound of an optimum, equal to ``upper`` for what is exact.
+    proof : list of str
+        What the bound of a solved optimum rests on, per layer (:attr:`eplb_gap.Solution.proof`); empty where nothing was solved.
     """
 
     key: str
     upper: list[Fraction]
     lower: list[Fraction]
+    proof: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -256,12 +259,12 @@ def decompose(
     mean = mean_loads(serving, live)
     progress("global optimum")
     flat = solvers.solve(serving, live.as_global(), target_gap=TARGET_GAP, time_limit=SECONDS)
-    levels = [Level("mean", mean, mean), Level("global", flat.upper, flat.lower)]
+    levels = [Level("mean", mean, mean), Level("global", flat.upper, flat.lower, flat.proof)]
     progress("hierarchical optimum")
     own = flat
     if live.policy == "hierarchical":
         own = solvers.solve(serving, live, target_gap=TARGET_GAP, time_limit=SECONDS)
-    levels.append(Level("hierarchical", own.upper, own.lower))
+    levels.append(Level("hierarchical", own.upper, own.lower, own.proof))
     progress("the method on the serving window")
     replanned = _replanned(serving, live, method)
     levels.append(Level("replanned", replanned, replanned))

@@ -100,6 +100,9 @@ class UserProgram:
             raise InputError(f"program file {self.path} does not exist")
         self.deployment, self._live = deployment, deployment.live
         self._live.require_regular("a program")
+        for name, seconds in (("call_seconds", call_seconds), ("load_seconds", load_seconds)):
+            if not 0 < seconds < math.inf:
+                raise InputError(f"{name} is {seconds}; a positive number of seconds is needed")
         self.call_seconds = call_seconds
         self.load_seconds = load_seconds
         self.memory_bytes = memory_bytes

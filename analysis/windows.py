@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import LoadTrace
 
 
@@ -42,8 +42,9 @@ class Windows:
         Raises
         ------
         InputError
-            If a window does not exist, or the serving window does not come after the planning window.
+            If the trace is none, a window does not exist, or the serving window does not come after the planning window.
         """
+        require_kind("trace", trace, LoadTrace)
         count = len(trace.loads)
         if count < 2:
             raise InputError(f"the trace has {count} window; at least two are needed, one to plan on and one to serve")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Annotated
@@ -54,6 +55,20 @@ def evaluate(
     from eplb_gap.analysis.evaluate import certified_bounds, evaluate_map, summary
     from eplb_gap.analysis.windows import Windows
 
+    if not 0 < call_seconds < math.inf:
+        raise InputError(f"--call-seconds is {call_seconds}; a positive number of seconds is needed")
+    if protocol is not None:
+        unread = {
+            "--plan-window": plan_window is not None,
+            "--serve-window": serve_window is not None,
+            "--map-format": map_format is not None,
+            "--previous": previous is not None,
+            "--per-step": per_step,
+            "--per-layer": per_layer,
+        }
+        for option, given in unread.items():
+            if given:
+                raise InputError(f"{option} is given with --protocol {protocol}, which does not use it; leave it out")
     asked = question.read()
     trace, shape, identifiers = asked.trace, asked.deployment, asked.layer_ids
     if protocol is not None:

@@ -59,6 +59,8 @@ def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: 
     from eplb_gap.heuristics.registry import planning_loads
     from eplb_gap.problem import formats
 
+    if format is not None and format not in formats.MAP_FORMATS:  # also where no file is read
+        raise InputError(f"--map-format is {format!r}; the formats are {', '.join(formats.MAP_FORMATS)}")
     if name in heuristics.METHODS:
         return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name), name)
     if not Path(name).exists():

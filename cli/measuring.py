@@ -23,6 +23,12 @@ def reproduce(
     runs: Annotated[Path, typer.Option(help="Folder for the rows of this run.")] = Path("runs"),
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     everything: Annotated[bool, typer.Option("--all", help="The whole grid, benches too: hours; can be stopped.")] = False,
+    suites: Annotated[
+        list[str] | None, typer.Option("--suite", help="Only rows of this suite, of the whole grid; can be repeated.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="Only rows of this method, of the whole grid; can be repeated.")
+    ] = None,
     scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -30,8 +36,10 @@ def reproduce(
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
     from eplb_gap.experiments.published.reproduce import reproduce as run
+    from eplb_gap.experiments.studies.jobs import Selection
 
-    report = run(runs, workers, log, scheduler, everything)
+    only = Selection(tuple(suites or ()), tuple(methods or ())) if suites or methods else None
+    report = run(runs, workers, log, scheduler, everything, only)
     comparison = report.comparison
     if as_json:
         print(

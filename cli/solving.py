@@ -16,6 +16,9 @@ from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, writable_file
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.examples import EXAMPLES
 
+FORBIDDEN_CLAIM = 1
+"""Exit code of ``verify --no-claims`` where all holds, but something rests on a claim."""
+
 
 class Example(StrEnum):
     """Published worked examples."""
@@ -63,6 +66,8 @@ def solve(
         writable_file(certificate, "--certificate")
     if example is not None:
         refuse_sizes(question, f"--example {example.value}")
+        if plan_window is not None:
+            raise InputError(f"--plan-window is given with --example {example.value}, which has one window; leave it out")
         matrix, published = EXAMPLES[example.value]
         shape = changed(published, question)
     else:
@@ -134,16 +139,60 @@ def _readable(value: Any) -> str:
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="Certificate that solve wrote.")],
+    certificate: Annotated[Path | None, typer.Argument(help="Certificate that solve wrote.")] = None,
+    best_known: Annotated[
+        bool, typer.Option("--best-known", help="Check a list of best known values instead, by default the published one.")
+    ] = False,
+    no_claims: Annotated[
+        bool, typer.Option("--no-claims", help="Make it an error, exit code 1, if a bound rests on a claim.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Re-check a certificate exactly, without any solver, and say what in it rests on a claim."""
-    from eplb_gap.problem.certificate import check, summary
+    """Re-check a certificate exactly, without any solver, and say what in it rests on a claim.
+
+    Maps, makespans and every bound with a witness are recomputed in integers and fractions; nothing in the file is trusted. A
+    claim, which is the word of a solver or of a search that left no log, is only held against the makespan: it is listed, and its
+    layer is counted apart, never as proven.
+
+    Exit codes: 0 if all holds, 1 if it holds but rests on a claim that --no-claims forbids, 2 if the file is refused: the message
+    names the layer and what is wrong.
+    """
+    if best_known:
+        if no_claims:
+            raise InputError("--no-claims is given with --best-known, whose lower bounds rest on no claim; leave it out")
+        _verify_best_known(certificate, as_json)
+        return
+    if certificate is None:
+        raise InputError("verify takes a certificate; --best-known checks the published values instead")
+    from eplb_gap.problem.certificate import CertificateError, check, summary
 
     verdict = check(certificate)
     if as_json:
         print(json.dumps(summary(verdict)))
+    else:
+        out.print(str(verdict), markup=False, highlight=False, soft_wrap=True)
+        for claim in verdict.claims:
+            out.print(f"rests on a claim: {claim}", markup=False, highlight=False, soft_wrap=True)
+    if no_claims:
+        try:
+            verdict.refuse_claims()
+        except CertificateError as error:
+            log.print(f"eplb-gap: {error}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(FORBIDDEN_CLAIM) from None
+
+
+def _verify_best_known(path: Path | None, as_json: bool) -> None:
+    from eplb_gap.experiments.measuring.rows import RESULTS
+    from eplb_gap.experiments.published import best_known
+
+    found = best_known.check(path or RESULTS / best_known.FILE)
+    if as_json:
+        said = {"instances": found.instances, "layers": found.layers, "optimal": found.optimal, "open": found.open}
+        print(json.dumps(said))
         return
-    out.print(f"{len(verdict.upper)} layers: every makespan and bound holds, {verdict.optimal} proven optimal")
-    for claim in verdict.claims:
-        out.print(f"rests on a claim: {claim}", markup=False, highlight=False, soft_wrap=True)
+    for line in found.open:
+        out.print(f"open: {line}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"{found.instances} instances hold: {found.optimal} of {found.layers} layers optimal by a witness, "
+        f"{len(found.open)} instances open"
+    )

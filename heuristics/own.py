@@ -35,12 +35,12 @@ def _sample_average(history: np.ndarray, deployment: Deployment) -> Placement:
 
 FAST = by_name(
     (
-        Heuristic("fast-lpt", partial(run_fast, "lpt")),
-        Heuristic("fast", _fast_or_uneven, unequal=True),
-        Heuristic("fast-split", partial(run_fast, "split")),
-        Heuristic("fast-counts", partial(run_fast, "counts")),
+        Heuristic("fast-lpt", partial(run_fast, "lpt"), compiled=True),
+        Heuristic("fast", _fast_or_uneven, unequal=True, compiled=True),
+        Heuristic("fast-split", partial(run_fast, "split"), compiled=True),
+        Heuristic("fast-counts", partial(run_fast, "counts"), compiled=True),
     )
 )
 """The planner by effort; on GPUs with unequal slots "fast" is :mod:`eplb_gap.heuristics.planner.uneven`."""
-SAMPLE_AVERAGE = Heuristic("sample-average", _sample_average, history=True)
+SAMPLE_AVERAGE = Heuristic("sample-average", _sample_average, history=True, compiled=True)
 """Plans on the windows of a history; loads of two axes are one window."""

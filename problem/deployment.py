@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, shown
 
 Duplicates = Literal["allowed", "forbidden"]
 Policy = Literal["hierarchical", "global"]
@@ -93,9 +94,7 @@ class Deployment:
             num_slots = _found("num_slots", num_slots, sum(slots))
             num_gpus = _found("num_gpus", num_gpus, len(slots))
         for name, value in zip(NUMBERS, (num_experts, num_slots, num_gpus, num_nodes, num_groups), strict=True):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} is {value!r}; a positive integer is needed")
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _positive(name, value))
         if duplicates not in ("allowed", "forbidden"):
             raise InputError(f"duplicates is {duplicates!r}; 'allowed' or 'forbidden' is needed")
         object.__setattr__(self, "duplicates", duplicates)
@@ -242,8 +241,19 @@ def _both_ways(name: str, value: tuple[int, ...], other_name: str, other: tuple[
     return value
 
 
+def _positive(name: str, value: Any) -> int:
+    """Return a positive integer of Python's or of an array library's, which is no flag."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise InputError(f"{name} is {shown(value)}; a positive integer is needed")
+    return number
+
+
 def _found(name: str, given: int | None, found: int) -> int:
-    if given not in (None, found):
+    if given is not None and _positive(name, given) != found:
         raise InputError(f"{name} is {given!r}; slots_per_gpu says {found}")
     return found
 

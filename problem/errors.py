@@ -37,6 +37,12 @@ class PlacementError(ValueError):
     """
 
 
+def require_kind(name: str, value: Any, kind: type) -> None:
+    """Raise an InputError unless an argument is of the kind it must be, before an attribute of it is missed."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name} is {shown(value)}; a {kind.__name__} is needed")
+
+
 def reason(error: BaseException) -> str:
     """Return what a library says of a broken file, as part of one line: it may quote the file at any length."""
     text = "".join(letter if letter.isprintable() else " " for letter in str(error).partition("\n")[0][: MAX_REASON + 1]).strip()

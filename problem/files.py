@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, shown
 
 MAX_JSON_BYTES = 1 << 28
 """A JSON document that is parsed at once; larger files are streamed or refused."""
 MAX_ARRAY_BYTES = 4 << 30
 """Decompressed bytes of a file's arrays."""
 MAX_HEADER_BYTES = 256
+MAX_LABEL = 200
+"""Characters of a name that a file gives and a command prints."""
 
 
 def size(path: Path, limit: int) -> int:
@@ -72,7 +77,7 @@ def csv_header(path: Path) -> list[str]:
 
 
 def parse_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
-    """Return a JSON document; NaN, infinities and repeated keys are refused.
+    """Return a JSON document; NaN, infinities, numbers that are none as floats (1e999), and repeated keys are refused.
 
     Raises
     ------
@@ -88,7 +93,40 @@ def parse_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
 
 def strict_json(text: str) -> Any:
     """Return what a JSON text says; NaN, infinities and repeated keys raise a ValueError, as what is no JSON does."""
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+
+
+def fields(entry: Any, where: str, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Any]:
+    """Return a JSON object that has exactly the fields it must have, and maybe some that it can have.
+
+    Raises
+    ------
+    InputError
+        If it is no object, a field is missing, or there is one that nobody reads.
+    """
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is {shown(entry)}; an object is needed")
+    missing = [name for name in required if name not in entry]
+    if missing:
+        raise InputError(f"{where} has no field {missing[0]!r}")
+    unknown = [name for name in entry if name not in required and name not in optional]
+    if unknown:
+        allowed = ", ".join([*required, *optional]) or "no field"
+        raise InputError(f"{where} has the unknown field {shown(unknown[0])}; {allowed} may be there")
+    return entry
+
+
+def label(value: Any, where: str) -> str:
+    """Return a text of a file that is printed as part of a line: printable ASCII, so that it cannot forge or hide anything.
+
+    Raises
+    ------
+    InputError
+        If it is none, empty, or longer than :data:`MAX_LABEL`.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_LABEL or not value.isascii() or not value.isprintable():
+        raise InputError(f"{where} is {shown(value)}; 1 to {MAX_LABEL} printable ASCII characters are needed")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:
@@ -98,5 +136,13 @@ def _refuse_constant(name: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("an object holds a key twice")
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object holds a key twice: {shown(repeated)}")
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is too large for a number")
+    return value

@@ -11,7 +11,7 @@ from eplb_gap.problem.errors import InputError, shown
 
 MAX_CHARACTERS = 2000
 """Longest text that is read: more digits than any product of counts and loads of this project has."""
-_TEXT = re.compile(r"(-?[0-9]+)(?:/([0-9]+))?")
+_TEXT = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:/([1-9][0-9]*))?")
 
 
 def fraction(value: Fraction) -> str:
@@ -25,7 +25,7 @@ def fractions(values: Iterable[Fraction]) -> list[str]:
 
 
 def parse(text: Any, where: str = "a value", signed: bool = False) -> Fraction:
-    """Read a fraction that a file holds: "p/q" or "p" in decimal digits and nothing else.
+    """Read a fraction that a file holds: "p/q" in lowest terms, or "p", in decimal digits and nothing else.
 
     :class:`fractions.Fraction` reads "1e999999999" as well, for hours.
 
@@ -44,7 +44,7 @@ def parse(text: Any, where: str = "a value", signed: bool = False) -> Fraction:
     Raises
     ------
     InputError
-        If it is no such text, has more than :data:`MAX_CHARACTERS` characters, or its denominator is 0.
+        If it is no such text or has more than :data:`MAX_CHARACTERS` characters.
 
     Examples
     --------
@@ -52,6 +52,9 @@ def parse(text: Any, where: str = "a value", signed: bool = False) -> Fraction:
     Fraction(359, 2)
     """
     found = _TEXT.fullmatch(text) if isinstance(text, str) and len(text) <= MAX_CHARACTERS else None
-    if found is None or (found[2] is not None and not int(found[2])) or (found[1].startswith("-") and not signed):
+    if found is None or found[1] == "-0" or (found[1].startswith("-") and not signed):
         raise InputError(f"{where} is {shown(text)}; a fraction like '359/2' is needed")
-    return Fraction(int(found[1]), int(found[2] or 1))
+    value = Fraction(int(found[1]), int(found[2] or 1))
+    if value.denominator != int(found[2] or 1):
+        raise InputError(f"{where} is {shown(text)}; a fraction like '359/2' in lowest terms is needed")
+    return value

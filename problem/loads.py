@@ -140,6 +140,7 @@ class LoadTrace:
         if int(self.loads.max()) * steps > _largest(self.loads):
             summed = stretches.sum(axis=1, dtype=object)
             _refuse("summed loads", summed, summed > _largest(self.loads), "small enough for a layer's sum to fit int64")
+            summed = summed.astype(np.int64)
         return LoadTrace(summed, {**self.provenance, "window_steps": steps * int(self.provenance.get("window_steps", 1))})
 
     def skew(self, num_groups: int = 1, top: int = 8) -> dict[str, np.ndarray]:

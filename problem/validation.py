@@ -11,7 +11,7 @@ import numpy as np
 
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.shares import TokenSplit, as_shares, split_bound
@@ -74,6 +74,7 @@ def check(placement: Placement, deployment: Deployment) -> None:
 
 def legal_layers(placement: Placement, deployment: Deployment) -> np.ndarray:
     """Return in which layers a placement is legal, bool [layers]; an InputError as of :func:`check`."""
+    _check_types(placement, deployment)
     _check_shape(placement, placement.num_layers, deployment)
     judged, live, experts = without_dead(placement, deployment), deployment.live, deployment.num_experts
     exists = (judged.phy2log >= 0) & (judged.phy2log < experts)
@@ -147,11 +148,18 @@ def verify_split(
 
 
 def _as_loads_of(loads: Any, placement: Placement, deployment: Deployment) -> np.ndarray:
+    _check_types(placement, deployment)
     checked = as_loads(loads, "loads", 2)
     if checked.shape[1] != deployment.num_experts:
         raise InputError(f"loads has {checked.shape[1]} experts; the deployment has {deployment.num_experts}")
     _check_shape(placement, checked.shape[0], deployment)
     return checked
+
+
+def _check_types(placement: Any, deployment: Any) -> None:
+    """Refuse what is no placement or no deployment, where a program without types would fail on an attribute."""
+    require_kind("placement", placement, Placement)
+    require_kind("deployment", deployment, Deployment)
 
 
 def _check_shape(placement: Placement, layers: int, deployment: Deployment) -> None:

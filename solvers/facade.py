@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from eplb_gap.heuristics.tiers import seconds_compiling
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
@@ -22,9 +24,10 @@ from eplb_gap.solvers import auto
 from eplb_gap.solvers.compact import cpsat, milp
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
-from eplb_gap.solvers.engines import exact_cover, oracle, pairing, patterns, repartition
+from eplb_gap.solvers.engines import equal_cardinality, exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
-from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
+from eplb_gap.solvers.hierarchical import MAX_NODE_PROBLEMS, NodeProblems, search_layer
+from eplb_gap.solvers.planner_maps import planner_maps, planners
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
 ENGINES: dict[str, Engine] = {
@@ -40,6 +43,7 @@ ENGINES: dict[str, Engine] = {
         pairing.ENGINE,
         patterns.ENGINE,
         repartition.ENGINE,
+        equal_cardinality.ENGINE,
     )
 }
 """The records of all engines by name; each works on flat instances, and on the nodes of hierarchical deployments.
@@ -48,8 +52,12 @@ ENGINES: dict[str, Engine] = {
 >>> "auto" in ENGINES, "milp" in ENGINES
 (True, True)
 """
+PROGRAM_SECONDS, PROGRAM_SHARE = 0.25, 0.05
+"""CPU seconds, and share of the time limit, after which no more heuristics that are not compiled are asked for a map."""
 MAX_WORKERS, MAX_SEED = 4096, 2**31 - 1
 """Most threads and the largest seed that every engine takes."""
+FEW_SETS = 500
+"""Sets of groups that a node can host up to which a plain start bounds them all: some .3 s."""
 METHODS: dict[str, Search] = {name: engine.search for name, engine in ENGINES.items()}
 """Engines by name, to be called."""
 
@@ -78,7 +86,8 @@ def solve(
         Stop once ``upper / lower - 1`` of every layer is at most this.
     time_limit : float, default 60.0
         Wall seconds for the whole call, shared over its layers. What kernels take to compile, once per installation, or to be
-        interpreted meanwhile is left out; the small ones of pairing and patterns are compiled when they are first used.
+        interpreted meanwhile is left out; the small ones of pairing and patterns are compiled when they are first used. The
+        planners (see Notes) are not cut off.
     workers : int, default 1
         Threads that a solver may use.
     seed : int, default 0
@@ -102,6 +111,14 @@ def solve(
     Interrupted
         On Ctrl-C, with the solution so far.
 
+    Notes
+    -----
+    Every engine starts from the best map of the registered heuristics. For every layer that is not within ``target_gap`` the
+    compiled ones are asked to their end, some 30 ms a layer together, whatever the time limit: no map is worse than theirs. The
+    programs of others are asked after them, one by one, until they have taken :data:`PROGRAM_SECONDS` of CPU time or
+    :data:`PROGRAM_SHARE` of the limit; none was seen to beat the best compiled one beyond 32 slots. Where nodes are so small that
+    the engine is expected to close the layer sooner, all are asked afterwards, about the layers that it left open.
+
     Examples
     --------
     >>> from eplb_gap import Deployment, solve
@@ -113,6 +130,8 @@ def solve(
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers, seed)
     live = deployment.live
     _compile(live, ENGINES[method])
+    if initial is not None:
+        require_kind("initial", initial, Placement)
     if initial is not None and live is not deployment:
         verify(initial, checked, deployment)
         initial = without_dead(initial, deployment)
@@ -120,8 +139,16 @@ def solve(
     work = _Work(checked, live, ENGINES[method], Limits(started + time_limit, target_gap, workers, seed), started, progress)
     try:
         work.start(initial)
+        if not work.asks_last:
+            work.ask_planners()
         work.improve()
+        if work.asks_last:
+            work.ask_planners()
     except KeyboardInterrupt:
+        raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
+    except SystemError as error:  # what Ctrl-C becomes where it comes while numba wraps an array that a kernel returns
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
     return _on_all_gpus(work.solution(), deployment)
 
@@ -163,17 +190,17 @@ class _Work:
         for layer in range(len(self.loads)):
             share = self.limits.seconds_left / (2 * (len(self.loads) - layer))
             compiling = seconds_compiling()
-            self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0)
+            self._start_layer(layer, share if auto.rests_on_the_mean(self.deployment) else 0.0, share)
             self.limits = replace(self.limits, deadline=self.limits.deadline + seconds_compiling() - compiling)
         for layer, incumbent in enumerate(self.incumbents):
             if given is not None:
                 incumbent.offer_map(given[layer])
             self._report(layer)
 
-    def _start_layer(self, layer: int, seconds: float) -> None:
+    def _start_layer(self, layer: int, seconds: float, most_seconds: float) -> None:
         row, found = self.loads[layer], None
         if self.deployment.is_regular:
-            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed)
+            found = first_pass(row, self.deployment, self.limits.target_gap, seconds, self.limits.seed, most_seconds)
         if found is not None and found.slots is not None:
             slots, bound = tuple(found.slots.tolist()), found.bound
         else:
@@ -182,9 +209,35 @@ class _Work:
         incumbent.offer_map(slots)
         self.incumbents.append(incumbent)
 
+    @property
+    def asks_last(self) -> bool:
+        """Whether the engine is expected to close all layers sooner than the planners have been asked."""
+        default = self.engine in (auto.ENGINE, exact_cover.ENGINE)
+        return auto.closes_at_once(self.deployment) if default else auto.enumerates(self.deployment)
+
+    def ask_planners(self) -> None:
+        """Offer the maps of all heuristics for the layers that are not within the target gap."""
+        programs = max(PROGRAM_SECONDS, PROGRAM_SHARE * (self.limits.deadline - self.started))
+        for heuristic in planners(self.deployment):
+            left = self._open()
+            if not left or (not heuristic.compiled and programs <= 0.0):
+                return
+            began, compiling = time.thread_time(), seconds_compiling()
+            # One layer after the other where Ctrl-C would wait for long, or where refusals depend on the loads.
+            alone = heuristic.compiled or self.deployment.policy in heuristic.by_loads
+            for layers in [[layer] for layer in left] if alone else [left]:
+                for layer, slots in zip(layers, planner_maps(heuristic, self.loads[layers], self.deployment), strict=True):
+                    if slots is not None and self.incumbents[layer].offer_map(slots):
+                        self._report(layer)
+            programs -= 0.0 if heuristic.compiled else time.thread_time() - began
+            self.limits = replace(self.limits, deadline=self.limits.deadline + seconds_compiling() - compiling)
+
+    def _open(self) -> list[int]:
+        return [layer for layer, incumbent in enumerate(self.incumbents) if incumbent.gap > self.limits.target_gap]
+
     def improve(self) -> None:
         """Run the engine on the layers that are not within the target gap, sharing the time that is left."""
-        left = [layer for layer, incumbent in enumerate(self.incumbents) if incumbent.gap > self.limits.target_gap]
+        left = self._open()
         for number, layer in enumerate(left):
             share = self.limits.seconds_left / (len(left) - number)
             self._improve_layer(layer, replace(self.limits, deadline=time.monotonic() + share))
@@ -216,7 +269,7 @@ class _Work:
     def solution(self) -> Solution:
         """Return the best maps and bounds; layers that an interrupt left without a map get a quick one."""
         for layer in range(len(self.incumbents), len(self.loads)):
-            self._start_layer(layer, 0.0)
+            self._start_layer(layer, 0.0, 0.0)
         placement = Placement(np.array([incumbent.slots for incumbent in self.incumbents]), self.deployment.num_experts)
         upper, bounds = verify(placement, self.loads, self.deployment), [incumbent.bound for incumbent in self.incumbents]
         for number, (value, bound) in enumerate(zip(upper, bounds, strict=True)):
@@ -229,11 +282,16 @@ class _Work:
 
 
 def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
-    """Return a legal map and a closed-form bound of a layer without compiled code: any loads, any number of groups."""
+    """Return a legal map and a closed-form bound of a layer without the first pass: any loads, any number of groups.
+
+    Where a node can host many sets of groups these are not enumerated: the groups are dealt, and the bound is the layer's mean.
+    """
     if deployment.policy == "global":
         instance = Instance.of_layer(loads, deployment)
         bound = best_joint_bound(instance)
         return greedy_map(instance, float(bound.value)), bound
+    if FEW_SETS < math.comb(deployment.num_groups, deployment.groups_per_node) <= MAX_NODE_PROBLEMS:
+        return _dealt_start(loads, deployment)
     problems = NodeProblems(loads, deployment)
     partition = problems.best_partition()
     for groups in partition:
@@ -241,7 +299,24 @@ def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, 
         node.offer_map(greedy_map(node.instance, float(node.bound.value)))
     slots = problems.layer_map(partition)
     assert slots is not None  # every node of the partition has just been given a map
-    return slots, problems.bound()
+    return slots, problems.bound(partition)
+
+
+def _dealt_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, ...], Bound]:
+    """Put the groups, heaviest first, on the lightest node with room, and start every node."""
+    groups = loads.reshape(deployment.num_groups, -1)
+    totals = groups.sum(axis=1).tolist()
+    nodes: list[list[int]] = [[] for _ in range(deployment.num_nodes)]
+    for group in sorted(range(deployment.num_groups), key=lambda g: -totals[g]):
+        room = [node for node in nodes if len(node) < deployment.groups_per_node]
+        min(room, key=lambda node: sum(totals[g] for g in node)).append(group)
+    experts = np.arange(deployment.num_experts).reshape(deployment.num_groups, -1)
+    slots: list[int] = []
+    for node in nodes:
+        held = experts[sorted(node)].ravel()
+        instance = Instance.of_node(loads[held], deployment)
+        slots.extend(held[list(greedy_map(instance, float(instance.mean)))].tolist())
+    return tuple(slots), Bound(Fraction(sum(totals), deployment.num_gpus), "mean")
 
 
 def _check_arguments(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -36,6 +37,8 @@ class NodeProblems:
         int64 [experts].
     deployment : Deployment
         With the hierarchical policy.
+    deadline : float, default inf
+        On the clock of :func:`time.monotonic`: what is left then is left out, and the problems are not :attr:`complete`.
 
     Raises
     ------
@@ -43,7 +46,7 @@ class NodeProblems:
         If there are more than 20,000 different sets.
     """
 
-    def __init__(self, loads: np.ndarray, deployment: Deployment) -> None:
+    def __init__(self, loads: np.ndarray, deployment: Deployment, deadline: float = math.inf) -> None:
         count = math.comb(deployment.num_groups, deployment.groups_per_node)
         if count > MAX_NODE_PROBLEMS:
             raise InputError(
@@ -56,6 +59,9 @@ class NodeProblems:
         for groups in itertools.combinations(range(deployment.num_groups), deployment.groups_per_node):
             instance = Instance.of_node(loads[self.experts(groups)], deployment)
             self.incumbents[groups] = Incumbent(instance, bound=best_joint_bound(instance))
+            if time.monotonic() >= deadline:
+                break
+        self.complete = len(self.incumbents) == count
 
     def experts(self, groups: Groups) -> list[int]:
         """Return the logical experts of some groups, ascending."""
@@ -88,10 +94,12 @@ class NodeProblems:
             slots.extend(experts[e] for e in node)
         return tuple(slots)
 
-    def bound(self) -> Bound:
-        """Return the layer's bound: no partition has all its node bounds below it. The witness lists the nodes at or above it."""
-        worst = self.best_partition()[0]
-        value = self.incumbents[worst].bound.value
+    def bound(self, partition: list[Groups]) -> Bound:
+        """Return the layer's bound, given :meth:`best_partition`: no partition has all its node bounds below it.
+
+        The witness lists the nodes at or above it.
+        """
+        value = self.incumbents[partition[0]].bound.value
         nodes = [
             {"groups": list(groups), "value": str(i.bound.value), "kind": i.bound.kind, "witness": i.bound.witness}
             for groups, i in self.incumbents.items()
@@ -124,13 +132,15 @@ def search_layer(
     on_progress : callable
         Called when a node improves.
     """
-    problems = NodeProblems(loads, deployment)
+    problems = NodeProblems(loads, deployment, limits.deadline if initial is not None else math.inf)
+    if not problems.complete:
+        return  # what the layer was started with is all that its time is enough for
     if initial is not None:
         problems.offer_layer(initial)
     best: Fraction | None = None
     while True:
         partition = problems.best_partition()
-        bound = problems.bound()
+        bound = problems.bound(partition)
         yield bound
         enough = bound.value * (1 + Fraction(limits.target_gap))
         open_nodes = []

@@ -37,7 +37,7 @@ from eplb_gap.problem.certificate import check as check_certificate
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.formats.maps import map_checks, maps
-from eplb_gap.solvers import hierarchical
+from eplb_gap.solvers import hierarchical, planner_maps
 from eplb_gap.solvers.engine import Limits
 from eplb_gap.solvers.engines import first_pass, oracle
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
@@ -298,6 +298,13 @@ def first_passes(case: Case) -> None:
         assert found is not None
         if found.slots is not None:
             assert validation.verify(Placement([found.slots], 4), [row], case.deployment)[0] >= found.bound.value
+
+
+def planned_by_all(case: Case) -> None:
+    live = case.deployment.live
+    for heuristic in planner_maps.planners(live):
+        for row, slots in zip(case.loads, planner_maps.planner_maps(heuristic, case.loads, live), strict=True):
+            assert slots is None or validation.verify(Placement([slots], 4), [row], live)
 
 
 def program_file(case: Case) -> user_program.UserProgram:

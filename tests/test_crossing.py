@@ -38,6 +38,7 @@ from crossing import (
     judged,
     kept,
     only_moves,
+    planned_by_all,
     program_file,
     recovered,
     replayed,
@@ -88,7 +89,7 @@ from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps
-from eplb_gap.solvers import auto, facade, hierarchical
+from eplb_gap.solvers import auto, facade, hierarchical, planner_maps
 from eplb_gap.solvers.engines import first_pass
 from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
@@ -218,6 +219,10 @@ HEURISTICS = {
 SOLVERS = {
     facade.solve: Entry(lambda x: solved(x, facade.solve(x.loads, x.deployment, initial=x.placement))),
     auto.compile_engines: Entry(lambda x: auto.compile_engines(x.deployment)),
+    auto.closes_at_once: Entry(lambda x: auto.closes_at_once(x.deployment)),
+    auto.enumerates: Entry(lambda x: auto.enumerates(x.deployment)),
+    planner_maps.planners: Entry(lambda x: list(planner_maps.planners(x.deployment.live))),
+    planner_maps.planner_maps: Entry(planned_by_all),
     auto.rests_on_the_mean: Entry(lambda x: auto.rests_on_the_mean(x.deployment)),
     budgets.slot_curves: Entry(
         lambda x: x.legal(budgets.slot_curves(x.loads, x.deployment, [x.deployment.num_slots]).placements[0]),

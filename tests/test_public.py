@@ -75,3 +75,17 @@ def test_the_readme_shows_ones_own_loads_in_ten_lines(monkeypatch: pytest.Monkey
     names: dict[str, object] = {}
     exec(block, names)
     assert (tmp_path / "location.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("wrong", ["loads.npz", 3, [[[1, 1]]]])
+def test_an_argument_of_another_kind_is_named(wrong):
+    deployment = eplb_gap.Deployment(2, 2, 2)
+    for name, call in {
+        "trace": lambda: eplb_gap.capacity(wrong, deployment, target=0.9),
+        "placement": lambda: eplb_gap.verify(wrong, [[1, 1]], deployment),
+        "initial": lambda: eplb_gap.solve([[1, 1]], deployment, initial=wrong),
+    }.items():
+        with pytest.raises(eplb_gap.InputError, match=f"{name} is .*; a .* is needed"):
+            call()
+    with pytest.raises(eplb_gap.InputError, match=r"trace is .*; a LoadTrace is needed"):
+        eplb_gap.explain(wrong, deployment)

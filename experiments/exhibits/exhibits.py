@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
-from eplb_gap.experiments.exhibits import figures, paper_numbers, paper_tables
+from eplb_gap.experiments.exhibits import best_known, figures, paper_numbers, paper_tables
 from eplb_gap.experiments.measuring.rows import Rows
-from eplb_gap.experiments.studies import catalogue
+from eplb_gap.experiments.studies import catalogue, verifiable
 from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.experiments.studies.jobs import JOBS
 
@@ -78,9 +78,17 @@ class Text:
     render: Callable[[Rows], str]
 
 
+def _solver_tables(rows: Rows) -> str:
+    """Return the tables of the exact engines and, behind them, what is drawn from the rows of all suites."""
+    return f"{JOBS['solvers'].tables(rows)}\n{verifiable.section(rows)}\n\n{best_known.table(rows)}\n"
+
+
 FIGURES = tuple(Figure(name, study.job) for study in STUDIES.values() for name in study.figures)
 TEXTS = {
     **{f"results/{job.text}": Text("experiments/studies/jobs.py", job.suites, job.tables) for job in JOBS.values()},
+    f"results/{JOBS['solvers'].text}": Text(
+        "experiments/exhibits/exhibits.py", tuple(dict.fromkeys((*JOBS["solvers"].suites, *best_known.SUITES))), _solver_tables
+    ),
     "paper/numbers.json": Text("experiments/exhibits/paper_numbers.py", paper_numbers.SUITES, paper_numbers.render),
     **{
         f"paper/tables/{name}.csv": Text("experiments/exhibits/paper_tables.py", suites, partial(paper_tables.render, build))

@@ -11,6 +11,7 @@ from statistics import fmean, median, stdev
 from eplb_gap.analysis.explain import STEPS
 from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.loads.traces import TRACES
+from eplb_gap.experiments.measuring.proven import closed
 from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies import (
     decomposition,
@@ -81,8 +82,7 @@ def engines(measured: Rows) -> Table:
         line = [f"{reached}/{len(row['gap'])}", str(equal), f"{100 * max(row['gap']):.5f}"]
         body.append(["9", name, f"{100 * gap:g}", *line, _seconds(median(row["seconds"])), _seconds(max(row["seconds"]))])
     for level in levels.LEVELS:
-        names = {level.instance(family) for family in level.families}
-        rows = [row for row in found if row["instance"] in names]
+        rows = level.rows(found, level.seeds)
         certified, seconds = [row["gap"][0] for row in rows], [row["wall_seconds"] for row in rows]
         line = [
             f"{sum(g <= level.gap for g in certified)}/{len(certified)}",
@@ -118,7 +118,8 @@ def paired(measured: Rows) -> Table:
             cells.append(" / ".join(f"{100 * value:.2f}" for value in both))
         label = str(list(SEED_PROGRAMS).index(name)) if name in SEED_PROGRAMS else "Adams, folded"
         lines.setdefault(tuple(cells), []).append(label)
-    proven = [f"{row['status'].count('optimal')} of {len(row['status'])}" for row in at]
+    counted = [closed([row]) for row in at]
+    proven = [f"{of.optimal} of {of.layers}" + (f", {of.claimed} claimed" if of.claimed else "") for of in counted]
     named = [[", ".join(sorted(labels)), *cells] for cells, labels in lines.items()]
     return [["program", *PAIRED_FAMILIES], *named, ["proven optimal", *proven]]
 

@@ -62,7 +62,8 @@ def family_loads(family: str, experts: int, total: int, seed: int) -> np.ndarray
     ----------
     family : str
         "flat": Poisson around equal loads; "lnS": lognormal with sigma S; "zipfA": ``1 / rank**A`` in random order times
-        lognormal noise of sigma .05; "hot": lognormal with sigma .3, and 2 % of the experts, at least one, 20 times hotter.
+        lognormal noise of sigma .05; "zipfA@P": the same, the hottest expert's load changed to a part P of all; "hot": lognormal
+        with sigma .3, and 2 % of the experts, at least one, 20 times hotter.
     experts, total, seed : int
     """
     generator = np.random.default_rng(seed)
@@ -74,8 +75,12 @@ def family_loads(family: str, experts: int, total: int, seed: int) -> np.ndarray
     elif family.startswith("ln"):
         raw = np.exp(float(family[2:]) * generator.normal(size=experts))
     else:
+        exponent, _, part = family.removeprefix("zipf").partition("@")
         rank = 1 + generator.permutation(experts)
-        raw = rank ** -float(family.removeprefix("zipf")) * np.exp(0.05 * generator.normal(size=experts))
+        raw = rank ** -float(exponent) * np.exp(0.05 * generator.normal(size=experts))
+        if part:
+            others = raw.sum() - raw.max()
+            raw[raw.argmax()] = float(part) / (1 - float(part)) * others
     loads: np.ndarray = scaled(raw[None], total)[0]
     return loads
 

@@ -50,7 +50,14 @@ CALL = {
 }
 MAP = "list of list of integer"
 BALANCE = {"planning": "object of number", "serving": "object of number or null"}
-SOLVED = {"upper": "list of p/q", "lower": "list of p/q", "gap": "list of number", "proof": "list of text"}
+TRUST = {"trust": "object of integer"}
+PROVEN = {"proof": "list of text", **TRUST}
+"""Fields of :func:`eplb_gap.experiments.measuring.solve_cells.proof_fields` for one window."""
+WINDOWS_PROVEN = {"proof": "list of list of text", **TRUST}
+"""The same for several windows."""
+SOLVED = {"upper": "list of p/q", "lower": "list of p/q", "gap": "list of number", **PROVEN}
+NOT_YET_KEPT = frozenset({"proof", "trust", "solved"})
+"""Fields that rows published before they were kept lack; empty as soon as those are measured anew."""
 MEASURED = {
     *CELL,
     "wall_seconds",
@@ -97,7 +104,7 @@ class Shape:
     def problems(self, row: Row) -> list[str]:
         """Return what is wrong with a row, one line each."""
         required, optional = COMMON | self.fields, COMMON_OPTIONAL | self.optional
-        found = [f"lacks {name}" for name in sorted(required.keys() - row.keys())]
+        found = [f"lacks {name}" for name in sorted(required.keys() - row.keys() - NOT_YET_KEPT)]
         found += [f"has a field {name} that such rows do not have" for name in sorted(row.keys() - required - optional.keys())]
         return found + [
             f"{name} is no {type_name}"
@@ -125,11 +132,12 @@ WINDOWS_BOUNDED = Shape(
     | {
         "upper": "list of list of p/q",
         "lower": "list of list of p/q",
+        **WINDOWS_PROVEN,
         "limit": NUMBERS,
         "planning": NUMBERS,
         "serving": NUMBERS,
     },
-    searched=frozenset({"upper", "lower", "limit", "planning", "serving", "status"}),
+    searched=frozenset({"upper", "lower", *WINDOWS_PROVEN, "limit", "planning", "serving", "status"}),
 )
 """Rows of :func:`eplb_gap.experiments.measuring.solve_cells.bounded_row`."""
 TIMES = Shape("runtime", {"seconds": NUMBERS, "median_seconds": "number", "ratio": "number"}, {"argsort_seconds": "number"})

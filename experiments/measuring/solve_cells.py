@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,7 @@ from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.errors import PlacementError
 from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.proofs import TRUSTS, described_trust
 from eplb_gap.problem.validation import verify
 from eplb_gap.solvers import Progress
 
@@ -25,6 +27,31 @@ from eplb_gap.solvers import Progress
 def deployment_fields(deployment: Deployment, loads: np.ndarray) -> Fields:
     """Return what a row says of its instance."""
     return {"deployment": deployment.as_dict(), "policy": deployment.policy, "hash": rows.instance_hash(loads, deployment)}
+
+
+def proof_fields(proof: list[str] | list[list[str]]) -> Fields:
+    """Return what a row says of the proofs of its bounds.
+
+    Parameters
+    ----------
+    proof : list of str, or list of list of str
+        Kind of proof of every layer (:attr:`eplb_gap.solvers.Solution.proof`), or the same for several windows.
+
+    Returns
+    -------
+    dict
+        ``proof``, as given, and ``trust``: the number of bounds by what must be believed
+        (:data:`eplb_gap.problem.proofs.TRUSTS`).
+    """
+    found = Counter(described_trust(text) for text in rows.leaves(proof))
+    return {"proof": proof, "trust": {name: found[name] for name in TRUSTS}}
+
+
+def certified_status(reached: bool, proof: list[list[str]]) -> str:
+    """Return "certified" where a target gap is reached and no bound is a claim, "claimed" where one is, "bounded" otherwise."""
+    if not reached:
+        return "bounded"
+    return "certified" if all(described_trust(text) == "recomputed" for text in rows.leaves(proof)) else "claimed"
 
 
 def _digest(placement: Placement) -> str:
@@ -72,7 +99,7 @@ def solver_cell(
         "status": solution.status,
         "upper": fractions(solution.upper),
         "lower": fractions(solution.lower),
-        "proof": solution.proof,
+        **proof_fields(solution.proof),
         "gap": solution.gap,
         "placement": _digest(solution.placement),
     }
@@ -118,7 +145,7 @@ def bounded_row(loads: np.ndarray, deployment: Deployment, target_gap: float, se
     """Return a row's fields of the solver: bounds per window and layer, the limit they set, and what its maps reach.
 
     ``limit`` is the GPU balancedness on the planning window that no map exceeds. The status is "certified" where every layer of
-    every window is within the target gap, "bounded" otherwise.
+    every window is within the target gap and no bound is a claim, "claimed" where one is, "bounded" otherwise.
 
     Parameters
     ----------
@@ -129,12 +156,13 @@ def bounded_row(loads: np.ndarray, deployment: Deployment, target_gap: float, se
     seconds : float
         Time limit of one window.
     """
-    upper, lower, limit, planned, served, furthest = [], [], [], [], [], 0.0
+    upper, lower, proof, limit, planned, served, furthest = [], [], [], [], [], [], 0.0
     for planning, serving in pairwise(loads):
         solution = solvers.solve(planning, deployment, "auto", target_gap, seconds)
         verify(solution.placement, planning, deployment)
         upper.append(fractions(solution.upper))
         lower.append(fractions(solution.lower))
+        proof.append(solution.proof)
         bound = float(sum(solution.lower)) * deployment.num_gpus
         limit.append(min(int(planning.sum()) / bound, 1.0) if bound else 1.0)
         planned.append(metrics.balancedness_gpu(solution.placement, planning, deployment.num_gpus))
@@ -144,9 +172,10 @@ def bounded_row(loads: np.ndarray, deployment: Deployment, target_gap: float, se
         "kind": "solver",
         "hash": rows.instance_hash(loads, deployment),
         "parameters": {"windows": len(loads) - 1, "target_gap": target_gap, "time_limit": seconds},
-        "status": "certified" if furthest <= target_gap else "bounded",
+        "status": certified_status(furthest <= target_gap, proof),
         "upper": upper,
         "lower": lower,
+        **proof_fields(proof),
         "limit": limit,
         "planning": planned,
         "serving": served,

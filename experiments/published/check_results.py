@@ -21,13 +21,10 @@ from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
 from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
-from eplb_gap.experiments.published import blocks, described, rerun, row_proofs
+from eplb_gap.experiments.published import best_known, blocks, certificates, described, rerun, row_proofs
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, MANIFEST, ROW_DIGESTS, manifest, name, row_digests
-from eplb_gap.experiments.published.publish import CERTIFICATES
 from eplb_gap.experiments.studies import schema
 from eplb_gap.problem import certificate
-from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
 
 MOST_BYTES = 50_000_000
 SAMPLE = 12
@@ -193,25 +190,26 @@ def check_proofs(published: Published) -> list[str]:
 
 
 def check_certificates(published: Published) -> list[str]:
-    """Every instance of the gap table has a certificate that holds, and no row contradicts it."""
-    found = []
+    """Every instance of the gap table and every kind of witness has a certificate that holds, and no row contradicts one."""
+    folder = published.results / certificates.FOLDER
+    found = certificates.problems(folder)
+    if found:
+        return found
     for case in gap_cases().values():
-        path = published.results / CERTIFICATES / f"{case.name}.json"
-        label = f"{CERTIFICATES}/{path.name}"
-        try:
-            verdict = certificate.check(path)
-        except (InputError, PlacementError, certificate.CertificateError) as error:
-            found.append(f"{label}: {error}")
-            continue
-        document = json.loads(path.read_text())
-        if document["loads"] != case.loads.tolist() or Deployment(**document["deployment"]) != case.deployment:
-            found.append(f"{label}: is of other loads or another deployment")
-            continue
+        verdict = certificate.check(folder / f"{case.name}.json")
         for row in published.sound.where(suite="gap", instance=case.name):
             above = (up < low for up, low in zip(row.upper, verdict.lower, strict=False))
             below = (low > up for low, up in zip(row.lower, verdict.upper, strict=False))
             if any(above) or any(below):
-                found.append(f"{label}: contradicts {name(row)}")
+                found.append(f"{certificates.FOLDER}/{case.name}.json: contradicts {name(row)}")
+    return found
+
+
+def check_best_known(published: Published) -> list[str]:
+    """The best known values are those that rows and certificates give, and hold."""
+    path = published.results / best_known.FILE
+    found = _compared(best_known.FILE, partial(best_known.written, published.results, published.rows), _text(path))
+    best_known.check(path)
     return found
 
 
@@ -225,6 +223,7 @@ CHECKS = {
     "figures drawn again": check_figures,
     "proofs in rows": check_proofs,
     "certificates": check_certificates,
+    "best known values": check_best_known,
 }
 """Checks that run nothing anew, in their order."""
 

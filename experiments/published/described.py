@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eplb_gap.experiments.loads import witnesses
 from eplb_gap.experiments.studies import schema
 from eplb_gap.experiments.studies.jobs import JOBS, MAIN, Job
 
@@ -11,6 +12,16 @@ APART = (
     (
         "`certificates/*.json`",
         "certificates of every instance of the gap table: loads, map, bounds and witnesses, for `eplb-gap verify`",
+    ),
+    (
+        "`certificates/witness-*.json`",
+        f"one small named instance of every kind of witness ({', '.join(witnesses.KINDS)}), "
+        "written anew by `python -m eplb_gap.experiments.published.publish --certificates`",
+    ),
+    (
+        "`best_known.json`",
+        "of every instance that a row of `solve` bounds the best makespan and the best bound with a witness of every layer, "
+        "where they are from and what they rest on; a line an instance, for `eplb-gap verify --best-known`",
     ),
     ("`traces/recorded-windows.npz`", "12 windows of 100 steps, int64 [12, 8, 256]"),
     ("`traces/recorded-steps.npz`", "the same, step by step, int64 [1200, 8, 256]"),

@@ -1,4 +1,4 @@
-"""Redraw from ``results/`` the figures, all tables and the paper's numbers; nothing is solved."""
+"""Redraw from ``results/`` the figures, all tables, the paper's numbers and the best known values; nothing is solved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.published import best_known
 from eplb_gap.experiments.published.blocks import fill
 from eplb_gap.experiments.published.described import blocks
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, write_manifest
@@ -34,6 +35,7 @@ def main() -> None:
     described = rows.RESULTS / "README.md"
     described.write_text(fill(described.read_text(), blocks()))
     drawn = [file for figure in FIGURES for file in figure.draw(published, rows.ROOT / FIGURE_FOLDER)]
+    best_known.write(rows.RESULTS, published)
     write_manifest(rows.RESULTS)
     for file in drawn:
         print(file.relative_to(rows.ROOT))

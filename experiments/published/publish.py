@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.published import best_known, certificates
 from eplb_gap.experiments.published.manifest import write_manifest
-from eplb_gap.problem import certificate
+from eplb_gap.experiments.studies import jobs
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
-from eplb_gap.solvers import solve
-
-CERTIFICATES = "certificates"
-"""Folder in ``results/``: one of every instance of the gap table."""
 
 
 def publish(runs: Path, results: Path) -> list[str]:
-    """Copy every suite of ``runs``, one row per key, and the tables; rewrite the manifest; return the suites' names.
+    """Copy every suite of ``runs``, one row per key, certificates and tables; rewrite what follows; return the suites' names.
+
+    Of a suite that was measured in part the other rows of the grid stay as they are.
 
     Raises
     ------
@@ -29,38 +27,38 @@ def publish(runs: Path, results: Path) -> list[str]:
     if failures:
         name = failures[0].key
         raise InputError(f"{runs} holds {len(failures)} failed row(s), the first {name}: {failures[0]['status']}; run them again")
-    names = []
+    names, grid = [], {key for keys in jobs.keys().values() for key in keys}
     for path in sorted(runs.glob("*.ndjson")):
-        rows.write(results / path.name, sorted(rows.read(path), key=lambda r: tuple(map(str, r.key))))
+        fresh = rows.read(path)
+        new = {row.key for row in fresh}
+        kept = (row for row in rows.read(results / path.name) if row.key in grid - new)
+        rows.write(results / path.name, sorted([*fresh, *kept], key=lambda r: tuple(map(str, r.key))))
         names.append(path.stem)
+    for path in sorted((runs / certificates.FOLDER).glob("*.json")):
+        write_atomically(results / certificates.FOLDER / path.name, path.read_bytes())
     tables = runs / "tables.md"
     if tables.exists():
         write_atomically(results / "tables.md", tables.read_bytes())
+    best_known.write(results, rows.read_suites(results))
     write_manifest(results)
     return names
 
 
-def certify(results: Path) -> None:
-    """Solve every instance of the gap table as its row was solved, write the certificate, and rewrite the manifest."""
-    folder = results / CERTIFICATES
-    folder.mkdir(exist_ok=True)
-    for case in gap_cases().values():
-        solution = solve(case.loads, case.deployment, "auto", *case.limits)
-        path = folder / f"{case.name}.json"
-        certificate.write(path, case.loads, case.deployment, solution.placement, solution.bounds)
-        optimal = sum(status == "optimal" for status in solution.status)
-        print(f"{path.name}: {optimal} of {len(solution.status)} layers optimal", flush=True)
-    write_manifest(results)
+def main(arguments: list[str]) -> None:
+    """Publish what is in ``runs/``, or make the certificates anew."""
+    if arguments == ["--certificates"]:
+        for line in certificates.write(rows.RESULTS / certificates.FOLDER):
+            print(line, flush=True)
+        best_known.refresh(rows.RESULTS, rows.read_suites(rows.RESULTS))
+        return
+    published = publish(rows.RUNS, rows.RESULTS)
+    if not published:
+        raise InputError("runs/ holds no rows; run `make reproduce` first")
+    print("published " + ", ".join(published))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--certificates"]:
-        certify(rows.RESULTS)
-        sys.exit()
     try:
-        published = publish(rows.RUNS, rows.RESULTS)
+        main(sys.argv[1:])
     except InputError as error:
         sys.exit(str(error))
-    if not published:
-        sys.exit("runs/ holds no rows; run `make reproduce` first")
-    print("published " + ", ".join(published))

@@ -10,8 +10,10 @@ from rich.console import Console
 from eplb_gap.experiments.exhibits.exhibits import FIGURES, TEXTS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Rows
+from eplb_gap.experiments.published import certificates
 from eplb_gap.experiments.published.compare import Comparison, compare
-from eplb_gap.experiments.studies.jobs import JOBS, MAIN
+from eplb_gap.experiments.studies.jobs import JOBS, MAIN, Selection
+from eplb_gap.experiments.studies.jobs import keys as all_keys
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,14 @@ class Report:
     comparison: Comparison
 
 
-def reproduce(folder: Path, workers: int, console: Console, scheduler: str | None = None, everything: bool = False) -> Report:
+def reproduce(
+    folder: Path,
+    workers: int,
+    console: Console,
+    scheduler: str | None = None,
+    everything: bool = False,
+    only: Selection | None = None,
+) -> Report:
     """Run what is missing in ``folder``, draw it there, compare with ``results/``.
 
     Parameters
@@ -38,8 +47,19 @@ def reproduce(folder: Path, workers: int, console: Console, scheduler: str | Non
     scheduler : str, optional
         Address of a Dask scheduler whose workers run what is not timed.
     everything : bool, default False
-        All jobs and what is drawn from several of them, not the main job alone.
+        All jobs, what is drawn from several of them and the certificates, not the main job alone.
+    only : Selection, optional
+        Rows that are measured, of all jobs, and compared; nothing is drawn then.
+
+    Raises
+    ------
+    InputError
+        If the selection names a suite or a method that no row has.
     """
+    if only is not None:
+        only.check(key for keys in all_keys().values() for key in keys)
+        chosen = Rows(row for job in JOBS.values() for row in job.run(folder, workers, console, scheduler, only))
+        return Report(chosen, "", compare(chosen, rows.read_suites(rows.RESULTS)))
     jobs = JOBS if everything else {MAIN: JOBS[MAIN]}
     finished = Rows()
     for job in jobs.values():
@@ -57,4 +77,8 @@ def reproduce(folder: Path, workers: int, console: Console, scheduler: str | Non
             if figure.job in jobs:
                 figure.draw(finished, folder / "figures")
         tables = texts[JOBS[MAIN].text]
+        if everything:
+            console.rule("certificates")
+            for line in certificates.write(folder / certificates.FOLDER):
+                console.print(line, markup=False, highlight=False)
     return Report(finished, tables, compare(finished, rows.read_suites(rows.RESULTS)))

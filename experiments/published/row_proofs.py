@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.experiments.measuring.rows import Key, Row, Rows
+from eplb_gap.experiments.measuring.rows import Key, Row, Rows, leaves
 from eplb_gap.experiments.published.compare import FLOAT_TOLERANCE
 from eplb_gap.experiments.published.manifest import name
 from eplb_gap.experiments.studies.catalogue import STUDIES
@@ -23,6 +23,7 @@ from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.fractions import fractions
 from eplb_gap.problem.metrics import optimality_gap
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.proofs import TRUSTS, described_trust
 from eplb_gap.problem.validation import verify
 
 
@@ -44,9 +45,10 @@ def problems(published: Rows) -> list[str]:
 def _within(row: Row) -> Iterator[str]:
     """Check that gap, status and bounds of a row agree with each other."""
     upper, lower = row.upper, row.lower
+    yield from _trust(row)
     if not lower or not upper:
         return
-    lists = {side: row[side] for side in ("status", "gap", "proof") if isinstance(row.get(side), list)}
+    lists = {side: list(leaves(row[side])) for side in ("status", "gap", "proof") if isinstance(row.get(side), list)}
     for side, values in {"lower": lower, **lists}.items():
         if len(values) != len(upper):
             yield f"{side} has {len(values)} entries for {len(upper)} makespans"
@@ -58,6 +60,22 @@ def _within(row: Row) -> Iterator[str]:
             yield f"layer {layer}: status is {row['status'][layer]!r} with lower {low} and upper {up}"
         elif "gap" in lists and row["gap"][layer] != optimality_gap(up, low):
             yield f"layer {layer}: gap is {row['gap'][layer]!r}, upper / lower - 1 is {optimality_gap(up, low)!r}"
+
+
+def _trust(row: Row) -> Iterator[str]:
+    """Check that a row counts its bounds by what their kinds of proof rest on."""
+    if "trust" not in row:
+        return
+    counts = row["proof"].values() if isinstance(row["proof"], dict) else [Counter(leaves(row["proof"]))]
+    found = dict.fromkeys(TRUSTS, 0)
+    try:
+        for kind, number in (item for of in counts for item in of.items()):
+            found[described_trust(kind)] += number
+    except KeyError as error:
+        yield f"there is no proof of kind {error}"
+        return
+    if found != row["trust"]:
+        yield f"trust is {row['trust']}, by the kinds of proof it is {found}"
 
 
 def _across(published: Rows) -> Iterator[str]:

@@ -12,6 +12,8 @@ MODULES = (
     "losses",
     "program_times",
     "levels",
+    "public_levels",
+    "pcmax",
     "method_profile",
     "agreement",
     "prices",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from statistics import fmean, stdev
@@ -13,8 +14,9 @@ from eplb_gap.analysis.windows import Windows
 from eplb_gap.experiments.loads.traces import POLICIES, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import finding
+from eplb_gap.experiments.measuring.row_schema import TRUST, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.measuring.solve_cells import proof_fields
 from eplb_gap.experiments.studies.numbers import Number, Pattern
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.fractions import fraction
@@ -34,6 +36,7 @@ def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: s
     planned = heuristics.rebalance(windows.planning, deployment, method)
     result = decompose(windows, deployment, planned, method, method)
     found = result.steps()
+    solved = {level.key: level.proof for level in result.levels if level.proof}
     return {
         "kind": "finding",
         "hash": rows.instance_hash(windows.serving, deployment),
@@ -43,6 +46,8 @@ def decomposition_cell(trace_name: str, policy: str, plan_window: int, method: s
         "steps": {step.end: fraction(found[step.key]) for step in STEPS},
         "lower": {level.key: float(result.total(level.lower)) for level in result.levels},
         "upper": {level.key: float(result.total(level.upper)) for level in result.levels},
+        **proof_fields(list(solved.values())),
+        "proof": {key: dict(Counter(proof)) for key, proof in solved.items()},
     }
 
 
@@ -116,7 +121,16 @@ STUDY = Study(
     cells=cells,
     shapes=(
         finding(
-            {"excess": "p/q", "steps": "object of p/q", "lower": "object of number", "upper": "object of number"},
+            {
+                "excess": "p/q",
+                "steps": "object of p/q",
+                "lower": "object of number",
+                "upper": "object of number",
+                "proof": "object of object of integer",
+                **TRUST,
+            },
+            "proof",
+            "trust",
             "steps",
             "lower",
             "upper",

@@ -8,6 +8,7 @@ from statistics import fmean
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import DRAWN_CASE, gap_cases
 from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.proven import closed
 from eplb_gap.experiments.measuring.row_schema import MAP, PLANNED, Shape, solver
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows, case_bounds, layer_gaps
 from eplb_gap.experiments.measuring.solve_cells import plan, solver_cell
@@ -90,13 +91,12 @@ def proof_table(measured: Rows) -> str:
     body = []
     for name, case in gap_cases().items():
         for row in measured.where(suite=SUITE, instance=name, kind="solver"):
-            optimal = sum(s == "optimal" for s in row["status"])
             proofs = sorted(set(row["proof"]))
             body.append(
                 [
                     case.family,
                     row["method"],
-                    f"{optimal}/{len(row['status'])}",
+                    str(closed([row])),
                     f"{100 * fmean(row['gap']):.4f} / {100 * max(row['gap']):.4f}",
                     "; ".join(proofs),
                 ]

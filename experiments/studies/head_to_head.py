@@ -10,9 +10,9 @@ from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, EXACT_SECONDS, POLICIES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import CELL, WINDOWS_PLANNED, Shape
+from eplb_gap.experiments.measuring.row_schema import CELL, WINDOWS_PLANNED, WINDOWS_PROVEN, Shape
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows, layer_gaps
-from eplb_gap.experiments.measuring.solve_cells import planned_row
+from eplb_gap.experiments.measuring.solve_cells import certified_status, planned_row, proof_fields
 from eplb_gap.experiments.measuring.statistics import Interval, paired
 from eplb_gap.experiments.studies.numbers import Number, Pattern, percent, span
 from eplb_gap.experiments.studies.study import Drawn, Study
@@ -53,13 +53,16 @@ def bound_cell(trace_name: str, policy: str) -> Fields:
     """Certify the optimum of every window of a trace."""
     loads, deployment = instance(trace_name, policy)
     solved = [solvers.solve(loads[w], deployment, "auto", CERTIFIED_GAP, EXACT_SECONDS) for w in range(PAIRS)]
+    proof = [solution.proof for solution in solved]
+    reached = all(gap <= CERTIFIED_GAP for solution in solved for gap in solution.gap)
     return {
         "kind": "solver",
         "hash": rows.instance_hash(loads, deployment),
         "parameters": {"windows": PAIRS, "target_gap": CERTIFIED_GAP},
-        "status": "certified",
+        "status": certified_status(reached, proof),
         "upper": [fractions(solution.upper) for solution in solved],
         "lower": [fractions(solution.lower) for solution in solved],
+        **proof_fields(proof),
     }
 
 
@@ -203,8 +206,8 @@ STUDY = Study(
         WINDOWS_PLANNED,
         Shape(
             "solver",
-            CELL | {"upper": "list of list of p/q", "lower": "list of list of p/q"},
-            searched=frozenset({"upper", "lower"}),
+            CELL | {"upper": "list of list of p/q", "lower": "list of list of p/q", **WINDOWS_PROVEN},
+            searched=frozenset({"upper", "lower", *WINDOWS_PROVEN, "status"}),
         ),
     ),
     instance=instance,

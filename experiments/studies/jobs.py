@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,36 @@ from eplb_gap.experiments.measuring.runtime import Timing
 from eplb_gap.experiments.studies import planner_times
 from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.experiments.studies.study import Study
+from eplb_gap.problem.errors import InputError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of the grid by suite and method.
+
+    Parameters
+    ----------
+    suites, methods : tuple of str
+        Names; none stands for all.
+    """
+
+    suites: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+
+    def has(self, key: Key) -> bool:
+        """Return whether a row is asked for."""
+        return (not self.suites or key.suite in self.suites) and (not self.methods or key.method in self.methods)
+
+    def check(self, grid: Iterable[Key]) -> None:
+        """Raise an InputError that names what no row of the grid has."""
+        known = list(grid)
+        for what, named, there in (
+            ("suite", self.suites, {key.suite for key in known}),
+            ("method", self.methods, {key.method for key in known}),
+        ):
+            for name in named:
+                if name not in there:
+                    raise InputError(f"--{what} is {name!r}; one of {', '.join(sorted(there))} is needed")
 
 
 @dataclass(frozen=True)
@@ -68,7 +98,9 @@ class Job:
         found = {cell.key: cell.code for cell in self.cells()}
         return found | {key: timing.code for timing in self.timings() for key in timing.keys}
 
-    def run(self, folder: Path, workers: int, console: Console, scheduler: str | None = None) -> Rows:
+    def run(
+        self, folder: Path, workers: int, console: Console, scheduler: str | None = None, only: Selection | None = None
+    ) -> Rows:
         """Run what is missing in ``folder`` and return all rows.
 
         Parameters
@@ -81,10 +113,14 @@ class Job:
             For progress.
         scheduler : str, optional
             Address of a Dask scheduler whose workers run what is not timed.
+        only : Selection, optional
+            Rows that are asked for; all by default.
         """
-        found = Rows(row for timing in self.timings() for row in timing.run(folder, console))
+        wanted = only or Selection()
+        timings = (timing for timing in self.timings() if all(map(wanted.has, timing.keys)))
+        found = Rows(row for timing in timings for row in timing.run(folder, console))
         for timed in (True, False):
-            cells = self._cells(timed)
+            cells = [cell for cell in self._cells(timed) if wanted.has(cell.key)]
             if cells and timed:
                 found += run_cells(cells, folder, 1, console)
             elif cells:

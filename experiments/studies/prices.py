@@ -10,8 +10,9 @@ from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import CERTIFIED_GAP, FLAGSHIP, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import NUMBERS, finding
+from eplb_gap.experiments.measuring.row_schema import NUMBERS, PROVEN, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.measuring.solve_cells import proof_fields
 from eplb_gap.experiments.studies.numbers import Number, span
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.fractions import fractions
@@ -43,6 +44,7 @@ def policy_cell(trace_name: str, window: int, policy: str) -> Fields:
         "upper": fractions(solution.upper),
         "lower": fractions(solution.lower),
         "gap": solution.gap,
+        **proof_fields(solution.proof),
     }
 
 
@@ -109,7 +111,11 @@ STUDY = Study(
     job="solvers",
     about="optima under four policies on every window",
     cells=cells,
-    shapes=(finding({"upper": "list of p/q", "lower": "list of p/q", "gap": NUMBERS}, "upper", "lower", "gap", "status"),),
+    shapes=(
+        finding(
+            {"upper": "list of p/q", "lower": "list of p/q", "gap": NUMBERS, **PROVEN}, "upper", "lower", "gap", *PROVEN, "status"
+        ),
+    ),
     instance=instance,
     table=table,
     numbers={f"price-{name}": _hierarchy(name) for name in TRACES},

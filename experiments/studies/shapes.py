@@ -15,8 +15,9 @@ from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.experiments.loads.traces import HOTTEST_WINDOW, name_of, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import CELL, Shape
+from eplb_gap.experiments.measuring.row_schema import CELL, PROVEN, Shape
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
+from eplb_gap.experiments.measuring.solve_cells import proof_fields
 from eplb_gap.experiments.studies import head_to_head
 from eplb_gap.experiments.studies.numbers import Number, percent
 from eplb_gap.experiments.studies.study import Study
@@ -85,6 +86,8 @@ def shape_cell(number: int, family: str) -> Fields:
         "parameters": {"layers": len(loads), "target_gap": BOUND_GAP, "time_limit": BOUND_SECONDS},
         "status": solution.status,
         "lower": fractions(solution.lower),
+        "solved": fractions(solution.upper),
+        **proof_fields(solution.proof),
         "methods": found,
     }
 
@@ -168,8 +171,8 @@ STUDY = Study(
     shapes=(
         Shape(
             "heuristic",
-            CELL | {"lower": "list of p/q", "methods": "object of object of anything"},
-            searched=frozenset({"lower", "status"}),
+            CELL | {"lower": "list of p/q", "solved": "list of p/q", **PROVEN, "methods": "object of object of anything"},
+            searched=frozenset({"lower", "solved", *PROVEN, "status"}),
         ),
     ),
     instance=instance,

@@ -13,8 +13,10 @@ from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.experiments.loads.traces import TRACES, trace
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import finding
+from eplb_gap.experiments.measuring.proven import closed, count, proofs
+from eplb_gap.experiments.measuring.row_schema import PROVEN, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
+from eplb_gap.experiments.measuring.solve_cells import proof_fields
 from eplb_gap.experiments.studies.numbers import Number, percent
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
@@ -33,7 +35,7 @@ FAMILIES = ("ln.6", "ln1.0", "zipf.8", *TRACES)
 SECONDS = 20.0
 """Of a solve, per layer."""
 GAPS = ("mean", "simple", "lower")
-"""Bounds that the programs are held against: mean load, closed forms, what the engine proves."""
+"""Bounds that the programs are held against: mean load, closed forms, the engine's."""
 
 
 @cache
@@ -60,6 +62,7 @@ def paired_cell(family: str) -> Fields:
         "status": solution.status,
         "upper": fractions(solution.upper),
         "lower": fractions(solution.lower),
+        **proof_fields(solution.proof),
         "mean": fractions(layer.mean for layer in layers),
         "simple": fractions(simple),
         "programs": {name: fractions(values) for name, values in found.items()},
@@ -94,16 +97,14 @@ def table(measured: Rows) -> str:
         cells = []
         for row in at.values():
             upper = rows.fractions_in(row["programs"][name])
-            optimal = sum(up == low for up, low in zip(upper, row.lower, strict=True))
+            optimal = count((proof, up == low) for proof, up, low in zip(proofs(row), upper, row.lower, strict=True))
             means = " / ".join(f"{100 * fmean(program_gaps(row, name, side)):.2f}" for side in GAPS)
-            cells.append(f"{means} %, {optimal}/{len(upper)}")
+            cells.append(f"{means} %, {optimal}")
         body.append([f"`{name}`" if name in SEED_PROGRAMS else name, *cells])
-    proven = ", ".join(
-        f"{family} {sum(s == 'optimal' for s in row['status'])}/{len(row['status'])}" for family, row in at.items()
-    )
+    proven = "; ".join(f"{family} {closed([row])}" for family, row in at.items())
     return (
         "## Balancers at two slots per GPU\n\n256 experts, 288 slots, 144 GPUs, global. Mean gap to the mean load / to the "
-        "best closed-form bound / to the bound that the engine proves, and layers in which the program is proven optimal. "
+        "best closed-form bound / to the engine's bound, and layers in which the program is proven optimal. "
         f"Layers with a proven optimum: {proven}.\n\n" + markdown(["program", *FAMILIES], body)
     )
 
@@ -123,12 +124,14 @@ STUDY = Study(
             {
                 "upper": "list of p/q",
                 "lower": "list of p/q",
+                **PROVEN,
                 "mean": "list of p/q",
                 "simple": "list of p/q",
                 "programs": "object of list of p/q",
             },
             "upper",
             "lower",
+            *PROVEN,
             "status",
         ),
     ),

@@ -49,7 +49,9 @@ def lattice_bound(loads: np.ndarray, counts: np.ndarray, num_gpus: int) -> float
     if step == 0:
         return 0.0
     total = _total(loads) * scale
-    return -(-total // (num_gpus * step)) * (step / scale)
+    # Rounded up twice, which is the same: the product of step and GPUs need not fit int64.
+    per_gpu = -(-total // num_gpus)
+    return -(-per_gpu // step) * (step / scale)
 
 
 @entry

@@ -20,6 +20,8 @@ SHUFFLES = 0.2
 """Share of the kicks that shuffle a random pair nevertheless: without them settling walks in circles."""
 STEPS_PER_GPU = 1000
 """Most re-partitions per GPU, beside the kicks; descents end after a few of them."""
+MOST_SUMS = 25_000_000
+"""Most subset sums that one call looks at: some 50 ms, which neither a clock nor Ctrl-C can end."""
 PATIENCE = 8
 """Kicks without effect that every settled GPU buys: where none can be settled, other counts are the better try."""
 
@@ -80,7 +82,7 @@ def _nearest_split(
         while a < last and b >= lowest:
             load = first[a] + second[b]
             distance = abs(load - target)
-            if distance < best and abs(load - current) > 1e-11 * current:
+            if distance < best and (current == 0.0 or abs(load - current) > 1e-11 * current):
                 best, at_first, at_second = distance, a, b
                 if best <= room:
                     return best, at_first, at_second
@@ -144,9 +146,10 @@ def split_descent(
     order = np.empty(num_gpus, np.int64)
     seed_random(seed)
     steps = used = settled = 0
-    most_steps = kicks + STEPS_PER_GPU * num_gpus
+    most_steps, sums_left = kicks + STEPS_PER_GPU * num_gpus, MOST_SUMS
     # Every turn lowers the fullest GPU, or else uses up one of the kicks: the loop ends by counting, whatever rounding does.
-    while best > stop and used <= kicks and steps < most_steps:
+    while best > max(stop, 0.0) and used <= kicks and steps < most_steps and sums_left > 0:
+        sums_left -= 8 * num_gpus
         full = 0
         for g in range(1, num_gpus):
             if loads[g] > loads[full]:
@@ -162,6 +165,7 @@ def split_descent(
             half = (loads[full] + loads[g]) * 0.5
             if half >= reached:
                 break
+            sums_left -= 2 * width
             for gpu in (full, g):
                 if not built[gpu]:
                     _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
@@ -185,6 +189,7 @@ def split_descent(
                     g = (shift + i) % num_gpus
                     if g == first or (low <= loads[g] <= stop) != (i >= num_gpus):
                         continue
+                    sums_left -= 2 * width
                     for gpu in (first, g):
                         if not built[gpu]:
                             _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
@@ -207,7 +212,9 @@ def split_descent(
                     if not built[gpu]:
                         _build(sizes[gpu * k : gpu * k + k], starts, sums[gpu], masks[gpu], scratch, marks)
                         built[gpu] = True
-                _, at_first, at_second = _nearest_split(sums[first], sums[second], starts, k, target, 0.0, 0.0)
+                near, at_first, at_second = _nearest_split(sums[first], sums[second], starts, k, target, 0.0, 0.0)
+                if near == np.inf:  # no subsets to regroup
+                    continue
                 if distinct and _repeats(experts, first, second, k, masks[first, at_first], masks[second, at_second]):
                     continue
         _regroup(experts, sizes, first, second, k, masks[first, at_first], masks[second, at_second])

@@ -193,8 +193,9 @@ def _search(
     for layer, limit in enumerate(limits.tolist()):
         starts = _starts(weight[layer], whole[layer], full.phy2log[layer], live)
         target = _makespan(weight[layer], full.phy2log[layer], live)
-        makespans, maps = sticky_path(weight[layer], in_use.phy2log[layer], starts, begin, nodes, target, limit)
-        found.append(_pareto(makespans, maps))
+        keys, maps = np.full((2, limit + 1), np.inf), np.empty((2, limit + 1, live.num_slots), np.int64)
+        sticky_path(weight[layer], in_use.phy2log[layer], starts, begin, nodes, target, keys, maps)
+        found.append(_pareto(keys[1], maps[1]))
     return found, np.asarray(loads, dtype=np.float64).max(axis=1)
 
 

@@ -250,9 +250,13 @@ def _moves(layer: Layer) -> int:
 
 @entry
 def sticky_path(
-    loads: np.ndarray, in_use: np.ndarray, starts: np.ndarray, begin: np.ndarray, nodes: int, target: float, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return for every number of moves the best map found.
+    loads: np.ndarray, in_use: np.ndarray, starts: np.ndarray, begin: np.ndarray, nodes: int, target: float, keys: np.ndarray,
+    maps: np.ndarray,
+) -> None:  # fmt: skip
+    """Find for every number of moves the best map.
+
+    Two maps for every number: the first, of least score, is searched on, the second, of least makespan, is the answer. Both are
+    written to arrays of the caller: Ctrl-C while numba wraps new ones is an error of the interpreter's.
 
     Parameters
     ----------
@@ -268,16 +272,13 @@ def sticky_path(
         Replicas stay on the node that they are on in a start.
     target : float
         Makespan at which the search ends.
-    limit : int
-        Most moves.
-
-    Returns
-    -------
-    makespans : ndarray
-        float64 [limit + 1], by number of moves (at most); infinite where no map was found.
+    keys : ndarray
+        Scores and makespans, float64 [2, limit + 1], by number of moves (at most), all infinite; so they stay where no map was
+        found.
     maps : ndarray
-        int64 [limit + 1, slots]; undefined where no map was found.
+        int64 [2, limit + 1, slots]; overwritten where a map was found.
     """
+    limit = keys.shape[1] - 1
     slots, experts, gpus = starts.shape[1], loads.size, begin.size - 1
     layer = Layer(
         loads,
@@ -298,8 +299,6 @@ def sticky_path(
             layer.home[slot] = gpu
             layer.before[in_use[slot], gpu] += 1
     steps = Steps(np.empty((2, 3)), np.empty((2, 3, 2), np.int64))
-    # Two maps for every number of moves: the one of least score is searched on, the one of least makespan is the answer.
-    keys, maps = np.full((2, limit + 1), np.inf), np.empty((2, limit + 1, slots), np.int64)
     for start in starts:
         layer.items[:] = start
         _derive(layer)
@@ -334,4 +333,3 @@ def sticky_path(
                     keys[aim, after] = key
                     maps[aim, after] = layer.items
                     _apply(maps[aim, after], steps.slots[aim, after - moves])
-    return keys[1], maps[1]

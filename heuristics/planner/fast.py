@@ -60,6 +60,8 @@ EXCHANGE_STOP = 4e-4
 """Distance to the bound at which the exchanges of the first round stop: finer costs more time than the layers are worth."""
 SHORT_WORK, LONG_WORK = 6e4, 3.6e5
 """Trials of the counts search times slots of the node: some 4 and 25 ms."""
+LAYERS_PER_CALL = 4
+"""Layers per compiled call where one may take 30 ms: Ctrl-C is heard in between."""
 EXTREME = 2.0**900
 """Layers with a largest load beyond this, or below its inverse, are scaled by a power of two first."""
 SEED = 0
@@ -109,7 +111,10 @@ def plan(
     sizes = shape.num_groups, shape.num_nodes, shape.num_gpus
     slots, ranks = np.empty((layers, shape.num_slots), np.int64), np.empty((layers, shape.num_slots), np.int64)
     if threads == 1:
-        _plan_layers(loads, *sizes, rounds, slots, ranks)
+        step = layers if effort in ("lpt", "fast") else LAYERS_PER_CALL
+        for begin in range(0, layers, step):
+            part = slice(begin, begin + step)
+            _plan_layers(loads[part], *sizes, rounds, slots[part], ranks[part])
         return Placement(slots, shape.num_experts, ranks)
     size = max(1, layers // (4 * threads))
 

@@ -21,6 +21,8 @@ PASS_GPUS = 12
 """On fewer GPUs the passes cost more than they gain."""
 DOUBLE_SLOTS = 16
 """GPUs of more slots are not searched for exchanges of two replicas each."""
+EXCHANGES_PER_SLOT = 100
+"""Most exchanges of one descent per slot; descents end after far fewer."""
 LEAST_GAIN = 1e-12
 """Relative; smaller gains are rounding."""
 
@@ -288,9 +290,9 @@ def _exchange_two(flat: Flat, full: int, give: int, other: int, take: int) -> No
     for mine, theirs in ((first, third), (second, fourth)):
         if mine != theirs:
             one, two = full * k, other * k
-            while items[one] != mine:
+            while one < full * k + k - 1 and items[one] != mine:
                 one += 1
-            while items[two] != theirs:
+            while two < other * k + k - 1 and items[two] != theirs:
                 two += 1
             exchange(flat, one, two)
 
@@ -312,7 +314,7 @@ def descend(flat: Flat, scratch: PairScratch, stop: float, doubles: bool) -> flo
     """
     totals, order = flat.totals, scratch.order
     k, gpus = flat.items.size // totals.size, totals.size
-    while True:
+    for _ in range(EXCHANGES_PER_SLOT * flat.items.size):
         rest()
         full = order[gpus - 1]
         high: float = totals[full]
@@ -354,6 +356,7 @@ def descend(flat: Flat, scratch: PairScratch, stop: float, doubles: bool) -> flo
             other = partner
         _settle(totals, order, gpus - 1)
         at = 0
-        while order[at] != other:
+        while at < gpus - 1 and order[at] != other:
             at += 1
         _settle(totals, order, at)
+    return float(totals[order[gpus - 1]])

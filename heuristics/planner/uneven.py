@@ -165,7 +165,7 @@ def replicate(loads: np.ndarray, starts: np.ndarray, distinct: bool) -> np.ndarr
         for g in range(gpus):
             room[m] += min(starts[g + 1] - starts[g], m)
     for _ in range(starts[gpus] - experts):
-        while True:
+        for _ in range(experts):  # every turn but the last closes one
             best = -1
             for e in range(experts):
                 if not closed[e] and (best < 0 or loads[e] * counts[best] > loads[best] * counts[e]):

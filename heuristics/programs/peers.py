@@ -52,9 +52,9 @@ def flashlb(weight: np.ndarray, deployment: Deployment) -> Placement:
 PEERS = EVOLVED_PROGRAMS | by_name(
     (
         Heuristic("sglang-vec", from_config(SGLANG_VEC)),
-        Heuristic("tensorrt-llm", tensorrt_llm, GLOBAL),
-        Heuristic("vllm-ascend", vllm_ascend, GLOBAL, refuses=_more_extras_than_gpus),
-        Heuristic("flashlb", flashlb, GLOBAL),
+        Heuristic("tensorrt-llm", tensorrt_llm, GLOBAL, compiled=True),
+        Heuristic("vllm-ascend", vllm_ascend, GLOBAL, refuses=_more_extras_than_gpus, compiled=True),
+        Heuristic("flashlb", flashlb, GLOBAL, compiled=True),
     )
 )
 """Heuristics by name."""

@@ -32,6 +32,8 @@ SWEEPS = 6
 """Sweeps before the exact end, which costs about as much with 3 as with 12; more of them even out GPUs below the fullest too."""
 STILL = 1e-13
 """Relative change of a level at which sweeps stop: nothing moves."""
+PATHS = 100
+"""Most augmenting paths per GPU and per edge: no exact flow needs as many, but rounding is no proof."""
 EPSILON = 1e-13
 """Relative to T: smaller excesses and flows are rounding."""
 
@@ -313,7 +315,7 @@ def _best_level_set(flow: Flow, replicated: int, search: Search, chosen: np.ndar
 @kernel
 def _finish(flow: Flow, replicated: int, value: float, search: Search, chosen: np.ndarray) -> float:
     """Move what GPUs have above ``value`` to those below, raising it to that of a set that has no way out; return it."""
-    while True:
+    for _ in range(PATHS * (flow.total.size + flow.flow.size)):
         end = _augmenting_path(flow, replicated, value, search)
         if end == -1:
             return value
@@ -335,6 +337,7 @@ def _finish(flow: Flow, replicated: int, value: float, search: Search, chosen: n
             return value
         value = load / members
         chosen[:] = search.gpu_seen
+    return float(flow.total.max())
 
 
 @kernel

@@ -200,14 +200,14 @@ def slot_counting_value(instance: Instance, refuted: Fraction, above: Fraction) 
 def slot_counting_bound(instance: Instance) -> Bound:
     """Return the bound by slot counting (:func:`companion_load_at`), located by bisection; never below ``R*``.
 
-    The witness is the pair of thresholds of :func:`slot_counting_value`.
+    The witness is the pair of thresholds of :func:`slot_counting_value`. Else it is the bound by apportionment.
     """
     smallest = apportionment_bound(instance)
     low, high = smallest.value, smallest.value
     while companion_load_at(instance, high) is None:
         low, high = high, 2 * high
     if low == high:
-        return Bound(smallest.value, "slot counting", smallest.witness)
+        return smallest
     for _ in range(BISECTION_STEPS):
         # Short denominators keep the fractions small.
         middle = Fraction(math.floor((low + high) / 2 * 2**20), 2**20)

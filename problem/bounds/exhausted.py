@@ -83,6 +83,8 @@ def replayed_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
         If the witness is malformed or damaged, the search finds a placement, or it exceeds the limits of this module.
     """
     threshold, branchings = _from_data(witness)
+    if len(branchings) > instance.num_gpus:
+        raise InputError(f"replayed search: nodes has {len(branchings)} depths; a search fills {instance.num_gpus} GPUs")
     if not search_refutes(instance, threshold, branchings):
         raise InputError(f"replayed search: there is a placement within {threshold}")
     return reachable(instance, threshold, above=True)

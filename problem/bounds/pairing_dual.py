@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import companion_load_at
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.files import fields
 from eplb_gap.problem.fractions import parse
 from eplb_gap.problem.instance import Instance
 
@@ -47,6 +48,12 @@ Multipliers = Sequence[tuple[Fraction, Fraction]]
 
 SAFE_BITS = 61  # products and sums of two of them stay within int64
 FINE_BITS = 40
+MAX_MULTIPLIERS = 1 << 17
+"""Breakpoints of a witness."""
+MAX_BITS = 1 << 16
+"""Digits, in base 2, of the common denominator of a witness's breakpoints, and of that of its multipliers."""
+MAX_TABLE_BITS = 1 << 32
+"""Counts of all experts times digits of those denominators."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,8 @@ def pairing_costs(instance: Instance, threshold: Fraction, multipliers: Multipli
     scale = math.lcm(threshold.denominator, *(point.denominator for point, _ in multipliers))
     unit = math.lcm(*(factor.denominator for _, factor in multipliers))
     keys, small = replica_keys(instance, threshold, table, scale)
-    points = np.array([int(point * scale) for point, _ in reversed(multipliers)], dtype=keys.dtype)
+    beyond = int(keys.max()) + 1  # breakpoints that no key reaches are alike, and need not fit the keys' type
+    points = np.array([min(int(point * scale), beyond) for point, _ in reversed(multipliers)], dtype=keys.dtype)
     whole = [0, *(int(factor * unit) for _, factor in reversed(multipliers))]
     safe = (2 * max(*whole, unit) * int(table.count.max()) * instance.num_experts).bit_length() <= SAFE_BITS
     factors = np.array(whole, dtype=np.int64 if safe else object)[np.searchsorted(points, keys, side="right")]
@@ -194,20 +202,43 @@ def pairing_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
     InputError
         If the witness is malformed or does not refute its threshold.
     """
-    try:
-        threshold = parse(witness["threshold"], "threshold")
-        multipliers = [
-            (parse(point, "a breakpoint"), parse(factor, "a multiplier", signed=True)) for point, factor in witness["multipliers"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"pairing dual: a threshold and pairs of fractions are needed; {error!r}") from error
+    threshold, multipliers = _from_data(witness)
+    table = count_table(instance, threshold)
+    bits = _bits([threshold, *(point for point, _ in multipliers)]) + _bits([factor for _, factor in multipliers])
+    if table is not None and bits * table.count.size > MAX_TABLE_BITS:
+        raise InputError(f"pairing dual: {table.count.size} counts times {bits} digits; {MAX_TABLE_BITS} are the limit")
     need = pairing_need(instance, threshold, multipliers)
     if need <= instance.num_slots:
         raise InputError(
-            f"pairing dual: the multipliers prove that a makespan of {threshold} needs {float(need):.6f} replicas; "
+            f"pairing dual: the multipliers prove that a makespan of {threshold} needs {shown(math.floor(need))} replicas; "
             f"more than num_slots = {instance.num_slots} refute it"
         )
     return next_pair_sum(instance, threshold)
+
+
+def _from_data(witness: Mapping[str, Any]) -> tuple[Fraction, list[tuple[Fraction, Fraction]]]:
+    where = "the witness of the pairing dual bound"
+    fields(witness, where, ("threshold", "multipliers"))
+    threshold, entries = parse(witness["threshold"], "pairing dual: threshold"), witness["multipliers"]
+    if not isinstance(entries, list) or len(entries) > MAX_MULTIPLIERS:
+        raise InputError(f"pairing dual: multipliers is {shown(entries)}; a list of at most {MAX_MULTIPLIERS} pairs is needed")
+    multipliers = []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise InputError(f"pairing dual: multipliers[{number}] is {shown(entry)}; a breakpoint and a multiplier are needed")
+        point, factor = entry
+        multipliers.append((parse(point, "pairing dual: a breakpoint"), parse(factor, "pairing dual: a multiplier", signed=True)))
+    return threshold, multipliers
+
+
+def _bits(values: Sequence[Fraction]) -> int:
+    """Return the digits of the common denominator in base 2; InputError beyond the limit, before it is worked out."""
+    common = 1
+    for value in values:
+        common = math.lcm(common, value.denominator)
+        if common.bit_length() > MAX_BITS:
+            raise InputError(f"pairing dual: the fractions have a common denominator of more than {MAX_BITS} digits in base 2")
+    return common.bit_length()
 
 
 def _check_two_slots(instance: Instance) -> None:

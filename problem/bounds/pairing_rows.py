@@ -43,7 +43,7 @@ KEY_BITS = 60
 SUM_LIMIT = 1 << 61
 """Sums of a row's largest values over all experts stay below it."""
 MAX_CELLS = 1 << 24
-"""Rows times columns that are held."""
+"""Rows times columns that are held; weights times columns that are added."""
 MAX_MODULUS = 64
 
 Weights = Sequence[tuple[int, int]]
@@ -168,6 +168,8 @@ class Rows:
                 raise InputError(
                     f"row {row} with weight {weight}; rows 0 to {len(self.constants) - 1} with weights >= 0 are needed"
                 )
+        if len(weights) * self.columns.expert.size > MAX_CELLS:
+            raise InputError(f"{len(weights)} weights over {self.columns.expert.size} counts are more than {MAX_CELLS} numbers")
         bound = sum(weight * max(self.largest[row], abs(self.constants[row])) for row, weight in weights)
         if bound * (self.columns.num_experts + 1) >= SUM_LIMIT:
             raise InputError(

@@ -21,7 +21,9 @@ The tree is stored as JSON of whole numbers, compressed, in base64::
      "vectors": [[row, weight, ...], ...],                                    that differ from those of "base"
      "nodes": [[expert, m, vector, ...], ...]}                                expert -1: no children
 
-Nothing read here can cost more than the stated limits: text, numbers, nodes, and rows times counts are bounded.
+Nothing read here can cost more than the stated limits: text, numbers, nodes, and rows times counts are bounded. What is beyond
+them is not written either: :func:`tree_witness` and :func:`check_tree` raise a :class:`TreeLimitError`, so that whoever has found
+such a tree can go on without it.
 """
 
 from __future__ import annotations
@@ -54,9 +56,15 @@ MAX_VECTORS = 200_000
 MAX_DEPTH = 2_000
 """Open cases at a time."""
 MAX_WORK = 1 << 36
-"""Products of a weight and a column that the vectors of all nodes take together."""
+"""Products of a weight and a column that all cuts, and the vectors of all nodes, take together; a node itself counts as one."""
+MAX_OPEN = 1 << 30
+"""Columns of all cases that are open at a time."""
 MAX_NUMBER = 1 << 50
 FIELDS = ("first", "points", "base", "cuts", "vectors", "nodes")
+
+
+class TreeLimitError(InputError):
+    """A tree is beyond what is stored or checked, right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,14 @@ class Tree:
 
 
 def tree_witness(threshold: Fraction, tree: Tree) -> dict[str, Any]:
-    """Return a tree as JSON-serialisable data for :func:`tree_value`."""
+    """Return a tree as JSON-serialisable data for :func:`tree_value`.
+
+    Raises
+    ------
+    TreeLimitError
+        If it is larger than what is read.
+    """
+    _check_size(tree)
     document = {
         "first": _flat(tree.first),
         "points": _flat(tree.points),
@@ -127,8 +142,13 @@ def tree_witness(threshold: Fraction, tree: Tree) -> dict[str, Any]:
         "vectors": [_flat(vector) for vector in tree.vectors],
         "nodes": [[node.expert, node.most, *node.vectors] for node in tree.nodes],
     }
-    packed = zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), 9)
-    return {"threshold": str(threshold), "nodes": len(tree.nodes), "tree": base64.b64encode(packed).decode("ascii")}
+    raw = json.dumps(document, separators=(",", ":")).encode("ascii")
+    text = base64.b64encode(zlib.compress(raw, 9)).decode("ascii")
+    if len(raw) > MAX_JSON or len(text) > MAX_TEXT:
+        raise TreeLimitError(
+            f"pairing tree: {len(raw)} bytes, {len(text)} characters compressed; the limits are {MAX_JSON}, {MAX_TEXT}"
+        )
+    return {"threshold": str(threshold), "nodes": len(tree.nodes), "tree": text}
 
 
 def tree_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
@@ -158,7 +178,15 @@ def check_tree(instance: Instance, threshold: Fraction, tree: Tree) -> None:
         With two slots per GPU.
     threshold : Fraction
     tree : Tree
+
+    Raises
+    ------
+    TreeLimitError
+        If the check would exceed the limits of this module.
+    InputError
+        If the tree proves nothing.
     """
+    _check_size(tree)
     everything = columns(instance, threshold)
     if everything is None:
         return  # counting slots alone refutes it
@@ -167,7 +195,19 @@ def check_tree(instance: Instance, threshold: Fraction, tree: Tree) -> None:
         if rows is not None:
             _check_nodes(rows, tree)
     except InputError as error:
-        raise InputError(f"pairing tree: {error}") from None
+        raise type(error)(f"pairing tree: {error}") from None
+
+
+def _check_size(tree: Tree) -> None:
+    """Refuse a tree with more rows, vectors or nodes than are read."""
+    if 1 + len(tree.points) + len(tree.cuts) > MAX_ROWS:
+        raise TreeLimitError(
+            f"pairing tree: there are {len(tree.points)} breakpoints and {len(tree.cuts)} cuts; {MAX_ROWS} rows are the limit"
+        )
+    if len(tree.vectors) > MAX_VECTORS or len(tree.nodes) > MAX_NODES:
+        raise TreeLimitError(
+            f"pairing tree: {len(tree.nodes)} nodes, {len(tree.vectors)} vectors; the limits are {MAX_NODES}, {MAX_VECTORS}"
+        )
 
 
 def rows_of(everything: Columns, tree: Tree) -> Rows | None:
@@ -176,10 +216,8 @@ def rows_of(everything: Columns, tree: Tree) -> Rows | None:
     Raises
     ------
     InputError
-        If the tree names counts, rows or experts that there are not, or has too many rows.
+        If the tree names counts, rows or experts that there are not.
     """
-    if 1 + len(tree.points) + len(tree.cuts) > MAX_ROWS:
-        raise InputError(f"there are {len(tree.points)} breakpoints and {len(tree.cuts)} cuts; {MAX_ROWS} rows are the limit")
     points = [everything.point(expert, count) for expert, count in tree.points]
     among = everything
     if tree.first:
@@ -191,7 +229,11 @@ def rows_of(everything: Columns, tree: Tree) -> Rows | None:
     if len(tree.base) != among.num_experts:
         raise InputError(f"base has {len(tree.base)} counts for {among.num_experts} experts")
     base = np.array([among.find(expert, count) for expert, count in enumerate(tree.base)], dtype=np.int64)
+    work = 0
     for cut in tree.cuts:
+        work += (1 + len(cut.weights)) * among.expert.size
+        if work > MAX_WORK:
+            raise TreeLimitError(f"the cuts take {work} products; {MAX_WORK} are the limit")
         own = base.copy()
         for expert, count in cut.bases:
             own[expert] = among.find(expert, count)
@@ -209,15 +251,23 @@ def _check_nodes(rows: Rows, tree: Tree) -> None:
             raise InputError(
                 f"{len(open_cases)} cases are open at node {number} of {len(tree.nodes)}; 1 to {MAX_DEPTH} are needed"
             )
+        work += expert.size
+        if work > MAX_WORK or len(open_cases) * expert.size > MAX_OPEN:
+            raise TreeLimitError(
+                f"the first {number} nodes take {work} products and leave {len(open_cases)} cases of {expert.size} counts open; "
+                f"{MAX_WORK} products and {MAX_OPEN} counts are the limit"
+            )
         alive = open_cases.pop()
         for vector in node.vectors:
             if not 0 <= vector < len(tree.vectors):
                 raise InputError(f"node {number} names vector {vector}; there are {len(tree.vectors)}")
             work += (1 + len(tree.vectors[vector])) * expert.size
             if work > MAX_WORK:
-                raise InputError(f"the vectors of the first {number} nodes take {work} products; {MAX_WORK} are the limit")
+                raise TreeLimitError(f"the first {number} nodes take {work} products; {MAX_WORK} are the limit")
             alive = rows.possible(tree.vectors[vector], alive)
         if node.expert == -1:
+            if node.most != 0:
+                raise InputError(f"node {number} has no children and distinguishes the counts up to {node.most}; 0 is needed")
             if np.logical_or.reduceat(alive, rows.starts).all():
                 raise InputError(f"node {number} has no children, but every expert has a possible count left")
         elif 0 <= node.expert < rows.columns.num_experts:
@@ -245,8 +295,6 @@ def _read(text: Any) -> Tree:
     if not isinstance(document, dict) or set(document) != set(FIELDS):
         raise InputError(f"pairing tree: exactly the fields {', '.join(FIELDS)} are needed")
     vectors, nodes, cuts = (_list(document[name], name) for name in ("vectors", "nodes", "cuts"))
-    if len(vectors) > MAX_VECTORS or len(nodes) > MAX_NODES:
-        raise InputError(f"pairing tree: {len(nodes)} nodes, {len(vectors)} vectors; the limits are {MAX_NODES}, {MAX_VECTORS}")
     return Tree(
         _pairs(document["first"], "first"),
         _pairs(document["points"], "points"),

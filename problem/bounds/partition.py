@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 
+from eplb_gap.problem.errors import InputError
 
-def cover(sets: Iterable[tuple[int, ...]], groups: int) -> list[tuple[int, ...]] | None:
+
+def cover(sets: Iterable[tuple[int, ...]], groups: int, limit: int | None = None) -> list[tuple[int, ...]] | None:
     """Return sets that contain each of the groups 0 .. ``groups - 1`` exactly once, or None if there are none.
 
     Parameters
@@ -16,12 +18,20 @@ def cover(sets: Iterable[tuple[int, ...]], groups: int) -> list[tuple[int, ...]]
     sets : iterable of tuple of int
         Ascending groups of each set.
     groups : int
+    limit : int, optional
+        Sets that are tried.
+
+    Raises
+    ------
+    InputError
+        If more sets than the limit would have to be tried.
     """
     by_first: dict[int, list[tuple[int, ...]]] = {}
     for chosen in sets:
         by_first.setdefault(chosen[0], []).append(chosen)
     found: list[tuple[int, ...]] = []
     dead: set[frozenset[int]] = set()
+    tried = itertools.count(1)
 
     def extend(free: frozenset[int]) -> bool:
         if not free:
@@ -30,6 +40,8 @@ def cover(sets: Iterable[tuple[int, ...]], groups: int) -> list[tuple[int, ...]]
             return False
         # The lowest free group must be the first of some set, so every partition is met once.
         for chosen in by_first.get(min(free), ()):
+            if next(tried) > (limit or math.inf):
+                raise InputError(f"more than {limit} sets of groups would have to be tried")
             if free.issuperset(chosen):
                 found.append(chosen)
                 if extend(free.difference(chosen)):

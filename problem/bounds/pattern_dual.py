@@ -41,7 +41,8 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.bounds.bounds import companion_load_at
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.files import fields
 from eplb_gap.problem.fractions import parse
 from eplb_gap.problem.instance import Instance
 
@@ -76,6 +77,11 @@ MAX_PAIRS = 1 << 23
 MAX_LARGE_PAIRS = 1 << 18  # of numbers beyond int64
 MAX_PRICES = 1 << 12
 MAX_DEPTH = 200
+MAX_PRICE = 1 << 256
+MAX_BITS = 1 << 14
+"""Digits, in base 2, of the common denominator of the loads of some prices."""
+MAX_WORK = 1 << 34
+"""Pairs of steps of the prices of all cases, each times the words that the common denominator takes."""
 CHUNK = 1 << 20
 
 
@@ -228,18 +234,38 @@ def pattern_value(instance: Instance, witness: Mapping[str, Any]) -> Fraction:
     InputError
         If the witness is malformed or does not prove its bound.
     """
-    try:
-        threshold, proof = parse(witness["threshold"], "threshold"), _from_data(witness["proof"])
-        value = parse(witness["next"], "next") if "next" in witness else threshold
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"pattern dual: a threshold and a proof (prices or a branch) are needed; {error!r}") from error
+    fields(witness, "the witness of the pattern dual bound", ("threshold", "proof"), ("next",))
+    threshold = parse(witness["threshold"], "pattern dual: threshold")
+    proof = _from_data(witness["proof"], 0)
+    value = parse(witness["next"], "pattern dual: next") if "next" in witness else threshold
+    if "next" in witness and value <= threshold:
+        raise InputError(f"pattern dual: next is {value}; a value above the threshold {threshold} is needed")
+    _check_work(proof)
     if not pattern_refutes(instance, threshold, proof):
         raise InputError(f"pattern dual: the prices do not prove that no placement has a makespan of at most {threshold}")
     if value > threshold:
         previous = previous_pattern_load(instance, value)
         if previous is not None and previous > threshold:
             raise InputError(f"pattern dual: a makespan of {previous} is not excluded, so the bound is not {value}")
-    return max(threshold, value)
+    return value
+
+
+def _check_work(proof: Proof) -> None:
+    """Refuse a proof whose prices would take too long to check."""
+    work, stack = 0, [proof]
+    while stack:
+        case = stack.pop()
+        if isinstance(case, Branch):
+            stack += [case.below, case.above]
+            continue
+        common = 1
+        for load, _ in case:
+            common = math.lcm(common, load.denominator)
+            if common.bit_length() > MAX_BITS:
+                raise InputError(f"pattern dual: the loads have a common denominator of more than {MAX_BITS} digits in base 2")
+        work += (1 + len(case)) ** 2 * (1 + common.bit_length() // SAFE_BITS)
+        if work > MAX_WORK:
+            raise InputError(f"pattern dual: the prices of all cases take more than {MAX_WORK} pairs of replicas")
 
 
 def _refutes(instance: Instance, threshold: Fraction, proof: Proof, ranges: CountRanges | None) -> bool:
@@ -264,12 +290,18 @@ def _as_data(proof: Proof) -> Any:
     return [[str(load), price] for load, price in proof]
 
 
-def _from_data(data: Any, depth: int = 0) -> Proof:
+def _from_data(data: Any, depth: int) -> Proof:
     if depth > MAX_DEPTH:
-        raise ValueError(f"branches are nested more than {MAX_DEPTH} deep")
-    if isinstance(data, Mapping):
+        raise InputError(f"pattern dual: branches are nested more than {MAX_DEPTH} deep")
+    if isinstance(data, dict):
+        fields(data, "pattern dual: a branch", ("expert", "count", "below", "above"))
         return Branch(data["expert"], data["count"], _from_data(data["below"], depth + 1), _from_data(data["above"], depth + 1))
-    return [(parse(load, "a load"), price) for load, price in data]
+    if not isinstance(data, list):
+        raise InputError(f"pattern dual: proof is {shown(data)}; prices or a branch are needed")
+    for number, entry in enumerate(data):
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise InputError(f"pattern dual: price {number} is {shown(entry)}; a load and a price are needed")
+    return [(parse(load, "pattern dual: a load"), price) for load, price in data]
 
 
 def _dtype(largest: int) -> type:
@@ -285,10 +317,10 @@ def _check_proof(instance: Instance, proof: Proof) -> None:
     if not isinstance(proof, Branch):
         _check_prices(proof)
         return
-    whole = all(isinstance(number, int) for number in (proof.expert, proof.count))
+    whole = all(type(number) is int for number in (proof.expert, proof.count))
     if not whole or not 0 <= proof.expert < instance.num_experts or not 1 <= proof.count < instance.num_slots:
         raise InputError(
-            f"pattern dual: a branch on expert {proof.expert!r} and count {proof.count!r}; "
+            f"pattern dual: a branch on expert {shown(proof.expert)} and count {shown(proof.count)}; "
             f"there are {instance.num_experts} experts and {instance.num_slots} slots"
         )
     _check_proof(instance, proof.below)
@@ -299,8 +331,8 @@ def _check_prices(prices: Prices) -> None:
     if not 1 <= len(prices) <= MAX_PRICES:
         raise InputError(f"pattern dual: {len(prices)} prices found; 1 to {MAX_PRICES} are allowed")
     for _, price in prices:
-        if not isinstance(price, int) or isinstance(price, bool) or price < 0:
-            raise InputError(f"pattern dual: price {price!r} found; a nonnegative integer is needed")
+        if not isinstance(price, int) or isinstance(price, bool) or not 0 <= price <= MAX_PRICE:
+            raise InputError(f"pattern dual: price {shown(price)} found; an integer from 0 to {MAX_PRICE} is needed")
     for (load, price), (larger, dearer) in itertools.pairwise(prices):
         if larger <= load:
             raise InputError(f"pattern dual: load {larger} follows {load}; they must ascend")

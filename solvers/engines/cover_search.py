@@ -4,7 +4,8 @@ At every node a *type*, an expert with one of its counts, is dropped when the re
 its count does not fit the slots left, or when it costs more slack than is left. The last test splits the slack of a pattern among
 its replicas, by weights that follow what each expert must pay at least: any split gives a valid bound, for every cover pays for
 every copy of every expert. Patterns that exceed the budget together with the least payments of all other experts are dropped too,
-and so on until nothing changes. Most nodes end there.
+and so on until nothing changes. Most nodes end there, and most of those the first time: all that this takes are the few cheapest
+patterns of every type, which are looked up in an order that all children of a node share.
 
 All of it is integer arithmetic, rounded down where there is a quotient: :mod:`eplb_gap.problem.bounds.exhausted`, which shares no
 code with this module, does the same steps and so visits the same nodes. What it cannot know is which expert each of them branched
@@ -23,6 +24,8 @@ SHARE_BITS, WEIGHT_BITS, COST_BITS = 12, 10, 36
 """Binary places of a pattern's slack per weight, of a mean weight, and of the budget as costs are counted."""
 WEIGHT_FLOOR = 307
 """Three tenths of a mean weight."""
+PLACE_BITS = 20
+"""For the place of a pattern in a list, behind its share."""
 NEVER = np.iinfo(np.int64).max // 4
 
 BITS = 62
@@ -47,16 +50,19 @@ class Patterns(NamedTuple):
 class State(NamedTuple):
     """Where a search stands: everything a call of :func:`advance` needs to go on.
 
-    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), the types
-    that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are still to be
-    placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not entered), the
-    position of its pattern in the list, the pattern.
+    Per depth: the patterns that remain (``lists[start[d] : start[d + 1]]``) and their slacks per weight (``unit``), where each
+    type is among them from its cheapest share up (``ranked[k * start[d] + first[d, t] :]``, a share and a place in the list),
+    the types that remain (``alive[d, : num_alive[d]]``, those of an expert side by side), how many copies of each type are
+    still to be placed (``room``), the weights of the types, the load still to be placed, the expert branched on (-1: not
+    entered), the position of its pattern in the list, the pattern.
     Per expert: its count (0: open) and its copies placed.
     ``control``: threshold, depth, nodes so far, entries in the log, binary places that costs are rounded by, work of a replay.
     """
 
     lists: np.ndarray
     unit: np.ndarray
+    ranked: np.ndarray
+    first: np.ndarray
     start: np.ndarray
     alive: np.ndarray
     num_alive: np.ndarray
@@ -108,9 +114,12 @@ def advance(patterns: Patterns, state: State, log: np.ndarray, num_gpus: int, nu
     workspace = _workspace(patterns.copies, state.fixed.size)
     visits = 0
     while visits < max_visits:
+        visits += 1
         budget = (num_gpus - depth) * threshold - rest[depth]
         if branch[depth] < 0:
             state.control[2] += 1
+            if depth > 0:
+                visits += start[depth] - start[depth - 1]  # nodes without candidates take time too
             visits += _enter(patterns, state, workspace, depth, threshold, budget, num_slots - depth * k)
             logged = state.control[3]
             if branch[depth] < state.fixed.size and logged < log.shape[0]:
@@ -157,6 +166,7 @@ class _Workspace(NamedTuple):
     cost: np.ndarray
     weight: np.ndarray
     score: np.ndarray
+    room: np.ndarray
 
 
 @kernel
@@ -169,6 +179,7 @@ def _workspace(count: np.ndarray, num_experts: int) -> _Workspace:
         np.zeros(num_experts, dtype=np.int64),
         np.ones(count.size, dtype=np.int64),
         np.zeros(num_experts),
+        np.zeros(count.size, dtype=np.int64),
     )
 
 
@@ -212,20 +223,40 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
     k = types.shape[1]
     target = state.start[depth]
     length = state.start[1]
-    if depth > 0:
-        length = _candidates(patterns, state, depth, threshold - budget)
     round_off = state.control[4]
     cap = budget >> round_off
     limit = cap
     visits: int = 0
     first_pass = True
-    shrunk = depth > 0 and length < target - state.start[depth - 1]
-    for q in range(state.num_alive[depth]):
-        supply[alive[q]] = 0
-    old_weight[:] = weight
+    shrunk = looked_up = False
+    if depth > 0:
+        within = _within(patterns, state, depth, threshold - budget)
+        state.control[5] += within
+        complete = _complete(state)
+        shrunk = _loses(patterns, state, depth, within, complete)
+        if shrunk:
+            # The shares are those of the node above: a look at the cheapest ones does the first pass.
+            work.room[:] = room
+            visits += _look_up(patterns, state, work, depth, within, complete, cap)
+            least = cap + 1 if visits < 0 else _drop_types(patterns, state, work, depth, cap, slots_left)
+            if least > cap:
+                state.branch[depth] = state.fixed.size
+                state.start[depth + 1] = target
+                return abs(visits)
+            limit = cap - least
+            old_weight[:] = weight
+            _reweigh(state, work, depth, least, experts)
+            first_pass, looked_up = False, True
+        length = _candidates(patterns, state, depth, within, complete)
+        shrunk = shrunk or length < target - state.start[depth - 1]
+    if first_pass:
+        old_weight[:] = weight
     while True:
+        for q in range(state.num_alive[depth]):
+            supply[alive[q]] = 0
         visits += length
         kept = 0
+        lost = not looked_up
         for i in range(length):
             pattern = lists[target + i]
             unit = state.unit[target + i]
@@ -234,6 +265,7 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
                 t = types[pattern, j]
                 uses = min(uses, room[t] if need[pattern, j] == 1 else room[t] // need[pattern, j])
             if uses == 0:
+                lost = lost or _usable(patterns, work.room, pattern)
                 continue
             if not first_pass:
                 # Beyond what every expert must pay: a dearer count, a dearer copy than the dearest of the cheapest.
@@ -243,6 +275,7 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
                     if need[pattern, j] == 1:
                         over += extra[t] + max(0, ((unit * old_weight[t]) >> SHARE_BITS) - dearest[t])
                 if over > limit:
+                    lost = True
                     continue
             if not first_pass or depth == 0:  # else the weights are those that the node above has ended with
                 whole = 0
@@ -256,8 +289,8 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
                 share = (unit * weight[t]) >> SHARE_BITS
                 if supply[t] < room[t] or share < shares[t, room[t] - 1]:
                     supply[t] = _insert(shares, t, supply[t], room[t], share, uses)
-        shrunk = kept < length or (first_pass and shrunk)
-        length, first_pass = kept, False
+        shrunk = (kept < length and lost) or (first_pass and shrunk)
+        length, first_pass, looked_up = kept, False, False
         old_weight[:] = weight
         before_types = state.num_alive[depth]
         least = _drop_types(patterns, state, work, depth, cap, slots_left)
@@ -268,38 +301,165 @@ def _enter(patterns: Patterns, state: State, work: _Workspace, depth: int, thres
         limit = cap - least
         if not shrunk and state.num_alive[depth] == before_types:
             break
-        if least > 0:
-            scale = state.fixed.size << WEIGHT_BITS
-            for q in range(state.num_alive[depth]):
-                weight[alive[q]] = max(WEIGHT_FLOOR, work.cost[experts[alive[q]]] * scale // least)
-        for q in range(state.num_alive[depth]):
-            supply[alive[q]] = 0
+        _reweigh(state, work, depth, least, experts)
     state.start[depth + 1] = target + length
     state.branch[depth] = _branching_expert(patterns, state, work, depth, limit)
     state.position[depth] = -1
-    return visits + length
+    if depth < state.first.shape[0] - 1:
+        _rank(patterns, state, depth)
+    return visits + 2 * length
 
 
 @kernel
-def _candidates(patterns: Patterns, state: State, depth: int, least_load: int) -> int:
-    """List what may remain of the patterns of the node above; return how many. Most go by a glance at the experts they hold."""
-    source, target = state.start[depth - 1], state.start[depth]
-    parent, siblings_done = state.branch[depth - 1], state.position[depth - 1]
+def _reweigh(state: State, work: _Workspace, depth: int, least: int, experts: np.ndarray) -> None:
+    """Let the weights follow what the experts pay."""
+    if least > 0:
+        scale = state.fixed.size << WEIGHT_BITS
+        for q in range(state.num_alive[depth]):
+            t = state.alive[depth, q]
+            state.weight[depth, t] = max(WEIGHT_FLOOR, work.cost[experts[t]] * scale // least)
+
+
+@kernel
+def _complete(state: State) -> np.int64:
+    """Return which of the first ``BITS`` experts have all their copies, as bits."""
     complete = np.int64(0)
     for e in range(min(BITS, state.fixed.size)):
         if state.placed[e] > 0 and state.placed[e] == state.fixed[e]:
             complete |= np.int64(1) << np.int64(e)
+    return complete
+
+
+@kernel
+def _within(patterns: Patterns, state: State, depth: int, least_load: int) -> int:
+    """Return how many patterns of the node above have at least this load."""
+    source = state.start[depth - 1]
+    low, high = 0, state.start[depth] - source
+    while low < high:
+        middle = (low + high) // 2
+        if patterns.load[state.lists[source + middle]] < least_load:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@kernel
+def _loses(patterns: Patterns, state: State, depth: int, within: int, complete: np.int64) -> bool:
+    """Whether it is plain that not all patterns of the node above remain: some are too light, or the chosen one is used up."""
+    loses: bool = within < state.start[depth] - state.start[depth - 1] or (patterns.held[state.chosen[depth - 1]] & complete) != 0
+    return loses
+
+
+@kernel
+def _candidates(patterns: Patterns, state: State, depth: int, within: int, complete: np.int64) -> int:
+    """List what may remain of the patterns of the node above; return how many. Most go by a glance at the experts they hold."""
+    source, target = state.start[depth - 1], state.start[depth]
+    parent, siblings_done = state.branch[depth - 1], state.position[depth - 1]
     kept = 0
-    for i in range(target - source):
+    for i in range(within):
         pattern = state.lists[source + i]
-        if patterns.load[pattern] < least_load:
-            break
-        state.control[5] += 1
         # Of the patterns with the expert branched on above, those before the chosen one have been searched.
         tried = i < siblings_done and _holds(patterns, pattern, parent)
         state.lists[target + kept], state.unit[target + kept] = pattern, state.unit[source + i]
         kept += (patterns.held[pattern] & complete) == 0 and not tried
     return kept
+
+
+@kernel
+def _rank(patterns: Patterns, state: State, depth: int) -> None:
+    """Sort, for every type, the patterns of a node that hold it by the share of their slack that it pays."""
+    source, length, k = state.start[depth], state.start[depth + 1] - state.start[depth], patterns.types.shape[1]
+    first, weight = state.first[depth], state.weight[depth]
+    ranked = state.ranked[k * source :]
+    first[:] = 0
+    for i in range(length):
+        for j in range(k):
+            first[patterns.types[state.lists[source + i], j]] += 1
+    total = 0
+    for t in range(first.size):
+        total += first[t]
+        first[t] = total
+    for i in range(length - 1, -1, -1):
+        pattern, unit = state.lists[source + i], state.unit[source + i]
+        for j in range(k):
+            t = patterns.types[pattern, j]
+            first[t] -= 1
+            ranked[first[t]] = ((unit * weight[t]) >> SHARE_BITS) << PLACE_BITS | i
+    for t in range(first.size - 1):
+        _sort(ranked, first[t], first[t + 1])
+
+
+@kernel
+def _sort(values: np.ndarray, start: int, end: int) -> None:
+    """Sort integers in place: passes of insertion over ever nearer neighbours."""
+    gap = 1
+    while 9 * gap < end - start:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(start + gap, end):
+            value, at = values[i], i
+            while at >= start + gap and values[at - gap] > value:
+                values[at] = values[at - gap]
+                at -= gap
+            values[at] = value
+        gap //= 3
+
+
+@kernel
+def _look_up(patterns: Patterns, state: State, work: _Workspace, depth: int, within: int, complete: np.int64, cap: int) -> int:
+    """Find the cheapest shares of a new node's types among the ranked ones of the node above; return the visits.
+
+    They are negative if the experts cannot be paid for.
+    """
+    source, room, alive, types = state.start[depth - 1], state.room[depth], state.alive[depth], patterns.types
+    k = types.shape[1]
+    ranked, first = state.ranked[k * source :], state.first[depth - 1]
+    parent, siblings_done = state.branch[depth - 1], state.position[depth - 1]
+    visits, least, q = 1, 0, 0
+    while q < state.num_alive[depth]:
+        expert, cheapest = patterns.expert[alive[q]], NEVER
+        while q < state.num_alive[depth] and patterns.expert[alive[q]] == expert:
+            t = alive[q]
+            q += 1
+            supply = cost = 0
+            at = first[t]
+            while at < first[t + 1] and supply < room[t]:
+                cheap = ranked[at]
+                at += 1
+                i = cheap & ((1 << PLACE_BITS) - 1)
+                pattern = state.lists[source + i]
+                if i >= within or (patterns.held[pattern] & complete) != 0:
+                    continue
+                if i < siblings_done and _holds(patterns, pattern, parent):
+                    continue
+                uses = room[t] - supply
+                for j in range(k):
+                    other = types[pattern, j]
+                    need = patterns.need[pattern, j]
+                    uses = min(uses, room[other] if need == 1 else room[other] // need)
+                share = cheap >> PLACE_BITS
+                for _ in range(uses):
+                    work.share[t, supply] = share
+                    cost += share
+                    supply += 1
+            work.supply[t] = supply
+            visits += (at - first[t]) // 2
+            if supply == room[t]:
+                cheapest = min(cheapest, cost)
+        least += cheapest
+        if least > cap:
+            return -visits
+    return visits
+
+
+@kernel
+def _usable(patterns: Patterns, room: np.ndarray, pattern: int) -> bool:
+    """Whether a pattern needs no more copies of any type than are missing."""
+    for j in range(patterns.types.shape[1]):  # noqa: SIM110 - all() over a generator does not compile
+        if room[patterns.types[pattern, j]] < patterns.need[pattern, j]:
+            return False
+    return True
 
 
 @kernel

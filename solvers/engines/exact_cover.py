@@ -5,8 +5,10 @@ count per expert. The loads of the G GPUs sum to W whatever the counts, so in a 
 ``W - (G - 1) T``. Few patterns lie in that band, and a map is an exact cover of the experts, each by as many copies as its count
 says, with G patterns whose slacks ``T - load`` sum to ``G T - W``: the budget.
 
-The threshold rises from the closed-form bound until a cover is found. From then on it is just below the best cover, until no
-cover is left. Every search that finds none leaves the log of its branchings, from which the kernel searches anew.
+The threshold is just below the best cover, until no cover is left: covers far above the optimum are found at once, and the last
+search is the proof. One that takes long shares its time with thresholds that rise from the closed-form bound: below the optimum
+they are exhausted in a fraction of the time, just above it they give the optimum or a map near it. Every search that finds no
+cover leaves the log of its branchings, from which the kernel searches anew.
 """
 
 from __future__ import annotations
@@ -46,10 +48,16 @@ LARGEST_TOTAL = 2**61
 MAX_PATTERNS = 400_000
 MAX_ENUMERATION_STEPS = 50_000_000
 """A fifth of a second; an instance that needs more steps has too many patterns to search anyway."""
-ROUNDS, MAX_ROUNDS = 1, 6
-"""Of annealing and neighbourhood search before the proof, the latter while many patterns are left just below the best map."""
+ROUNDS, LONG_ROUNDS, LONG_SLOTS = 1, 12, 32
+"""Rounds of annealing and neighbourhood search before the proof, the latter beyond so many slots, where proofs take seconds."""
+MAX_ROUNDS = 6
+"""While many patterns are left just below the best map."""
 FEW_PATTERNS = 40_000
 """With so many patterns or fewer just below the best map, that threshold is searched at once."""
+NODES_ABOVE = 30_000
+"""A search just below the best map that visits so many has been unlucky or is the proof: lower thresholds have their turn."""
+LOW_SHARE = 1.0
+"""How many nodes lower thresholds get per node of those just below the best map."""
 FIRST_STEP = Fraction(1, 64)
 """The first threshold, as a fraction of the way from the bound to the best map."""
 CHEAP_NODES = 300
@@ -91,8 +99,9 @@ def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator
     if lower < upper:
         above = Improvement(instance, tuple(best), limits.seed)
         near = False
-        for number in range(MAX_ROUNDS):
-            if above.upper <= lower or (near and number >= ROUNDS):
+        rounds = ROUNDS if instance.num_slots <= LONG_SLOTS else LONG_ROUNDS
+        for number in range(max(rounds, MAX_ROUNDS)):
+            if above.upper <= lower or (near and number >= rounds) or limits.seconds_left <= 0:
                 break
             if above.round(lower):
                 upper = above.upper
@@ -129,36 +138,48 @@ def prove(instance: Instance, lower: Fraction, upper: Fraction, limits: Limits) 
         return
     best = int(upper * multiple)
     base = refuted = math.ceil(lower * multiple) - 1
-    reach = (best - base) * FIRST_STEP
-    nodes = previous = 0
-    growth, many = 2.0, False
+    reach, growth, previous = (best - base) * FIRST_STEP, 2.0, 0
+    high: CoverSearch | None = None
+    low: CoverSearch | None = None
+    above = below = since = 0
     while refuted < best - 1:
-        threshold = best - 1
-        if not many:
-            cover = CoverSearch(instance, Fraction(threshold, multiple))
-            many = cover.num_patterns > FEW_PATTERNS
-        if many:
-            threshold = min(max(refuted + 1, base + int(reach)), best - 1)
-            cover = CoverSearch(instance, Fraction(threshold, multiple))
-        while cover.status == RUNNING:
-            if cover.too_large or limits.seconds_left <= 0:
-                return
+        if high is None:
+            high, since = CoverSearch(instance, Fraction(best - 1, multiple)), 0
+        if high.num_patterns > FEW_PATTERNS or (since > NODES_ABOVE and below < LOW_SHARE * above):
+            if low is None:
+                threshold = max(refuted + 1, base + int(reach))
+                low = high if threshold >= best - 1 else CoverSearch(instance, Fraction(threshold, multiple))
+            cover = low
+        else:
+            cover = high
+        if cover.too_large or limits.seconds_left <= 0:
+            return
+        if cover.status == RUNNING:
+            before = cover.nodes
             cover.run()
-        nodes += cover.nodes
+            visited = cover.nodes - before
+            if cover is high:
+                above, since = above + visited, since + visited
+            else:
+                below += visited
         if cover.status == FOUND:
             slots = cover.map()
             yield slots
-            best, many = int(instance.makespan(slots) * multiple), False
-            continue
-        refuted = threshold
-        yield _bound(instance, cover, Fraction(threshold, multiple), nodes)
-        growth = _next_growth(growth, cover.nodes, previous)
-        previous = cover.nodes
-        reach *= Fraction(growth)
+            best, high = int(instance.makespan(slots) * multiple), None
+            if low is not None and (low is cover or low.threshold >= Fraction(best - 1, multiple)):
+                low = None
+        elif cover.status == EXHAUSTED:
+            refuted = int(cover.threshold * multiple)
+            yield _bound(instance, cover, above + below)
+            if cover is low:
+                growth = _next_growth(growth, cover.nodes, previous)
+                low, previous = None, cover.nodes
+                reach *= Fraction(growth)
 
 
-def _bound(instance: Instance, cover: CoverSearch, threshold: Fraction, nodes: int) -> Bound:
+def _bound(instance: Instance, cover: CoverSearch, nodes: int) -> Bound:
     """Return the bound of a threshold that a search refutes, with its log where that is short enough to be replayed."""
+    threshold = cover.threshold
     value = reachable(instance, threshold, above=True)
     log = cover.branchings()
     if log is None:
@@ -194,6 +215,7 @@ class CoverSearch:
 
     def __init__(self, instance: Instance, threshold: Fraction) -> None:
         self.instance = instance
+        self.threshold = threshold
         self.nodes = 0
         self.too_large = False
         self.num_patterns = 0
@@ -235,6 +257,8 @@ class CoverSearch:
         self.state = State(
             lists=np.zeros((gpus + 1) * n, dtype=np.int32),
             unit=np.zeros((gpus + 1) * n, dtype=np.int64),
+            ranked=np.zeros(gpus * n * k, dtype=np.int64),
+            first=np.zeros((gpus, len(types) + 1), dtype=np.int64),
             start=np.zeros(gpus + 2, dtype=np.int64),
             alive=np.zeros((gpus + 1, len(types)), dtype=np.uint16),
             num_alive=np.full(gpus + 1, len(types), dtype=np.int64),

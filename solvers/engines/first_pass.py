@@ -8,16 +8,18 @@ their partition can still win. Most layers of large deployments are certified he
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import descending, kernel
+from eplb_gap.heuristics.compiled import copy, descending, kernel
 from eplb_gap.heuristics.kernels.greedy import adams_counts
-from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, plan
-from eplb_gap.heuristics.tiers import tiered
+from eplb_gap.heuristics.kernels.local_search import SAFE_TOTAL, plan, search_counts
+from eplb_gap.heuristics.tiers import seconds_compiling, tiered
 from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.deployment import Deployment
@@ -26,8 +28,12 @@ from eplb_gap.problem.instance import Instance
 MAX_PARTITIONS = 20_000
 FINEST_GAP = 1e-6
 """Below this the pass does not search on: exact methods decide there."""
+FEW_SPARE = 8
+"""Spare slots up to which the strongest bound is looked for before the first map."""
 MAX_TRIALS, TRIALS_PER_SECOND = 400, 200
 """Count vectors that a node or a flat layer may try, and how many a second of its time allows at least."""
+TRIALS_PER_CALL = 10
+"""Count vectors, or first maps of nodes, per compiled call: the clock and Ctrl-C are looked at in between."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,9 @@ class FirstMap:
     bound: Bound
 
 
-def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, seconds: float, seed: int) -> FirstMap | None:
+def first_pass(
+    loads: np.ndarray, deployment: Deployment, target_gap: float, seconds: float, seed: int, most_seconds: float = math.inf
+) -> FirstMap | None:
     """Return a map and a closed-form bound of one layer, or None where the layer is outside what the pass can do.
 
     Parameters
@@ -50,7 +58,9 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
     target_gap : float
         The search stops within it.
     seconds : float
-        What the layer may take, roughly.
+        What the layer may take for count vectors beyond the first.
+    most_seconds : float, default inf
+        What it may take in all; beyond that one map is enough.
     seed : int
     """
     deployment.require_regular("the first pass")
@@ -58,35 +68,81 @@ def first_pass(loads: np.ndarray, deployment: Deployment, target_gap: float, sec
         return None
     distinct = deployment.duplicates == "forbidden"
     gap, trials = max(target_gap, FINEST_GAP), min(MAX_TRIALS, int(seconds * TRIALS_PER_SECOND))
+    started = _now()
+    enough, latest = started + min(seconds, most_seconds), started + most_seconds
     row, slots = np.array(loads, np.int64), np.empty(deployment.num_slots, np.int64)
     if deployment.policy == "global":
         strong = _strong_bound(row, deployment)
-        numerator, denominator, value = _flat(
-            row, deployment.num_gpus, _max_count(deployment, 1), distinct, float(strong.value), gap, trials, seed, slots
-        )
-        plain = Fraction(numerator, denominator)
+        value = np.inf
+        for done in range(0, trials + 1, TRIALS_PER_CALL):
+            number = min(TRIALS_PER_CALL, trials - done + TRIALS_PER_CALL) if done else 0
+            numerator, denominator, value, stop = _flat(
+                row,
+                deployment.num_gpus,
+                _max_count(deployment, 1),
+                distinct,
+                float(strong.value),
+                gap,
+                number,
+                seed + done,
+                slots,
+            )
+            if value <= stop or value == np.inf or _now() >= enough:
+                break
+        plain = Fraction(int(numerator), int(denominator))  # interpreted kernels return numpy integers
         kind = "mean" if plain == Fraction(int(row.sum()), deployment.num_gpus) else "apportionment"
         bound = max(Bound(plain, kind), strong, key=lambda each: each.value)
         return FirstMap(slots if value < np.inf else None, bound)
     sets = _sets(deployment.num_groups, deployment.num_nodes)
     if sets is None:
         return None
-    numerator, denominator, value = _hierarchical(
-        row, *sets, deployment.experts_per_group, deployment.slots_per_node, deployment.gpus_per_node,
-        _max_count(deployment, deployment.num_nodes), distinct, gap, trials, seed, slots,
-    )  # fmt: skip
-    bound = Bound(Fraction(numerator, denominator), "hierarchical", {"nodes": []})
-    return FirstMap(slots if value < np.inf else None, bound)
+    return _on_nodes(row, deployment, *sets, gap, trials, seed, enough, latest)
+
+
+def _on_nodes(
+    loads: np.ndarray, deployment: Deployment, sets: np.ndarray, partitions: np.ndarray, gap: float, trials: int, seed: int,
+    enough: float, latest: float,
+) -> FirstMap:  # fmt: skip
+    """Plan a hierarchical layer by calls of a bounded length; count vectors are tried until ``enough``, maps until ``latest``."""
+    shape = deployment.experts_per_group, deployment.gpus_per_node, _max_count(deployment, deployment.num_nodes)
+    number, distinct = len(sets), deployment.duplicates == "forbidden"
+    fractions, bounds, values = np.empty((number, 2), np.int64), np.empty(number), np.full(number, -1.0)
+    maps, tried = np.empty((number, deployment.slots_per_node), np.int64), np.zeros(number, np.int64)
+    order, at = np.empty(len(partitions), np.int64), np.array([0, -1])
+    decisive = _order_partitions(loads, sets, partitions, *shape, deployment.slots_per_node, fractions, bounds, order)
+    stop = bounds[decisive] * (1.0 + gap)
+    while not _hierarchical(
+        loads, sets, partitions, *shape, distinct, stop, trials, seed, TRIALS_PER_CALL, order, bounds, values, tried, maps, at
+    ):
+        if _now() >= latest and at[1] >= 0:
+            break
+        if _now() >= enough:
+            trials = 0
+    bound = Bound(Fraction(*fractions[decisive].tolist()), "hierarchical", {"nodes": []})
+    if at[1] < 0:
+        return FirstMap(None, bound)
+    experts = np.arange(deployment.num_experts).reshape(deployment.num_groups, -1)
+    chosen = partitions[at[1]]
+    return FirstMap(np.concatenate([experts[sets[s]].ravel()[maps[s]] for s in chosen]), bound)
+
+
+def _now() -> float:
+    """Return the seconds on a clock that stands still while kernels are compiled or interpreted."""
+    return time.monotonic() - seconds_compiling()
 
 
 def load_kernels(deployment: Deployment) -> None:
     """Have the pass's kernels ready before a clock starts, unless they may be interpreted."""
-    (_flat if deployment.policy == "global" else _hierarchical).load()
+    for each in (_flat,) if deployment.policy == "global" else (_order_partitions, _hierarchical):
+        each.load()
 
 
 def _strong_bound(loads: np.ndarray, deployment: Deployment) -> Bound:
-    """Return a bound of a flat layer that is worth its time here: with one replica each, bounds for given counts hold."""
-    if deployment.num_slots == deployment.num_experts:
+    """Return a bound of a flat layer that is worth its time here, some milliseconds, where few slots are spare.
+
+    There counts are often forced, and the loads that maps can have lie far apart: the bound is rounded up to them.
+    """
+    if deployment.num_slots - deployment.num_experts <= FEW_SPARE:
         return best_joint_bound(Instance.of_layer(loads, deployment))
     return Bound(Fraction(0), "mean")
 
@@ -130,66 +186,128 @@ def _flat_bound(loads: np.ndarray, num_slots: int, num_gpus: int, max_count: int
 def _flat(
     loads: np.ndarray, num_gpus: int, max_count: int, distinct: bool, known: float, target_gap: float, trials: int, seed: int,
     slots: np.ndarray,
-) -> tuple[int, int, float]:  # fmt: skip
-    """Write a map to ``slots``; return the bound as numerator and denominator, and the makespan in tokens.
+) -> tuple[int, int, float, float]:  # fmt: skip
+    """Write a map to ``slots``, or improve it by trials; return the bound as a fraction, the makespan and where the search stops.
 
     No map has a makespan below ``known``: there the search ends if that is above the bound.
     """
     numerator, denominator = _flat_bound(loads, slots.size, num_gpus, max_count)
     stop = max(numerator / denominator, known) * (1.0 + target_gap)
-    return numerator, denominator, plan(loads, num_gpus, max_count, distinct, stop, trials, seed, slots)
+    if trials == 0:
+        value = plan(loads, num_gpus, max_count, distinct, stop, 0, seed, slots)
+    else:
+        counts = _counts_of(slots, loads.size)
+        value = search_counts(loads, counts, num_gpus, max_count, distinct, stop, trials, seed, slots)
+    return numerator, denominator, value, stop
 
 
-@tiered("(i8[::1], i8[:, ::1], i8[:, ::1], i8, i8, i8, i8, b1, f8, i8, i8, i8[::1])")
-def _hierarchical(
-    loads: np.ndarray, sets: np.ndarray, partitions: np.ndarray, group_size: int, node_slots: int, node_gpus: int,
-    max_count: int, distinct: bool, target_gap: float, trials: int, seed: int, slots: np.ndarray,
-) -> tuple[int, int, float]:  # fmt: skip
-    """Write the best map found to ``slots``; return the bound as numerator and denominator, and the makespan in tokens."""
-    num_sets, nodes = sets.shape[0], partitions.shape[1]
-    numerators, denominators, bounds = np.empty(num_sets, np.int64), np.empty(num_sets, np.int64), np.empty(num_sets)
-    values, held = np.empty(num_sets), np.empty(sets.shape[1] * group_size, np.int64)
-    for s in range(num_sets):
+@kernel
+def _counts_of(slots: np.ndarray, experts: int) -> np.ndarray:
+    """Return the replicas of every expert, int64 [experts]."""
+    counts = np.zeros(experts, np.int64)
+    for expert in slots:
+        counts[expert] += 1
+    return counts
+
+
+@tiered("(i8[::1], i8[:, ::1], i8[:, ::1], i8, i8, i8, i8, i8[:, ::1], f8[::1], i8[::1])")
+def _order_partitions(
+    loads: np.ndarray, sets: np.ndarray, partitions: np.ndarray, group_size: int, node_gpus: int, max_count: int, node_slots: int,
+    fractions: np.ndarray, bounds: np.ndarray, order: np.ndarray,
+) -> int:  # fmt: skip
+    """Write the bounds of all sets, as fractions and as floats, and the partitions by the largest bound of their nodes.
+
+    Returns the set with the largest bound of the first partition.
+    """
+    nodes, held = partitions.shape[1], np.empty(sets.shape[1] * group_size, np.int64)
+    for s in range(sets.shape[0]):
         _loads_of(loads, sets[s], group_size, held)
-        numerators[s], denominators[s] = _flat_bound(held, node_slots, node_gpus, max_count)
-        bounds[s], values[s] = numerators[s] / denominators[s], -1.0
-    goodness, on_nodes = np.empty(partitions.shape[0]), np.empty(nodes)  # less the largest bound of a partition's nodes
+        fractions[s, 0], fractions[s, 1] = _flat_bound(held, node_slots, node_gpus, max_count)
+        bounds[s] = fractions[s, 0] / fractions[s, 1]
+    goodness = np.empty(partitions.shape[0])  # less the largest bound of a partition's nodes
     for p in range(partitions.shape[0]):
         worst = 0.0
         for node in range(nodes):
             worst = max(worst, bounds[partitions[p, node]])
         goodness[p] = -worst
-    order = descending(goodness)
+    copy(descending(goodness), order)
     decisive = partitions[order[0], 0]
     for node in range(nodes):
         if bounds[partitions[order[0], node]] > bounds[decisive]:
             decisive = partitions[order[0], node]
-    stop = bounds[decisive] * (1.0 + target_gap)
-    maps = np.empty((num_sets, node_slots), dtype=np.int64)
-    best, chosen = np.inf, -1
-    for p in order:
-        if -goodness[p] >= best or best <= stop:
-            break
+    return int(decisive)
+
+
+@tiered(
+    "(i8[::1], i8[:, ::1], i8[:, ::1], i8, i8, i8, b1, f8, i8, i8, i8, i8[::1], f8[::1], f8[::1], i8[::1], i8[:, ::1], i8[::1])"
+)
+def _hierarchical(
+    loads: np.ndarray, sets: np.ndarray, partitions: np.ndarray, group_size: int, node_gpus: int, max_count: int, distinct: bool,
+    stop: float, trials: int, seed: int, most_plans: int, order: np.ndarray, bounds: np.ndarray, values: np.ndarray,
+    tried: np.ndarray, maps: np.ndarray, at: np.ndarray,
+) -> bool:  # fmt: skip
+    """Go on with the partitions in their order until one is within ``stop`` or all are done; return whether that is so.
+
+    Parameters
+    ----------
+    loads, sets, partitions, group_size, node_gpus, max_count, distinct
+    stop : float
+        Makespan in tokens.
+    trials : int
+        Count vectors that a node may try beyond its first.
+    seed : int
+    most_plans : int
+        Count vectors to try in this call.
+    order, bounds : ndarray
+        As of :func:`_order_partitions`.
+    values, tried, maps : ndarray
+        Makespan (-1 before the first map), count vectors tried and map of every set, changed in place.
+    at : ndarray
+        Place in the order and best partition so far, -1 without one; changed in place.
+    """
+    nodes, plans = partitions.shape[1], 0
+    on_nodes, held = np.empty(nodes), np.empty(sets.shape[1] * group_size, np.int64)
+    best = np.inf
+    if at[1] >= 0:
+        best = 0.0
+        for node in range(nodes):
+            best = max(best, values[partitions[at[1], node]])
+    for place in range(at[0], order.size):
+        p = order[place]
+        at[0] = place
+        value = worst = 0.0
         for node in range(nodes):
             on_nodes[node] = bounds[partitions[p, node]]
-        value = 0.0
+            worst = max(worst, on_nodes[node])
+        if worst >= best or best <= stop:
+            return True
         for position in descending(on_nodes):
             s = partitions[p, position]
-            if values[s] < 0.0:
+            goal = max(stop, bounds[s])
+            if values[s] < 0.0 or (goal < values[s] < np.inf and tried[s] < trials):
+                if plans >= most_plans:
+                    return False
                 _loads_of(loads, sets[s], group_size, held)
-                values[s] = plan(held, node_gpus, max_count, distinct, max(stop, bounds[s]), trials, seed, maps[s])
+                if values[s] < 0.0:
+                    values[s] = plan(held, node_gpus, max_count, distinct, goal, 0, seed, maps[s])
+                    plans += 1
+                number = min(most_plans - plans, trials - tried[s])
+                if goal < values[s] < np.inf and number > 0:
+                    counts = _counts_of(maps[s], held.size)
+                    values[s] = search_counts(
+                        held, counts, node_gpus, max_count, distinct, goal, number, seed + tried[s], maps[s]
+                    )
+                    tried[s] += number
+                    plans += number
+                if goal < values[s] < np.inf and tried[s] < trials:
+                    return False
             value = max(value, values[s])
             if value >= best:
                 break
         if value < best:
-            best, chosen = value, p
-    if chosen >= 0:
-        for node in range(nodes):
-            s = partitions[chosen, node]
-            for i in range(node_slots):
-                e = maps[s, i]
-                slots[node * node_slots + i] = sets[s, e // group_size] * group_size + e % group_size
-    return numerators[decisive], denominators[decisive], best
+            best = value
+            at[1] = p
+    return True
 
 
 @kernel

@@ -15,6 +15,10 @@ from eplb_gap.heuristics.compiled import below, entry, kernel, random, seed_rand
 MAX_PATTERNS = 6000
 MAX_LOOKED = 200_000
 """Patterns that one depth-first search may look at: most covers are found early or not at all."""
+MAX_STEPS = 1_000_000
+"""Steps that one enumeration may take, some 30 ms."""
+DRAWS = 64
+"""Draws per GPU for the choice of a neighbourhood; what they leave open is filled in order."""
 SETUP = 2000
 """Patterns whose inspection takes as long as setting up one search."""
 COUNT_STEP = 1
@@ -114,9 +118,11 @@ def _choose(slots: np.ndarray, gpus: np.ndarray, full: int, n: int, k: int) -> n
     taken[full] = True
     number = 1
     kin = random() < 0.5
-    while number < n:
-        g = below(num_gpus)
-        if kin and random() < 0.7:
+    for draw in range((DRAWS + 1) * num_gpus):
+        if number == n:
+            break
+        g = below(num_gpus) if draw < DRAWS * num_gpus else draw - DRAWS * num_gpus
+        if kin and draw < DRAWS * num_gpus and random() < 0.7:
             expert = slots[chosen[below(number)] * k + below(k)]
             start = below(slots.size)
             for i in range(slots.size):
@@ -212,7 +218,7 @@ def _enumerate(
     sums = np.zeros(k + 1)
     smallest = sizes[types - 1]
     depth = steps = 0
-    while depth >= 0:
+    while depth >= 0 and steps < MAX_STEPS:
         steps += 1
         i = item[depth]
         left = k - depth

@@ -13,8 +13,9 @@ falls below 0. ::
 The engine narrows the interval between bound and makespan by probing thresholds. The linear relaxation of a probe is solved
 first: a value above S refutes T, and its duals are a certificate that the kernel checks. Else its reduced costs, in integers,
 rule out most counts, and an own branch and cut (:mod:`eplb_gap.solvers.engines.pairing_search`) looks for a tree that refutes T,
-which the kernel checks as well, or for counts. Its fractional solutions, rounded, are where annealing starts from. HiGHS's own
-branch and bound looks for maps; its word that there is none is a solver's claim, and kept only where the tree did not get done.
+which the kernel checks as well, or for counts. Its fractional solutions, rounded, are where annealing towards the threshold
+(:mod:`eplb_gap.solvers.engines.need_annealing`) starts from, over the counts that are left. HiGHS's own branch and bound looks
+for maps; its word that there is none is a solver's claim, and kept only where the rows are too many for a tree.
 
 With duplicates forbidden every bound stays valid, and maps are repaired by exchanging partners.
 """
@@ -34,13 +35,14 @@ import numpy as np
 
 from eplb_gap.problem.bounds.bounds import Bound, adams_counts, apportionment_bound, mean_bound
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_witness, previous_pair_sum
-from eplb_gap.problem.bounds.pairing_tree import check_tree, tree_witness
+from eplb_gap.problem.bounds.pairing_tree import tree_value, tree_witness
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.proofs import trust
 from eplb_gap.solvers.compact.native import checked_highspy
 from eplb_gap.solvers.engine import ContradictionError, Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.count_annealing import anneal_counts
+from eplb_gap.solvers.engines.need_annealing import annealed
 from eplb_gap.solvers.engines.need_model import Inventory, Relaxation
 from eplb_gap.solvers.engines.pairing_mip import Verdict, decide
 from eplb_gap.solvers.engines.pairing_search import PairingSearch, search_at
@@ -57,10 +59,15 @@ MAX_NODES = 5_000
 LEVELS = (0.0, 0.3, 0.6, 0.9)
 FAR_SHARE, SHARE = Fraction(2, 5), Fraction(3, 5)
 """Where in the gap a probe is put while the gap is large, and when it is smaller."""
+DESCENT = (Fraction(1, 10), Fraction(1, 5), Fraction(3, 10), Fraction(1, 5), Fraction(1, 2))
+"""Parts of the gap below the best map at which annealing aims."""
 WORTH_BRANCHING = 0.1
 """Branching gets its share of the time if the relaxation misses less than this."""
-ROUNDED_STARTS = 12
-BURST_STEPS = 15 * 10**6
+ROUNDED_STARTS = 6
+BURST_STEPS, NEED_STEPS = 15 * 10**6, 10**8
+"""Steps of a burst: moves times replicas, or times rows of the inventory."""
+NEED_MOVES = 3_000
+"""Moves per expert of a burst over the inventory, at most."""
 
 
 def search(instance: Instance, incumbent: Incumbent, limits: Limits) -> Iterator[Finding]:
@@ -221,11 +228,25 @@ class _Search:
             self._burst(counts, tau)
             yield from self._take(counts.tolist())
 
+    def _descend(self) -> Iterator[Finding]:
+        """Lower the best map by annealing towards thresholds below it, until every one of :data:`DESCENT` has failed in turn."""
+        failed = 0
+        while self._open and self._makespan - self.lower > NEAR * self.lower and failed < len(DESCENT):
+            before = self._makespan
+            threshold = _inside(self.lower, before, share=1 - DESCENT[self.bursts % len(DESCENT)])
+            relaxation = Relaxation(self.instance, threshold, self.limits)
+            if relaxation.refuted:
+                yield from self._raise(self._certified(relaxation))
+            elif relaxation.solved:
+                yield from self._anneal_need(relaxation.remaining(), np.array(self.counts), threshold)
+            failed = failed + 1 if self._makespan == before else 0
+
     def _probe_all(self) -> Iterator[Finding]:
         while self._open:
-            threshold = self._next_threshold()
+            yield from self._descend()
+            threshold = self._next_threshold() if self._open else None
             if threshold is None:
-                if not self._widen():
+                if not self._open or not self._widen():
                     return
                 continue
             relaxation = Relaxation(self.instance, threshold, self.limits)
@@ -269,8 +290,9 @@ class _Search:
                     closing = next_pair_sum(self.instance, threshold) >= self._makespan
                     search.branch(self.limits.deadline if closing else self._slice(PROOF_SHARE), MAX_NODES)
                     yield from self._concluded(search, threshold)
-                    if self._settled(threshold):
-                        return
+                    if not self._settled(threshold):
+                        self.undecided = sorted({*self.undecided, threshold})  # what HiGHS alone has shown proves nothing
+                    return
                 yield from self._raise(self._claimed(model, threshold, self._parameters("off", self.limits.seed, far)))
                 return
         if verdict.counts is not None:
@@ -290,7 +312,7 @@ class _Search:
 
     def _anneal_near(self, search: PairingSearch, threshold: Fraction, seconds: float) -> Iterator[Finding]:
         """Anneal counts that the relaxation's solution is rounded to, the threshold as aim: some, then more in this time."""
-        unit = float(self.instance.mean or 1)
+        model = search.remaining()
         generator = np.random.default_rng([self.limits.seed, self.bursts])
         ending = time.monotonic() + seconds
         for number in itertools.count():
@@ -299,8 +321,14 @@ class _Search:
             if number >= ROUNDED_STARTS and time.monotonic() >= ending:
                 return
             counts = search.rounded(generator, 0.5 if number else 0.0)
-            if self._burst(counts, float(threshold) / unit) * unit < float(self._makespan):
-                yield from self._take(counts.tolist())
+            yield from self._anneal_need(model, counts, threshold)
+
+    def _anneal_need(self, model: Inventory, counts: np.ndarray, threshold: Fraction) -> Iterator[Finding]:
+        """Anneal from these counts within a threshold's model; keep what is found if its map is better."""
+        moves = min(NEED_STEPS // max(1, model.num_rows), NEED_MOVES * self.instance.num_experts)
+        found = annealed(model, np.array(self.instance.loads), counts, self.instance.num_slots, moves, self._burst_seed())
+        if found is not None:
+            yield from self._take(found.tolist())
 
     def _burst(self, counts: np.ndarray, tau: float) -> float:
         """Anneal counts in place, aiming at tau, in units of the mean load; return their makespan."""
@@ -308,10 +336,12 @@ class _Search:
         loads = np.array([w / unit for w in self.instance.loads])
         order = np.argsort(-(loads / counts), kind="stable")
         owners = np.repeat(order, counts[order])
-        seed = (self.limits.seed * 10007 + self.bursts) % 2**32
-        self.bursts += 1
         moves = BURST_STEPS // self.instance.num_slots
-        return float(anneal_counts(loads, counts, owners, self.instance.max_count, tau, moves, seed))
+        return float(anneal_counts(loads, counts, owners, self.instance.max_count, tau, moves, self._burst_seed()))
+
+    def _burst_seed(self) -> int:
+        self.bursts += 1
+        return (self.limits.seed * 10007 + self.bursts) % 2**32
 
     def _slice(self, share: float) -> float:
         """Return the end of a part of the time that is left."""
@@ -323,9 +353,12 @@ class _Search:
     def _concluded(self, search: PairingSearch, threshold: Fraction) -> Iterator[Finding]:
         """Yield what a search has proven or found."""
         if search.refuted:
-            tree = search.proof()
-            check_tree(self.instance, threshold, tree)
-            yield from self._raise(Bound(next_pair_sum(self.instance, threshold), "pairing tree", tree_witness(threshold, tree)))
+            try:
+                witness = tree_witness(threshold, search.proof())
+                value = tree_value(self.instance, witness)
+            except InputError:  # beyond the limits of what is written or read back: the bounds known so far stand
+                return
+            yield from self._raise(Bound(value, "pairing tree", witness))
         elif search.counts is not None:
             yield from self._take(self._filled(search.counts, threshold))
             yield from self._anneal(LEVELS[:2])

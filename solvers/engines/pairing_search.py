@@ -19,7 +19,7 @@ import numpy as np
 
 from eplb_gap.problem.bounds.pairing_dual import Multipliers
 from eplb_gap.problem.bounds.pairing_rows import MAX_CELLS, Columns, Rows, Weights, columns
-from eplb_gap.problem.bounds.pairing_tree import Cut, Node, Tree
+from eplb_gap.problem.bounds.pairing_tree import MAX_WORK, Cut, Node, Tree
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.solvers.engine import Limits
@@ -38,6 +38,8 @@ TRIAL_ITERATIONS = 60
 LEAST_GAIN = 1e-4
 FINE_ABOVE = 1e-2
 """A relaxation that exceeds S by less is rounded more finely if need be."""
+CHECKED_PER_SECOND = 2e8
+"""Products of a weight and a column that the kernel recounts in a second, at the least."""
 WORTH_A_VECTOR = 0.9
 """A vector is kept if it leaves no more than this part of the columns."""
 
@@ -74,7 +76,7 @@ class PairingSearch:
     def __init__(self, everything: Columns, first: Weights, points: list[tuple[int, int]], limits: Limits) -> None:
         self.limits = limits
         self.counts: list[int] | None = None
-        self.nodes = 0
+        self.nodes = self.work = 0
         keys = [everything.point(*point) for point in points]
         among = everything.kept(Rows(everything, keys, 0).possible(first, np.ones(everything.expert.size, dtype=bool)))
         # Fewer columns need fewer breakpoints, each at the last big replica of a run: not always one of the first vector's.
@@ -89,7 +91,8 @@ class PairingSearch:
         self.last_row = self.first_cut + capacity
         self.lp = NodeLP(self.rows, [known[point] for point in own])
         self.base: np.ndarray | None = None
-        self.tree = Tree(first, list(known), [])
+        # A tree that ends before any rows are rounded has a base all the same.
+        self.tree = Tree(first, list(known), self.rows.columns.count[self.rows.starts].tolist())
         self.seen: set[bytes] = set()
         self.left = np.ones(among.expert.size, dtype=bool)
         self.root = _Case()
@@ -188,7 +191,9 @@ class PairingSearch:
         return compacted(self.tree)
 
     def _late(self, deadline: float) -> bool:
-        return time.monotonic() >= min(deadline, self.limits.deadline)
+        """Whether the time is up, or would be once the tree is recounted; the kernel recounts none of too much work."""
+        now = time.monotonic()
+        return now >= deadline or now + self.work / CHECKED_PER_SECOND >= self.limits.deadline or self.work > MAX_WORK
 
     def _bounded(self, case: _Case, alive: np.ndarray) -> np.ndarray | None:
         """Solve the relaxation; return the columns it leaves, or None if it was not solved.
@@ -210,6 +215,7 @@ class PairingSearch:
             if left.sum() <= WORTH_A_VECTOR * alive.sum():
                 case.vectors.append(len(self.tree.vectors))
                 self.tree.vectors.append(weights)
+                self.work += (1 + len(weights)) * self.rows.columns.expert.size
                 alive = left
                 break
         if beyond <= FEASIBILITY and alive.any():

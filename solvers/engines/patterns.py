@@ -39,7 +39,7 @@ from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import Engine, Finding, Incumbent, Limits
 from eplb_gap.solvers.engines.improvement import Improvement
 
-PATIENCE = 200
+PATIENCE = 300
 """Rounds without improvement after which the search ends."""
 FIRST_ROUNDS = 3
 """Rounds from above before the relaxation is set up: often the map is then so near the bound that it is not needed."""

@@ -113,6 +113,9 @@ def solve_sample_average(
     if method not in MODELS:
         raise InputError(f"method is {method!r}; the models are {', '.join(MODELS)}")
     checked = as_loads(history, "history", 3)
+    largest = max(checked[:, layer].sum(dtype=object) for layer in range(checked.shape[1]))
+    if largest >= 1 << 63:
+        raise InputError(f"history has {largest} tokens in a layer over all windows; at most 2**63 - 1 are added up")
     live = deployment.live
     start = _start(checked, live)  # before the clock starts: the first call of a process compiles
     begin = time.monotonic()

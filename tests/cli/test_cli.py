@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from eplb_gap.experiments.measuring import rows
-from eplb_gap.problem import LoadTrace
+from eplb_gap.problem import Deployment, LoadTrace, Placement, certificate
+from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.solvers import ENGINES
 
 TRACE, FLAGSHIP = "results/traces/recorded-windows.npz", "dsv3-prefill-ep32"
@@ -70,6 +71,25 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
     assert "loads_sha256" in done.stderr
 
 
+def test_claims_are_counted_apart_and_can_be_forbidden(tmp_path):
+    path = tmp_path / "c.json"
+    loads, placement = [[4, 4, 2, 2], [3, 3, 3, 3]], Placement([[0, 2, 1, 3]] * 2, 4)
+    bounds = [Bound(Fraction(6), "claim", {"solver": "HiGHS", "version": "1.15.1"}), Bound(Fraction(6), "mean")]
+    certificate.write(path, loads, Deployment(4, 4, 2), placement, bounds)
+    done = run("verify", path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "2 layers: 1 proven optimal by witness, 1 bound rests on a claim (HiGHS 1.15.1), 0 open",
+        "rests on a claim: layer 0: 6 by claim of HiGHS 1.15.1",
+    ]
+    done = run("verify", path, "--no-claims", "--json")
+    assert done.returncode == 1
+    assert "1 claim(s) where none is allowed: layer 0: 6 by claim of HiGHS 1.15.1" in done.stderr
+    said = json.loads(done.stdout)
+    assert (said["states"], said["optimal"], said["claimed"], said["open"]) == (["claimed", "optimal"], 1, 1, 0)
+    assert said["claims"] == ["layer 0: 6 by claim of HiGHS 1.15.1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -77,6 +97,16 @@ def test_a_certificate_is_verified_where_no_solver_can_be_imported(tmp_path):
         (["bench", "solvers", "--workers", "0"], "at least 1"),
         (["solve"], "exactly one of the two"),
         (["solve", "--example", "flashlb", "--loads", "x.npz"], "exactly one of the two"),
+        (["solve", "--example", "flashlb", "--plan-window", "0"], "--plan-window is given with --example flashlb"),
+        (
+            ["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--call-seconds", "nan"],
+            "is nan; a positive",
+        ),
+        (["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--map-format", "zz"], "--map-format is 'zz'"),
+        (
+            ["evaluate", "--loads", TRACE, "--deployment", FLAGSHIP, "--map", "fast", "--protocol", "seed", "--previous", "fast"],
+            "--previous is given with --protocol seed",
+        ),
         (["solve", "--loads", "nowhere.npz", "--deployment", "olmoe-ep16"], "does not exist"),
         (["solve", "--loads", "pyproject.toml", "--deployment", "olmoe-ep16"], "no recorded loads of a known format"),
         (["solve", "--loads", "pyproject.toml"], "--deployment is missing"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eplb_gap.problem import PRESETS, Deployment, InputError
@@ -123,3 +124,14 @@ def test_forbidden_duplicates_are_feasible_up_to_the_experts_a_gpu_can_see() -> 
     assert Deployment(4, 8, 4, 2, 2, "forbidden").slots_per_gpu == 2
     # Two nodes but three groups: global, so a GPU may hold any of the six experts.
     assert Deployment(6, 12, 2, 2, 3, "forbidden").slots_per_gpu == 6
+
+
+def test_integers_of_numpy_are_integers_and_its_flags_are_not() -> None:
+    assert Deployment(*map(np.int64, (12, 16, 8))) == Deployment(12, 16, 8)
+    assert type(Deployment(np.int32(12), 16, 8).num_experts) is int
+    assert Deployment(np.uint8(4), slots_per_gpu=np.array([1, 3, 2])) == Deployment(4, slots_per_gpu=[1, 3, 2])
+    for wrong in (np.bool_(True), True, 12.0, np.float64(12), "12", None, np.array([12])):
+        with pytest.raises(InputError, match=r"num_experts is .*; a positive integer is needed"):
+            Deployment(wrong, 16, 8)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"num_slots is 6.0; a positive integer is needed"):
+        Deployment(4, 6.0, slots_per_gpu=[1, 3, 2])  # type: ignore[arg-type]

@@ -289,3 +289,12 @@ def test_what_is_legal_is_what_the_definition_says(deployment: Deployment) -> No
         else:
             with pytest.raises(PlacementError, match="layer 0"):
                 check(one, deployment)
+
+
+@pytest.mark.parametrize("wrong", [None, "map.json", [[0, 1]], 3])
+def test_what_is_no_placement_or_no_deployment_is_named(wrong):
+    for judged in (verify, lambda placement, _, deployment: check(placement, deployment)):
+        with pytest.raises(InputError, match=r"placement is .*; a Placement is needed"):
+            judged(wrong, [[1, 1]], Deployment(2, 2, 2))
+        with pytest.raises(InputError, match=r"deployment is .*; a Deployment is needed"):
+            judged(Placement([[0, 1]], 2), [[1, 1]], wrong)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from fractions import Fraction
 
@@ -172,6 +173,24 @@ def test_a_solution_is_saved_and_read_back_judged_anew(tmp_path):
     assert (again.upper, again.lower, again.proof) == (solution.upper, solution.lower, solution.proof)
     assert (again.deployment, again.loads_sha256) == (solution.deployment, solution.loads_sha256)
     assert (again.placement.phy2log == solution.placement.phy2log).all()
-    path.write_text(path.read_text().replace('"upper": "', '"upper": "1'))
+    document = json.loads(path.read_text())
+    upper = solution.upper[0] + 1
+    document["layers"][0]["upper"] = f"{upper.numerator}/{upper.denominator}"
+    path.write_text(json.dumps(document))
     with pytest.raises(CertificateError, match="the map's makespan"):
         solvers.Solution.load(path)
+
+
+def test_ctrl_c_that_numba_turns_into_another_error_keeps_the_solution():
+    def interrupted(_):
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    with pytest.raises(Interrupted) as stop:
+        solve([[9, 8, 7, 5, 3]], Deployment(5, 8, 4), progress=interrupted)
+    assert verify(stop.value.solution.placement, [[9, 8, 7, 5, 3]], Deployment(5, 8, 4)) == stop.value.solution.upper
+
+    def broken(_):
+        raise SystemError("something else")
+
+    with pytest.raises(SystemError, match="something else"):
+        solve([[9, 8, 7, 5, 3]], Deployment(5, 8, 4), progress=broken)

@@ -35,12 +35,12 @@ def test_the_best_partition_is_the_bottleneck_optimum(seed):
     best = min(max(value[g] for g in nodes) for nodes in partitions(frozenset(range(8)), 2))
     found = problems.best_partition()
     assert sorted(g for node in found for g in node) == list(range(8))
-    assert max(value[g] for g in found) == best == problems.bound().value
+    assert max(value[g] for g in found) == best == problems.bound(found).value
 
 
 def test_the_witness_names_every_node_that_the_bound_rests_on():
     problems = NodeProblems(np.arange(1, 17) ** 2, SHAPE)
-    bound = problems.bound()
+    bound = problems.bound(problems.best_partition())
     named = {tuple(node["groups"]) for node in bound.witness["nodes"]}
     # Without the named nodes no partition is left: that is the proof.
     assert all(any(g in named for g in nodes) for nodes in partitions(frozenset(range(8)), 2))

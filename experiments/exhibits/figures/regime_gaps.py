@@ -17,7 +17,7 @@ SMALLEST = 1e-3
 
 
 def draw(rows: Rows, folder: Path) -> list[Path]:
-    """Box per balancer and regime over layers, whiskers to the extremes; the share of proven optima beside it."""
+    """Box per balancer and regime over layers, whiskers to the extremes; the share at gap zero beside it."""
     fig, axes = figure(7.6, 2.6, ncols=len(REGIMES), sharey=True, sharex=True)
     found = gaps(rows)
     for axis, name in zip(axes, REGIMES, strict=True):
@@ -35,7 +35,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0].invert_yaxis()
-    fig.supxlabel("gap to the certified bound, %, of every layer", fontsize=9)
+    fig.supxlabel("gap to the solver's bound, %, of every layer", fontsize=9)
     return save(fig, folder, "regime_gaps", png=True)
 
 

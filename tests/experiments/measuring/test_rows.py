@@ -84,8 +84,22 @@ def test_publish_copies_rows_and_hashes_every_file(tmp_path):
     assert publish(runs, results) == ["s"]
     assert [r["value"] for r in rows.read(results / "s.ndjson")] == [2]
     manifest = json.loads((results / "MANIFEST.json").read_text())
-    assert list(manifest["files"]) == ["s.ndjson"]
+    assert list(manifest["files"]) == ["best_known.json", "s.ndjson"]
     assert len(manifest["files"]["s.ndjson"]) == 64
+
+
+def test_publish_keeps_the_rows_of_the_grid_that_were_not_measured_anew(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+
+    def of_gap(method, value, instance="flashlb"):
+        return Row(suite="gap", instance=instance, method=method, seed=0, kind="heuristic", value=value)
+
+    for old in (of_gap("fast", 1), of_gap("initial_program", 1), of_gap("milp", 1), of_gap("auto", 1, "no such instance")):
+        rows.append(results / "gap.ndjson", old)
+    rows.append(runs / "gap.ndjson", of_gap("milp", 2))
+    publish(runs, results)
+    left = {(row["method"], row["value"]) for row in rows.read(results / "gap.ndjson")}
+    assert left == {("initial_program", 1), ("milp", 2)}  # the others are of no cell
 
 
 def test_publish_refuses_failed_rows_and_leaves_the_results_alone(tmp_path):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring import row_schema, rows
+from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
-from eplb_gap.experiments.studies import schema
+from eplb_gap.experiments.published import row_proofs
+from eplb_gap.experiments.studies import decomposition, gaps, head_to_head, prices, schema, shapes, two_slots
 from eplb_gap.problem import Deployment, metrics
 
 LOADS = np.array([[[8, 4, 2, 2]], [[1, 1, 6, 8]], [[5, 5, 5, 1]]])
@@ -54,8 +56,38 @@ def test_windows_without_loads_are_balanced():
     assert row["limit"] == row["planning"] == row["serving"] == [1.0]
 
 
+def cells_that_solve():
+    """Return, by name, one quick call of every kind of cell that solves."""
+    return {
+        "findings": [
+            lambda: prices.policy_cell("recorded", 0, "hierarchical"),
+            lambda: two_slots.paired_cell("zipf.8"),
+        ],
+        "heuristics": [lambda: head_to_head.bound_cell("recorded", "hierarchical")],
+        "shapes": [lambda: shapes.shape_cell(2, "zipf1.2")],
+        "decomposition": [lambda: decomposition.decomposition_cell("recorded", "hierarchical", 3, "fast")],
+        "gap": [lambda: gaps.gap_solver_cell("flashlb", "auto")],
+    }
+
+
+@pytest.mark.parametrize("suite", cells_that_solve())
+def test_every_cell_that_solves_keeps_what_its_bounds_rest_on(suite, monkeypatch):
+    for module, limit in ((two_slots, 0.05), (head_to_head, 0.5), (shapes, 0.5), (prices, 0.5)):
+        for name in ("SECONDS", "EXACT_SECONDS", "BOUND_SECONDS"):
+            monkeypatch.setattr(module, name, limit, raising=False)
+    monkeypatch.setattr(head_to_head, "PAIRS", 1)
+    monkeypatch.setattr(row_schema, "NOT_YET_KEPT", frozenset())
+    key = {"suite": suite, "instance": "", "method": "", "seed": 0, "timestamp": rows.now(), **rows.environment()}
+    for cell in cells_that_solve()[suite]:
+        row = Row({**key, **cell(), "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1})
+        assert schema.problems(row) == []
+        assert sum(row["trust"].values()) > 0
+        assert row_proofs.problems(Rows([Row({**row, "method": "tried"})])) == []
+
+
 @pytest.mark.parametrize("suite", ["redundancy", "held_out"])
-def test_rows_fit_their_schema(suite):
+def test_rows_fit_their_schema(suite, monkeypatch):
+    monkeypatch.setattr(row_schema, "NOT_YET_KEPT", frozenset())
     key = {"suite": suite, "instance": "", "method": "", "seed": 0, "timestamp": rows.now(), **rows.environment()}
     for row in (bounded_row(LOADS, SMALL, 0.0, 5.0), planned_row(LOADS, SMALL, "fast")):
         assert schema.problems({**key, **row, "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1}) == []

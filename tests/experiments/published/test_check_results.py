@@ -11,11 +11,12 @@ from rich.console import Console
 from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
-from eplb_gap.experiments.published import check_results, rerun, row_proofs
+from eplb_gap.experiments.published import certificates, check_results, rerun, row_proofs
 from eplb_gap.experiments.published.compare import TIMED, differences
 from eplb_gap.experiments.published.manifest import MANIFEST, ROW_DIGESTS, name, write_manifest
 from eplb_gap.experiments.studies import schema
 from eplb_gap.experiments.studies.catalogue import STUDIES
+from eplb_gap.problem.proofs import TRUSTS
 
 CONSOLE = Console(quiet=True)
 
@@ -180,7 +181,9 @@ def test_a_changed_digit_in_a_table_is_named_even_if_the_manifest_is_written_ane
 
 def judge_only(monkeypatch, *cases):
     """Let the check of certificates judge these alone: all of them take seconds."""
-    monkeypatch.setattr(check_results, "gap_cases", lambda: {case: traces.gap_cases()[case] for case in cases})
+    chosen = {case: traces.gap_cases()[case] for case in cases}
+    for module in (check_results, certificates):
+        monkeypatch.setattr(module, "gap_cases", lambda: chosen)
 
 
 def test_a_changed_number_in_a_certificate_is_named_even_if_the_manifest_is_written_anew(copy, monkeypatch):
@@ -188,7 +191,7 @@ def test_a_changed_number_in_a_certificate_is_named_even_if_the_manifest_is_writ
     path = copy / "certificates" / "flagship-recorded.json"
     document = json.loads(path.read_text())
     numerator, denominator = document["layers"][3]["lower"].split("/")
-    document["layers"][3]["lower"] = f"{int(numerator) + 1}/{denominator}"
+    document["layers"][3]["lower"] = f"{int(numerator) + int(denominator)}/{denominator}"
     path.write_text(json.dumps(document))
     assert problems(copy, "files") == ["file certificates/flagship-recorded.json: changed"]
     write_manifest(copy)
@@ -270,6 +273,22 @@ def test_rows_that_contradict_themselves_or_their_instance_are_named(published, 
     found = row_proofs.problems(Rows([changed]))
     assert any(expected in line for line in found)
     assert all(line.startswith(name(row)) for line in found)
+
+
+@pytest.mark.parametrize(
+    ("proof", "trust", "said"),
+    [
+        (["mean", "claim of CBC"], (2, 0, 0), "trust is"),
+        ([["mean"], ["exhausted search"]], (1, 0, 1), "trust is"),
+        ({"global": {"mean": 2, "claim of CBC": 1}}, (3, 0, 0), "trust is"),
+        (["oracle"], (1, 0, 0), "no proof of kind 'oracle'"),
+    ],
+)
+def test_a_claim_that_is_counted_as_recomputed_is_named(published, proof, trust, said):
+    row = Row(find(published, "gap", "heuristic"), upper=None, proof=proof, trust=dict(zip(TRUSTS, trust, strict=True)))
+    assert any(said in line for line in row_proofs.problems(Rows([row])))
+    honest = Row(row, proof=["mean", "mean"], trust=dict(zip(TRUSTS, (2, 0, 0), strict=True)))
+    assert row_proofs.problems(Rows([honest])) == []
 
 
 def test_a_makespan_below_the_bound_of_another_row_is_named(published):

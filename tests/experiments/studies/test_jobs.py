@@ -19,6 +19,7 @@ from eplb_gap.experiments.published import reproduce
 from eplb_gap.experiments.studies import jobs
 from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.heuristics.methods import Heuristic
+from eplb_gap.problem.errors import InputError
 
 QUIET = Console(quiet=True)
 
@@ -67,7 +68,10 @@ def ran(monkeypatch):
 def test_all_jobs_run_and_everything_published_is_drawn_from_their_rows(tmp_path, ran, monkeypatch):
     pareto = next(figure for figure in FIGURES if figure.name == "pareto")
     monkeypatch.setattr(reproduce, "FIGURES", [pareto])  # all of them take seconds, and are drawn by other tests
+    certified = []
+    monkeypatch.setattr(reproduce.certificates, "write", lambda folder: iter([certified.append(folder) or "one"]))
     report = reproduce.reproduce(tmp_path, 1, QUIET, everything=True)
+    assert certified == [tmp_path / "certificates"]
     assert set(ran) == {study.suite for study in STUDIES.values()}
     assert (report.comparison.new, report.comparison.problems) == (0, [])
     assert report.comparison.equal > 0 < report.comparison.intersecting
@@ -84,6 +88,24 @@ def test_the_main_job_draws_its_own_tables_and_figures_alone(tmp_path, ran, monk
     assert report.tables == (rows.RESULTS / "tables.md").read_text()
     assert drawn == ["gap_distribution", "window_balance", "gap_runtime", "before_after"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "tables.md"]
+
+
+def test_some_suites_and_methods_are_measured_alone(tmp_path, ran, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jobs, "run_cells", lambda cells, *rest: asked.extend(cell.key for cell in cells) or Rows())
+    only = jobs.Selection(("gap", "held_out", "runtime"), ("auto", "fast"))
+    reproduce.reproduce(tmp_path, 1, QUIET, only=only)
+    keys = {key for of_job in jobs.keys().values() for key in of_job}
+    assert set(asked) == {key for key in keys if key.suite in {"gap", "held_out"} and key.method in {"auto", "fast"}}
+    assert ran == []  # a timing of several methods is one measurement
+    reproduce.reproduce(tmp_path, 1, QUIET, only=jobs.Selection(("runtime",)))
+    assert ran == ["runtime"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("suite", "gaps"), ("method", "best")])
+def test_a_selection_of_nothing_names_what_there_is(option, value):
+    with pytest.raises(InputError, match=f"--{option} is '{value}'; one of .*gap|fast"):
+        jobs.Selection(**{f"{option}s": (value,)}).check(key for of_job in jobs.keys().values() for key in of_job)
 
 
 def test_with_a_failed_cell_nothing_is_drawn_and_the_failure_is_named(tmp_path, ran, monkeypatch):

@@ -114,7 +114,7 @@ def _row(instance, method, upper, lower=None, **more):
 
 @pytest.fixture
 def measured():
-    solved = {"gap": [0.0, 0.0], "status": ["optimal"] * 2, "wall_seconds": 0.5}
+    solved = {"gap": [0.0, 0.0], "status": ["optimal"] * 2, "wall_seconds": 0.5, "proof": ["mean", "claim of HiGHS"]}
     found = [
         _row("a", "auto", ["10/1", "10/1"], ["10/1", "10/1"], **solved),
         _row("b", "auto", ["10/1", "10/1"], ["10/1", "10/1"], **solved),
@@ -141,7 +141,7 @@ def test_the_table_says_what_the_rows_imply(measured):
     # Paired: good has 5 % on a and 15 % on b, the base 10 % on both; broken has a legal map of a alone.
     assert "+0.000 [-5.000, +5.000]; +0.00; 1 / 0 / 1" in against["`good`"]
     assert "+40.000 [+40.000, +40.000]; +1.00; 0 / 0 / 1" in against["`broken`"]
-    assert "4/4" in certified["2 slots"]
+    assert "2/4, 2 claimed" in certified["2 slots"]
     assert "5.000 to 10.000 (1 instances)" in certified["2 slots"]
 
 

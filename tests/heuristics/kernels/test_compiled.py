@@ -84,6 +84,18 @@ def test_searches_never_raise_the_makespan_and_keep_every_replica(packing, disti
             assert all(len(set(experts[g * k : g * k + k])) == k for g in range(gpus))
 
 
+@pytest.mark.parametrize("hot", [0, 1000])
+def test_kicks_of_pairs_without_load_stay_inside_their_arrays(hot):
+    # Every split of two idle GPUs is as near to nothing as the pair itself is: that is no reason to have none.
+    gpus, k = 4, 9
+    slots = np.arange(gpus * k)
+    experts, sizes = slots.copy(), np.zeros(slots.size)
+    sizes[0] = hot
+    assert split_descent(experts, sizes, gpus, False, -1.0 if hot == 0 else 0.0, 300, 0)[0] == hot
+    assert sorted(experts) == sorted(slots)
+    assert sizes[experts == 0] == [hot]
+
+
 @given(LOADS, st.integers(1, 3), st.integers(1, 3))
 def test_the_lattice_bound_holds_for_every_packing_of_the_counts(loads, gpus, k):
     if len(loads) > gpus * k:

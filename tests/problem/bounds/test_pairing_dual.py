@@ -148,9 +148,13 @@ def test_certificate_of_an_example() -> None:
         ({"multipliers": [["1205", "0"]]}, "refute it"),
         ({"threshold": "1492"}, "refute it"),
         ({"threshold": "3000"}, "more than half"),
-        ({"threshold": "1/0"}, "pairs of fractions"),
-        ({"threshold": None}, "pairs of fractions"),
-        ({"multipliers": [["1205"]]}, "pairs of fractions"),
+        ({"threshold": "1/0"}, "threshold is '1/0'; a fraction"),
+        ({"threshold": None}, "threshold is None; a fraction"),
+        ({"multipliers": [["1205"]]}, "a breakpoint and a multiplier are needed"),
+        ({"multipliers": ["12"]}, "a breakpoint and a multiplier are needed"),
+        ({"multipliers": {"1205": "1"}}, "a list of at most"),
+        ({"more": 1}, "unknown field 'more'"),
+        ({"multipliers": [[str(Fraction(1, 10**1990 + n)), "1"] for n in range(12)]}, "more than 65536 digits"),
     ],
 )
 def test_tampered_witnesses_are_rejected(changes: dict[str, Any], message: str) -> None:
@@ -164,7 +168,7 @@ def test_another_shape_or_a_missing_field_is_rejected() -> None:
             pairing_value(Instance(CERTIFIED.loads, slots, gpus), WITNESS)
     with pytest.raises(InputError, match="refute it"):
         pairing_value(Instance(CERTIFIED.loads, 22, 11), WITNESS)
-    with pytest.raises(InputError, match="pairs of fractions"):
+    with pytest.raises(InputError, match="no field 'multipliers'"):
         pairing_value(CERTIFIED, {"threshold": WITNESS["threshold"]})
 
 

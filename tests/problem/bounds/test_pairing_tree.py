@@ -17,9 +17,10 @@ import pytest
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
 from eplb_gap.problem import InputError, Instance
+from eplb_gap.problem.bounds import pairing_rows, pairing_tree
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum
 from eplb_gap.problem.bounds.pairing_rows import Rows, columns
-from eplb_gap.problem.bounds.pairing_tree import Cut, Node, Tree, check_tree, rows_of, tree_value, tree_witness
+from eplb_gap.problem.bounds.pairing_tree import Cut, Node, Tree, TreeLimitError, check_tree, rows_of, tree_value, tree_witness
 from eplb_gap.solvers.engine import Limits
 from eplb_gap.solvers.engines import pairing_search
 from eplb_gap.solvers.engines.need_model import Relaxation
@@ -213,6 +214,7 @@ DAMAGES: dict[str, tuple[Callable[[Tree], Tree], str]] = {
     "another distinction": (lambda t: with_node(t, first_inner(t), most=10**6), "possible count left"),
     "no such expert": (lambda t: with_node(t, first_inner(t), expert=32), "no such expert"),
     "a negative expert": (lambda t: with_node(t, first_inner(t), expert=-2), "no such expert"),
+    "a leaf that distinguishes counts": (lambda t: with_node(t, first_leaf(t), most=1), "has no children and distinguishes"),
     "no such vector": (lambda t: with_node(t, first_leaf(t), vectors=(len(t.vectors),)), "names vector"),
     "a negative vector": (lambda t: with_node(t, first_leaf(t), vectors=(-1,)), "names vector"),
     "a negative weight": (lambda t: replace(t, vectors=[((0, -1),)] * len(t.vectors)), "weights >= 0"),
@@ -287,6 +289,24 @@ def test_damaged_witnesses_are_refused(changes: dict[str, Any], message: str, pr
 def test_damaged_documents_are_refused(name: str, value: Any, proof: Tree) -> None:
     with pytest.raises(InputError, match=r"^pairing tree: "):
         tree_value(CASE, {**stored(proof), "tree": packed({**unpacked(proof), name: value}), "nodes": len(proof.nodes)})
+
+
+@pytest.mark.parametrize("name", ["MAX_ROWS", "MAX_VECTORS", "MAX_NODES", "MAX_WORK", "MAX_OPEN", "MAX_TEXT", "MAX_JSON"])
+def test_a_tree_beyond_a_limit_is_neither_checked_nor_written(name: str, proof: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    witness = stored(proof)
+    monkeypatch.setattr(pairing_tree, name, 1)
+    with pytest.raises(InputError, match=r"^pairing tree: .*(limit|at most|unpacks to over)"):
+        tree_value(CASE, witness)
+    with pytest.raises(TreeLimitError, match=r"^pairing tree: .*limit"):
+        check_tree(CASE, THRESHOLD, proof)
+        tree_witness(THRESHOLD, proof)
+
+
+def test_more_weights_than_there_is_room_for_are_refused(proof: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing_rows, "MAX_CELLS", 1 << 15)
+    many = replace(proof, points=[], cuts=[], first=(), vectors=[((0, 1),) * 20_000] * len(proof.vectors))
+    with pytest.raises(InputError, match=r"weights over .* counts are more than"):
+        check_tree(CASE, THRESHOLD, many)
 
 
 def test_text_behind_the_data_or_a_cut_off_text_is_refused(proof: Tree) -> None:

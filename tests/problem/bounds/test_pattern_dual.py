@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eplb_gap.problem.bounds import pattern_dual
 from eplb_gap.problem.bounds.pattern_dual import (
     Branch,
     Proof,
@@ -155,6 +156,14 @@ def test_previous_pattern_load() -> None:
         {"proof": {"expert": "0", "count": 1, "below": [["6", 1]], "above": [["6", 1]]}},
         {"proof": {"expert": 0, "count": 0, "below": [["6", 1]], "above": [["6", 1]]}},
         {"proof": {"expert": 0, "count": 1, "below": [["6", 0]], "above": [["6", 1]]}},
+        {"proof": {"expert": False, "count": 1, "below": [["6", 1]], "above": [["6", 1]]}},
+        {"proof": {"expert": 0, "count": 1, "below": [["6", 1]], "above": [["6", 1]], "more": 1}},
+        {"proof": ["61"]},
+        {"proof": [["6", 1 << 257]]},
+        {"proof": [[f"1/{10**1990 + n}", 1] for n in range(12, 0, -1)]},
+        {"next": "129/10"},
+        {"next": "1"},
+        {"more": 1},
     ],
 )
 def test_tampered_witnesses_are_rejected(change: dict[str, Any]) -> None:
@@ -181,6 +190,15 @@ def test_both_sides_of_a_branch_are_needed() -> None:
     assert pattern_refutes(spare, Fraction(199, 20), proof)
     assert not pattern_refutes(spare, Fraction(10), proof)
     assert not pattern_refutes(spare, Fraction(199, 20), Branch(0, 1, useless, split))
+
+
+def test_prices_that_take_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = {"expert": 0, "count": 1, "below": [["6", 1]], "above": [["6", 1]]}
+    assert pattern_value(CROWDED, {"threshold": "129/10", "proof": branch}) == Fraction(129, 10)
+    monkeypatch.setattr(pattern_dual, "MAX_WORK", 7)
+    assert pattern_value(CROWDED, {"threshold": "129/10", "proof": [["6", 1]]}) == Fraction(129, 10)
+    with pytest.raises(InputError, match="more than 7 pairs"):
+        pattern_value(CROWDED, {"threshold": "129/10", "proof": branch})
 
 
 def test_nested_too_deep() -> None:

@@ -34,6 +34,7 @@ def lognormal(experts: int, slots: int, gpus: int, sigma: float, seed: int, dupl
 
 
 HARD = lognormal(32, 48, 16, 0.3, 0)
+HARD_24 = lognormal(16, 24, 8, 1.0, 5)
 
 
 def solved(instance: Instance, start: bool = False, engine=exact_cover.search) -> Incumbent:
@@ -131,6 +132,39 @@ def test_proves_24_slots(seed: int, duplicates: str) -> None:
     assert incumbent.bound.kind == "replayed search"
     assert Fraction(incumbent.bound.witness["threshold"]) < incumbent.upper
     assert replayed_value(instance, incumbent.bound.witness) == incumbent.upper
+
+
+@pytest.mark.parametrize("many", [-1, 40_000])
+def test_thresholds_from_below_and_above_in_turn_prove_the_same(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With turns from the first node on, and with so few patterns allowed that only lower thresholds are searched."""
+    monkeypatch.setattr(exact_cover, "NODES_ABOVE", -1)
+    monkeypatch.setattr(exact_cover, "FEW_PATTERNS", many)
+    built: list[Fraction] = []
+    make = exact_cover.CoverSearch.__init__
+
+    def noted(self: exact_cover.CoverSearch, instance: Instance, threshold: Fraction) -> None:
+        built.append(threshold)
+        make(self, instance, threshold)
+
+    monkeypatch.setattr(exact_cover.CoverSearch, "__init__", noted)
+    for instance in (HARD_24, *TWELVE_SLOTS[:4]):
+        best = solved(instance).upper
+        built.clear()
+        lower, upper = instance.mean, instance.makespan(greedy_map(instance))
+        bounds = []
+        for finding in exact_cover.prove(instance, lower, upper, Limits(time.monotonic() + 30)):
+            if isinstance(finding, Bound):
+                bounds.append(finding)
+                assert lower <= finding.value <= best
+                lower = finding.value
+            else:
+                assert instance.makespan(finding) < upper
+                upper = instance.makespan(finding)
+        assert lower == upper == best
+        if best > instance.mean:
+            assert replayed_value(instance, bounds[-1].witness) == best
+        assert instance is not HARD_24 or any(a > b for a, b in itertools.pairwise(built))
+        assert instance is not HARD_24 or any(threshold < best for threshold in built[:-1])
 
 
 @pytest.mark.parametrize(("instance", "value"), BY_HAND + PUBLISHED)

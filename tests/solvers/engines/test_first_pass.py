@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from eplb_gap.experiments.loads.random_instances import flat_instances, hierarchical_cases
 from eplb_gap.problem import Deployment, Placement, verify
 from eplb_gap.problem.bounds.partition import partitions
+from eplb_gap.solvers import solve
+from eplb_gap.solvers.engines import first_pass as module
 from eplb_gap.solvers.engines.first_pass import first_pass
 from eplb_gap.solvers.engines.oracle import best_map
 
@@ -65,3 +69,15 @@ def test_the_groups_are_partitioned_at_the_bottleneck(groups, nodes):
 
 def test_too_many_partitions_are_left_to_the_lazy_search():
     assert first_pass(np.arange(1, 17), Deployment(16, 16, 4, num_nodes=4, num_groups=16), 0.0, 0.1, 0) is None
+
+
+def test_bounds_are_of_python_integers_also_where_kernels_are_interpreted(monkeypatch):
+    monkeypatch.setattr(module, "_flat", lambda *arguments: (np.int64(28), np.int64(3), np.inf, np.inf))
+    value = first_pass(np.array([7, 7, 7, 7]), Deployment(4, 6, 3), 0.0, 0.1, 0).bound.value
+    assert (type(value.numerator), type(value.denominator)) == (int, int)
+
+
+def test_a_layer_within_its_target_has_a_bound_that_some_map_could_reach() -> None:
+    solution = solve([[20, 19, 18, 17, 16, 11]], Deployment(6, 8, 4), target_gap=0.5)  # mean 101/4; loads are sixths at best
+    assert solution.lower == [Fraction(76, 3)]
+    assert solution.upper[0] <= solution.lower[0] * Fraction(3, 2)

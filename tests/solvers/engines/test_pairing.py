@@ -17,7 +17,9 @@ from known import FLASHLB
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
 from eplb_gap.experiments.loads.random_instances import loads as small_loads
+from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.problem import InputError, Instance
+from eplb_gap.problem.bounds import pairing_tree
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.bounds.pairing_dual import pairing_value
 from eplb_gap.problem.bounds.pairing_tree import tree_value
@@ -26,6 +28,8 @@ from eplb_gap.solvers.compact import native
 from eplb_gap.solvers.engine import Finding, Incumbent, Limits, drive
 from eplb_gap.solvers.engines import pairing
 from eplb_gap.solvers.engines.count_annealing import anneal_counts
+from eplb_gap.solvers.engines.need_annealing import anneal_need, annealed
+from eplb_gap.solvers.engines.need_model import Relaxation
 from eplb_gap.solvers.engines.oracle import best_map
 
 SHAPES = [(2, 4, 2), (3, 4, 2), (3, 6, 3), (4, 6, 3), (5, 6, 3), (4, 8, 4), (6, 8, 4), (1, 2, 1), (5, 10, 5), (8, 10, 5)]
@@ -110,6 +114,13 @@ def test_nothing_rests_on_a_claim_where_the_own_search_ends() -> None:
     assert trees
 
 
+def test_a_tree_that_ends_before_any_row_is_rounded_is_whole() -> None:
+    loads = family_loads("ln1.2", 128, 10**6, 300)
+    incumbent, _ = findings(Instance(tuple(loads.tolist()), 160, 80))
+    assert incumbent.proven and incumbent.bound.kind == "pairing tree"
+    assert tree_value(incumbent.instance, incumbent.bound.witness) == incumbent.bound.value == 13365
+
+
 def test_closing_claims_are_confirmed_where_the_own_search_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairing, "search_at", lambda *arguments: None)
     claims = []
@@ -184,6 +195,55 @@ def test_annealing_keeps_the_best_counts_it_met() -> None:
     assert counts.sum() == 8
     assert best == max(a + b for a, b in zip(sizes[:4], sizes[::-1], strict=False))
     assert best < 4.0 + 1 / 6
+
+
+def test_annealing_towards_a_threshold_reports_what_is_missing() -> None:
+    met = 0
+    for seed in range(6):
+        instance = lognormal(8, 10, 0.5, seed)
+        best = instance.makespan(best_map(instance))
+        loads = np.array(instance.loads)
+        for threshold in (best, best - Fraction(1, 10**6)):
+            relaxation = Relaxation(instance, threshold, Limits(time.monotonic() + 10))
+            if relaxation.refuted:
+                continue
+            counts = annealed(relaxation.remaining(), loads, np.ones(8, dtype=np.int64), 10, 20_000, seed)
+            if counts is None:
+                continue
+            assert counts.sum() == 10
+            # Counts are within the threshold exactly if every big replica has a small companion of its own.
+            within = instance.makespan(pairing.fold(instance, counts.tolist())) <= threshold
+            assert not within or threshold == best
+            met += within
+    assert met >= 4
+
+
+def test_the_kernel_of_the_annealing_counts_what_its_columns_miss() -> None:
+    generator = np.random.default_rng(5)
+    for _ in range(60):
+        experts, rows = int(generator.integers(2, 9)), int(generator.integers(1, 12))
+        widths = generator.integers(1, 5, size=experts)
+        first = np.concatenate([[0], np.cumsum(widths)])
+        count = np.concatenate([np.arange(1, width + 1) for width in widths])
+        row, value = generator.integers(0, rows + 1, size=count.size), count * generator.choice([-1, 1, 9], size=count.size)
+        chosen = first[:-1] + generator.integers(0, widths)
+        total = count[chosen].sum()
+        # Moves are few, so that some runs end before, and some after, rows have become dearer.
+        missing = anneal_need(first, count, row, value, rows, chosen, int(generator.choice([0, 50, 45_000])), 3)
+        assert count[chosen].sum() == total
+        stock = [int(value[chosen][row[chosen] <= j].sum()) for j in range(rows)]
+        assert missing == sum(max(0, -entry) for entry in stock)
+
+
+def test_a_tree_beyond_the_limits_leaves_the_weaker_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing_tree, "MAX_TEXT", 10)
+    kinds = set()
+    for seed in range(2):
+        incumbent, found = findings(lognormal(32, 48, 0.6, seed), seconds=1.5)
+        assert incumbent.upper is not None
+        kinds |= {f.kind for f in found if isinstance(f, Bound)}
+    assert "pairing tree" not in kinds
+    assert "pairing dual" in kinds
 
 
 def test_other_shapes_and_old_solvers_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

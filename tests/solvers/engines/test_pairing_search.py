@@ -121,6 +121,21 @@ def test_node_limit_deadline_and_resumption(monkeypatch: pytest.MonkeyPatch) -> 
     check_tree(HARD, THRESHOLD, search.proof())
 
 
+def test_no_tree_grows_beyond_what_can_be_recounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = started(HARD, THRESHOLD)
+    assert search is not None
+    search.work = 1
+    monkeypatch.setattr(pairing_search, "MAX_WORK", 0)
+    assert not search.branch(math.inf, 10**6)
+    monkeypatch.setattr(pairing_search, "MAX_WORK", 1)
+    monkeypatch.setattr(pairing_search, "CHECKED_PER_SECOND", 1e-3)
+    assert not search.branch(math.inf, 10**6)
+    assert search.nodes == 0
+    monkeypatch.undo()
+    assert search.branch(math.inf, 10**6)
+    assert search.refuted
+
+
 def test_interrupt() -> None:
     instance = lognormal(256, 320, 0.3, 100)
     search = started(instance, Fraction(6280))
@@ -137,7 +152,10 @@ def test_interrupt() -> None:
 def test_a_certificate_with_a_tree_is_verified_while_all_solvers_are_blocked(tmp_path: Path) -> None:
     search = started(HARD, THRESHOLD)
     assert search is not None
-    witness = tree_witness(THRESHOLD, ended(search).proof())
+    proof = ended(search).proof()
+    width = search.rows.columns.expert.size
+    assert search.work == sum((1 + len(proof.vectors[vector])) * width for node in proof.nodes for vector in node.vectors)
+    witness = tree_witness(THRESHOLD, proof)
     bound = Bound(tree_value(HARD, witness), "pairing tree", witness)
     placement = Placement([fold(HARD, adams_counts(HARD.loads, 48, 24))], 32)
     path = tmp_path / "c.json"
@@ -147,7 +165,7 @@ def test_a_certificate_with_a_tree_is_verified_while_all_solvers_are_blocked(tmp
         "for name in ('highspy', 'ortools', 'pulp', 'numba', 'scipy', 'torch'):\n"
         "    sys.modules[name] = None\n"
         "from eplb_gap.problem.certificate import check\n"
-        "print(check(sys.argv[1]))\n"
+        "print(repr(check(sys.argv[1])))\n"
     )
     finished = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert f"lower=[{bound.value!r}]" in finished.stdout

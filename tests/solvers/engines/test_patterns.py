@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from eplb_gap.experiments.loads.random_instances import flat_instances
+from eplb_gap.experiments.loads.synthetic import family_loads
 from eplb_gap.problem.bounds.bounds import Bound, reachable
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.proofs import trust
 from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import Incumbent, Limits, drive
 from eplb_gap.solvers.engines import patterns
+from eplb_gap.solvers.engines.improvement import STALLED, Improvement
 from eplb_gap.solvers.engines.neighbourhood import improve
 from eplb_gap.solvers.engines.oracle import best_map
 
@@ -149,3 +152,18 @@ def test_a_neighbourhood_of_all_gpus_finds_the_only_balanced_map() -> None:
     slots = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8])
     assert improve(np.array(instance.loads, dtype=np.float64), slots, 3, 1, False, 15.0, 3, 1_000_000, 0) == 15.0
     assert instance.makespan(slots) == 15
+
+
+def test_fresh_starts_leave_the_counts_of_the_hottest_experts_behind():
+    loads = family_loads("ln2.3", 64, 10**6, 0)
+    instance = Instance.of_layer(loads, Deployment(64, 96, 32))
+    mean = Fraction(instance.total, 32)
+    found = Improvement(instance, greedy_map(instance), 0)
+    values = []
+    for _ in range(3 * STALLED):
+        before = found.upper
+        assert found.round(mean) == (found.upper < before)
+        assert instance.makespan(found.best) == found.upper  # also while rounds work on another map
+        values.append(found.upper)
+    assert values == sorted(values, reverse=True)
+    assert found.upper < Fraction(101, 100) * mean  # rounds on one map alone stay above this

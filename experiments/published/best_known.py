@@ -1,0 +1,257 @@
+"""``results/best_known.json``: written from rows and certificates, checked, and improved by certificates of anybody."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from eplb_gap.experiments.exhibits.best_known import FOLDER, SCHEMA, Known, digest, known, shape, text
+from eplb_gap.experiments.exhibits.exhibits import TEXTS
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.proven import NOT_KEPT, witnessed
+from eplb_gap.experiments.published.manifest import write_manifest
+from eplb_gap.experiments.studies.catalogue import STUDIES
+from eplb_gap.problem import certificate
+from eplb_gap.problem.atomic import write_atomically
+from eplb_gap.problem.certificate import CertificateError
+from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.files import parse_json
+from eplb_gap.problem.fractions import parse
+
+FILE = "best_known.json"
+TABLES = "results/solver_tables.md"
+"""The text that lists the open instances, in the project."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a list of best known values says, after it was checked.
+
+    Parameters
+    ----------
+    instances, layers : int
+    optimal : int
+        Layers whose makespan equals a bound with a witness.
+    open : list of str
+        A line per instance with another layer.
+    """
+
+    instances: int
+    layers: int
+    optimal: int
+    open: list[str]
+
+
+def added(results: Path) -> dict[str, list[str]]:
+    """Return sha256 and day of every certificate by its file's name: the day that the list says, today for other files."""
+    path = results / FILE
+    said = parse_json(path).get("certificates", {}) if path.exists() else {}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    found = {}
+    for at in sorted((results / FOLDER).glob("*.json")):
+        content, before = hashlib.sha256(at.read_bytes()).hexdigest(), said.get(at.name, ["", ""])
+        found[at.name] = [content, str(before[1]) if before[0] == content else today]
+    return found
+
+
+def written(results: Path, measured: rows.Rows) -> str:
+    """Return the list as rows and certificates of a folder give it."""
+    files = added(results)
+    return text(known(measured, results / FOLDER, {name: day for name, (_, day) in files.items()}), files)
+
+
+def write(results: Path, measured: rows.Rows) -> None:
+    """Write the list into a folder, atomically."""
+    write_atomically(results / FILE, written(results, measured).encode())
+
+
+def check(path: Path) -> Checked:
+    """Check a list: structure, digests of instances made anew, bounds against makespans, and the certificates that it names.
+
+    Parameters
+    ----------
+    path : Path
+        Certificates are looked for in the folder ``certificates`` beside it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no such list, or something in it does not hold; the message names the instance.
+    """
+    document = parse_json(path)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA or not isinstance(document.get("instances"), list):
+        raise InputError(f"{path} is no list of schema {SCHEMA!r}")
+    layers = optimal = 0
+    still = []
+    for number, entry in enumerate(document["instances"]):
+        name = entry.get("name", number) if isinstance(entry, dict) else number
+        try:
+            one = _Entry.of(entry)
+            one.check(path.parent)
+        except (CertificateError, PlacementError, InputError) as error:
+            raise InputError(f"instance {name}: {error}") from None
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise InputError(f"instance {name}: lacks or misspells a field ({error!r})") from None
+        closed = one.optimal
+        layers, optimal = layers + len(one.lower), optimal + closed
+        if closed < len(one.lower):
+            still.append(f"{name}: {closed} of {len(one.lower)} layers optimal, worst gap {100 * one.gap:.4f} %")
+    return Checked(len(document["instances"]), layers, optimal, still)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One instance of a list, read."""
+
+    raw: dict[str, Any]
+    lower: list[Fraction]
+    upper: list[Fraction]
+    lower_from: list[tuple[str, str]]
+    upper_from: list[tuple[str, str]]
+    claimed: dict[int, Fraction]
+
+    @classmethod
+    def of(cls, raw: dict[str, Any]) -> _Entry:
+        sides = []
+        for side in ("lower", "upper"):
+            values = [parse(value, side) for value in raw[side]["values"]]
+            by = raw[side]["by"]
+            numbers = [by] * len(values) if isinstance(by, int) else by
+            sources = [(str(raw["sources"][number][0]), str(raw["sources"][number][1])) for number in numbers]
+            if len(sources) != len(values):
+                raise InputError(f"{side} has {len(values)} values from {len(sources)} sources")
+            sides.append((values, sources))
+        (lower, lower_from), (upper, upper_from) = sides
+        if len(lower) != len(upper) or not lower:
+            raise InputError(f"there are {len(lower)} bounds and {len(upper)} makespans")
+        claimed = {int(layer): parse(said[0], "a claim") for layer, said in raw.get("claimed", {}).items()}
+        return cls(raw, lower, upper, lower_from, upper_from, claimed)
+
+    def check(self, folder: Path) -> None:
+        """Raise an error unless everything holds that can be looked at without running a row again."""
+        for layer, (low, up, (_, rests)) in enumerate(zip(self.lower, self.upper, self.lower_from, strict=True)):
+            if low > up:
+                raise InputError(f"layer {layer}: lower {low} is above upper {up}")
+            if rests != NOT_KEPT and not witnessed(rests):
+                raise InputError(f"layer {layer}: lower rests on a claim, {rests}; it belongs to the claims")
+        for layer, value in self.claimed.items():
+            if not self.lower[layer] < value <= self.upper[layer]:
+                raise InputError(f"layer {layer}: the claim {value} is not between lower and upper")
+        arguments = dict(self.raw["loads"])
+        study = STUDIES[arguments.pop("study")]
+        if study.instance is None:
+            raise InputError("its study makes no instances")
+        window = arguments.get("window", 0)
+        loads, deployment = study.instance(**arguments)
+        loads = loads.reshape(-1, *loads.shape[-2:])
+        loads = loads[window if len(loads) > 1 else 0]
+        if self.raw["sha256"] != digest(loads, deployment):
+            raise InputError(f"sha256 is {self.raw['sha256']}, made anew it is {digest(loads, deployment)}")
+        if (self.raw["shape"], self.raw["duplicates"]) != (shape(deployment), deployment.duplicates):
+            raise InputError(f"shape is {self.raw['shape']}, made anew it is {shape(deployment)}, {deployment.duplicates}")
+        if len(loads) != len(self.lower):
+            raise InputError(f"there are {len(self.lower)} bounds for {len(loads)} layers")
+        for layer, (total, up) in enumerate(zip(loads.sum(axis=1).tolist(), self.upper, strict=True)):
+            if up * deployment.num_gpus < total:
+                raise InputError(f"layer {layer}: upper {up} is below the mean load")
+        self._check_certificates(folder)
+
+    def _check_certificates(self, folder: Path) -> None:
+        named = {source for source, _ in (*self.lower_from, *self.upper_from) if source.startswith(f"{FOLDER}/")}
+        for source in named:
+            read = certificate.read(folder / source)
+            verdict = certificate.judge(read)
+            if digest(read.loads, read.deployment) != self.raw["sha256"]:
+                raise InputError(f"{source} is of another instance")
+            for said, values, proven in (
+                (self.lower, self.lower_from, verdict.lower),
+                (self.upper, self.upper_from, verdict.upper),
+            ):
+                for layer, (value, (whose, _), held) in enumerate(zip(said, values, proven, strict=True)):
+                    if whose == source and value != held:
+                        raise InputError(f"layer {layer}: {value} is said to be from {source}, which proves {held}")
+
+    @property
+    def optimal(self) -> int:
+        """Layers that are closed by a witness."""
+        found = zip(self.lower, self.upper, self.lower_from, strict=True)
+        return sum(low == up and rests != NOT_KEPT for low, up, (_, rests) in found)
+
+    @property
+    def gap(self) -> float:
+        """The largest gap of a layer."""
+        return max((float(up / low - 1) for low, up in zip(self.lower, self.upper, strict=True) if low), default=0.0)
+
+
+def add(path: Path, results: Path, measured: rows.Rows) -> str:
+    """Copy a certificate that improves an instance into a folder's certificates; return a line that says what it improves.
+
+    Raises
+    ------
+    InputError, PlacementError, CertificateError
+        If the certificate does not hold, rests on a claim, is of no published instance or improves none.
+    """
+    read = certificate.read(path)
+    verdict = certificate.judge(read)
+    if verdict.claims:
+        raise InputError(f"{path} rests on a claim, {verdict.claims[0]}; only what can be recomputed is added")
+    key = digest(read.loads, read.deployment)
+    found = {digest(one.loads, one.deployment): one for one in known(measured, results / FOLDER, {})}
+    if key not in found:
+        raise InputError(f"{path} is of no published instance: none has the sha256 {key}")
+    one = found[key]
+    better = [
+        layer
+        for layer in range(len(verdict.upper))
+        if verdict.upper[layer] < one.upper[layer].value or _proves_more(one, layer, verdict.lower[layer])
+    ]
+    if not better:
+        raise InputError(f"{path} improves nothing that is known of {one.name}")
+    content = path.read_bytes()
+    taken = {at.name for at in (results / FOLDER).glob("*.json")}
+    name = next(name for number in range(len(taken) + 1) if (name := f"added-{key[:16]}-{number}.json") not in taken)
+    write_atomically(results / FOLDER / name, content)
+    return f"{FOLDER}/{name} improves {one.name}, layers {', '.join(map(str, better))}"
+
+
+def _proves_more(one: Known, layer: int, lower: Fraction) -> bool:
+    return lower > one.lower[layer].value or (lower == one.lower[layer].value and one.lower[layer].rests == NOT_KEPT)
+
+
+def refresh(results: Path, measured: rows.Rows) -> None:
+    """Write the list, the tables that name what is open, and the manifest."""
+    write(results, measured)
+    drawn = TEXTS[TABLES]
+    write_atomically(results.parent / TABLES, drawn.render(measured.of(drawn.suites)).encode())
+    write_manifest(results)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Add certificates, or write the list anew; return 1 if a certificate was refused."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eplb_gap.experiments.published.best_known", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--add", nargs="+", type=Path, default=[], metavar="CERTIFICATE", help="certificates that improve entries"
+    )
+    given = parser.parse_args(arguments)
+    measured, refused = rows.read_suites(rows.RESULTS), 0
+    for path in given.add:
+        try:
+            print(add(path, rows.RESULTS, measured))
+        except (InputError, PlacementError, CertificateError) as error:
+            print(f"refused: {error}", file=sys.stderr)
+            refused += 1
+    refresh(rows.RESULTS, measured)
+    return int(refused > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
