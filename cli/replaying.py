@@ -44,12 +44,16 @@ def replay(
     costs: Annotated[
         Path | None, typer.Option(help="TOML profile of what moving costs: [costs] expert_bytes, bandwidth, ...")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Certify what no controller can exceed that changes its maps every so many steps.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Write the figure over time: .pdf, .png or .svg.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Step through recorded loads with controllers that see the past alone: what each serves, moves and takes to plan."""
     from eplb_gap.analysis.replay.costs import read_costs
+    from eplb_gap.analysis.replay.replay import LIMIT
     from eplb_gap.analysis.replay.replay import replay as run
     from eplb_gap.analysis.replay.report import as_dict, report
 
@@ -65,13 +69,15 @@ def replay(
     asked = question.read()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=log, transient=True) as bar:
-        tasks = {one.label: bar.add_task(one.label, total=None) for one in chosen}
+        labels = [*(one.label for one in chosen), *([] if limit is None else [LIMIT])]
+        tasks = {label: bar.add_task(label, total=None) for label in labels}
         result = run(
             asked.trace,
             asked.deployment,
             chosen,
             warm_up=warm_up,
             costs=profile,
+            limit=limit,
             tick=lambda label, done, total: bar.update(tasks[label], completed=done, total=total),
         )
     written = _draw(result, asked.trace, question.loads_name, figure, page) if result.runs else []

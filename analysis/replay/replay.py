@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from eplb_gap.analysis.replay.catalogue import KINDS
 from eplb_gap.analysis.replay.contiguous import contiguous_map
 from eplb_gap.analysis.replay.controller import Controller, Session
 from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.analysis.replay.limits import Limit, certified_limit
 from eplb_gap.analysis.replay.step_loads import step_makespans, total
 from eplb_gap.heuristics.moves.relabel import arrivals
 from eplb_gap.problem.deployment import Deployment
@@ -21,6 +23,8 @@ from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import check
 
+LIMIT = "certified limit"
+"""What a tick calls the work on the limit."""
 Tick = Callable[[str, int, int], None]
 """``tick(controller, steps done, steps)``."""
 
@@ -144,7 +148,20 @@ class Replay:
     steps: int
     first: int
     costs: Costs | None = None
+    limit: Limit | None = None
     interrupted: bool = False
+
+    def regret(self, run: Replayed) -> tuple[float, float] | None:
+        """Return by how much of the mean a run's makespans exceed the best maps' of the limit's intervals, at least and at most.
+
+        None without a limit, or where the controller changes its maps at other steps than the limit's.
+        """
+        limit, controller = self.limit, run.controller
+        if limit is None:
+            return None
+        plans = KINDS[controller.kind].plans
+        fits = controller.interval % limit.interval == 0 and (controller.lag - limit.offset) % limit.interval == 0
+        return limit.regret(run.served) if fits or not plans else None
 
 
 def replay(
@@ -154,6 +171,7 @@ def replay(
     *,
     warm_up: int | None = None,
     costs: Costs | None = None,
+    limit: int | None = None,
     tick: Tick | None = None,
 ) -> Replay:
     """Step through recorded loads with each of several controllers.
@@ -172,6 +190,9 @@ def replay(
         Steps that are not judged; by default until the first map of every controller serves.
     costs : Costs, optional
         What a move costs.
+    limit : int, optional
+        Certify what no controller can exceed that changes its maps at intervals of so many steps, with the lag of the first
+        controller that plans; some .1 s for each interval and layer of 256 experts.
     tick : callable, optional
         Called with the controller, the steps done and all steps.
 
@@ -194,15 +215,20 @@ def replay(
     [1.0, 1.0]
     """
     loads = steps.loads
-    _check(steps, deployment, controllers, warm_up)
+    _check(steps, deployment, controllers, warm_up, limit)
     first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
     runs: list[Replayed] = []
-    for controller in controllers:
-        try:
+    certified = None
+    try:
+        for controller in controllers:
             runs.append(_Run(controller, loads, deployment, costs).go(first, tick))
-        except KeyboardInterrupt:
-            return Replay(deployment, runs, len(loads), first, costs, interrupted=True)
-    return Replay(deployment, runs, len(loads), first, costs)
+        if limit is not None:
+            lags = [controller.lag for controller in controllers if KINDS[controller.kind].plans]
+            told = None if tick is None else partial(tick, LIMIT)
+            certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told)
+    except KeyboardInterrupt:
+        return Replay(deployment, runs, len(loads), first, costs, interrupted=True)
+    return Replay(deployment, runs, len(loads), first, costs, certified)
 
 
 def _first_served(controller: Controller) -> int:
@@ -212,7 +238,9 @@ def _first_served(controller: Controller) -> int:
     return -(-controller.steps_needed // controller.interval) * controller.interval + controller.lag
 
 
-def _check(steps: LoadTrace, deployment: Deployment, controllers: Sequence[Controller], warm_up: int | None) -> None:
+def _check(
+    steps: LoadTrace, deployment: Deployment, controllers: Sequence[Controller], warm_up: int | None, limit: int | None
+) -> None:
     count, _, experts = steps.loads.shape
     if experts != deployment.num_experts:
         raise InputError(f"steps has {experts} experts; the deployment has {deployment.num_experts}")
@@ -227,6 +255,8 @@ def _check(steps: LoadTrace, deployment: Deployment, controllers: Sequence[Contr
             raise InputError(
                 f"steps has {count} steps; {controller.label} serves its first map on step {needed - 1}, more are needed"
             )
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise InputError(f"limit is {limit!r}; an integer of at least 1 is needed")
     if warm_up is not None and (isinstance(warm_up, bool) or not isinstance(warm_up, int) or not 0 <= warm_up < count):
         raise InputError(f"warm_up is {warm_up!r}; an integer from 0 to {count - 1} is needed")
 

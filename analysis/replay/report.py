@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from fractions import Fraction
 from typing import Any
 
+from eplb_gap.analysis.replay.limits import Limit
 from eplb_gap.analysis.replay.replay import Replay, Replayed
 from eplb_gap.analysis.text import markdown
 from eplb_gap.problem.fractions import fraction
@@ -29,12 +31,20 @@ def setting(result: Replay) -> str:
 
 def header(result: Replay) -> list[str]:
     """Return the heads of the columns of :func:`lines`."""
-    return [*HEADER, *(["seconds waited"] if result.costs is not None else [])]
+    more = ["seconds waited"] if result.costs is not None else []
+    return [*HEADER, *more, *(["certified regret, points"] if result.limit is not None else [])]
 
 
 def lines(result: Replay) -> list[list[str]]:
     """Return one line of the table for every controller."""
-    return [_line(run, result.costs is not None) for run in result.runs]
+    found = []
+    for run in result.runs:
+        cells = _line(run, result.costs is not None)
+        if result.limit is not None:
+            regret = result.regret(run)
+            cells.append("-" if regret is None else f"{100 * regret[0]:.2f} to {100 * regret[1]:.2f}")
+        found.append(cells)
+    return found
 
 
 def remarks(result: Replay) -> list[str]:
@@ -47,9 +57,31 @@ def remarks(result: Replay) -> list[str]:
         for run in result.runs
         if run.regret is not None
     ]
+    if result.limit is not None:
+        notes += chain(result.limit)
     if result.interrupted:
         notes.append("interrupted; controllers that were not finished are missing")
     return notes
+
+
+def chain(limit: Limit) -> list[str]:
+    """Return the certified chain from the mean to the best maps of the intervals, in words."""
+    mean = limit.mean
+    if not mean:
+        return ["the judged steps have no load: nothing can be lost"]
+
+    def excess(lower: Fraction, upper: Fraction) -> str:
+        low, high = (100 * float(value / mean - 1) for value in (lower, upper))
+        return f"{low:.2f} to {high:.2f} points"
+
+    least, most = limit.balancedness
+    return [
+        f"no controller that changes its maps every {limit.interval} steps serves more than {most:.4f}; maps made for the very "
+        f"steps they serve reach {least:.4f}",
+        f"excess over the mean: {excess(limit.step_lower, limit.step_upper)} with a map of its own for every step (integrality, "
+        f"hierarchy), {excess(limit.interval_lower, limit.interval_upper)} with the best map of every interval (price of the "
+        "interval); the certified regret is what a controller loses beyond that",
+    ]
 
 
 def _line(run: Replayed, timed: bool) -> list[str]:
@@ -73,9 +105,15 @@ def as_dict(result: Replay) -> dict[str, Any]:
         "steps": result.steps,
         "first_judged": result.first,
         "interrupted": result.interrupted,
+        "limit": None if result.limit is None else _limit_as_dict(result.limit),
         "costs": None if result.costs is None else asdict(result.costs),
-        "controllers": [_run_as_dict(run) for run in result.runs],
+        "controllers": [{**_run_as_dict(run), "certified_regret": result.regret(run)} for run in result.runs],
     }
+
+
+def _limit_as_dict(limit: Limit) -> dict[str, Any]:
+    found = {field.name: getattr(limit, field.name) for field in fields(limit)}
+    return {name: fraction(value) if isinstance(value, Fraction) else value for name, value in found.items()}
 
 
 def _run_as_dict(run: Replayed) -> dict[str, Any]:

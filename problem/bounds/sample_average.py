@@ -6,6 +6,8 @@ The value of a map is the mean over windows of its makespan. The bounds hold for
 * *groups*: under the hierarchical policy one partition of the groups serves all windows, and a window costs at least the mean
   GPU load of its fullest node and its own joint bound; the best of all partitions is a bound;
 * *sum*: the mean of maxima is at least the maximum of the means, so the joint bound of the summed windows over their number;
+* *counts*: where few partitions and count vectors are possible, each of them is bounded alone, window by window and in sum, by
+  what holds for given counts; the best of all is a bound;
 * *shares*: one count vector serves all windows. A window costs at least any weighted mean of its mean load and its replica
   loads, and the sum of such means over the windows is ``b + sum_e a_e / c_e``, whose smallest value over all integer counts
   marginal analysis finds. Any weights prove a bound; they are the witness.
@@ -14,13 +16,15 @@ The value of a map is the mean over windows of its makespan. The bounds hold for
 from __future__ import annotations
 
 import heapq
+import itertools
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound, lifted_bound
 from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -30,6 +34,8 @@ from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
 
 MAX_PARTITIONS = 3_000
+MAX_VECTORS = 2_000
+"""Partitions times count vectors that are bounded one by one."""
 ASCENT_STEPS = 400
 SHARE_UNIT = 2**20
 """Weights are multiples of its inverse."""
@@ -59,7 +65,7 @@ def sample_average_makespan(placement: Placement, history: Any, deployment: Depl
     return [sum(layer, Fraction(0)) / len(windows) for layer in zip(*windows, strict=True)]
 
 
-def sample_average_bound(history: Any, deployment: Deployment) -> Bound:
+def sample_average_bound(history: Any, deployment: Deployment, ascend: bool = True) -> Bound:
     """Return the strongest of the bounds on the mean makespan of one layer; the simpler one wins ties.
 
     Parameters
@@ -68,11 +74,13 @@ def sample_average_bound(history: Any, deployment: Deployment) -> Bound:
         Of one layer.
     deployment : Deployment
         Its hierarchical maps are global maps too, so the bounds hold for them. Dead GPUs serve nothing.
+    ascend : bool, default True
+        Whether weights are looked for, which takes a tenth of a second for ten windows of 256 experts.
 
     Returns
     -------
     Bound
-        Of kind "windows", "groups", "sum" or "shares".
+        Of kind "windows", "groups", "sum", "counts" or "shares".
     """
     checked = as_loads(history, "history", 2)
     windows = [Instance.of_layer(window, deployment) for window in checked]
@@ -84,9 +92,12 @@ def sample_average_bound(history: Any, deployment: Deployment) -> Bound:
     own = Bound(sum(floors, Fraction(0)) / number, "windows")
     grouped = Bound(groups_value(checked, deployment, floors), "groups")
     joint = Bound(best_joint_bound(summed).value / number, "sum")
-    shares = ascend_shares(checked, deployment)
-    counted = Bound(shares_value(windows, shares), "shares", {"shares": shares, "unit": SHARE_UNIT})
-    return max(own, grouped, joint, counted, key=lambda bound: bound.value)
+    listed = counts_value(checked, deployment)
+    each = [] if listed is None else [Bound(listed, "counts")]
+    if ascend:
+        shares = ascend_shares(checked, deployment)
+        each.append(Bound(shares_value(windows, shares), "shares", {"shares": shares, "unit": SHARE_UNIT}))
+    return max(own, grouped, joint, *each, key=lambda bound: bound.value)
 
 
 def groups_value(history: np.ndarray, deployment: Deployment, floors: Sequence[Fraction]) -> Fraction:
@@ -111,6 +122,61 @@ def groups_value(history: np.ndarray, deployment: Deployment, floors: Sequence[F
         loads = [Fraction(load, deployment.gpus_per_node) for load in fullest]
         values.append(sum(map(max, loads, floors), Fraction(0)))
     return min(values) / len(floors)
+
+
+def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
+    """Return the smallest bound of all partitions and count vectors, each for itself; None where there are too many.
+
+    For given counts a window costs at least the lifted bound of its fullest node, and all windows together at least that of their
+    sum.
+
+    Parameters
+    ----------
+    history : ndarray
+        int64 [windows, experts].
+    deployment : Deployment
+        With equally many slots on all live GPUs; otherwise None is returned.
+    """
+    live = deployment.live
+    nodes = live.num_nodes if live.policy == "hierarchical" else 1
+    groups = live.num_groups if nodes > 1 else 1
+    if live.unequal_slots or num_partitions(groups, nodes) > MAX_VECTORS:
+        return None
+    gpus, slots, size = live.num_gpus // nodes, live.num_slots // nodes, live.num_experts // groups
+    vectors = _count_vectors(live.num_experts // nodes, slots, gpus if live.duplicates == "forbidden" else slots)
+    homes = list(partitions(tuple(range(groups)), groups // nodes))
+    if vectors is None or len(homes) * len(vectors) ** nodes > MAX_VECTORS:
+        return None
+    rows = [*history.tolist(), history.sum(axis=0, dtype=object).tolist()]
+    values: list[Fraction] = []
+    for home in homes:
+        of_nodes = []
+        for node in home:
+            experts = [group * size + e for group in node for e in range(size)]
+            of_nodes.append([[_lifted([row[e] for e in experts], counts, gpus) for row in rows] for counts in vectors])
+        for chosen in itertools.product(*of_nodes):
+            *windows, together = map(max, zip(*chosen, strict=True))
+            values.append(max(sum(windows, Fraction(0)), together))
+    return min(values) / len(history)
+
+
+def _lifted(loads: Sequence[int], counts: Sequence[int], gpus: int) -> Fraction:
+    return lifted_bound([Fraction(w, c) for w, c in zip(loads, counts, strict=True) for _ in range(c)], gpus)
+
+
+def _count_vectors(experts: int, slots: int, most: int) -> list[tuple[int, ...]] | None:
+    """Return all counts from 1 to ``most`` that fill the slots; None where there may be too many."""
+    spare = slots - experts
+    if math.comb(spare + experts - 1, spare) > MAX_VECTORS:
+        return None
+    found: list[tuple[int, ...]] = []
+    for chosen in itertools.combinations_with_replacement(range(experts), spare):
+        counts = [1] * experts
+        for e in chosen:
+            counts[e] += 1
+        if max(counts) <= most:
+            found.append(tuple(counts))
+    return found
 
 
 def shares_value(windows: Sequence[Instance], shares: Sequence[Sequence[int]]) -> Fraction:
