@@ -73,6 +73,7 @@ from eplb_gap.analysis.replay import (
     controllers_file,
     costs,
     kinds,
+    limits,
     presets,
     replay,
     report,
@@ -95,7 +96,20 @@ from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
 from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
 
-REPLAY = (adaptive, catalogue, contiguous, controller, controllers_file, costs, kinds, presets, replay, report, step_loads)
+REPLAY = (
+    adaptive,
+    catalogue,
+    contiguous,
+    controller,
+    controllers_file,
+    costs,
+    kinds,
+    limits,
+    presets,
+    replay,
+    report,
+    step_loads,
+)
 ANALYSES = (*REPLAY, alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
 
 
@@ -163,6 +177,7 @@ KERNEL = {
     averages.sample_average_makespan: Entry(bounded_average),
     averages.sample_average_bound: Entry(bounded_average),
     averages.groups_value: Entry(lambda x: averages.groups_value(WINDOWS[:, 0], x.deployment, [Fraction(0)] * 3)),
+    averages.counts_value: Entry(bounded_average),
     averages.ascend_shares: Entry(lambda x: averages.ascend_shares(WINDOWS[:, 0], x.deployment)),
 }
 FORMATS = {
@@ -261,6 +276,7 @@ JUDGING = {
     contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),
     kinds.full_plan: Entry(replayed),
     step_loads.step_makespans: Entry(replayed),
+    limits.certified_limit: Entry(replayed),
     relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),
 }

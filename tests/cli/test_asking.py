@@ -15,7 +15,7 @@ from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.solvers import METHODS
 
 LOADS = np.random.default_rng(5).integers(1, 90, (3, 2, 12))
-ASKING = ("solve", "evaluate", "explain", "calibrate", "capacity", "convert")
+ASKING = ("solve", "evaluate", "explain", "calibrate", "capacity", "replay", "convert")
 OPTIONS = [
     "loads",
     "format",

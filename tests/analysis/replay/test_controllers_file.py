@@ -1,0 +1,111 @@
+"""Controllers and costs from outside: what is written is read, anything else is one error that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eplb_gap import Controller, InputError
+from eplb_gap.analysis.replay.catalogue import KINDS
+from eplb_gap.analysis.replay.controllers_file import parse_controller, read_controllers
+from eplb_gap.analysis.replay.costs import Costs, read_costs
+from eplb_gap.analysis.replay.presets import PRESETS
+
+
+def test_a_file_of_controllers_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[[controller]]\nkind = "budgeted"\nname = "small and often"\ninterval = 10\nwindow = 20\nmoves = 0.02\n'
+        '[[controller]]\nkind = "periodic"\nmethod = "initial_program"\nlag = 3\n'
+    )
+    assert read_controllers(path) == [
+        Controller("budgeted", "small and often", interval=10, window=20, moves=0.02),
+        Controller("periodic", method="initial_program", lag=3),
+    ]
+
+
+def test_a_word_says_a_controller() -> None:
+    assert parse_controller("none") == Controller("none")
+    assert parse_controller("budgeted:interval=10,moves=0.02") == Controller("budgeted", interval=10, moves=0.02)
+    assert parse_controller("budgeted:moves=1") == Controller("budgeted", moves=1)
+    for name, preset in PRESETS.items():
+        assert parse_controller(name) == preset
+        KINDS[preset.kind].check(preset)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "kind is ''"),
+        ("best", "kind is 'best'; none, static, periodic"),
+        ("periodic:interval", "'interval' is no setting"),
+        ("periodic:speed=3", "'speed=3' is no setting"),
+        ("periodic:interval=1,interval=2", "'interval=2' is no setting"),
+        ("periodic:interval=ten", "interval is 'ten'; an integer of at least 1"),
+        ("periodic:interval=2.0", "interval is 2.0"),
+        ("periodic:moves=0.1", "moves is set, which a controller of kind 'periodic' does not read"),
+        ("budgeted:moves=nan", "moves is nan"),
+        ("budgeted:moves=2", "moves is 2"),
+        ("periodic:method=best", "method is 'best'"),
+        ("periodic:name=a\nb", "name is 'a.nb'; a string of printable"),
+        ("none:interval=3", "interval is set"),
+    ],
+)
+def test_a_word_that_says_none_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_controller(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("interval = [", "is no TOML"),
+        ("interval = 3", r"tables \[\[controller\]\] alone"),
+        ('[controller]\nkind = "none"', r"tables \[\[controller\]\] alone"),
+        ('[[controller]]\nkind = "none"\n[other]\n', r"tables \[\[controller\]\] alone"),
+        ("[[controller]]\ninterval = 3", "controller 1: kind is None"),
+        ('[[controller]]\nkind = "none"\n[[controller]]\nkind = "static"\nspeed = 3', "controller 2: speed is not a key"),
+        ("[[controller]]\nkind = 3", "controller 1: kind is 3; a string"),
+        ('[[controller]]\nkind = "periodic"\ninterval = true', "interval is True"),
+        ('[[controller]]\nkind = "periodic"\ninterval = 0', "interval is 0"),
+        ('[[controller]]\nkind = "periodic"\ninterval = 2\nlag = 3', "lag is 3; at most the interval"),
+        ('[[controller]]\nkind = "budgeted"\nmoves = "all"', "moves is 'all'"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_controllers(path)
+    with pytest.raises(InputError, match="does not exist"):
+        read_controllers(tmp_path / "other.toml")
+
+
+def test_a_profile_of_costs_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[costs]\nexpert_bytes = 44e6\nbandwidth = 25e9\noverlap = 0.5\n")
+    assert read_costs(path) == Costs(44e6, 25e9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("[costs", "is no TOML"),
+        ("bandwidth = 3", r"exactly one table \[costs\]"),
+        ("[costs]\nexpert_bytes = 1", "costs.bandwidth is missing"),
+        ("[costs]\nexpert_bytes = 1\nbandwidth = 0", "costs.bandwidth is 0"),
+        ("[costs]\nexpert_bytes = -1\nbandwidth = 1", "costs.expert_bytes is -1"),
+        ("[costs]\nexpert_bytes = 1\nbandwidth = nan", "costs.bandwidth is nan"),
+        ("[costs]\nexpert_bytes = 1\nbandwidth = 1\noverlap = 1.5", "costs.overlap is 1.5; a number from 0 to 1"),
+        ("[costs]\nexpert_bytes = true\nbandwidth = 1", "costs.expert_bytes is True"),
+        ("[costs]\nexpert_bytes = 1\nbandwidth = 1\nlatency = 1", "costs.latency is not a key"),
+    ],
+)
+def test_a_profile_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_costs(path)
