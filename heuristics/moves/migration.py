@@ -30,8 +30,8 @@ from eplb_gap.problem.validation import check
 
 ANSWER = 1
 """Of the two maps of every number of moves the one of least makespan."""
-FIRST_SHARE, FIRST_MOVES = 1, 5
-"""Layers are first searched to so many times their equal share of the budget and so many moves."""
+FIRST_MOVES, MORE_MOVES = 4, 3
+"""Layers are first searched to their equal share of the budget and so many moves more, then by so many, or by a quarter."""
 WORK_PER_CALL = 1_000_000
 """Steps times slots of one compiled call: some 30 ms."""
 GROUP_EXCHANGES = 2
@@ -203,7 +203,7 @@ class _Search:
         self.complete = np.zeros(layers, bool)  # whether all starts are known
         self.reached, self.scores = np.zeros(layers, np.int64), np.full(layers, np.inf)
         self._keys = np.full((layers, 2, 0), np.inf)
-        self.maps = np.empty((layers, 2, 0, live.num_slots), np.int32)
+        self.maps = np.empty((layers, 2, 0, live.num_slots), np.int16 if live.num_experts <= 2**15 else np.int32)
 
     @property
     def makespans(self) -> np.ndarray:
@@ -229,7 +229,7 @@ class _Search:
         """
         bounds, other_bounds = self._bounds()
         worth = np.empty_like(forced)
-        until = np.minimum(self.limits, forced + FIRST_SHARE * spare // forced.size + FIRST_MOVES)
+        until = np.minimum(self.limits, forced + spare // forced.size + FIRST_MOVES)
         while True:
             self.go_on(until)
             fronts = fronts_of(self.makespans, self.units, threshold)
@@ -241,7 +241,7 @@ class _Search:
             more = worth > until
             if not more.any():
                 return fronts, points
-            further = np.where(ended, worth, np.minimum(worth, np.maximum(until + FIRST_MOVES, until * 3 // 2)))
+            further = np.where(ended, worth, np.minimum(worth, np.maximum(until + MORE_MOVES, until * 5 // 4)))
             until = np.where(more, further, until)
 
     def go_on(self, until: np.ndarray) -> None:
@@ -274,7 +274,8 @@ class _Search:
         """Make room for maps of fewer than so many moves."""
         layers, _, known = self._keys.shape
         if moves > known:
-            keys, maps = np.full((layers, 2, moves), np.inf), np.empty((layers, 2, moves, self.live.num_slots), np.int32)
+            moves = min(2 * moves, int(self.limits.max()) + 1)
+            keys, maps = np.full((layers, 2, moves), np.inf), np.empty((layers, 2, moves, self.live.num_slots), self.maps.dtype)
             keys[:, :, :known], maps[:, :, :known] = self._keys, self.maps
             self._keys, self.maps = keys, maps
 

@@ -10,6 +10,10 @@ from eplb_gap.heuristics.compiled import entry, kernel
 from eplb_gap.heuristics.moves.relabel import ROUNDING
 
 
+HOPE = 0.5
+"""Part of what is left to gain that a few more moves bring at most: fronts bend."""
+
+
 class Fronts(NamedTuple):
     """What every number of moves leads to in every layer; only points that are better than those of fewer moves.
 
@@ -163,6 +167,9 @@ def worth_searching(
                 break
             same = number < others[layer]
             bound = bounds[layer] if same else other_bounds[layer]
+            if same:
+                last = costs[layer, sizes[layer] - 1]
+                bound = max(bound, last - HOPE * (last - bound))
             if _others(layer, left, total, Fronts(moves, costs, sizes), least) + bound < now * (1.0 - ROUNDING):
                 worth[layer] = number
                 number += 1

@@ -82,7 +82,7 @@ def sticky_paths(
         stay where no map was found. As many as the limit allows, but no more than two beyond ``until`` are needed for the
         search, and those of the starts.
     maps : ndarray
-        int32 [layers, 2, moves, slots]; written where a map was found.
+        Signed integers [layers, 2, moves, slots]; written where a map was found.
     """
     layer = new_layer(loads.shape[1], begin)
     steps = new_steps(loads.shape[1])

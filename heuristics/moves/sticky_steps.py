@@ -125,7 +125,7 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
 def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
     # All by name here, nothing handed to other functions inside: counting references would take most of the time.
-    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, _, _, begin, home = layer
+    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home = layer
     values, slots, falls, peaks = steps
     full = order[0]
     high = totals[full]
@@ -133,7 +133,13 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
     enough = high * (1.0 - LEAST_GAIN)
     change_slack, slack, of_full = SLACK * high * high, 1.0 - SLACK, excess(high, target)
     own, own_end = begin[full], begin[full + 1]
-    known = False  # whether the falls and peaks of all experts of the node have been reckoned
+    own_best = any_best = 0.0  # least change by one more replica alone, of an expert with one
+    for slot in range(own, own_end):
+        a = items[slot]
+        down = sizes[a, 2] - sizes[a, 1]
+        if counts[a] == 1:
+            own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full)
+    known = False  # whether the falls and peaks of all experts have been reckoned
     for slot in range(begin[start], begin[end]):
         b = items[slot]
         if counts[b] == 1:
@@ -168,8 +174,18 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                     peak = max(peak, total)
                     at = after[at]
                 falls[a], peaks[a] = fall, peak
+                any_best = min(any_best, DRIFT * loads[a] * down + fall)
+        # What no expert with one replica can pass, if its GPU does not hold the other too.
+        least = rise + DRIFT * loads[b] * up + (any_best if gpu == full else own_best) - change_slack
+        least += excess(totals[gpu] - part, target) - of_gpu
+        others = totals[second] if held[b, second] == 0 and gpu != full else 0.0
+        hopeless = not twice and (
+            summit >= enough or (arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1])
+        )
         for candidate in range(counts.size if gpu == full else own_end - own):
             a = candidate if gpu == full else items[own + candidate]
+            if hopeless and counts[a] == 1 and (gpu != full or held[b, home[first[a]]] == 0):
+                continue
             more = sizes[a, 2]
             moved_to = totals[gpu] + more - part
             # A replica on a node makes it one of its experts: only they may come.
