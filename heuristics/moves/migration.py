@@ -25,6 +25,7 @@ from eplb_gap.heuristics.planner.fast import plan
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.metrics import per_gpu
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import check
 
@@ -137,10 +138,7 @@ def front(loads: Any, deployment: Deployment, previous: Placement) -> list[Front
     search = _Search(loads, deployment, previous, lost, limits)
     search.go_on(limits)
     found = fronts_of(search.makespans, search.units, 0.0)
-    return [
-        list(zip(moves[:size].tolist(), cost[:size].tolist(), strict=True))
-        for moves, cost, size in zip(*found, strict=True)
-    ]
+    return [list(zip(moves[:size].tolist(), cost[:size].tolist(), strict=True)) for moves, cost, size in zip(*found, strict=True)]
 
 
 def break_even(fronts: Sequence[Front], cost_per_move: float, horizon: float = 1.0) -> list[tuple[int, float]]:
@@ -257,6 +255,7 @@ class _Search:
             full = relabel(self._rows(self.planned, new), self._rows(self.in_use, new), self.live)
             for layer, row in zip(new.tolist(), full.phy2log, strict=True):
                 own = _starts(self.weight[layer], self.whole[layer], row, self.live)
+                self.targets[layer] = _makespan(self.weight[layer], row, self.live)  # its sums are those of the renamed GPUs
                 numbers[layer] = len(own)
                 starts[layer, : len(own)] = own
             self.complete[new] = True
@@ -347,6 +346,11 @@ def _starts(loads: np.ndarray, previous: np.ndarray, full: np.ndarray, deploymen
                 break
             starts.append(items.copy())
     return np.stack(starts)
+
+
+def _makespan(loads: np.ndarray, slots: np.ndarray, live: Deployment) -> float:
+    sizes = loads / np.bincount(slots, minlength=loads.size)
+    return float(per_gpu(sizes[slots], live.slots_by_gpu).max())
 
 
 def _limits(max_moves: Any, layers: int, slots: int) -> np.ndarray:

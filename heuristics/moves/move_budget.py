@@ -9,7 +9,6 @@ import numpy as np
 from eplb_gap.heuristics.compiled import entry, kernel
 from eplb_gap.heuristics.moves.relabel import ROUNDING
 
-
 HOPE = 0.5
 """Part of what is left to gain that a few more moves bring at most: fronts bend."""
 

@@ -67,7 +67,7 @@ def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, make
 @kernel
 def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try the replicas of the fullest GPU with all of the GPUs ``start`` to ``end``."""
-    items, sizes, parts, totals, order = layer.items, layer.sizes, layer.parts, layer.totals, layer.order
+    items, parts, totals, order = layer.items, layer.parts, layer.totals, layer.order
     held, before, arrived, begin = layer.held, layer.before, layer.arrived, layer.begin
     values, slots = steps.values, steps.slots
     full = order[0]
