@@ -85,7 +85,7 @@ def sticky_paths(
         Signed integers [layers, 2, moves, slots]; written where a map was found.
     """
     layer = new_layer(loads.shape[1], begin)
-    steps = new_steps(loads.shape[1])
+    steps = new_steps(loads.shape[1], in_use.shape[1])
     for row in range(loads.shape[0]):
         if numbers[row] == 0 and reached[row] > until[row]:
             continue

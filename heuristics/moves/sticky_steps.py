@@ -29,18 +29,33 @@ class Steps(NamedTuple):
         int64 [aims, moves, 2]: the slot that changes, and the one that it changes with or ``-1 - expert`` that it gets.
     falls, peaks : ndarray
         Scratch: change of the score, and largest load, with one more replica of an expert; float64 [experts].
+    members : ndarray
+        Scratch: the experts of the node, ascending; int64 [experts].
+    own, repeated : ndarray
+        Scratch: the experts of the fullest GPU, and those of them with several replicas; int64 [slots].
     """
 
     values: np.ndarray
     slots: np.ndarray
     falls: np.ndarray
     peaks: np.ndarray
+    members: np.ndarray
+    own: np.ndarray
+    repeated: np.ndarray
 
 
 @kernel
-def new_steps(experts: int) -> Steps:
+def new_steps(experts: int, slots: int) -> Steps:
     """Return memory for the steps of any layer."""
-    return Steps(np.empty((2, 3)), np.empty((2, 3, 2), np.int64), np.empty(experts), np.empty(experts))
+    return Steps(
+        np.empty((2, 3)),
+        np.empty((2, 3, 2), np.int64),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts, np.int64),
+        np.empty(slots, np.int64),
+        np.empty(slots, np.int64),
+    )
 
 
 @kernel
@@ -126,20 +141,24 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
     # All by name here, nothing handed to other functions inside: counting references would take most of the time.
     loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home = layer
-    values, slots, falls, peaks = steps
+    values, slots, falls, peaks, members, own, repeated = steps
     full = order[0]
     high = totals[full]
     second = order[1] if order.size > 1 else full
     enough = high * (1.0 - LEAST_GAIN)
     change_slack, slack, of_full = SLACK * high * high, 1.0 - SLACK, excess(high, target)
-    own, own_end = begin[full], begin[full + 1]
     own_best = any_best = 0.0  # least change by one more replica alone, of an expert with one
-    for slot in range(own, own_end):
+    on_node = on_gpu = several = 0  # members, own and repeated experts
+    for slot in range(begin[full], begin[full + 1]):
         a = items[slot]
-        down = sizes[a, 2] - sizes[a, 1]
+        own[on_gpu] = a
+        on_gpu += 1
         if counts[a] == 1:
+            down = sizes[a, 2] - sizes[a, 1]
             own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full)
-    known = False  # whether the falls and peaks of all experts have been reckoned
+        else:
+            repeated[several] = a
+            several += 1
     for slot in range(begin[start], begin[end]):
         b = items[slot]
         if counts[b] == 1:
@@ -160,9 +179,13 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
             at = after[at]
         back = int(held[b, gpu] > before[b, gpu])
         of_gpu, up_full = excess(totals[gpu], target), up if held[b, full] > 0 else 0.0
-        if gpu == full and not known:
-            known = True
+        if gpu == full and on_node == 0:
             for a in range(counts.size):
+                # A replica on a node makes it one of its experts: only they may come.
+                if not start <= home[first[a]] < end:
+                    continue
+                members[on_node] = a
+                on_node += 1
                 # One more replica: change of the score, largest load afterwards. Only few have several.
                 down = sizes[a, 2] - sizes[a, 1]
                 fall = peak = 0.0
@@ -182,14 +205,18 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
         hopeless = not twice and (
             summit >= enough or (arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1])
         )
-        for candidate in range(counts.size if gpu == full else own_end - own):
-            a = candidate if gpu == full else items[own + candidate]
-            if hopeless and counts[a] == 1 and (gpu != full or held[b, home[first[a]]] == 0):
+        candidates, number = own, on_gpu
+        if gpu == full:
+            candidates, number = members, on_node
+        elif hopeless:
+            candidates, number = repeated, several
+        for candidate in range(number):
+            a = candidates[candidate]
+            if hopeless and counts[a] == 1 and held[b, home[first[a]]] == 0:
                 continue
             more = sizes[a, 2]
             moved_to = totals[gpu] + more - part
-            # A replica on a node makes it one of its experts: only they may come.
-            if moved_to >= enough or held[a, gpu] > 0 or not start <= home[first[a]] < end:
+            if moved_to >= enough or held[a, gpu] > 0:
                 continue
             moves = max(0, int(before[a, gpu] == 0) - back)
             down = more - sizes[a, 1]
