@@ -3,8 +3,9 @@
 A *move* copies a replica onto a GPU that did not hold its expert (:func:`eplb_gap.heuristics.moves.relabel.moved`); where on a
 GPU a replica lies is free. Per layer the front of moves against the largest GPU load comes from one search
 (:mod:`eplb_gap.heuristics.moves.sticky_search`) from the map in use, from that map with one or two pairs of groups exchanged
-between nodes, and from a full re-plan, relabelled. Where GPUs have died, the search is on those left, and the experts that were
-on dead ones alone must be copied (:mod:`eplb_gap.heuristics.moves.lost_experts`): no map has fewer moves than that.
+between nodes, and from a full re-plan, relabelled. Where all layers share a number of moves, fronts are searched only as far as
+more points could matter to its division, by bounds on them. Where GPUs have died, the search is on those left, and the experts
+that were on dead ones alone must be copied (:mod:`eplb_gap.heuristics.moves.lost_experts`): no map has fewer moves than that.
 """
 
 from __future__ import annotations

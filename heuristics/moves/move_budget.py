@@ -10,7 +10,7 @@ from eplb_gap.heuristics.compiled import entry, kernel
 from eplb_gap.heuristics.moves.relabel import ROUNDING
 
 HOPE = 0.5
-"""Part of what is left to gain that a few more moves bring at most: fronts bend."""
+"""Part of what is left to gain that more moves are taken to bring at most: fronts bend. With 1 nothing is ever missed."""
 
 
 class Fronts(NamedTuple):
@@ -138,6 +138,8 @@ def worth_searching(
     bounds: np.ndarray, others: np.ndarray, other_bounds: np.ndarray, worth: np.ndarray,
 ) -> None:  # fmt: skip
     """Write the most moves of every layer at which a map not yet found could improve on the division, -1 if there are none.
+
+    What all other layers cost at least is exact; of a front's own kind of maps no more is hoped for than :data:`HOPE` says.
 
     Parameters
     ----------

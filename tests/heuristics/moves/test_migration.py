@@ -226,6 +226,27 @@ def test_a_point_that_could_improve_the_division_is_worth_searching(seed, total)
             assert worth[layer] >= moves
 
 
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_fronts_searched_in_part_are_divided_as_whole_ones_are(nodes):
+    deployment = Deployment(64, 80, 16, num_nodes=nodes, num_groups=2 * nodes if nodes > 1 else 1)
+    losses = []
+    for seed in range(8):
+        log = np.random.default_rng(seed).normal(size=(2, 6, 64))
+        old, loads = np.rint(1000 * np.exp(np.array([log[0], log[0] + 0.3 * log[1]]))).astype(np.int64)
+        previous = rebalance(old, deployment)
+        fronts = front(loads, deployment, previous)
+        width = max(map(len, fronts))
+        padded = np.array([points + [(0, 0.0)] * (width - len(points)) for points in fronts])
+        whole = Fronts(padded[..., 0].astype(np.int64), padded[..., 1].copy(), np.array([len(points) for points in fronts]))
+        for total in (4, 15, 48, 200):
+            best = divide_moves(whole, total)[1][-1]
+            found = float(sum(verify(replan(loads, deployment, previous, total_moves=total), loads, deployment)))
+            losses.append(found / best - 1)
+    assert min(losses) > -1e-9
+    assert np.mean(losses) < 1e-5
+    assert max(losses) < 5e-4
+
+
 def test_break_even_by_hand():
     fronts = [[(0, 100.0), (1, 90.0), (5, 80.0)], [(0, 50.0), (2, 49.0)]]
     assert break_even(fronts, 0.0) == [(5, 80.0), (2, 49.0)]
