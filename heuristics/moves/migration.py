@@ -3,23 +3,24 @@
 A *move* copies a replica onto a GPU that did not hold its expert (:func:`eplb_gap.heuristics.moves.relabel.moved`); where on a
 GPU a replica lies is free. Per layer the front of moves against the largest GPU load comes from one search
 (:mod:`eplb_gap.heuristics.moves.sticky_search`) from the map in use, from that map with one or two pairs of groups exchanged
-between nodes, and from a full re-plan, relabelled. Where GPUs have died, the search is on those left, and the experts that were
-on dead ones alone must be copied (:mod:`eplb_gap.heuristics.moves.lost_experts`): no map has fewer moves than that.
+between nodes, and from a full re-plan, relabelled. Where all layers share a number of moves, fronts are searched only as far as
+more points could matter to its division, by bounds on them. Where GPUs have died, the search is on those left, and the experts
+that were on dead ones alone must be copied (:mod:`eplb_gap.heuristics.moves.lost_experts`): no map has fewer moves than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from eplb_gap.heuristics.moves.full_plan import judge_full_plan
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.lost_experts import least_moves, lost_experts, named, with_lost_experts
-from eplb_gap.heuristics.moves.move_budget import divide_moves
-from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, normalised, relabel
-from eplb_gap.heuristics.moves.sticky_search import sticky_path
+from eplb_gap.heuristics.moves.move_budget import Fronts, divide_moves, fronts_of, worth_searching
+from eplb_gap.heuristics.moves.relabel import keep_slots, normalised, relabel, replica_ranks
+from eplb_gap.heuristics.moves.sticky_search import sticky_paths
 from eplb_gap.heuristics.planner import uneven
 from eplb_gap.heuristics.planner.fast import plan
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
@@ -29,6 +30,12 @@ from eplb_gap.problem.metrics import per_gpu
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import check
 
+ANSWER = 1
+"""Of the two maps of every number of moves the one of least makespan."""
+FIRST_MOVES, MORE_MOVES = 4, 3
+"""Layers are first searched to their equal share of the budget and so many moves more, then by so many, or by a quarter."""
+WORK_PER_CALL = 1_000_000
+"""Steps times slots of one compiled call: some 30 ms."""
 GROUP_EXCHANGES = 2
 """Most pairs of groups that change their nodes without a full re-plan; each moves all replicas of both."""
 
@@ -95,16 +102,17 @@ def replan(
         )
     if spare is not None:
         limits = np.minimum(limits, forced + spare)
-    fronts, units = _search(loads, deployment, previous, lost, limits)
-    fronts = [front.gaining(threshold) for front in fronts]
+    search = _Search(loads, deployment, previous, lost, limits)
     if spare is None:
-        points = [front.moves.size - 1 for front in fronts]
+        search.go_on(limits)
+        fronts = fronts_of(search.makespans, search.units, threshold)
+        points = fronts.sizes - 1
     else:
-        costs = [front.makespans * unit for front, unit in zip(fronts, units, strict=True)]
-        points = divide_moves([front.moves - front.moves[0] for front in fronts], costs, spare)
-    rows = np.stack([front.maps[point] for front, point in zip(fronts, points, strict=True)])
-    kept = keep_slots(rows, without_dead(previous, deployment).phy2log, deployment.live)
-    return with_dead(Placement(kept, previous.num_experts), deployment)
+        fronts, points = search.divide(forced, spare, threshold)
+    layers = np.arange(previous.num_layers)
+    found = search.maps[layers, ANSWER, fronts.moves[layers, points]].astype(np.int64)
+    kept = keep_slots(found, search.in_use.phy2log, deployment.live)
+    return with_dead(Placement(kept, previous.num_experts, replica_ranks(kept, previous.num_experts)), deployment)
 
 
 def front(loads: Any, deployment: Deployment, previous: Placement) -> list[Front]:
@@ -128,11 +136,10 @@ def front(loads: Any, deployment: Deployment, previous: Placement) -> list[Front
     """
     lost = lost_experts(previous, deployment)
     limits = _limits(None, previous.num_layers, deployment.live.num_slots)
-    fronts, units = _search(loads, deployment, previous, lost, limits)
-    return [
-        [(int(moves), float(makespan * unit)) for moves, makespan in zip(found.moves, found.makespans, strict=True)]
-        for found, unit in zip(fronts, units, strict=True)
-    ]
+    search = _Search(loads, deployment, previous, lost, limits)
+    search.go_on(limits)
+    found = fronts_of(search.makespans, search.units, 0.0)
+    return [list(zip(moves[:size].tolist(), cost[:size].tolist(), strict=True)) for moves, cost, size in zip(*found, strict=True)]
 
 
 def break_even(fronts: Sequence[Front], cost_per_move: float, horizon: float = 1.0) -> list[tuple[int, float]]:
@@ -163,40 +170,152 @@ def break_even(fronts: Sequence[Front], cost_per_move: float, horizon: float = 1
     return [min(points, key=lambda point: point[1] * horizon + point[0] * cost_per_move) for points in fronts]
 
 
-@dataclass(frozen=True)
-class _LayerFront:
-    """Moves int64 [points], makespans float64 [points] in units of the layer's largest load, maps int64 [points, slots]."""
+class _Search:
+    """The fronts of all layers on the live GPUs, as far as they have been searched.
 
-    moves: np.ndarray
-    makespans: np.ndarray
-    maps: np.ndarray
+    Parameters
+    ----------
+    loads, deployment, previous
+        As of :func:`replan`.
+    lost : list of list of int
+        Lost experts of every layer.
+    limits : ndarray
+        Most moves of every layer, int64 [layers].
+    """
 
-    def gaining(self, threshold: float) -> _LayerFront:
-        """Return the front without points that gain less than a part of the makespan; the one of fewest moves stays."""
-        kept = self.makespans[0] - self.makespans >= self.makespans[0] * (threshold - ROUNDING)
-        kept[0] = True
-        return _LayerFront(self.moves[kept], self.makespans[kept], self.maps[kept])
+    def __init__(
+        self, loads: Any, deployment: Deployment, previous: Placement, lost: list[list[int]], limits: np.ndarray
+    ) -> None:
+        live, layers = deployment.live, previous.num_layers
+        self.live, self.limits = live, limits
+        self.in_use = without_dead(previous, deployment)
+        self.weight = normalised(loads, (layers, previous.num_experts))
+        self.units = np.asarray(loads, dtype=np.float64).max(axis=1)
+        self.nodes = live.num_nodes if live.policy == "hierarchical" else 1
+        self.begin = np.cumsum((0, *live.slots_by_gpu))
+        self.whole = _without_loss(self.weight, deployment, previous, lost)
+        self.planned = plan(loads, live) if live.is_regular else uneven.plan(loads, live)
+        self.targets, self.others = np.empty(layers), np.empty(layers, np.int64)
+        judge_full_plan(self.weight, self.in_use.phy2log, self.planned.phy2log, self.begin, self.targets, self.others)
+        if live.policy == "hierarchical":  # every expert of two groups that change their nodes is copied
+            np.minimum(self.others, 2 * live.experts_per_group, out=self.others)
+        self.complete = np.zeros(layers, bool)  # whether all starts are known
+        self.reached, self.scores = np.zeros(layers, np.int64), np.full(layers, np.inf)
+        self._keys = np.full((layers, 2, 0), np.inf)
+        self.maps = np.empty((layers, 2, 0, live.num_slots), np.int16 if live.num_experts <= 2**15 else np.int32)
+
+    @property
+    def makespans(self) -> np.ndarray:
+        """By number of moves, infinite where nothing was found; float64 [layers, moves], in units of the largest loads."""
+        return self._keys[:, ANSWER]
+
+    def divide(self, forced: np.ndarray, spare: int, threshold: float) -> tuple[Fronts, np.ndarray]:
+        """Search as far as it can matter to the best division of a number of moves.
+
+        Parameters
+        ----------
+        forced : ndarray
+            Moves of every layer that no map does without, int64 [layers].
+        spare : int
+            Moves of all layers together beyond them.
+        threshold : float
+
+        Returns
+        -------
+        fronts : Fronts
+        points : ndarray
+            Chosen point of every layer, int64 [layers].
+        """
+        bounds, other_bounds = self._bounds()
+        worth = np.empty_like(forced)
+        until = np.minimum(self.limits, forced + spare // forced.size + FIRST_MOVES)
+        while True:
+            self.go_on(until)
+            fronts = fronts_of(self.makespans, self.units, threshold)
+            points, least = divide_moves(fronts, spare)
+            ended = self.reached > self.limits
+            behind = np.where(ended, np.where(self.complete, self.limits, np.maximum(until, self.others - 1)), until)
+            worth_searching(*fronts, least, spare, behind, bounds, self.others, other_bounds, worth)
+            np.minimum(worth, self.limits, out=worth)
+            more = worth > until
+            if not more.any():
+                return fronts, points
+            further = np.where(ended, worth, np.minimum(worth, np.maximum(until + MORE_MOVES, until * 5 // 4)))
+            until = np.where(more, further, until)
+
+    def go_on(self, until: np.ndarray) -> None:
+        """Search on to a number of moves of every layer, int64 [layers]."""
+        layers = len(until)
+        new = np.flatnonzero(~self.complete & (self.others <= until))
+        numbers = np.zeros(layers, np.int64)
+        if not self._keys.shape[2]:
+            numbers[:] = 1
+        starts = np.empty((layers, 2 + GROUP_EXCHANGES if new.size else 1, self.live.num_slots), np.int64)
+        starts[:, 0] = self.whole
+        if new.size:
+            full = relabel(self._rows(self.planned, new), self._rows(self.in_use, new), self.live)
+            for layer, row in zip(new.tolist(), full.phy2log, strict=True):
+                own = _starts(self.weight[layer], self.whole[layer], row, self.live)
+                self.targets[layer] = _makespan(self.weight[layer], row, self.live)  # its sums are those of the renamed GPUs
+                numbers[layer] = len(own)
+                starts[layer, : len(own)] = own
+            self.complete[new] = True
+        # Starts may be far ahead of the search, steps go two moves beyond it.
+        self._make_room(int(self.limits.max() if new.size else min(self.limits.max(), until.max() + 2)) + 1)
+        work = np.cumsum((np.maximum(until - self.reached + 1, 0) + numbers) * self.live.num_slots)
+        for part in _parts(work):
+            sticky_paths(
+                self.weight[part], self.in_use.phy2log[part], starts[part], numbers[part], self.begin, self.nodes,
+                self.targets[part], self.limits[part], until[part], self.reached[part], self.scores[part], self._keys[part],
+                self.maps[part],
+            )  # fmt: skip
+
+    def _make_room(self, moves: int) -> None:
+        """Make room for maps of fewer than so many moves."""
+        layers, _, known = self._keys.shape
+        if moves > known:
+            moves = min(2 * moves, int(self.limits.max()) + 1)
+            keys, maps = np.full((layers, 2, moves), np.inf), np.empty((layers, 2, moves, self.live.num_slots), self.maps.dtype)
+            keys[:, :, :known], maps[:, :, :known] = self._keys, self.maps
+            self._keys, self.maps = keys, maps
+
+    def _rows(self, placement: Placement, layers: np.ndarray) -> Placement:
+        return Placement(placement.phy2log[layers], placement.num_experts)
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what maps cost at least: with the experts on the nodes that they are on, and whatever their nodes.
+
+        Returns
+        -------
+        here, anywhere : ndarray
+            float64 [layers], in the unit of the loads.
+        """
+        anywhere = self.weight.sum(axis=1) / self.live.num_gpus
+        if self.nodes == 1:
+            return anywhere * self.units, anywhere * self.units
+        groups = self.weight.reshape(len(self.weight), self.live.num_groups, -1).sum(axis=2)
+        homes = np.empty(groups.shape, np.int64)
+        layers = np.arange(len(groups))[:, None]
+        homes[layers, self.whole // self.live.experts_per_group] = np.arange(self.live.num_slots) // self.live.slots_per_node
+        by_node = np.bincount((layers * self.nodes + homes).ravel(), groups.ravel(), len(groups) * self.nodes)
+        gpus, per_node = self.live.num_gpus // self.nodes, self.live.groups_per_node
+        groups.sort(axis=1)
+        # The largest group has others beside it; of two groups a node the fold leaves the fullest lightest.
+        fullest = groups[:, -1] + groups[:, : per_node - 1].sum(axis=1)
+        if per_node == 2:
+            fullest = (groups + groups[:, ::-1]).max(axis=1)
+        anywhere = np.maximum(anywhere, fullest / gpus)
+        return by_node.reshape(len(groups), -1).max(axis=1) / gpus * self.units, anywhere * self.units
 
 
-def _search(
-    loads: Any, deployment: Deployment, previous: Placement, lost: list[list[int]], limits: np.ndarray
-) -> tuple[list[_LayerFront], np.ndarray]:
-    """Return the front of every layer up to its limit, on the live GPUs, and the unit of its makespans."""
-    weight = normalised(loads, (previous.num_layers, previous.num_experts))
-    live, in_use = deployment.live, without_dead(previous, deployment)
-    whole = _without_loss(weight, deployment, previous, lost)
-    planned = plan(loads, live) if live.is_regular else uneven.plan(loads, live)
-    full = relabel(planned, in_use, live)
-    nodes = live.num_nodes if live.policy == "hierarchical" else 1
-    begin = np.cumsum((0, *live.slots_by_gpu))
-    found = []
-    for layer, limit in enumerate(limits.tolist()):
-        starts = _starts(weight[layer], whole[layer], full.phy2log[layer], live)
-        target = _makespan(weight[layer], full.phy2log[layer], live)
-        keys, maps = np.full((2, limit + 1), np.inf), np.empty((2, limit + 1, live.num_slots), np.int64)
-        sticky_path(weight[layer], in_use.phy2log[layer], starts, begin, nodes, target, keys, maps)
-        found.append(_pareto(keys[1], maps[1]))
-    return found, np.asarray(loads, dtype=np.float64).max(axis=1)
+def _parts(work: np.ndarray) -> Iterator[slice]:
+    """Cut layers into parts of some work each, of which the sums up to every layer are given: Ctrl-C is heard in between."""
+    begin = 0
+    while begin < len(work):
+        done = work[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(work, done + WORK_PER_CALL, "right")))
+        yield slice(begin, end)
+        begin = end
 
 
 def _without_loss(weight: np.ndarray, deployment: Deployment, previous: Placement, lost: list[list[int]]) -> np.ndarray:
@@ -233,17 +352,6 @@ def _starts(loads: np.ndarray, previous: np.ndarray, full: np.ndarray, deploymen
 def _makespan(loads: np.ndarray, slots: np.ndarray, live: Deployment) -> float:
     sizes = loads / np.bincount(slots, minlength=loads.size)
     return float(per_gpu(sizes[slots], live.slots_by_gpu).max())
-
-
-def _pareto(makespans: np.ndarray, maps: np.ndarray) -> _LayerFront:
-    """Keep the numbers of moves that lead to less than every smaller number does, rounding apart."""
-    first = int(np.argmax(np.isfinite(makespans)))  # lost experts cost moves that no map does without
-    best, points = makespans[first], [first]
-    for moves in range(first + 1, makespans.size):
-        if makespans[moves] < best * (1.0 - ROUNDING):
-            best = makespans[moves]
-            points.append(moves)
-    return _LayerFront(np.array(points), makespans[points], maps[points])
 
 
 def _limits(max_moves: Any, layers: int, slots: int) -> np.ndarray:

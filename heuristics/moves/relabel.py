@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from eplb_gap.heuristics.compiled import entry
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -195,27 +196,51 @@ def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
 def keep_slots(new: np.ndarray, old: np.ndarray, deployment: Deployment) -> np.ndarray:
     """Order the replicas of every GPU so that those it held keep their slots and the others fill up; int64 [layers, slots]."""
     kept = np.empty_like(new)
-    for gpus, slots in _alike(deployment):
-        k = slots.shape[1]
-        rows = _keep_slots(new[:, slots].reshape(-1, k), old[:, slots].reshape(-1, k))
-        kept[:, slots] = rows.reshape(len(new), gpus.size, k)
+    _keep_slots(new, old, np.cumsum((0, *deployment.slots_by_gpu)), kept)
     return kept
 
 
-def _keep_slots(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Order the replicas of GPUs with equally many slots, int64 [gpus, slots]."""
-    # The i-th copy of an expert before takes the slot of the i-th copy after: numbering makes multisets sets.
-    same = (old[:, :, None] == new[:, None, :]) & (_copy_numbers(old)[:, :, None] == _copy_numbers(new)[:, None, :])
-    kept = same.any(axis=2)
-    sources = same.argmax(axis=2)
-    sources[~kept] = np.nonzero(~same.any(axis=1))[1]  # both list GPU by GPU, as many of each
-    return np.take_along_axis(new, sources, axis=1)
+@entry
+def _keep_slots(new: np.ndarray, old: np.ndarray, begin: np.ndarray, kept: np.ndarray) -> None:
+    slots = new.shape[1]
+    stays, filled = np.empty(slots, np.bool_), np.empty(slots, np.bool_)
+    for layer in range(new.shape[0]):
+        for gpu in range(begin.size - 1):
+            for slot in range(begin[gpu], begin[gpu + 1]):
+                stays[slot] = filled[slot] = False
+            # The i-th copy of an expert after takes the slot of the i-th copy before.
+            for slot in range(begin[gpu], begin[gpu + 1]):
+                for source in range(begin[gpu], begin[gpu + 1]):
+                    if new[layer, source] == old[layer, slot] and not stays[source]:
+                        kept[layer, slot] = new[layer, source]
+                        stays[source] = filled[slot] = True
+                        break
+            source = begin[gpu]
+            for slot in range(begin[gpu], begin[gpu + 1]):
+                if filled[slot]:
+                    continue
+                for _ in range(begin[gpu + 1] - source):
+                    source += 1
+                    if not stays[source - 1]:
+                        kept[layer, slot] = new[layer, source - 1]
+                        break
 
 
-def _copy_numbers(rows: np.ndarray) -> np.ndarray:
-    """Return how many equal entries stand before each in its row, int64 [gpus, slots]."""
-    k = rows.shape[1]
-    return np.asarray(((rows[:, :, None] == rows[:, None, :]) & np.tri(k, k=-1, dtype=bool)).sum(axis=2))
+def replica_ranks(maps: np.ndarray, experts: int) -> np.ndarray:
+    """Return the number of every replica within its expert, in the order of the slots, of legal maps; int64 [layers, slots]."""
+    ranks = np.empty_like(maps)
+    _rank(maps, np.empty(experts, np.int64), ranks)
+    return ranks
+
+
+@entry
+def _rank(maps: np.ndarray, seen: np.ndarray, ranks: np.ndarray) -> None:
+    for layer in range(maps.shape[0]):
+        for e in range(seen.size):
+            seen[e] = 0
+        for slot in range(maps.shape[1]):
+            ranks[layer, slot] = seen[maps[layer, slot]]
+            seen[maps[layer, slot]] += 1
 
 
 def normalised(loads: Any, expected: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,6 @@ SIGNS = {ast.Add: 1, ast.Sub: -1, ast.Mult: 1, ast.FloorDiv: -1, ast.RShift: -1,
 
 REVIEWED = {
     "heuristics/compiled.ascending": (3, "every part is split into smaller ones; scans stop at the ends of the part"),
-    "heuristics/moves/sticky_search._try_replacements": (1, "a chain through the slots of one expert, ascending"),
     "heuristics/planner/pair_swap._sort_gpus": (
         2,
         "Shell's sort: the step falls by thirds, and every element moves down by steps",

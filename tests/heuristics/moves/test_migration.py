@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.migration import break_even, front, replan
-from eplb_gap.heuristics.moves.move_budget import divide_moves
+from eplb_gap.heuristics.moves.move_budget import Fronts, divide_moves, worth_searching
 from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.metrics import duplicates
@@ -177,21 +177,74 @@ def test_exchanged_groups_are_legal_and_lower_the_fullest_node():
     assert made > 10
 
 
-@given(st.integers(0, 10**6), st.integers(0, 12))
-def test_the_allocation_is_the_best_one(seed, total):
-    generator = np.random.default_rng(seed)
-    moves, costs = [], []
-    for _ in range(3):
-        points = int(generator.integers(1, 5))
-        moves.append(np.concatenate([[0], np.sort(generator.choice(np.arange(1, 9), points, replace=False))]))
-        costs.append(np.sort(generator.integers(0, 50, points + 1))[::-1].astype(float))
-    chosen = divide_moves(moves, costs, total)
-    sums = {
-        points: sum(float(costs[layer][p]) for layer, p in enumerate(points))
-        for points in product(*(range(len(m)) for m in moves))
-        if sum(int(moves[layer][p]) for layer, p in enumerate(points)) <= total
+def random_fronts(generator: np.random.Generator, layers: int, forced: int = 0) -> Fronts:
+    fronts = Fronts(np.empty((layers, 5), np.int64), np.empty((layers, 5)), generator.integers(1, 6, layers))
+    for layer, size in enumerate(fronts.sizes):
+        fronts.moves[layer, :size] = forced + np.append(0, np.sort(generator.choice(np.arange(1, 9), size - 1, replace=False)))
+        fronts.costs[layer, :size] = np.sort(generator.choice(50, size, replace=False))[::-1]
+    return fronts
+
+
+def sums_within(fronts: Fronts, total: int) -> dict[tuple[int, ...], float]:
+    """Return what every division of the moves costs, by points."""
+    layers = range(len(fronts.sizes))
+    return {
+        points: sum(float(fronts.costs[layer, points[layer]]) for layer in layers)
+        for points in product(*(range(size) for size in fronts.sizes))
+        if sum(int(fronts.moves[layer, points[layer]] - fronts.moves[layer, 0]) for layer in layers) <= total
     }
-    assert sums[tuple(chosen)] == min(sums.values())
+
+
+@given(st.integers(0, 10**6), st.integers(0, 12), st.integers(0, 2))
+def test_the_allocation_is_the_best_one(seed, total, forced):
+    fronts = random_fronts(np.random.default_rng(seed), 3, forced)
+    chosen, least = divide_moves(fronts, total)
+    sums = sums_within(fronts, total)
+    assert sums[tuple(chosen.tolist())] == min(sums.values()) == least[-1]
+    for within, cost in enumerate(least.tolist()):
+        assert cost == min(sums_within(fronts, within).values())
+
+
+@given(st.integers(0, 10**6), st.integers(0, 12))
+def test_a_point_that_could_improve_the_division_is_worth_searching(seed, total):
+    generator = np.random.default_rng(seed)
+    fronts = random_fronts(generator, 3)
+    _, least = divide_moves(fronts, total)
+    last = fronts.moves[np.arange(3), fronts.sizes - 1]
+    costs = fronts.costs[np.arange(3), fronts.sizes - 1]
+    bounds = np.maximum(costs - generator.integers(1, 20, 3), 0.0)
+    # Of another kind from the first move on: then the bound alone counts.
+    worth = np.empty(3, np.int64)
+    worth_searching(*fronts, least, total, last, bounds, np.zeros(3, np.int64), bounds, worth)
+    for layer, moves in product(range(3), range(1, 12)):
+        if moves <= last[layer]:
+            continue
+        size = fronts.sizes[layer]
+        more = Fronts(*(np.pad(array, ((0, 0), (0, 1))) for array in fronts[:2]), fronts.sizes + (np.arange(3) == layer))
+        more.moves[layer, size], more.costs[layer, size] = moves, bounds[layer]
+        if divide_moves(more, total)[1][-1] < least[-1]:
+            assert worth[layer] >= moves
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_fronts_searched_in_part_are_divided_as_whole_ones_are(nodes):
+    deployment = Deployment(64, 80, 16, num_nodes=nodes, num_groups=2 * nodes if nodes > 1 else 1)
+    losses = []
+    for seed in range(8):
+        log = np.random.default_rng(seed).normal(size=(2, 6, 64))
+        old, loads = np.rint(1000 * np.exp(np.array([log[0], log[0] + 0.3 * log[1]]))).astype(np.int64)
+        previous = rebalance(old, deployment)
+        fronts = front(loads, deployment, previous)
+        width = max(map(len, fronts))
+        padded = np.array([points + [(0, 0.0)] * (width - len(points)) for points in fronts])
+        whole = Fronts(padded[..., 0].astype(np.int64), padded[..., 1].copy(), np.array([len(points) for points in fronts]))
+        for total in (4, 15, 48, 200):
+            best = divide_moves(whole, total)[1][-1]
+            found = float(sum(verify(replan(loads, deployment, previous, total_moves=total), loads, deployment)))
+            losses.append(found / best - 1)
+    assert min(losses) > -1e-9
+    assert np.mean(losses) < 1e-5
+    assert max(losses) < 5e-4
 
 
 def test_break_even_by_hand():

@@ -1,0 +1,257 @@
+"""The best steps from a map, compiled: what another replica, or an exchange of two, does for the fullest GPU.
+
+Most steps are left out by what they can reach at best, from sums that many of them share; the others are looked at in full.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.moves.sticky_map import DRIFT, Layer, excess
+
+LEAST_GAIN = 1e-12
+"""Relative; smaller gains are rounding."""
+SLACK = 1e-12
+"""Relative to the fullest GPU, or to its square: what a quick bound is trusted less, for rounding."""
+
+
+class Steps(NamedTuple):
+    """Best steps by aim (least score, then least makespan) and number of moves (0, 1, 2).
+
+    Parameters
+    ----------
+    values : ndarray
+        Change of the score, or the makespan; float64 [aims, moves]; infinite where there is no step.
+    slots : ndarray
+        int64 [aims, moves, 2]: the slot that changes, and the one that it changes with or ``-1 - expert`` that it gets.
+    falls, peaks : ndarray
+        Scratch: change of the score, and largest load, with one more replica of an expert; float64 [experts].
+    members : ndarray
+        Scratch: the experts of the node, ascending; int64 [experts].
+    own, repeated : ndarray
+        Scratch: the experts of the fullest GPU, and those of them with several replicas; int64 [slots].
+    """
+
+    values: np.ndarray
+    slots: np.ndarray
+    falls: np.ndarray
+    peaks: np.ndarray
+    members: np.ndarray
+    own: np.ndarray
+    repeated: np.ndarray
+
+
+@kernel
+def new_steps(experts: int, slots: int) -> Steps:
+    """Return memory for the steps of any layer."""
+    return Steps(
+        np.empty((2, 3)),
+        np.empty((2, 3, 2), np.int64),
+        np.empty(experts),
+        np.empty(experts),
+        np.empty(experts, np.int64),
+        np.empty(slots, np.int64),
+        np.empty(slots, np.int64),
+    )
+
+
+@kernel
+def find_steps(layer: Layer, nodes: int, target: float, steps: Steps) -> None:
+    """Write the best steps that lower the fullest GPU."""
+    per_node = layer.totals.size // nodes
+    start = layer.order[0] // per_node * per_node
+    for aim in range(2):
+        for moves in range(3):
+            steps.values[aim, moves] = np.inf
+    _try_replacements(layer, start, start + per_node, target, steps)
+    _try_exchanges(layer, start, start + per_node, target, steps)
+
+
+@kernel
+def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, makespan: float, slot: int, other: int) -> None:
+    """Keep a step where it is the best of its number of moves."""
+    if change < values[0, moves]:
+        values[0, moves], slots[0, moves, 0], slots[0, moves, 1] = change, slot, other
+    if makespan < values[1, moves]:
+        values[1, moves], slots[1, moves, 0], slots[1, moves, 1] = makespan, slot, other
+
+
+@kernel
+def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
+    """Try the replicas of the fullest GPU with all of the GPUs ``start`` to ``end``."""
+    items, parts, totals, order = layer.items, layer.parts, layer.totals, layer.order
+    held, before, arrived, begin = layer.held, layer.before, layer.arrived, layer.begin
+    values, slots = steps.values, steps.slots
+    full = order[0]
+    high = totals[full]
+    enough = high * (1.0 - LEAST_GAIN)
+    for position in range(order.size - 1, 0, -1):
+        # Emptiest first: the sooner are the others cut off by what no exchange can pass, the mean.
+        gpu = order[position]
+        if not start <= gpu < end:
+            continue
+        low = totals[gpu]
+        others = totals[order[1]]
+        if gpu == order[1]:
+            others = totals[order[2]] if order.size > 2 else 0.0
+        both = excess(high, target) + excess(low, target)
+        half = (high + low) * 0.5
+        # While both are as in use two replicas arrive where they never were.
+        as_in_use = arrived[full] == 0 and arrived[gpu] == 0
+        change_cut, cut = values[0, 2], values[1, 2]
+        if not as_in_use:
+            change_cut, cut = max(change_cut, values[0, 1]), max(cut, values[1, 1])
+        if 2.0 * excess(half, target) - both >= change_cut and max(half, others) >= cut:
+            continue
+        for own in range(begin[full], begin[full + 1]):
+            a = items[own]
+            if held[a, gpu] > 0:
+                continue
+            size = parts[own]
+            arrive = 2 if as_in_use else int(before[a, gpu] == 0) - int(held[a, full] > before[a, full])
+            for slot in range(begin[gpu], begin[gpu + 1]):
+                moved = size - parts[slot]
+                larger = max(high - moved, low + moved)
+                if larger >= enough:
+                    continue
+                b = items[slot]
+                moves = arrive
+                if not as_in_use:
+                    moves = max(0, moves + int(before[b, full] == 0) - int(held[b, gpu] > before[b, gpu]))
+                change = excess(high - moved, target) + excess(low + moved, target) - both
+                makespan = max(larger, others)
+                if (change < values[0, moves] or makespan < values[1, moves]) and held[b, full] == 0:
+                    _note(values, slots, moves, change, makespan, own, slot)
+
+
+@kernel
+def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, b: int) -> float:
+    """Return the largest load of the GPUs that hold neither of two experts."""
+    for g in order:
+        if held[a, g] == 0 and held[b, g] == 0:
+            return float(totals[g])
+    return 0.0
+
+
+@kernel
+def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
+    """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
+    # All by name here, nothing handed to other functions inside: counting references would take most of the time.
+    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home = layer
+    values, slots, falls, peaks, members, own, repeated = steps
+    full = order[0]
+    high = totals[full]
+    second = order[1] if order.size > 1 else full
+    enough = high * (1.0 - LEAST_GAIN)
+    change_slack, slack, of_full = SLACK * high * high, 1.0 - SLACK, excess(high, target)
+    own_best = any_best = 0.0  # least change by one more replica alone, of an expert with one
+    on_node = on_gpu = several = 0  # members, own and repeated experts
+    for slot in range(begin[full], begin[full + 1]):
+        a = items[slot]
+        own[on_gpu] = a
+        on_gpu += 1
+        if counts[a] == 1:
+            down = sizes[a, 2] - sizes[a, 1]
+            own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full)
+        else:
+            repeated[several] = a
+            several += 1
+    for slot in range(begin[start], begin[end]):
+        b = items[slot]
+        if counts[b] == 1:
+            continue
+        gpu, part, fewer = home[slot], sizes[b, 1], sizes[b, 0]
+        up = fewer - part
+        # One replica fewer on this GPU: the others, but that on the fullest; nothing follows where one holds two.
+        rise, summit, twice = 0.0, 0.0, False
+        at = first[b]
+        for _ in range(counts[b]):
+            g = home[at]
+            if held[b, g] > 1:
+                twice = True
+            if g != gpu and g != full:
+                total = totals[g] + up
+                rise += excess(total, target) - excess(totals[g], target)
+                summit = max(summit, total)
+            at = after[at]
+        back = int(held[b, gpu] > before[b, gpu])
+        of_gpu, up_full = excess(totals[gpu], target), up if held[b, full] > 0 else 0.0
+        if gpu == full and on_node == 0:
+            for a in range(counts.size):
+                # A replica on a node makes it one of its experts: only they may come.
+                if not start <= home[first[a]] < end:
+                    continue
+                members[on_node] = a
+                on_node += 1
+                # One more replica: change of the score, largest load afterwards. Only few have several.
+                down = sizes[a, 2] - sizes[a, 1]
+                fall = peak = 0.0
+                at = first[a]
+                for _ in range(counts[a]):
+                    g = home[at]
+                    total = totals[g] + held[a, g] * down
+                    fall += excess(total, target) - excess(totals[g], target)
+                    peak = max(peak, total)
+                    at = after[at]
+                falls[a], peaks[a] = fall, peak
+                any_best = min(any_best, DRIFT * loads[a] * down + fall)
+        # What no expert with one replica can pass, if its GPU does not hold the other too.
+        least = rise + DRIFT * loads[b] * up + (any_best if gpu == full else own_best) - change_slack
+        least += excess(totals[gpu] - part, target) - of_gpu
+        others = totals[second] if held[b, second] == 0 and gpu != full else 0.0
+        hopeless = not twice and (
+            summit >= enough or (arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1])
+        )
+        candidates, number = own, on_gpu
+        if gpu == full:
+            candidates, number = members, on_node
+        elif hopeless:
+            candidates, number = repeated, several
+        for candidate in range(number):
+            a = candidates[candidate]
+            if hopeless and counts[a] == 1 and held[b, home[first[a]]] == 0:
+                continue
+            more = sizes[a, 2]
+            moved_to = totals[gpu] + more - part
+            if moved_to >= enough or held[a, gpu] > 0:
+                continue
+            moves = max(0, int(before[a, gpu] == 0) - back)
+            down = more - sizes[a, 1]
+            if counts[a] == 1 and not twice:
+                # A quick reckoning. What is the same to the bit in the full one needs no slack.
+                spread = DRIFT * (loads[a] * down + loads[b] * up) + excess(moved_to, target) - of_gpu - change_slack
+                peak = moved_to * slack
+                if gpu == full:
+                    spread += falls[a]
+                    peak = max(peak, peaks[a])
+                else:
+                    total = high + down + up_full
+                    spread += excess(total, target) - of_full
+                    peak = max(peak, total)
+                if gpu != full or held[b, home[first[a]]] == 0:
+                    spread += rise
+                    peak = max(peak, summit)
+                others = totals[second] if held[a, second] == 0 and held[b, second] == 0 else 0.0
+                if peak >= enough or (max(peak, others) >= values[1, moves] and spread >= values[0, moves]):
+                    continue
+            change = DRIFT * (loads[a] * down + loads[b] * up)  # of the sum of w**2 / c
+            highest = 0.0
+            for expert in (b, a):
+                at = first[expert]
+                for _ in range(counts[expert]):
+                    g = home[at]
+                    at = after[at]
+                    if expert == a and held[b, g] > 0:
+                        continue  # met with b
+                    total = totals[g] + held[a, g] * down + held[b, g] * up
+                    if g == gpu:
+                        total += more - fewer
+                    highest = max(highest, total)
+                    change += excess(total, target) - excess(totals[g], target)
+            if highest < enough:
+                highest = max(highest, _untouched(totals, order, held, a, b))
+                if change < values[0, moves] or highest < values[1, moves]:
+                    _note(values, slots, moves, change, highest, slot, -1 - a)
