@@ -12,7 +12,7 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperOption
 
 from eplb_gap.cli.asking import Question, changed, may_ask, refuse_sizes
-from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, writable_file
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, spinner, writable_file
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.examples import EXAMPLES
 
@@ -56,7 +56,6 @@ def solve(
     as_json: JsonFlag = False,
 ) -> None:
     """Find optimal placements, or the best ones within the time limit with a proven bound."""
-    from rich.status import Status
 
     from eplb_gap import solvers
 
@@ -75,10 +74,10 @@ def solve(
         shape = asked.deployment
         matrix = asked.trace.window(max(-2, -len(asked.trace.loads)) if plan_window is None else plan_window)
     interrupted = False
-    with Status("solving", console=log) as status:
+    with spinner("solving") as update:
 
         def show(p: solvers.Progress) -> None:
-            status.update(
+            update(
                 f"{p.elapsed:6.1f} s  layer {p.layer + 1}/{p.num_layers}  upper {p.upper:.6g}  lower {p.lower:.6g}  "
                 f"gap {p.gap:.2e}  {p.engine}"
             )

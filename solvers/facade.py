@@ -26,7 +26,7 @@ from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
 from eplb_gap.solvers.engines import equal_cardinality, exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
-from eplb_gap.solvers.hierarchical import MAX_NODE_PROBLEMS, NodeProblems, search_layer
+from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.planner_maps import planner_maps, planners
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
@@ -290,7 +290,7 @@ def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, 
         instance = Instance.of_layer(loads, deployment)
         bound = best_joint_bound(instance)
         return greedy_map(instance, float(bound.value)), bound
-    if FEW_SETS < math.comb(deployment.num_groups, deployment.groups_per_node) <= MAX_NODE_PROBLEMS:
+    if math.comb(deployment.num_groups, deployment.groups_per_node) > FEW_SETS:
         return _dealt_start(loads, deployment)
     problems = NodeProblems(loads, deployment)
     partition = problems.best_partition()
