@@ -320,9 +320,9 @@ def test_counts_below_a_value_say_whether_the_apportionment_bound_reaches_it(loa
         if (len(loads) + spare) % gpus:
             continue
         for duplicates in ("allowed", "forbidden"):
-            instance = Instance(tuple(loads), len(loads) + spare, gpus, duplicates)
-            if instance.max_count * len(loads) < instance.num_slots:
+            if duplicates == "forbidden" and gpus * len(loads) < len(loads) + spare:
                 continue
+            instance = Instance(tuple(loads), len(loads) + spare, gpus, duplicates)
             needed = counts_below(loads, value)
             reaches = sum(needed) > instance.num_slots or max(needed) > instance.max_count
             assert reaches == (apportionment_bound(instance).value >= value)
