@@ -181,17 +181,15 @@ def verify(
 
 
 def _verify_best_known(path: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
     from eplb_gap.experiments.measuring.rows import RESULTS
     from eplb_gap.experiments.published import best_known
 
     found = best_known.check(path or RESULTS / best_known.FILE)
     if as_json:
-        said = {"instances": found.instances, "layers": found.layers, "optimal": found.optimal, "open": found.open}
-        print(json.dumps(said))
+        print(json.dumps(asdict(found)))
         return
     for line in found.open:
         out.print(f"open: {line}", markup=False, highlight=False, soft_wrap=True)
-    out.print(
-        f"{found.instances} instances hold: {found.optimal} of {found.layers} layers optimal by a witness, "
-        f"{len(found.open)} instances open"
-    )
+    out.print(str(found), markup=False, highlight=False, soft_wrap=True)
