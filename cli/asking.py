@@ -110,7 +110,7 @@ class Question:
         if self.deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
             raise InputError(MISSING)
         columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=log, transient=True) as bar:
+        with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
             task = bar.add_task(self.loads_name, total=None)
             asked = read_problem(
                 self.loads,

@@ -9,12 +9,11 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.status import Status
 from rich.table import Table
 
 from eplb_gap.cli.asking import Question, asks
 from eplb_gap.cli.maps import planned_map
-from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, log, out, writable_file
+from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, out, spinner, writable_file
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
@@ -78,7 +77,7 @@ def evaluate(
     planned = [planned_map(name, chosen.history, shape, map_format, identifiers) for name in maps]
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers)
-    with Status(f"certifying bounds of both windows ({COMPILES})", console=log):
+    with spinner(f"certifying bounds of both windows ({COMPILES})"):
         bounds = certified_bounds(chosen, shape)
     results = [
         evaluate_map(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
@@ -121,8 +120,8 @@ def _print_scores(
 
     from eplb_gap.analysis.protocol_runs import score_all
 
-    with Status("scoring", console=log) as status:
-        scores = score_all(protocol, trace.loads, shape, names, call_seconds, lambda name: status.update(f"scoring {name}"))
+    with spinner("scoring") as update:
+        scores = score_all(protocol, trace.loads, shape, names, call_seconds, lambda name: update(f"scoring {name}"))
     if as_json:
         print(json.dumps({name: asdict(score) for name, score in scores.items()}))
         return
@@ -237,14 +236,14 @@ def explain(
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, identifiers)
-    with Status(f"explaining ({COMPILES})", console=log) as status:
+    with spinner(f"explaining ({COMPILES})") as update:
         result = explain_map(
             chosen,
             shape,
             one.regular("--map"),
             one.name,
             method or one.method or DEFAULT_METHOD,
-            lambda what: status.update(f"explaining ({COMPILES}): {what}"),
+            lambda what: update(f"explaining ({COMPILES}): {what}"),
         )
     if page is not None:
         write_atomically(page, html_page.render(result, question.loads_name, identifiers).encode())

@@ -39,12 +39,17 @@ RESUMABLE = {"bench", "record", "reproduce"}
 """Commands that go on where an interrupted run was."""
 
 
+def printable(message: str) -> str:
+    """Return a message on one line: what a file's name or content cannot print is escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message)
+
+
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, Ctrl-C with exit code 130."""
     try:
         app(standalone_mode=True)
     except (InputError, PlacementError, CertificateError) as error:
-        log.print(f"eplb-gap: {error}", markup=False, highlight=False, soft_wrap=True)
+        log.print(f"eplb-gap: {printable(str(error))}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:

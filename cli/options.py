@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from eplb_gap.problem.atomic import check_writable
 from eplb_gap.problem.errors import InputError
@@ -21,6 +24,16 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.
 PlanWindow = Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")]
 ServeWindow = Annotated[int | None, typer.Option(help="Window that is served; the one after by default.")]
 MapFormat = Annotated[str | None, typer.Option(help="Format of map files; recognised by default.")]
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what goes on, and yield a function that changes the text; elsewhere nothing is written."""
+    if not log.is_terminal:
+        yield lambda changed: None
+        return
+    with Status(text, console=log) as status:
+        yield status.update
 
 
 def writable_file(path: Path, option: str) -> Path:

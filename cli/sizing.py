@@ -32,7 +32,7 @@ def capacity(
     if folder is not None:
         writable_folder(folder, "--out")
     asked = question.read()
-    with Progress(console=log, transient=True) as bar:
+    with Progress(console=log, transient=True, disable=not log.is_terminal) as bar:
         task = bar.add_task("sizing", total=None)
         result = module.capacity(
             asked.trace,

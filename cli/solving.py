@@ -12,7 +12,7 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperOption
 
 from eplb_gap.cli.asking import Question, changed, may_ask, refuse_sizes
-from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, writable_file
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, spinner, writable_file
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.examples import EXAMPLES
 
@@ -56,7 +56,6 @@ def solve(
     as_json: JsonFlag = False,
 ) -> None:
     """Find optimal placements, or the best ones within the time limit with a proven bound."""
-    from rich.status import Status
 
     from eplb_gap import solvers
 
@@ -75,10 +74,10 @@ def solve(
         shape = asked.deployment
         matrix = asked.trace.window(max(-2, -len(asked.trace.loads)) if plan_window is None else plan_window)
     interrupted = False
-    with Status("solving", console=log) as status:
+    with spinner("solving") as update:
 
         def show(p: solvers.Progress) -> None:
-            status.update(
+            update(
                 f"{p.elapsed:6.1f} s  layer {p.layer + 1}/{p.num_layers}  upper {p.upper:.6g}  lower {p.lower:.6g}  "
                 f"gap {p.gap:.2e}  {p.engine}"
             )
@@ -182,17 +181,15 @@ def verify(
 
 
 def _verify_best_known(path: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
     from eplb_gap.experiments.measuring.rows import RESULTS
     from eplb_gap.experiments.published import best_known
 
     found = best_known.check(path or RESULTS / best_known.FILE)
     if as_json:
-        said = {"instances": found.instances, "layers": found.layers, "optimal": found.optimal, "open": found.open}
-        print(json.dumps(said))
+        print(json.dumps(asdict(found)))
         return
     for line in found.open:
         out.print(f"open: {line}", markup=False, highlight=False, soft_wrap=True)
-    out.print(
-        f"{found.instances} instances hold: {found.optimal} of {found.layers} layers optimal by a witness, "
-        f"{len(found.open)} instances open"
-    )
+    out.print(str(found), markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from eplb_gap.problem.atomic import write_atomically
-from eplb_gap.problem.bounds.bounds import Bound, apportionment_bound, reachable
+from eplb_gap.problem.bounds.bounds import Bound, counts_below, reachable
 from eplb_gap.problem.bounds.partition import cover
 from eplb_gap.problem.deployment import NUMBERS, Deployment
 from eplb_gap.problem.digest import array_sha256
@@ -39,8 +38,8 @@ from eplb_gap.problem.validation import verify
 
 SCHEMA = "eplb-gap certificate 1"
 MAX_BYTES = 256 << 20
-MAX_SETS = 200_000
-"""Sets of groups that a node may host."""
+MAX_SETS = 2_000_000
+"""Sets of groups that nodes may host, of all layers whose bound is over nodes."""
 MAX_STEPS = 2_000_000
 """Steps of the search for a partition of the groups with all node bounds below the layer's."""
 MAX_INTEGER = 1 << 63
@@ -304,6 +303,9 @@ def judge(certificate: Certificate) -> Verdict:
     upper = verify(certificate.placement, loads, deployment)
     if len(certificate.bounds) != len(upper):
         raise CertificateError(f"the certificate has {len(certificate.bounds)} layer entries for {len(upper)} layers of loads")
+    over_nodes = sum(bound.kind == "hierarchical" for bound in certificate.bounds)
+    if deployment.policy == "hierarchical":
+        _refuse_many_sets(deployment, over_nodes)
     claims = []
     for layer, (makespan, said, bound) in enumerate(zip(upper, certificate.upper, certificate.bounds, strict=True)):
         if said != makespan:
@@ -349,9 +351,6 @@ def _check_hierarchical(bound: Bound, loads: np.ndarray, deployment: Deployment)
     """
     claims: list[tuple[str, str]] = []
     size, per_node = deployment.experts_per_group, deployment.groups_per_node
-    # More groups than sets are more sets, and their number is not worked out.
-    if deployment.num_groups > MAX_SETS or math.comb(deployment.num_groups, per_node) > MAX_SETS:
-        raise CertificateError(f"{deployment.num_groups} groups with {per_node} per node have more than {MAX_SETS} node problems")
     strong: set[tuple[int, ...]] = set()
     nodes = bound.witness["nodes"]
     if not isinstance(nodes, list):
@@ -372,21 +371,35 @@ def _check_hierarchical(bound: Bound, loads: np.ndarray, deployment: Deployment)
             raise CertificateError(f"{name}: {error}") from None
         claims += [(f"{name}: {what}", by) for what, by in found]
         strong.add(groups)
-    sums = loads.reshape(deployment.num_groups, size).sum(axis=1).tolist()
+    if bound.value == 0:
+        return claims
+    rows = loads.reshape(deployment.num_groups, size).tolist()
+    sums = [sum(row) for row in rows]
+    needs = [counts_below(row, bound.value) for row in rows]
+    needed, most = [sum(need) for need in needs], [max(need) for need in needs]
+    cap = Instance.of_node(np.concatenate([loads[g * size : (g + 1) * size] for g in range(per_node)]), deployment).max_count
     weak = []
     for groups in itertools.combinations(range(deployment.num_groups), per_node):
         if groups in strong or Fraction(sum(sums[g] for g in groups), deployment.gpus_per_node) >= bound.value:
             continue
-        node_loads = np.concatenate([loads[g * size : (g + 1) * size] for g in groups])
-        if (
-            int(node_loads.max()) >= bound.value
-            and apportionment_bound(Instance.of_node(node_loads, deployment)).value >= bound.value
-        ):
+        if sum(needed[g] for g in groups) > deployment.slots_per_node or any(most[g] > cap for g in groups):
             continue
         weak.append(groups)
     if cover(weak, deployment.num_groups, MAX_STEPS) is not None:
         raise CertificateError(f"lower is {bound.value}, but the groups can be put on nodes whose bounds all lie below it")
     return claims
+
+
+def _refuse_many_sets(deployment: Deployment, layers: int) -> None:
+    """Refuse a check of more sets of groups than are looked at; of many more their number is not worked out."""
+    sets, fewer = layers, min(deployment.groups_per_node, deployment.num_groups - deployment.groups_per_node)
+    for chosen in range(fewer):
+        sets = sets * (deployment.num_groups - chosen) // (chosen + 1)
+        if sets > MAX_SETS:
+            raise CertificateError(
+                f"{deployment.num_groups} groups with {deployment.groups_per_node} per node have more than {MAX_SETS} node "
+                f"problems in {layers} layers"
+            )
 
 
 def _groups(said: Any, number: int, deployment: Deployment) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -16,8 +17,10 @@ MAX_JSON_BYTES = 1 << 28
 MAX_ARRAY_BYTES = 4 << 30
 """Decompressed bytes of a file's arrays."""
 MAX_HEADER_BYTES = 256
-MAX_LABEL = 200
+MAX_LABEL = 60
 """Characters of a name that a file gives and a command prints."""
+_LABEL = re.compile(r"[A-Za-z0-9._+-]+( [A-Za-z0-9._+-]+){0,3}")
+"""Neither brackets nor commas: such a name cannot end the remark that it stands in."""
 
 
 def size(path: Path, limit: int) -> int:
@@ -117,15 +120,18 @@ def fields(entry: Any, where: str, required: Collection[str], optional: Collecti
 
 
 def label(value: Any, where: str) -> str:
-    """Return a text of a file that is printed as part of a line: printable ASCII, so that it cannot forge or hide anything.
+    """Return a name of a file that is printed as part of a line: a few plain words, so that it cannot forge or hide anything.
 
     Raises
     ------
     InputError
         If it is none, empty, or longer than :data:`MAX_LABEL`.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_LABEL or not value.isascii() or not value.isprintable():
-        raise InputError(f"{where} is {shown(value)}; 1 to {MAX_LABEL} printable ASCII characters are needed")
+    if not isinstance(value, str) or len(value) > MAX_LABEL or _LABEL.fullmatch(value) is None:
+        raise InputError(
+            f"{where} is {shown(value)}; one to four words of ASCII letters, digits and . _ + - are needed, at most {MAX_LABEL} "
+            "characters"
+        )
     return value
 
 

@@ -26,7 +26,7 @@ from eplb_gap.solvers.construct import greedy_map
 from eplb_gap.solvers.engine import ContradictionError, Engine, Incumbent, Limits, Search, drive
 from eplb_gap.solvers.engines import equal_cardinality, exact_cover, oracle, pairing, patterns, repartition
 from eplb_gap.solvers.engines.first_pass import first_pass, load_kernels
-from eplb_gap.solvers.hierarchical import MAX_NODE_PROBLEMS, NodeProblems, search_layer
+from eplb_gap.solvers.hierarchical import NodeProblems, search_layer
 from eplb_gap.solvers.planner_maps import planner_maps, planners
 from eplb_gap.solvers.solution import Interrupted, Progress, Solution
 
@@ -113,11 +113,11 @@ def solve(
 
     Notes
     -----
-    Every engine starts from the best map of the registered heuristics. For every layer that is not within ``target_gap`` the
-    compiled ones are asked to their end, some 30 ms a layer together, whatever the time limit: no map is worse than theirs. The
-    programs of others are asked after them, one by one, until they have taken :data:`PROGRAM_SECONDS` of CPU time or
-    :data:`PROGRAM_SHARE` of the limit; none was seen to beat the best compiled one beyond 32 slots. Where nodes are so small that
-    the engine is expected to close the layer sooner, all are asked afterwards, about the layers that it left open.
+    Every engine starts from the best map of the compiled heuristics that are registered. For every layer that is not within
+    ``target_gap`` they are asked to their end, some 30 ms a layer together, whatever the time limit: no map is worse than theirs.
+    Where nodes are so small that the engine is expected to close the layer sooner, they are asked afterwards, about the layers
+    that it left open. So are, last, the programs of others, one by one, until they have taken :data:`PROGRAM_SECONDS` of CPU time
+    or :data:`PROGRAM_SHARE` of the limit; beyond 32 slots none was seen to beat the best compiled one.
 
     Examples
     --------
@@ -140,10 +140,11 @@ def solve(
     try:
         work.start(initial)
         if not work.asks_last:
-            work.ask_planners()
+            work.ask_planners(compiled=True)
         work.improve()
         if work.asks_last:
-            work.ask_planners()
+            work.ask_planners(compiled=True)
+        work.ask_planners(compiled=False)
     except KeyboardInterrupt:
         raise Interrupted(_on_all_gpus(work.solution(), deployment)) from None
     except SystemError as error:  # what Ctrl-C becomes where it comes while numba wraps an array that a kernel returns
@@ -215,12 +216,12 @@ class _Work:
         default = self.engine in (auto.ENGINE, exact_cover.ENGINE)
         return auto.closes_at_once(self.deployment) if default else auto.enumerates(self.deployment)
 
-    def ask_planners(self) -> None:
-        """Offer the maps of all heuristics for the layers that are not within the target gap."""
+    def ask_planners(self, compiled: bool) -> None:
+        """Offer the maps of the compiled heuristics, or of the others, for the layers that are not within the target gap."""
         programs = max(PROGRAM_SECONDS, PROGRAM_SHARE * (self.limits.deadline - self.started))
-        for heuristic in planners(self.deployment):
+        for heuristic in planners(self.deployment, compiled):
             left = self._open()
-            if not left or (not heuristic.compiled and programs <= 0.0):
+            if not left or programs <= 0.0:
                 return
             began, compiling = time.thread_time(), seconds_compiling()
             # One layer after the other where Ctrl-C would wait for long, or where refusals depend on the loads.
@@ -290,7 +291,7 @@ def _plain_start(loads: np.ndarray, deployment: Deployment) -> tuple[tuple[int, 
         instance = Instance.of_layer(loads, deployment)
         bound = best_joint_bound(instance)
         return greedy_map(instance, float(bound.value)), bound
-    if FEW_SETS < math.comb(deployment.num_groups, deployment.groups_per_node) <= MAX_NODE_PROBLEMS:
+    if math.comb(deployment.num_groups, deployment.groups_per_node) > FEW_SETS:
         return _dealt_start(loads, deployment)
     problems = NodeProblems(loads, deployment)
     partition = problems.best_partition()

@@ -132,6 +132,8 @@ def search_layer(
     on_progress : callable
         Called when a node improves.
     """
+    if math.comb(deployment.num_groups, deployment.groups_per_node) > MAX_NODE_PROBLEMS:
+        return  # the planners' maps and the bound of the layer without nodes stand
     problems = NodeProblems(loads, deployment, limits.deadline if initial is not None else math.inf)
     if not problems.complete:
         return  # what the layer was started with is all that its time is enough for

@@ -18,16 +18,18 @@ from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import verify
 
 
-def planners(deployment: Deployment) -> Iterator[Heuristic]:
-    """Yield the heuristics that plan on a deployment without dead GPUs, the compiled ones first.
+def planners(deployment: Deployment, compiled: bool) -> Iterator[Heuristic]:
+    """Yield the heuristics that plan on a deployment without dead GPUs.
 
     Parameters
     ----------
     deployment : Deployment
         Its loads may still be refused by one of them.
+    compiled : bool
+        Whether the compiled ones are asked for, or the others.
     """
-    for heuristic in sorted(HEURISTICS.values(), key=lambda each: not each.compiled):
-        if heuristic.refusal(deployment) is None:
+    for heuristic in HEURISTICS.values():
+        if heuristic.compiled is compiled and heuristic.refusal(deployment) is None:
             yield heuristic
 
 

@@ -302,7 +302,7 @@ def first_passes(case: Case) -> None:
 
 def planned_by_all(case: Case) -> None:
     live = case.deployment.live
-    for heuristic in planner_maps.planners(live):
+    for heuristic in (*planner_maps.planners(live, True), *planner_maps.planners(live, False)):
         for row, slots in zip(case.loads, planner_maps.planner_maps(heuristic, case.loads, live), strict=True):
             assert slots is None or validation.verify(Placement([slots], 4), [row], live)
 

@@ -236,7 +236,7 @@ SOLVERS = {
     auto.compile_engines: Entry(lambda x: auto.compile_engines(x.deployment)),
     auto.closes_at_once: Entry(lambda x: auto.closes_at_once(x.deployment)),
     auto.enumerates: Entry(lambda x: auto.enumerates(x.deployment)),
-    planner_maps.planners: Entry(lambda x: list(planner_maps.planners(x.deployment.live))),
+    planner_maps.planners: Entry(lambda x: list(planner_maps.planners(x.deployment.live, True))),
     planner_maps.planner_maps: Entry(planned_by_all),
     auto.rests_on_the_mean: Entry(lambda x: auto.rests_on_the_mean(x.deployment)),
     budgets.slot_curves: Entry(

@@ -56,8 +56,6 @@ PROVEN = {"proof": "list of text", **TRUST}
 WINDOWS_PROVEN = {"proof": "list of list of text", **TRUST}
 """The same for several windows."""
 SOLVED = {"upper": "list of p/q", "lower": "list of p/q", "gap": "list of number", **PROVEN}
-NOT_YET_KEPT = frozenset({"proof", "trust", "solved"})
-"""Fields that rows published before they were kept lack; empty as soon as those are measured anew."""
 MEASURED = {
     *CELL,
     "wall_seconds",
@@ -104,7 +102,7 @@ class Shape:
     def problems(self, row: Row) -> list[str]:
         """Return what is wrong with a row, one line each."""
         required, optional = COMMON | self.fields, COMMON_OPTIONAL | self.optional
-        found = [f"lacks {name}" for name in sorted(required.keys() - row.keys() - NOT_YET_KEPT)]
+        found = [f"lacks {name}" for name in sorted(required.keys() - row.keys())]
         found += [f"has a field {name} that such rows do not have" for name in sorted(row.keys() - required - optional.keys())]
         return found + [
             f"{name} is no {type_name}"

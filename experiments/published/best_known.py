@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.experiments.exhibits.best_known import FOLDER, SCHEMA, Known, digest, known, shape, text
+import numpy as np
+
+from eplb_gap.experiments.exhibits.best_known import CLOSED_FORM, FOLDER, SCHEMA, Known, digest, known, shape, text
 from eplb_gap.experiments.exhibits.exhibits import TEXTS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.proven import NOT_KEPT, witnessed
@@ -20,33 +23,48 @@ from eplb_gap.experiments.published.manifest import write_manifest
 from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.problem import certificate
 from eplb_gap.problem.atomic import write_atomically
+from eplb_gap.problem.bounds.bounds import best_joint_bound
 from eplb_gap.problem.certificate import CertificateError
-from eplb_gap.problem.errors import InputError, PlacementError
-from eplb_gap.problem.files import parse_json
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError, PlacementError, shown
+from eplb_gap.problem.files import fields, parse_json
 from eplb_gap.problem.fractions import parse
+from eplb_gap.problem.instance import Instance
 
 FILE = "best_known.json"
+ENTRY = ("sha256", "name", "shape", "duplicates", "loads", "lower", "upper", "sources", "date")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TABLES = "results/solver_tables.md"
 """The text that lists the open instances, in the project."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a list of best known values says, after it was checked.
+    """What a list of best known values says, after it was checked; every layer is in one class.
 
     Parameters
     ----------
     instances, layers : int
-    optimal : int
-        Layers whose makespan equals a bound with a witness.
+    recomputed : int
+        Layers whose optimum was recomputed here: bound and map are those of a certificate, or the bound is a closed form.
+    by_rows : int
+        Layers that are optimal on the word of published rows, which keep their witnesses' kinds alone; they can be run again.
     open : list of str
         A line per instance with another layer.
     """
 
     instances: int
     layers: int
-    optimal: int
+    recomputed: int
+    by_rows: int
     open: list[str]
+
+    def __str__(self) -> str:
+        still = self.layers - self.recomputed - self.by_rows
+        return (
+            f"{self.instances} instances, {self.layers} layers: {self.recomputed} optimal, recomputed here; {self.by_rows} "
+            f"optimal on the word of published rows; {still} open, in {len(self.open)} instances"
+        )
 
 
 def added(results: Path) -> dict[str, list[str]]:
@@ -73,12 +91,12 @@ def write(results: Path, measured: rows.Rows) -> None:
 
 
 def check(path: Path) -> Checked:
-    """Check a list: structure, digests of instances made anew, bounds against makespans, and the certificates that it names.
+    """Check a list: structure, instances made anew, closed forms, its certificates, and that rows say the other values.
 
     Parameters
     ----------
     path : Path
-        Certificates are looked for in the folder ``certificates`` beside it.
+        Certificates are looked for in the folder ``certificates`` beside it, rows there or, if there are none, in ``results/``.
 
     Raises
     ------
@@ -88,22 +106,55 @@ def check(path: Path) -> Checked:
     document = parse_json(path)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA or not isinstance(document.get("instances"), list):
         raise InputError(f"{path} is no list of schema {SCHEMA!r}")
-    layers = optimal = 0
-    still = []
+    fields(document, str(path), ("schema", "certificates", "instances"))
+    files = _certificates(document["certificates"], path.parent)
+    beside = rows.read_suites(path.parent)
+    published = {digest(one.loads, one.deployment): one for one in known(beside or rows.read_suites(rows.RESULTS), files, {})}
+    layers = recomputed = by_rows = 0
+    still, met = [], set()
     for number, entry in enumerate(document["instances"]):
-        name = entry.get("name", number) if isinstance(entry, dict) else number
+        name = shown(entry.get("name", number)) if isinstance(entry, dict) else number
         try:
-            one = _Entry.of(entry)
-            one.check(path.parent)
+            one = _Entry.of(fields(entry, "it", ENTRY, ("claimed",)))
+            if one.raw["sha256"] in met:
+                raise InputError("it is listed twice")
+            met.add(one.raw["sha256"])
+            one.check(path.parent, files, published)
         except (CertificateError, PlacementError, InputError) as error:
             raise InputError(f"instance {name}: {error}") from None
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise InputError(f"instance {name}: lacks or misspells a field ({error!r})") from None
-        closed = one.optimal
-        layers, optimal = layers + len(one.lower), optimal + closed
-        if closed < len(one.lower):
-            still.append(f"{name}: {closed} of {len(one.lower)} layers optimal, worst gap {100 * one.gap:.4f} %")
-    return Checked(len(document["instances"]), layers, optimal, still)
+        closed = [low == up for low, up in zip(one.lower, one.upper, strict=True)]
+        here = sum(equal and own for equal, own in zip(closed, one.recomputed, strict=True))
+        layers, recomputed, by_rows = layers + len(closed), recomputed + here, by_rows + sum(closed) - here
+        if not all(closed):
+            said = f"{sum(closed)} of {len(closed)} layers optimal, worst gap {100 * one.gap:.4f} %"
+            still.append(f"{one.raw['name']}: {said}")
+    missing = [one.name for key, one in published.items() if key not in met] if beside else []
+    if missing:
+        raise InputError(f"{path} lacks {len(missing)} published instances, the first {missing[0]}")
+    if not met:
+        raise InputError(f"{path} has no instance")
+    return Checked(len(met), layers, recomputed, by_rows, still)
+
+
+def _certificates(said: Any, folder: Path) -> Path:
+    """Return the folder of certificates, all of which are the files that a list says."""
+    if not isinstance(said, dict):
+        raise InputError(f"certificates is {shown(said)}; an object of file names is needed")
+    there = {at.name: hashlib.sha256(at.read_bytes()).hexdigest() for at in sorted((folder / FOLDER).glob("*.json"))}
+    for name, entry in said.items():
+        if not isinstance(entry, list) or len(entry) != 2 or name not in there or entry[0] != there[name]:
+            raise InputError(f"certificates names {shown(name)}; no file of that name and sha256 is in {FOLDER}/")
+        _day(entry[1])
+    for name in there.keys() - said.keys():
+        raise InputError(f"certificates does not name {name}, which is in {FOLDER}/")
+    return folder / FOLDER
+
+
+def _day(said: Any) -> None:
+    if not isinstance(said, str) or (said and not _DAY.fullmatch(said)):
+        raise InputError(f"date is {shown(said)}; a day like 2026-11-28 is needed")
 
 
 @dataclass(frozen=True)
@@ -134,12 +185,21 @@ class _Entry:
         claimed = {int(layer): parse(said[0], "a claim") for layer, said in raw.get("claimed", {}).items()}
         return cls(raw, lower, upper, lower_from, upper_from, claimed)
 
-    def check(self, folder: Path) -> None:
+    @property
+    def recomputed(self) -> list[bool]:
+        """By layer, whether bound and map are recomputed when the list is checked."""
+        return [
+            low[0].startswith(f"{FOLDER}/") and up[0].startswith(f"{FOLDER}/")
+            for low, up in zip(self.lower_from, self.upper_from, strict=True)
+        ]
+
+    def check(self, folder: Path, certificates: Path, published: dict[str, Known]) -> None:
         """Raise an error unless everything holds that can be looked at without running a row again."""
+        _day(self.raw["date"])
         for layer, (low, up, (_, rests)) in enumerate(zip(self.lower, self.upper, self.lower_from, strict=True)):
             if low > up:
                 raise InputError(f"layer {layer}: lower {low} is above upper {up}")
-            if rests != NOT_KEPT and not witnessed(rests):
+            if not witnessed(rests):
                 raise InputError(f"layer {layer}: lower rests on a claim, {rests}; it belongs to the claims")
         for layer, value in self.claimed.items():
             if not self.lower[layer] < value <= self.upper[layer]:
@@ -159,17 +219,41 @@ class _Entry:
         if len(loads) != len(self.lower):
             raise InputError(f"there are {len(self.lower)} bounds for {len(loads)} layers")
         for layer, (total, up) in enumerate(zip(loads.sum(axis=1).tolist(), self.upper, strict=True)):
-            if up * deployment.num_gpus < total:
+            if up * deployment.live.num_gpus < total:
                 raise InputError(f"layer {layer}: upper {up} is below the mean load")
-        self._check_certificates(folder)
+        self._check_closed_forms(loads, deployment)
+        one = published.get(self.raw["sha256"])
+        if one is None or self.raw["name"] != one.name:
+            raise InputError("it is no published instance, or has another name there")
+        self._check_rows(one)
+        self._check_certificates(folder, certificates)
 
-    def _check_certificates(self, folder: Path) -> None:
+    def _check_closed_forms(self, loads: np.ndarray, deployment: Deployment) -> None:
+        for layer, (low, (source, _)) in enumerate(zip(self.lower, self.lower_from, strict=True)):
+            if source == CLOSED_FORM:
+                proven = best_joint_bound(Instance.of_layer(loads[layer], deployment)).value
+                if low > proven:
+                    raise InputError(f"layer {layer}: lower is {low}, closed forms prove {proven}")
+
+    def _check_rows(self, one: Known) -> None:
+        """Refuse values that the row they are said to be from does not say."""
+        for said, values, sides in ((self.lower, self.lower_from, one.lowers), (self.upper, self.upper_from, one.uppers)):
+            for layer, (value, (source, rests)) in enumerate(zip(said, values, strict=True)):
+                if source == CLOSED_FORM or source.startswith(f"{FOLDER}/"):
+                    continue
+                if (value, rests, source) not in {(each.value, each.rests, each.source) for each in sides[layer]}:
+                    raise InputError(f"layer {layer}: {value} by {shown(rests)} is what no published row {shown(source)} says")
+
+    def _check_certificates(self, folder: Path, certificates: Path) -> None:
         named = {source for source, _ in (*self.lower_from, *self.upper_from) if source.startswith(f"{FOLDER}/")}
         for source in named:
+            if (folder / source).parent != certificates or not (folder / source).is_file():
+                raise InputError(f"{shown(source)} is no file in {FOLDER}/")
             read = certificate.read(folder / source)
             verdict = certificate.judge(read)
             if digest(read.loads, read.deployment) != self.raw["sha256"]:
                 raise InputError(f"{source} is of another instance")
+            claimed = {claim.layer for claim in verdict.claims}
             for said, values, proven in (
                 (self.lower, self.lower_from, verdict.lower),
                 (self.upper, self.upper_from, verdict.upper),
@@ -177,12 +261,8 @@ class _Entry:
                 for layer, (value, (whose, _), held) in enumerate(zip(said, values, proven, strict=True)):
                     if whose == source and value != held:
                         raise InputError(f"layer {layer}: {value} is said to be from {source}, which proves {held}")
-
-    @property
-    def optimal(self) -> int:
-        """Layers that are closed by a witness."""
-        found = zip(self.lower, self.upper, self.lower_from, strict=True)
-        return sum(low == up and rests != NOT_KEPT for low, up, (_, rests) in found)
+                    if whose == source and values is self.lower_from and layer in claimed:
+                        raise InputError(f"layer {layer}: {source} only claims its bound")
 
     @property
     def gap(self) -> float:

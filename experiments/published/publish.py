@@ -9,6 +9,7 @@ from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.published import best_known, certificates
 from eplb_gap.experiments.published.manifest import write_manifest
 from eplb_gap.experiments.studies import jobs
+from eplb_gap.experiments.studies.public_levels import NOT_GIVEN
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
@@ -16,7 +17,8 @@ from eplb_gap.problem.errors import InputError
 def publish(runs: Path, results: Path) -> list[str]:
     """Copy every suite of ``runs``, one row per key, certificates and tables; rewrite what follows; return the suites' names.
 
-    Of a suite that was measured in part the other rows of the grid stay as they are.
+    Of a suite that was measured in part the other rows of the grid stay as they are, and so do rows on loads that this run was
+    not given.
 
     Raises
     ------
@@ -29,9 +31,12 @@ def publish(runs: Path, results: Path) -> list[str]:
         raise InputError(f"{runs} holds {len(failures)} failed row(s), the first {name}: {failures[0]['status']}; run them again")
     names, grid = [], {key for keys in jobs.keys().values() for key in keys}
     for path in sorted(runs.glob("*.ndjson")):
-        fresh = rows.read(path)
+        before = rows.read(results / path.name)
+        known = {row.key for row in before}
+        # A run without the files of public models says so; it does not replace what was measured on them.
+        fresh = [row for row in rows.read(path) if row["status"] != NOT_GIVEN or row.key not in known]
         new = {row.key for row in fresh}
-        kept = (row for row in rows.read(results / path.name) if row.key in grid - new)
+        kept = (row for row in before if row.key in grid - new)
         rows.write(results / path.name, sorted([*fresh, *kept], key=lambda r: tuple(map(str, r.key))))
         names.append(path.stem)
     for path in sorted((runs / certificates.FOLDER).glob("*.json")):

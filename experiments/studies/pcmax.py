@@ -19,6 +19,7 @@ from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import NUMBERS, SOLVED, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
+from eplb_gap.experiments.measuring.solve_cells import proof_fields
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.bounds.bounds import Bound
 from eplb_gap.problem.deployment import Deployment
@@ -86,7 +87,7 @@ def _fields(
         "status": ["optimal" if up == low else "bounded" for up, low in zip(upper, lower, strict=True)],
         "upper": fractions(upper),
         "lower": fractions(lower),
-        "proof": [described(bound) for bound in bounds],
+        **proof_fields([described(bound) for bound in bounds]),
         "gap": [optimality_gap(up, low) for up, low in zip(upper, lower, strict=True)],
     }
 

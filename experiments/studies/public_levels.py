@@ -12,8 +12,9 @@ from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.public_counts import SOURCES, VARIABLE, public_counts
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, Shape
+from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, PROVEN, Shape
 from eplb_gap.experiments.measuring.rows import Fields, Rows
+from eplb_gap.experiments.measuring.solve_cells import proof_fields
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.digest import array_sha256
@@ -42,13 +43,15 @@ def public_cell(model: str, folder: str | None) -> Fields:
         "deployment": deployment.as_dict(),
         "parameters": {"target_gap": GAP, "time_limit": SECONDS, "workers": 1},
         "status": NOT_GIVEN,
-        **{name: [] for name in ("upper", "lower", "gap", "proof", "seconds", "cpu_seconds")},
+        **{name: [] for name in ("upper", "lower", "gap", "seconds", "cpu_seconds")},
+        **proof_fields([]),
     }
     if folder is None:
         return fields
     loads = public_counts(model, Path(folder))
     solvers.solve(loads[:1], deployment, "auto", GAP, WARM_SECONDS)
     fields |= {"hash": rows.instance_hash(loads, deployment), "sha256": array_sha256(loads), "status": []}
+    proofs: list[str] = []
     for layer in loads[:, None]:
         started = time.process_time()
         solution = solvers.solve(layer, deployment, "auto", GAP, SECONDS)
@@ -57,9 +60,10 @@ def public_cell(model: str, folder: str | None) -> Fields:
         fields["seconds"].append(solution.seconds)
         fields["upper"] += fractions(solution.upper)
         fields["lower"] += fractions(solution.lower)
-        for name in ("status", "gap", "proof"):
+        proofs += solution.proof
+        for name in ("status", "gap"):
             fields[name] += getattr(solution, name)
-    return fields
+    return fields | proof_fields(proofs)
 
 
 def cells() -> list[Cell]:
@@ -115,11 +119,11 @@ STUDY = Study(
                 "upper": "list of p/q",
                 "lower": "list of p/q",
                 "gap": NUMBERS,
-                "proof": "list of text",
+                **PROVEN,
                 "seconds": NUMBERS,
                 "cpu_seconds": NUMBERS,
             },
-            searched=frozenset({"upper", "lower", "gap", "proof", "status"}),
+            searched=frozenset({"upper", "lower", "gap", "status", *PROVEN}),
         ),
     ),
     table=table,

@@ -100,6 +100,15 @@ def apportionment_bound(instance: Instance) -> Bound:
     return Bound(value, "apportionment", {"counts": counts})
 
 
+def counts_below(loads: Sequence[int], value: Fraction) -> list[int]:
+    """Return the fewest replicas of every expert that are each below a positive value: ``floor(w / value) + 1``.
+
+    The apportionment bound is at least the value if and only if these counts are more than there are slots, or more than one
+    expert may have.
+    """
+    return [load * value.denominator // value.numerator + 1 for load in loads]
+
+
 def companion_load_at(instance: Instance, threshold: Fraction) -> Fraction | None:
     """Return a lower bound on the load beside any replica in a placement within ``threshold``; None if there is none.
 

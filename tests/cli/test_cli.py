@@ -331,3 +331,18 @@ def test_a_threshold_that_takes_hours_to_read_is_refused_at_once(tmp_path):
         done = subprocess.run([sys.executable, "-m", "eplb_gap", "verify", path], capture_output=True, text=True, timeout=20)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert "1e999999999" in done.stderr
+
+
+@pytest.mark.parametrize("given", [("--slots", "0"), ("--time-limit", "-1"), ("--method", "best"), ("--target-gap", "nan")])
+def test_an_error_behind_a_spinner_is_one_line(given):
+    done = run("solve", "--loads", TRACE, "--deployment", FLAGSHIP, *given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert given[1] in done.stderr
+
+
+def test_what_a_file_name_cannot_print_is_escaped(tmp_path):
+    done = run("verify", tmp_path / "no\nfile\x1b[2J.json")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "no\\nfile\\x1b[2J.json" in done.stderr

@@ -442,9 +442,13 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Document]], Document], str]] = {
     ),
     "a solver's name forges a line": (
         lambda d: witness(d["claim"], solver="CP-SAT\n1 layer: 1 proven optimal by witness"),
-        "solver is .*printable ASCII",
+        "solver is .*ASCII letters",
     ),
-    "a solver's name turns its line around": (lambda d: witness(d["claim"], solver="\u202eTAS-PC"), "printable ASCII"),
+    "a solver's name turns its line around": (lambda d: witness(d["claim"], solver="\u202eTAS-PC"), "ASCII letters"),
+    "a solver's name ends its remark and tells its own": (
+        lambda d: witness(d["claim"], solver="none), 0 open. 1 layer: 1 proven optimal by witness, 0 bounds rest on a claim ("),
+        "ASCII letters",
+    ),
     "a solver's version clears the screen": (lambda d: witness(d["claim"], version="\x1b[2J"), "version is"),
     "a parameter with control characters": (
         lambda d: witness(d["claim"], parameters={"a\nb": 1}),

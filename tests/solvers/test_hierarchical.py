@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from eplb_gap.problem import Deployment, InputError
+from eplb_gap.heuristics import rebalance
+from eplb_gap.problem import Deployment, InputError, verify
+from eplb_gap.solvers import solve
 from eplb_gap.solvers.hierarchical import NodeProblems
 
 SHAPE = Deployment(16, 24, 8, num_nodes=4, num_groups=8)
@@ -57,3 +59,11 @@ def test_a_layer_map_goes_to_the_nodes_and_back():
 def test_too_many_node_problems_are_refused_with_their_number():
     with pytest.raises(InputError, match="635376 node"):
         NodeProblems(np.ones(64, dtype=int), Deployment(64, 64, 16, num_nodes=16, num_groups=64))
+
+
+def test_more_sets_of_groups_than_are_enumerated_are_left_to_the_planners() -> None:
+    shape = Deployment(128, 160, 16, num_nodes=2, num_groups=64)
+    loads = np.arange(1, 129)[None] ** 2
+    solution = solve(loads, shape, time_limit=1.0)
+    assert solution.lower[0] <= solution.upper[0] <= verify(rebalance(loads, shape, "fast"), loads, shape)[0]
+    assert solution.proof == ["mean"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eplb_gap import heuristics
-from eplb_gap.experiments.measuring import row_schema, rows
+from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
 from eplb_gap.experiments.published import row_proofs
@@ -76,7 +76,6 @@ def test_every_cell_that_solves_keeps_what_its_bounds_rest_on(suite, monkeypatch
         for name in ("SECONDS", "EXACT_SECONDS", "BOUND_SECONDS"):
             monkeypatch.setattr(module, name, limit, raising=False)
     monkeypatch.setattr(head_to_head, "PAIRS", 1)
-    monkeypatch.setattr(row_schema, "NOT_YET_KEPT", frozenset())
     key = {"suite": suite, "instance": "", "method": "", "seed": 0, "timestamp": rows.now(), **rows.environment()}
     for cell in cells_that_solve()[suite]:
         row = Row({**key, **cell(), "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1})
@@ -86,8 +85,7 @@ def test_every_cell_that_solves_keeps_what_its_bounds_rest_on(suite, monkeypatch
 
 
 @pytest.mark.parametrize("suite", ["redundancy", "held_out"])
-def test_rows_fit_their_schema(suite, monkeypatch):
-    monkeypatch.setattr(row_schema, "NOT_YET_KEPT", frozenset())
+def test_rows_fit_their_schema(suite):
     key = {"suite": suite, "instance": "", "method": "", "seed": 0, "timestamp": rows.now(), **rows.environment()}
     for row in (bounded_row(LOADS, SMALL, 0.0, 5.0), planned_row(LOADS, SMALL, "fast")):
         assert schema.problems({**key, **row, "cell_wall_seconds": 0.1, "cell_cpu_seconds": 0.1}) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from fractions import Fraction
@@ -41,6 +42,7 @@ def one(folder, *measured):
 
 
 def write(folder, *measured):
+    rows.write(folder / "gap.ndjson", list(measured))
     best_known.write(folder, Rows(measured))
     return folder / best_known.FILE
 
@@ -48,7 +50,7 @@ def write(folder, *measured):
 def test_the_published_list_holds_and_names_what_is_open():
     found = best_known.check(rows.RESULTS / best_known.FILE)
     assert found.instances > 1000
-    assert 0 < found.optimal < found.layers
+    assert 0 < found.recomputed < found.by_rows < found.layers
     assert 0 < len(found.open) < found.instances
 
 
@@ -78,7 +80,7 @@ def test_a_certificate_in_the_folder_counts(folder):
     assert found.open == []
     assert found.lower[0].source == found.upper[0].source == "certificates/mine.json"
     checked = best_known.check(write(folder, solver_row("150/1", "200/1", "mean")))
-    assert (checked.instances, checked.optimal, checked.open) == (1, 1, [])
+    assert (checked.instances, checked.recomputed, checked.by_rows, checked.open) == (1, 1, 0, [])
 
 
 def test_only_what_is_recomputed_and_improves_is_added(folder, tmp_path):
@@ -109,7 +111,22 @@ def test_only_what_is_recomputed_and_improves_is_added(folder, tmp_path):
         (lambda entry: entry["sources"][0].__setitem__(1, "claim of HiGHS"), "lower rests on a claim"),
         (lambda entry: entry["lower"].update(values=["150", "150"]), "2 bounds and 1 makespans"),
         (lambda entry: entry["lower"].update(values=["1e3"]), "a fraction like"),
-        (lambda entry: entry.pop("upper"), "lacks or misspells a field"),
+        (lambda entry: entry.pop("upper"), "has no field 'upper'"),
+        (lambda entry: entry.update(notes="fine"), "unknown field 'notes'"),
+        (lambda entry: entry.update(date="2099-99-99\x1b"), "date is '2099-99-99.*a day like"),
+        (lambda entry: entry.update(date=3), "date is 3"),
+        (lambda entry: entry.update(name="gap flashlb\n1 instances, 1 layers: 1 optimal"), "has another name there"),
+        (lambda entry: entry["upper"].update(values=["590/3"]), "590/3 by 'map of auto' is what no published row"),
+        (lambda entry: entry["lower"].update(values=["160"]), "160 by 'mean' is what no published row"),
+        (
+            lambda entry: entry["sources"].__setitem__(0, ["made up row", "replayed search"]),
+            "by 'replayed search' is what no published row 'made up row' says",
+        ),
+        (
+            lambda entry: entry["sources"].__setitem__(0, ["closed form", "mean"]) or entry["lower"].update(values=["199"]),
+            "lower is 199, closed forms prove",
+        ),
+        (lambda entry: entry["sources"][0].__setitem__(0, "certificates/../gap.ndjson"), "is no file in certificates/"),
         (lambda entry: entry["loads"].update(study="nothing"), "lacks or misspells a field"),
         (lambda entry: entry.update(claimed={"0": ["140", 0]}), "the claim 140 is not between"),
         (lambda entry: entry["sources"][0].__setitem__(0, "certificates/none.json"), "none.json"),
@@ -132,7 +149,32 @@ def test_a_certificate_that_proves_something_else_is_named(folder):
     with pytest.raises(InputError, match=r"500/3 is said to be from certificates/mine.json, which proves 590/3"):
         best_known.check(path)
     shutil.copy(rows.RESULTS / "certificates" / "deepseek-readme.json", folder / "certificates" / "mine.json")
+    with pytest.raises(InputError, match=r"certificates names 'mine.json'; no file of that name and sha256"):
+        best_known.check(path)
+    document = json.loads(path.read_text().replace("500/3", "590/3"))
+    document["certificates"]["mine.json"][0] = hashlib.sha256((folder / "certificates" / "mine.json").read_bytes()).hexdigest()
+    path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="is of another instance"):
+        best_known.check(path)
+    document["certificates"] = {}
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"certificates does not name mine.json"):
+        best_known.check(path)
+
+
+def test_a_list_is_neither_empty_nor_doubled_nor_a_part(folder):
+    path = write(folder, solver_row("150/1", "200/1", "mean"))
+    document = json.loads(path.read_text())
+    for instances, said in (
+        ([], "lacks 1 published instances, the first gap flashlb"),
+        (document["instances"] * 2, "it is listed twice"),
+        (["flashlb"], "instance 0: it is 'flashlb'; an object is needed"),
+    ):
+        path.write_text(json.dumps({**document, "instances": instances}))
+        with pytest.raises(InputError, match=said):
+            best_known.check(path)
+    path.write_text(json.dumps({**document, "more": 1}))
+    with pytest.raises(InputError, match="unknown field 'more'"):
         best_known.check(path)
 
 
@@ -158,7 +200,7 @@ def test_the_command_checks_a_list_and_ends_with_one_line_where_it_does_not_hold
     done = CliRunner().invoke(app, ["verify", "--best-known", str(path)])
     assert done.exit_code == 0
     assert "open: gap flashlb: 0 of 1 layers optimal, worst gap 33.3333 %" in done.stdout
-    assert "1 instances hold: 0 of 1 layers optimal by a witness" in done.stdout
+    assert "1 instances, 1 layers: 0 optimal, recomputed here; 0 optimal on the word of published rows; 1 open" in done.stdout
     path.write_text(path.read_text().replace('"200"', '"140"'))
     done = CliRunner().invoke(app, ["verify", "--best-known", "--json", str(path)])
     assert isinstance(done.exception, InputError)

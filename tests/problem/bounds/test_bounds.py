@@ -18,6 +18,7 @@ from eplb_gap.problem.bounds.bounds import (
     best_joint_bound,
     cardinality_bound,
     companion_load_at,
+    counts_below,
     joint_bounds,
     lifted_bound,
     mean_bound,
@@ -311,3 +312,17 @@ def test_bounds_for_the_counts_of_a_heuristic_are_no_joint_bounds(
     assert pigeonhole_bound(sizes, instance.num_gpus) == lifted_bound(sizes, instance.num_gpus) == lifted
     assert optimum_for(adams, instance) == lifted
     assert optimum(instance) == joint < lifted
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.integers(0, 6), st.fractions(min_value="1/9", max_value=60))
+def test_counts_below_a_value_say_whether_the_apportionment_bound_reaches_it(loads, spare, value):
+    for gpus in range(1, len(loads) + spare + 1):
+        if (len(loads) + spare) % gpus:
+            continue
+        for duplicates in ("allowed", "forbidden"):
+            if duplicates == "forbidden" and gpus * len(loads) < len(loads) + spare:
+                continue
+            instance = Instance(tuple(loads), len(loads) + spare, gpus, duplicates)
+            needed = counts_below(loads, value)
+            reaches = sum(needed) > instance.num_slots or max(needed) > instance.max_count
+            assert reaches == (apportionment_bound(instance).value >= value)
