@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Checked:
     ----------
     instances, layers : int
     recomputed : int
-        Layers whose optimum was recomputed here: bound and map are those of a certificate, or the bound is a closed form.
+        Layers whose optimum was recomputed here: bound and map are those of a certificate.
     by_rows : int
         Layers that are optimal on the word of published rows, which keep their witnesses' kinds alone; they can be run again.
     open : list of str
@@ -96,7 +97,8 @@ def check(path: Path) -> Checked:
     Parameters
     ----------
     path : Path
-        Certificates are looked for in the folder ``certificates`` beside it, rows there or, if there are none, in ``results/``.
+        Certificates are looked for in the folder ``certificates`` beside it, rows there or, if there are none, in the project's
+        ``results/``; rows beside it are taken at their word.
 
     Raises
     ------
@@ -109,7 +111,8 @@ def check(path: Path) -> Checked:
     fields(document, str(path), ("schema", "certificates", "instances"))
     files = _certificates(document["certificates"], path.parent)
     beside = rows.read_suites(path.parent)
-    published = {digest(one.loads, one.deployment): one for one in known(beside or rows.read_suites(rows.RESULTS), files, {})}
+    days = {name: day for name, (_, day) in document["certificates"].items()}
+    published = {digest(one.loads, one.deployment): one for one in known(beside or rows.read_suites(rows.RESULTS), files, days)}
     layers = recomputed = by_rows = 0
     still, met = [], set()
     for number, entry in enumerate(document["instances"]):
@@ -153,8 +156,12 @@ def _certificates(said: Any, folder: Path) -> Path:
 
 
 def _day(said: Any) -> None:
-    if not isinstance(said, str) or (said and not _DAY.fullmatch(said)):
-        raise InputError(f"date is {shown(said)}; a day like 2026-11-28 is needed")
+    try:
+        if isinstance(said, str) and _DAY.fullmatch(said) and datetime.date.fromisoformat(said):
+            return
+    except ValueError:
+        pass
+    raise InputError(f"date is {shown(said)}; a day like 2026-11-28 is needed")
 
 
 @dataclass(frozen=True)
@@ -227,6 +234,15 @@ class _Entry:
             raise InputError("it is no published instance, or has another name there")
         self._check_rows(one)
         self._check_certificates(folder, certificates)
+        self._check_whole(one)
+
+    def _check_whole(self, one: Known) -> None:
+        """Refuse an entry that is not, to the letter, what rows and certificates give: no value is free of a source."""
+        given = one.entry()
+        for name in sorted({*given, *self.raw}):
+            said, right = self.raw.get(name), given.get(name)
+            if json.dumps(said, sort_keys=True) != json.dumps(right, sort_keys=True):
+                raise InputError(f"{name} is {shown(said)}; rows and certificates give {shown(right)}")
 
     def _check_closed_forms(self, loads: np.ndarray, deployment: Deployment) -> None:
         for layer, (low, (source, _)) in enumerate(zip(self.lower, self.lower_from, strict=True)):
@@ -239,7 +255,7 @@ class _Entry:
         """Refuse values that the row they are said to be from does not say."""
         for said, values, sides in ((self.lower, self.lower_from, one.lowers), (self.upper, self.upper_from, one.uppers)):
             for layer, (value, (source, rests)) in enumerate(zip(said, values, strict=True)):
-                if source == CLOSED_FORM or source.startswith(f"{FOLDER}/"):
+                if source.startswith(f"{FOLDER}/") or (source == CLOSED_FORM and values is self.lower_from):
                     continue
                 if (value, rests, source) not in {(each.value, each.rests, each.source) for each in sides[layer]}:
                     raise InputError(f"layer {layer}: {value} by {shown(rests)} is what no published row {shown(source)} says")
