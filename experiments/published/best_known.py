@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Checked:
     ----------
     instances, layers : int
     recomputed : int
-        Layers whose optimum was recomputed here: bound and map are those of a certificate, or the bound is a closed form.
+        Layers whose optimum was recomputed here: bound and map are those of a certificate.
     by_rows : int
         Layers that are optimal on the word of published rows, which keep their witnesses' kinds alone; they can be run again.
     open : list of str
@@ -96,7 +97,8 @@ def check(path: Path) -> Checked:
     Parameters
     ----------
     path : Path
-        Certificates are looked for in the folder ``certificates`` beside it, rows there or, if there are none, in ``results/``.
+        Certificates are looked for in the folder ``certificates`` beside it, rows there or, if there are none, in the project's
+        ``results/``; rows beside it are taken at their word.
 
     Raises
     ------
@@ -109,7 +111,8 @@ def check(path: Path) -> Checked:
     fields(document, str(path), ("schema", "certificates", "instances"))
     files = _certificates(document["certificates"], path.parent)
     beside = rows.read_suites(path.parent)
-    published = {digest(one.loads, one.deployment): one for one in known(beside or rows.read_suites(rows.RESULTS), files, {})}
+    days = {name: day for name, (_, day) in document["certificates"].items()}
+    published = {digest(one.loads, one.deployment): one for one in known(beside or rows.read_suites(rows.RESULTS), files, days)}
     layers = recomputed = by_rows = 0
     still, met = [], set()
     for number, entry in enumerate(document["instances"]):
@@ -119,7 +122,7 @@ def check(path: Path) -> Checked:
             if one.raw["sha256"] in met:
                 raise InputError("it is listed twice")
             met.add(one.raw["sha256"])
-            one.check(path.parent, files, published)
+            one.check(files, published)
         except (CertificateError, PlacementError, InputError) as error:
             raise InputError(f"instance {name}: {error}") from None
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
@@ -153,8 +156,12 @@ def _certificates(said: Any, folder: Path) -> Path:
 
 
 def _day(said: Any) -> None:
-    if not isinstance(said, str) or (said and not _DAY.fullmatch(said)):
-        raise InputError(f"date is {shown(said)}; a day like 2026-11-28 is needed")
+    try:
+        if isinstance(said, str) and _DAY.fullmatch(said) and datetime.date.fromisoformat(said):
+            return
+    except ValueError:
+        pass
+    raise InputError(f"date is {shown(said)}; a day like 2026-11-28 is needed")
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ class _Entry:
             for low, up in zip(self.lower_from, self.upper_from, strict=True)
         ]
 
-    def check(self, folder: Path, certificates: Path, published: dict[str, Known]) -> None:
+    def check(self, certificates: Path, published: dict[str, Known]) -> None:
         """Raise an error unless everything holds that can be looked at without running a row again."""
         _day(self.raw["date"])
         for layer, (low, up, (_, rests)) in enumerate(zip(self.lower, self.upper, self.lower_from, strict=True)):
@@ -225,8 +232,16 @@ class _Entry:
         one = published.get(self.raw["sha256"])
         if one is None or self.raw["name"] != one.name:
             raise InputError("it is no published instance, or has another name there")
-        self._check_rows(one)
-        self._check_certificates(folder, certificates)
+        self._check_sources(one, certificates)
+        self._check_whole(one)
+
+    def _check_whole(self, one: Known) -> None:
+        """Refuse an entry that is not, to the letter, what rows and certificates give: no value is free of a source."""
+        given = one.entry()
+        for name in sorted({*given, *self.raw}):
+            said, right = self.raw.get(name), given.get(name)
+            if json.dumps(said, sort_keys=True) != json.dumps(right, sort_keys=True):
+                raise InputError(f"{name} is {shown(said)}; rows and certificates give {shown(right)}")
 
     def _check_closed_forms(self, loads: np.ndarray, deployment: Deployment) -> None:
         for layer, (low, (source, _)) in enumerate(zip(self.lower, self.lower_from, strict=True)):
@@ -235,34 +250,23 @@ class _Entry:
                 if low > proven:
                     raise InputError(f"layer {layer}: lower is {low}, closed forms prove {proven}")
 
-    def _check_rows(self, one: Known) -> None:
-        """Refuse values that the row they are said to be from does not say."""
+    def _check_sources(self, one: Known, certificates: Path) -> None:
+        """Refuse values that the row or the certificate they are said to be from does not give; certificates were judged."""
         for said, values, sides in ((self.lower, self.lower_from, one.lowers), (self.upper, self.upper_from, one.uppers)):
             for layer, (value, (source, rests)) in enumerate(zip(said, values, strict=True)):
-                if source == CLOSED_FORM or source.startswith(f"{FOLDER}/"):
+                if source == CLOSED_FORM and values is self.lower_from:
                     continue
-                if (value, rests, source) not in {(each.value, each.rests, each.source) for each in sides[layer]}:
+                given = [each for each in sides[layer] if each.source == source]
+                if source.startswith(f"{FOLDER}/"):
+                    at = certificates.parent / source
+                    if at.parent != certificates or not at.is_file():
+                        raise InputError(f"{shown(source)} is no file in {FOLDER}/")
+                    if not given:
+                        raise InputError(f"{source} is of another instance")
+                    if value != given[0].value:
+                        raise InputError(f"layer {layer}: {value} is said to be from {source}, which proves {given[0].value}")
+                elif (value, rests) not in {(each.value, each.rests) for each in given}:
                     raise InputError(f"layer {layer}: {value} by {shown(rests)} is what no published row {shown(source)} says")
-
-    def _check_certificates(self, folder: Path, certificates: Path) -> None:
-        named = {source for source, _ in (*self.lower_from, *self.upper_from) if source.startswith(f"{FOLDER}/")}
-        for source in named:
-            if (folder / source).parent != certificates or not (folder / source).is_file():
-                raise InputError(f"{shown(source)} is no file in {FOLDER}/")
-            read = certificate.read(folder / source)
-            verdict = certificate.judge(read)
-            if digest(read.loads, read.deployment) != self.raw["sha256"]:
-                raise InputError(f"{source} is of another instance")
-            claimed = {claim.layer for claim in verdict.claims}
-            for said, values, proven in (
-                (self.lower, self.lower_from, verdict.lower),
-                (self.upper, self.upper_from, verdict.upper),
-            ):
-                for layer, (value, (whose, _), held) in enumerate(zip(said, values, proven, strict=True)):
-                    if whose == source and value != held:
-                        raise InputError(f"layer {layer}: {value} is said to be from {source}, which proves {held}")
-                    if whose == source and values is self.lower_from and layer in claimed:
-                        raise InputError(f"layer {layer}: {source} only claims its bound")
 
     @property
     def gap(self) -> float:

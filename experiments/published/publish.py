@@ -34,7 +34,7 @@ def publish(runs: Path, results: Path) -> list[str]:
         before = rows.read(results / path.name)
         known = {row.key for row in before}
         # A run without the files of public models says so; it does not replace what was measured on them.
-        fresh = [row for row in rows.read(path) if row["status"] != NOT_GIVEN or row.key not in known]
+        fresh = [row for row in rows.read(path) if row.get("status") != NOT_GIVEN or row.key not in known]
         new = {row.key for row in fresh}
         kept = (row for row in before if row.key in grid - new)
         rows.write(results / path.name, sorted([*fresh, *kept], key=lambda r: tuple(map(str, r.key))))
