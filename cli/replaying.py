@@ -16,8 +16,8 @@ from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 if TYPE_CHECKING:  # these load the planner, which `--help` need not wait for
-    from eplb_gap.analysis.replay.controller import Controller
     from eplb_gap.analysis.replay.replay import Replay
+    from eplb_gap.heuristics.control.controller import Controller
     from eplb_gap.problem import LoadTrace
 
 USUAL = (
@@ -107,6 +107,6 @@ def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page
 
 
 def _read(text: str) -> list[Controller]:
-    from eplb_gap.analysis.replay.controllers_file import parse_controller, read_controllers
+    from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers
 
     return read_controllers(text) if text.endswith(".toml") else [parse_controller(text)]

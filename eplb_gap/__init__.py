@@ -48,8 +48,8 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.analysis.evaluate import evaluate
     from eplb_gap.analysis.explain import explain
     from eplb_gap.analysis.protocol import score
-    from eplb_gap.analysis.replay.controller import Controller
     from eplb_gap.analysis.replay.replay import replay
+    from eplb_gap.heuristics.control.controller import Controller
     from eplb_gap.heuristics.eplb import rebalance_experts
     from eplb_gap.heuristics.moves.migration import replan
     from eplb_gap.heuristics.registry import HEURISTICS as HEURISTICS
@@ -70,7 +70,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.solvers.solution import Interrupted, Solution
 
 _HOMES = {
-    "Controller": "analysis.replay.controller:Controller",
+    "Controller": "heuristics.control.controller:Controller",
     "Deployment": "problem.deployment:Deployment",
     "ENGINES": "solvers.facade:ENGINES",
     "HEURISTICS": "heuristics.registry:HEURISTICS",

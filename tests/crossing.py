@@ -25,9 +25,10 @@ from eplb_gap.analysis import (
     user_program,
 )
 from eplb_gap.analysis.candidates import candidates
-from eplb_gap.analysis.replay import catalogue, controller, replay
+from eplb_gap.analysis.replay import replay
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics import registry
+from eplb_gap.heuristics.control import catalogue, controller
 from eplb_gap.heuristics.moves import lost_experts, relabel
 from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, validation
 from eplb_gap.problem import shares as token_shares

@@ -65,27 +65,15 @@ from eplb_gap.analysis import (
     protocol_runs,
     user_program,
 )
-from eplb_gap.analysis.replay import (
-    adaptive,
-    catalogue,
-    contiguous,
-    controller,
-    controllers_file,
-    costs,
-    kinds,
-    limits,
-    presets,
-    replay,
-    report,
-    step_loads,
-)
+from eplb_gap.analysis.replay import costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
+from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, kinds, presets
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
-from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, validation
+from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
@@ -108,7 +96,7 @@ REPLAY = (
     presets,
     replay,
     report,
-    step_loads,
+    step_makespans,
 )
 ANALYSES = (*REPLAY, alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
 
@@ -275,7 +263,7 @@ JUDGING = {
     replay.replay: Entry(replayed),
     contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),
     kinds.full_plan: Entry(replayed),
-    step_loads.step_makespans: Entry(replayed),
+    step_makespans.step_makespans: Entry(replayed),
     limits.certified_limit: Entry(replayed),
     relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),

@@ -14,12 +14,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from eplb_gap.analysis.replay.step_loads import step_makespans, total
 from eplb_gap.heuristics.registry import rebalance
 from eplb_gap.problem.bounds.sample_average import sample_average_bound
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.step_makespans import step_makespans, total
 
 
 @dataclass(frozen=True)

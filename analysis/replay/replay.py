@@ -10,17 +10,17 @@ from functools import partial
 
 import numpy as np
 
-from eplb_gap.analysis.replay.catalogue import KINDS
-from eplb_gap.analysis.replay.contiguous import contiguous_map
-from eplb_gap.analysis.replay.controller import Controller, Session
 from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.analysis.replay.limits import Limit, certified_limit
-from eplb_gap.analysis.replay.step_loads import step_makespans, total
+from eplb_gap.heuristics.control.catalogue import KINDS
+from eplb_gap.heuristics.control.contiguous import contiguous_map
+from eplb_gap.heuristics.control.controller import Controller, Session
 from eplb_gap.heuristics.moves.relabel import arrivals
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.step_makespans import step_makespans, total
 from eplb_gap.problem.validation import check
 
 LIMIT = "certified limit"

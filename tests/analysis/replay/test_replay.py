@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eplb_gap import Controller, Deployment, InputError, LoadTrace, Placement, replay, verify
-from eplb_gap.analysis.replay.catalogue import KINDS
 from eplb_gap.analysis.replay.costs import Costs
-from eplb_gap.analysis.replay.step_loads import step_makespans
+from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.problem.step_makespans import step_makespans
 
 SHAPE = Deployment(6, 8, 4)
 SETTINGS = {
@@ -87,7 +87,7 @@ def test_a_map_depends_on_nothing_after_its_decision(kind: str, lag: int) -> Non
 
 def test_no_view_of_the_past_reaches_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
     from eplb_gap.analysis.replay import replay as module
-    from eplb_gap.analysis.replay.controller import Kind
+    from eplb_gap.heuristics.control.controller import Kind
 
     loads, seen = drifting(3), []
 

@@ -5,7 +5,7 @@ All four start from a map that looked at no loads. None limits the moves of a re
 
 from __future__ import annotations
 
-from eplb_gap.analysis.replay.controller import Controller
+from eplb_gap.heuristics.control.controller import Controller
 
 PRESETS: dict[str, Controller] = {
     controller.name: controller

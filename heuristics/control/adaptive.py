@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eplb_gap.analysis.replay.controller import Controller, Kind
-from eplb_gap.analysis.replay.kinds import full_plan, most_moves
-from eplb_gap.analysis.replay.step_loads import step_makespans
+from eplb_gap.heuristics.control.controller import Controller, Kind
+from eplb_gap.heuristics.control.kinds import full_plan, most_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.step_makespans import step_makespans
 
 DOUBLINGS = 5
 """Windows are one interval, two, four, ... so many times doubled, as far as they are full."""

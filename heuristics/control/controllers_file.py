@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.analysis.replay.catalogue import KINDS
-from eplb_gap.analysis.replay.controller import Controller
-from eplb_gap.analysis.replay.presets import PRESETS
+from eplb_gap.heuristics.control.catalogue import KINDS
+from eplb_gap.heuristics.control.controller import Controller
+from eplb_gap.heuristics.control.presets import PRESETS
 from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError
 
@@ -52,7 +52,7 @@ def parse_controller(text: str) -> Controller:
 
     Examples
     --------
-    >>> from eplb_gap.analysis.replay.controllers_file import parse_controller
+    >>> from eplb_gap.heuristics.control.controllers_file import parse_controller
     >>> parse_controller("budgeted:interval=10,moves=0.02").label
     'budgeted (interval 10, moves 0.02)'
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eplb_gap.analysis.replay.controller import Controller, Kind
+from eplb_gap.heuristics.control.controller import Controller, Kind
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, relabel
 from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance

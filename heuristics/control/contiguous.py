@@ -23,7 +23,7 @@ def contiguous_map(deployment: Deployment, layers: int) -> Placement:
     Examples
     --------
     >>> from eplb_gap import Deployment
-    >>> from eplb_gap.analysis.replay.contiguous import contiguous_map
+    >>> from eplb_gap.heuristics.control.contiguous import contiguous_map
     >>> contiguous_map(Deployment(4, 6, 3), 1).phy2log.tolist()
     [[0, 1, 2, 3, 0, 1]]
     """

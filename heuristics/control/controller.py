@@ -129,7 +129,7 @@ class Kind:
     Parameters
     ----------
     name : str
-        Key of :data:`eplb_gap.analysis.replay.catalogue.KINDS`.
+        Key of :data:`eplb_gap.heuristics.control.catalogue.KINDS`.
     about : str
         What it does, in a few words.
     reads : frozenset of str
