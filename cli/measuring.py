@@ -113,6 +113,7 @@ class Bench(StrEnum):
     heuristics = "heuristics"
     serving = "serving"
     regimes = "regimes"
+    control = "control"
 
 
 def bench(
@@ -122,7 +123,7 @@ def bench(
     scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure exact engines, heuristics or planning for serving against their levels, or regime by regime; resumable."""
+    """Measure exact engines, heuristics, planning for serving or controllers against their levels, or regime by regime; resumable."""
     from eplb_gap.experiments.studies.jobs import BENCHES
 
     if workers < 1:

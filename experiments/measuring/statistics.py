@@ -91,6 +91,23 @@ def ratio_interval(part: Sequence[float] | np.ndarray, whole: Sequence[float] | 
     return _bootstrap((_data(part), _data(whole)), lambda one, other, axis: one.mean(axis=axis) / other.mean(axis=axis))
 
 
+def served_gain(
+    mean: Sequence[float] | np.ndarray, ours: Sequence[float] | np.ndarray, base: Sequence[float] | np.ndarray
+) -> Interval:
+    """Return by how much one balancedness over time exceeds another, and its interval; blocks of steps are resampled together.
+
+    Parameters
+    ----------
+    mean, ours, base : sequence of float
+        Of every block of consecutive steps the sum of mean loads and of the largest loads that two controllers served; blocks
+        are longer than what makes neighbouring steps alike.
+    """
+    return _bootstrap(
+        (_data(mean), _data(ours), _data(base)),
+        lambda every, one, other, axis: every.mean(axis=axis) * (1 / one.mean(axis=axis) - 1 / other.mean(axis=axis)),
+    )
+
+
 def paired(ours: Sequence[float] | np.ndarray, base: Sequence[float] | np.ndarray) -> Paired:
     """Compare two methods on the same instances.
 

@@ -37,6 +37,10 @@ MODULES = (
     "regimes",
     "redundancy",
     "held_out",
+    "controllers",
+    "control_limits",
+    "control_times",
+    "public_control",
 )
 """Files of this folder, in the order in which their tables stand."""
 

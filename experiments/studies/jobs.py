@@ -152,6 +152,13 @@ JOBS = {
         Job("heuristics", "bench heuristics", "heuristic_tables.md", "# Heuristics, measured", planner_times.above_levels),
         Job("serving", "bench serving", "serving_tables.md", "# Serving, measured", lambda measured: "## Levels of serving\n\n"),
         Job("regimes", "bench regimes", "regime_tables.md", "# Regimes, measured"),
+        Job(
+            "control",
+            "bench control",
+            "control_tables.md",
+            "# Rebalancing over time, measured",
+            lambda measured: "## Levels of controllers\n\nOne thread.\n\n",
+        ),
     )
 }
 """Every job by the name that studies call it."""

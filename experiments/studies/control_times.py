@@ -1,0 +1,159 @@
+"""What controllers take: one re-plan within a budget, and a whole replay (part of ``eplb-gap bench control``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from eplb_gap import heuristics
+from eplb_gap.analysis.text import markdown, yes_or_no
+from eplb_gap.experiments.loads.series import series
+from eplb_gap.experiments.loads.traces import POLICIES
+from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.measuring.cell import Cell
+from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, Shape
+from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.studies.controllers import ADAPTIVE_SMALL, CONTROLLERS, MOVES, SMALL
+from eplb_gap.experiments.studies.study import Study
+from eplb_gap.heuristics.moves.migration import replan
+from eplb_gap.problem.loads import LoadTrace
+
+SUITE = "control_seconds"
+FLAGSHIP_NAME = "dsv3-prefill-ep32"
+COMMAND = "import sys; sys.argv[0] = 'eplb-gap'; from eplb_gap.cli.main import main; main()"
+LAYERS, CALLS, WINDOW = 58, 60, 20
+REPLAN = "replan 2 %"
+REPLAYED = (SMALL, ADAPTIVE_SMALL)
+ASKED_MS = {"hierarchical": 5.0, "global": 10.0}
+ASKED_SECONDS, ASKED_BYTES = 30.0, 1 << 30
+
+
+def instance(policy: str, **_: object) -> Instance:
+    """Return the recorded steps under a policy, their layers repeated to as many as a large model has."""
+    loads = series("steps").loads
+    return loads[:, np.arange(LAYERS) % loads.shape[1]], POLICIES[policy]
+
+
+def replan_cell(policy: str) -> Fields:
+    """Time re-plans of consecutive windows, each from the map before, after one call that is not counted."""
+    loads, deployment = instance(policy)
+    windows = [loads[at : at + WINDOW].sum(axis=0) for at in range(400, 400 + 10 * (CALLS + 1), 10)]
+    in_use = heuristics.rebalance(loads[300:400].sum(axis=0), deployment)
+    budget = int(MOVES * in_use.phy2log.size)
+    wall, cpu = [], []
+    for window in windows:
+        start, started = time.perf_counter(), time.process_time()
+        in_use = replan(window, deployment, in_use, total_moves=budget)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - started)
+    return _fields(policy, {"threads": 1, "moves": MOVES}) | {"seconds": wall[1:], "cpu_seconds": cpu[1:], "peak_bytes": 0}
+
+
+def replay_cell(policy: str, controller: str) -> Fields:
+    """Time the whole command on all steps as a user runs it, with its largest resident memory."""
+    loads, _ = instance(policy)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "steps.npz"
+        LoadTrace(loads).save(path)
+        shape = ["--deployment", FLAGSHIP_NAME, *(["--policy", "global"] if policy == "global" else [])]
+        command = [sys.executable, "-c", COMMAND, "replay", "--loads", str(path), *shape, "--controller", controller]
+        start = time.perf_counter()
+        child = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert child.stdout is not None
+        printed = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+    if status:
+        raise RuntimeError(f"the command ended with status {status}")
+    decisions = json.loads(printed)["controllers"][0]["decisions"]
+    return _fields(policy, {"threads": 1, "controller": controller, "decisions": decisions}) | {
+        "seconds": [seconds],
+        "cpu_seconds": [usage.ru_utime + usage.ru_stime],
+        "peak_bytes": usage.ru_maxrss * 1024,
+    }
+
+
+def _fields(policy: str, parameters: dict[str, object]) -> Fields:
+    return {
+        "kind": "timing",
+        "hash": rows.instance_hash(*instance(policy)),
+        "parameters": parameters,
+        "status": "legal",
+        "layers": LAYERS,
+    }
+
+
+def cells() -> list[Cell]:
+    """Return one cell for re-plans and one per replayed controller, under both policies."""
+    return [
+        *(Cell(SUITE, f"steps {policy}", REPLAN, replan_cell, {"policy": policy}) for policy in POLICIES),
+        *(
+            Cell(SUITE, f"steps {policy}", method, replay_cell, {"policy": policy, "controller": CONTROLLERS[method]})
+            for policy in POLICIES
+            for method in REPLAYED
+        ),
+    ]
+
+
+def table(measured: Rows) -> str:
+    """Return medians and extremes as Markdown."""
+    body = [
+        [
+            f"{row['instance']}, `{row['method']}`",
+            f"{1000 * median(row['seconds']):.1f}",
+            f"{1000 * min(row['seconds']):.1f}",
+            f"{1000 * median(row['cpu_seconds']):.1f}",
+            f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else "-",
+            str(len(row["seconds"])),
+        ]
+        for row in measured.where(suite=SUITE)
+    ]
+    return (
+        f"## Times of controllers\n\nRecorded steps, their layers repeated to {LAYERS}, flagship, one thread: one re-plan of at most "
+        "2 % of all replicas, warm, and the whole command `eplb-gap replay` on 1200 steps with one controller.\n\n"
+        + markdown(["policy, what", "median, ms", "least", "CPU, ms", "peak memory, MB", "calls"], body)
+        + "\n"
+    )
+
+
+def levels(measured: Rows) -> list[list[str]]:
+    """Return what is asked and measured of times and memory."""
+    body = []
+    for policy, asked in ASKED_MS.items():
+        row = measured.one(suite=SUITE, policy=policy, method=REPLAN)
+        ms = 1000 * median(row["cpu_seconds"])
+        body.append([f"`replan`, {LAYERS} layers, 2 %, {policy}", f"<= {asked:g} ms", f"{ms:.1f} ms CPU, median", yes_or_no(ms <= asked)])
+    for row in measured.where(suite=SUITE):
+        if row["method"] in REPLAYED:
+            seconds, memory = row["seconds"][0], row["peak_bytes"]
+            body.append(
+                [
+                    f"`replay`, 1200 steps x {LAYERS} layers, `{row['method']}`, {row.policy}",
+                    f"<= {ASKED_SECONDS:g} s, <= 1 GB",
+                    f"{seconds:.1f} s, {memory / 1e9:.2f} GB",
+                    yes_or_no(seconds <= ASKED_SECONDS and memory <= ASKED_BYTES),
+                ]
+            )
+    return body
+
+
+STUDY = Study(
+    SUITE,
+    job="control",
+    about="times of re-plans within a budget and of whole replays",
+    cells=cells,
+    shapes=(Shape("timing", CELL | {"layers": "integer", "seconds": NUMBERS, "cpu_seconds": NUMBERS, "peak_bytes": "integer"}),),
+    instance=instance,
+    table=table,
+    levels=levels,
+    timed=True,
+    appendix=True,
+)
