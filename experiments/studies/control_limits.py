@@ -77,7 +77,13 @@ def table(measured: Rows) -> str:
                     *(_regret(measured, found, name, policy, method) for method in SHOWN),
                 ]
             )
-    header = ["recording, policy", "every step, %", "every interval, %", "best controller serves", *(f"`{method}`" for method in SHOWN)]
+    header = [
+        "recording, policy",
+        "every step, %",
+        "every interval, %",
+        "best controller serves",
+        *(f"`{method}`" for method in SHOWN),
+    ]
     return (
         "## What no controller exceeds\n\nExcess of the largest over the mean GPU load, summed over steps and layers, in exact "
         f"fractions: of the best map of every step on its own (integrality, hierarchy), and of every {INTERVAL} steps (price of "

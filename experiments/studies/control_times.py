@@ -130,7 +130,9 @@ def levels(measured: Rows) -> list[list[str]]:
     for policy, asked in ASKED_MS.items():
         row = measured.one(suite=SUITE, policy=policy, method=REPLAN)
         ms = 1000 * median(row["cpu_seconds"])
-        body.append([f"`replan`, {LAYERS} layers, 2 %, {policy}", f"<= {asked:g} ms", f"{ms:.1f} ms CPU, median", yes_or_no(ms <= asked)])
+        body.append(
+            [f"`replan`, {LAYERS} layers, 2 %, {policy}", f"<= {asked:g} ms", f"{ms:.1f} ms CPU, median", yes_or_no(ms <= asked)]
+        )
     for row in measured.where(suite=SUITE):
         if row["method"] in REPLAYED:
             seconds, memory = row["seconds"][0], row["peak_bytes"]

@@ -122,8 +122,7 @@ def gain(ours: Row, base: Row) -> Interval:
     """Return by how many points of served balancedness one controller exceeds another on the same steps, with its interval."""
     first = ours["parameters"]["first"] // STRETCH
     mean, one, other = (
-        _blocks(row[key][first:])
-        for row, key in ((ours, "stretch_mean"), (ours, "stretch_served"), (base, "stretch_served"))
+        _blocks(row[key][first:]) for row, key in ((ours, "stretch_mean"), (ours, "stretch_served"), (base, "stretch_served"))
     )
     return served_gain(mean, one, other).scaled(100)
 
@@ -161,7 +160,10 @@ def levels(measured: Rows) -> list[list[str]]:
     for method, fixed in FIXED.items():
         losses = {
             (name, policy, seed): 100
-            * (best(measured, name, policy, seed, fixed)["balancedness"] - find(measured, name, policy, method, seed)["balancedness"])
+            * (
+                best(measured, name, policy, seed, fixed)["balancedness"]
+                - find(measured, name, policy, method, seed)["balancedness"]
+            )
             for name, found in SERIES.items()
             for policy in POLICIES
             for seed in found.seeds
@@ -226,7 +228,13 @@ def table(measured: Rows) -> str:
 ADVICE = (
     ("steady or slowly drifting", "drift", SMALL, RARE, "move little and often"),
     ("changing abruptly, in phases", "rhythm", ADAPTIVE, RARE, "choose the window by what it would have served"),
-    ("alternating within an interval", "recurring", f"average {INTERVAL}/40", FULL, "plan for the mean over steps, not for their sum"),
+    (
+        "alternating within an interval",
+        "recurring",
+        f"average {INTERVAL}/40",
+        FULL,
+        "plan for the mean over steps, not for their sum",
+    ),
     ("stationary", "stationary", f"2 % {INTERVAL}/160", FULL, "look back far, move little"),
 )
 """Kind of traffic, the series it was measured on, what to choose, against what, why."""
@@ -257,9 +265,7 @@ def _gain(policy: str, name: str, method: str, base: str) -> Number:
 
 
 def _served(policy: str, name: str, method: str) -> Number:
-    return Number(
-        ((SUITE, f"{name} {policy}", method),), lambda rows: f"{find(rows, name, policy, method)['balancedness']:.3f}"
-    )
+    return Number(((SUITE, f"{name} {policy}", method),), lambda rows: f"{find(rows, name, policy, method)['balancedness']:.3f}")
 
 
 def _part(policy: str, name: str) -> Number:
@@ -295,19 +301,26 @@ STUDY = Study(
     levels=levels,
     figures=("control_timeline", "control_front"),
     numbers={
-        **{f"control-small-{name}-{policy}": _gain(policy, name, SMALL, RARE) for name in ("steps", "rhythm") for policy in POLICIES},
+        **{
+            f"control-small-{name}-{policy}": _gain(policy, name, SMALL, RARE)
+            for name in ("steps", "rhythm")
+            for policy in POLICIES
+        },
         **{f"control-part-{name}-{policy}": _part(policy, name) for name in ("steps", "rhythm") for policy in POLICIES},
         **{
             f"control-{key}-{policy}": _served(policy, "steps", method)
-            for key, method in (("none", NONE), ("rare", RARE), ("full", FULL), ("small", SMALL), ("adaptive", ADAPTIVE), ("seen", FORESEEING))
+            for key, method in (
+                ("none", NONE),
+                ("rare", RARE),
+                ("full", FULL),
+                ("small", SMALL),
+                ("adaptive", ADAPTIVE),
+                ("seen", FORESEEING),
+            )
             for policy in POLICIES
         },
-        **{
-            f"control-recurring-{policy}": _gain(policy, "recurring", f"average {INTERVAL}/40", FULL) for policy in POLICIES
-        },
-        **{
-            f"control-stationary-{policy}": _gain(policy, "stationary", f"2 % {INTERVAL}/160", FULL) for policy in POLICIES
-        },
+        **{f"control-recurring-{policy}": _gain(policy, "recurring", f"average {INTERVAL}/40", FULL) for policy in POLICIES},
+        **{f"control-stationary-{policy}": _gain(policy, "stationary", f"2 % {INTERVAL}/160", FULL) for policy in POLICIES},
     },
     readme={"control advice": Drawn((SUITE,), advice)},
 )

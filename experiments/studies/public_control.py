@@ -79,7 +79,10 @@ def table(measured: Rows) -> str:
     if not given:
         return f"{text}: {NOT_GIVEN}.\n"
     body = [
-        [f"{name}: `{controller}`", *(f"{row[key][name]:.{digits}f}" for row in found for key, digits in (("served", 4), ("moves", 2)))]
+        [
+            f"{name}: `{controller}`",
+            *(f"{row[key][name]:.{digits}f}" for row in found for key, digits in (("served", 4), ("moves", 2))),
+        ]
         for name, controller in CONTROLLERS.items()
     ]
     header = ["controller", *(f"{shape}: {what}" for shape in DEPLOYMENTS for what in ("served", "moves per window and layer"))]
