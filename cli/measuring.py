@@ -123,7 +123,7 @@ def bench(
     scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure exact engines, heuristics, planning for serving or controllers against their levels, or regime by regime; resumable."""
+    """Measure engines, heuristics, planning for serving or controllers against their levels, or regime by regime; resumable."""
     from eplb_gap.experiments.studies.jobs import BENCHES
 
     if workers < 1:

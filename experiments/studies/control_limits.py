@@ -1,4 +1,4 @@
-"""What no controller can exceed at one interval, certified, and where each controller loses (part of ``eplb-gap bench control``)."""
+"""What no controller can exceed at one interval, certified, and what each loses to it (part of ``eplb-gap bench control``)."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def table(measured: Rows) -> str:
         "## What no controller exceeds\n\nExcess of the largest over the mean GPU load, summed over steps and layers, in exact "
         f"fractions: of the best map of every step on its own (integrality, hierarchy), and of every {INTERVAL} steps (price of "
         "the interval), each from its certified bound to what maps reach that are made for these very steps. The bound of the "
-        f"intervals holds for every controller that changes its maps every {INTERVAL} steps, whatever it knows or moves. Behind it "
-        "the certified regret of controllers: by how many % of the mean load they exceed the best maps, at least and at most.\n\n"
+        f"intervals holds for every controller that changes its maps every {INTERVAL} steps, whatever it knows or moves. Behind "
+        "it the certified regret of controllers: by how many % of the mean load they exceed the best maps, at least and at most.\n\n"
         + markdown(header, body)
         + "\n"
     )
@@ -114,7 +114,7 @@ def levels(measured: Rows) -> list[list[str]]:
                 [
                     f"{method}, steps, {policy}, interval {INTERVAL}: distance to the prototype's clairvoyant ({seen:.4f})",
                     f"<= {100 * asked:.2f} points, half of today's",
-                    f"{100 * distance:.2f} points; certified regret {_regret(measured, found, 'steps', policy, method)} % of the mean",
+                    f"{100 * distance:.2f} points; certified regret {_regret(measured, found, 'steps', policy, method)} %",
                     yes_or_no(distance <= asked),
                 ]
             )

@@ -117,8 +117,8 @@ def table(measured: Rows) -> str:
         for row in measured.where(suite=SUITE)
     ]
     return (
-        f"## Times of controllers\n\nRecorded steps, their layers repeated to {LAYERS}, flagship, one thread: one re-plan of at most "
-        "2 % of all replicas, warm, and the whole command `eplb-gap replay` on 1200 steps with one controller.\n\n"
+        f"## Times of controllers\n\nRecorded steps, their layers repeated to {LAYERS}, flagship, one thread: one re-plan of at "
+        "most 2 % of all replicas, warm, and the whole command `eplb-gap replay` on 1200 steps with one controller.\n\n"
         + markdown(["policy, what", "median, ms", "least", "CPU, ms", "peak memory, MB", "calls"], body)
         + "\n"
     )

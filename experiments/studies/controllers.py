@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 
 import numpy as np
 
 from eplb_gap.analysis.replay.replay import replay
 from eplb_gap.analysis.text import markdown, yes_or_no
-from eplb_gap.experiments.loads.series import SERIES, series
+from eplb_gap.experiments.loads.series import RECORDED, SERIES, series
 from eplb_gap.experiments.loads.traces import POLICIES
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
@@ -131,10 +130,10 @@ def _blocks(values: list[float]) -> np.ndarray:
     return np.add.reduceat(np.array(values), np.arange(0, len(values), BLOCK // STRETCH))
 
 
-def best(measured: Rows, name: str, policy: str, seed: int, methods: Iterable[str]) -> Row:
-    """Return the row of the fixed controller that served best, as only hindsight knows."""
-    found = [find(measured, name, policy, method, seed) for method in methods]
-    return max(found, key=lambda row: Fraction(row["mean"]) / Fraction(row["served"]) if Fraction(row["served"]) else 1)
+def behind(measured: Rows, name: str, policy: str, seed: int, method: str, fixed: Iterable[str]) -> float:
+    """Return by how many points a controller serves less than the best of some fixed ones, as only hindsight knows it."""
+    served = [float(find(measured, name, policy, one, seed)["balancedness"]) for one in (method, *fixed)]
+    return 100 * (max(served[1:]) - served[0])
 
 
 FIXED = {ADAPTIVE_SMALL: tuple(SMALL_WINDOWS), ADAPTIVE: (*FULL_WINDOWS, *AVERAGE_WINDOWS, *SMALL_WINDOWS)}
@@ -145,7 +144,7 @@ def levels(measured: Rows) -> list[list[str]]:
     """Return what is asked and measured of controllers."""
     body = []
     for policy, asked in ASKED_POINTS.items():
-        for name in ("steps", "rhythm"):
+        for name in RECORDED:
             small, rare = (find(measured, name, policy, method) for method in (SMALL, RARE))
             found, part = gain(small, rare), moves_per_step(small) / moves_per_step(rare)
             held_out = name != "steps"
@@ -159,31 +158,24 @@ def levels(measured: Rows) -> list[list[str]]:
             )
     for method, fixed in FIXED.items():
         losses = {
-            (name, policy, seed): 100
-            * (
-                best(measured, name, policy, seed, fixed)["balancedness"]
-                - find(measured, name, policy, method, seed)["balancedness"]
-            )
+            (name, policy, seed): behind(measured, name, policy, seed, method, fixed)
             for name, found in SERIES.items()
             for policy in POLICIES
             for seed in found.seeds
         }
+        average = np.mean(list(losses.values()))
         (name, policy, seed), worst = max(losses.items(), key=lambda item: item[1])
         body.append(
             [
                 f"{method} against the best of {len(fixed)} fixed controllers in hindsight, {len(losses)} series and policies",
                 f"within {ASKED_POINT:g} point",
-                f"{worst:.2f} points behind at worst ({name}, {policy}, seed {seed}), {np.mean(list(losses.values())):.2f} on average",
+                f"{worst:.2f} points behind at worst ({name}, {policy}, seed {seed}), {average:.2f} on average",
                 yes_or_no(worst <= ASKED_POINT),
             ]
         )
     for method, longest in ((ADAPTIVE_SMALL, f"2 % {INTERVAL}/{WINDOWS[-1]}"), (ADAPTIVE, f"full {INTERVAL}/{WINDOWS[-1]}")):
-        behind = max(
-            100
-            * (
-                find(measured, "stationary", policy, longest, seed)["balancedness"]
-                - find(measured, "stationary", policy, method, seed)["balancedness"]
-            )
+        worst = max(
+            behind(measured, "stationary", policy, seed, method, (longest,))
             for policy in POLICIES
             for seed in SERIES["stationary"].seeds
         )
@@ -191,8 +183,8 @@ def levels(measured: Rows) -> list[list[str]]:
             [
                 f"{method} on stationary loads against the longest window",
                 f"no more than {ASKED_STATIONARY:g} points behind",
-                f"{behind:.2f} points behind at worst",
-                yes_or_no(behind <= ASKED_STATIONARY),
+                f"{worst:.2f} points behind at worst",
+                yes_or_no(worst <= ASKED_STATIONARY),
             ]
         )
     return body
@@ -219,8 +211,8 @@ def table(measured: Rows) -> str:
         texts.append(f"*{name}* ({found.title}{seeds}), steps from {found.first} on\n\n{markdown(header, body)}\n")
     meaning = "; ".join(f"`{method}`: `{controller}`" for method, controller in CONTROLLERS.items())
     return (
-        "## Controllers\n\nBalancedness of the GPUs step by step (sum of the mean loads over the sum of the largest), served with "
-        "maps made of earlier steps alone, flagship. Moves are replicas copied to a GPU that did not hold them, per step and "
+        "## Controllers\n\nBalancedness of the GPUs step by step (sum of the mean loads over the sum of the largest), served "
+        "with maps made of earlier steps alone, flagship. Moves are replicas copied to a GPU that did not hold them, per step and "
         f"layer; ms what a decision takes. {meaning}. `clairvoyant` plans on what it will serve: nobody can.\n\n"
     ) + "\n".join(texts)
 
@@ -233,7 +225,7 @@ ADVICE = (
         "recurring",
         f"average {INTERVAL}/40",
         FULL,
-        "plan for the mean over steps, not for their sum",
+        "plan for the steps, not for their sum",
     ),
     ("stationary", "stationary", f"2 % {INTERVAL}/160", FULL, "look back far, move little"),
 )
@@ -276,6 +268,23 @@ def _part(policy: str, name: str) -> Number:
     )
 
 
+STATED = {"none": NONE, "rare": RARE, "full": FULL, "small": SMALL, "adaptive": ADAPTIVE, "seen": FORESEEING}
+"""Controllers whose served balancedness the paper states."""
+
+
+def _numbers() -> dict[str, Number]:
+    found = {}
+    for policy in POLICIES:
+        for name in RECORDED:
+            found[f"control-small-{name}-{policy}"] = _gain(policy, name, SMALL, RARE)
+            found[f"control-part-{name}-{policy}"] = _part(policy, name)
+        for key, method in STATED.items():
+            found[f"control-{key}-{policy}"] = _served(policy, "steps", method)
+        found[f"control-recurring-{policy}"] = _gain(policy, "recurring", f"average {INTERVAL}/40", FULL)
+        found[f"control-stationary-{policy}"] = _gain(policy, "stationary", f"2 % {INTERVAL}/160", FULL)
+    return found
+
+
 STUDY = Study(
     SUITE,
     job="control",
@@ -300,27 +309,6 @@ STUDY = Study(
     table=table,
     levels=levels,
     figures=("control_timeline", "control_front"),
-    numbers={
-        **{
-            f"control-small-{name}-{policy}": _gain(policy, name, SMALL, RARE)
-            for name in ("steps", "rhythm")
-            for policy in POLICIES
-        },
-        **{f"control-part-{name}-{policy}": _part(policy, name) for name in ("steps", "rhythm") for policy in POLICIES},
-        **{
-            f"control-{key}-{policy}": _served(policy, "steps", method)
-            for key, method in (
-                ("none", NONE),
-                ("rare", RARE),
-                ("full", FULL),
-                ("small", SMALL),
-                ("adaptive", ADAPTIVE),
-                ("seen", FORESEEING),
-            )
-            for policy in POLICIES
-        },
-        **{f"control-recurring-{policy}": _gain(policy, "recurring", f"average {INTERVAL}/40", FULL) for policy in POLICIES},
-        **{f"control-stationary-{policy}": _gain(policy, "stationary", f"2 % {INTERVAL}/160", FULL) for policy in POLICIES},
-    },
+    numbers=_numbers(),
     readme={"control advice": Drawn((SUITE,), advice)},
 )

@@ -73,16 +73,14 @@ def table(measured: Rows) -> str:
     text = (
         "## Controllers on a public model\n\n"
         f"Decode traffic of {MODEL}: tokens per expert of 32 windows of 8 steps, 344 requests decoded together, 24 layers of 32 "
-        f"experts, windows from {FIRST} on, global policy; interval and window of a controller count such windows. Measured where "
-        f"`{VARIABLE}` names a folder with the file; the project does not ship it"
+        f"experts, windows from {FIRST} on, global policy; interval and window of a controller count such windows. Measured "
+        f"where `{VARIABLE}` names a folder with the file; the project does not ship it"
     )
     if not given:
         return f"{text}: {NOT_GIVEN}.\n"
+    columns = [(row[key], digits) for row in found for key, digits in (("served", 4), ("moves", 2))]
     body = [
-        [
-            f"{name}: `{controller}`",
-            *(f"{row[key][name]:.{digits}f}" for row in found for key, digits in (("served", 4), ("moves", 2))),
-        ]
+        [f"{name}: `{controller}`", *(f"{values[name]:.{digits}f}" for values, digits in columns)]
         for name, controller in CONTROLLERS.items()
     ]
     header = ["controller", *(f"{shape}: {what}" for shape in DEPLOYMENTS for what in ("served", "moves per window and layer"))]

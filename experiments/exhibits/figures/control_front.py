@@ -1,4 +1,4 @@
-"""Served balancedness against replicas moved per step and layer: fixed controllers, the adaptive ones, and one that knows the future.
+"""Served balancedness against replicas moved per step and layer: fixed controllers, adaptive ones, and one that knows the future.
 
 Message: how often and how little one moves matters more than the planner; the adaptive controllers are near the front.
 """
