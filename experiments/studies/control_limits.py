@@ -89,7 +89,7 @@ def table(measured: Rows) -> str:
         f"fractions: of the best map of every step on its own (integrality, hierarchy), and of every {INTERVAL} steps (price of "
         "the interval), each from its certified bound to what maps reach that are made for these very steps. The bound of the "
         f"intervals holds for every controller that changes its maps every {INTERVAL} steps, whatever it knows or moves. Behind "
-        "it the certified regret of controllers: by how many % of the mean load they exceed the best maps, at least and at most.\n\n"
+        "it the certified regret: by how many % of the mean load controllers exceed the best maps, at least and at most.\n\n"
         + markdown(header, body)
         + "\n"
     )

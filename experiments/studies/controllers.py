@@ -212,7 +212,7 @@ def table(measured: Rows) -> str:
     meaning = "; ".join(f"`{method}`: `{controller}`" for method, controller in CONTROLLERS.items())
     return (
         "## Controllers\n\nBalancedness of the GPUs step by step (sum of the mean loads over the sum of the largest), served "
-        "with maps made of earlier steps alone, flagship. Moves are replicas copied to a GPU that did not hold them, per step and "
+        "with maps made of earlier steps alone, flagship. Moves: replicas copied to a GPU that did not hold them, per step and "
         f"layer; ms what a decision takes. {meaning}. `clairvoyant` plans on what it will serve: nobody can.\n\n"
     ) + "\n".join(texts)
 
