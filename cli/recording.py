@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,19 @@ import typer
 
 from eplb_gap.cli.options import JsonFlag, log, out, writable_file
 from eplb_gap.problem import InputError
+
+
+class Traffic(StrEnum):
+    """What is served."""
+
+    SHIFTING = "shifting"
+    RHYTHM = "rhythm"
+
+
+TRAFFIC = (
+    "shifting: five long phases, those of the shipped trace; rhythm: many short phases of recurring mixes of domains, shares and "
+    "batch sizes that follow a day of 400 steps."
+)
 
 
 def record(
@@ -21,6 +35,11 @@ def record(
     single_domains: Annotated[
         bool, typer.Option("--single-domains", help="Serve one domain after the other, 100 steps each.")
     ] = False,
+    traffic: Annotated[Traffic, typer.Option(help=TRAFFIC)] = Traffic.SHIFTING,
+    length: Annotated[
+        int | None,
+        typer.Option("--steps", help="Steps to record, full windows of 100 (tiny: 4); phases repeat, a rhythm goes on."),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="For another model than that of the shipped trace.", show_default=False),
@@ -34,6 +53,7 @@ def record(
 
     from eplb_gap.experiments.loads.moe_trace.config import RecordConfig, single_domains_config, tiny_config
     from eplb_gap.experiments.loads.moe_trace.recorder import record as run
+    from eplb_gap.experiments.loads.moe_trace.rhythm import rhythm_config
     from eplb_gap.experiments.measuring import rows
 
     if threads < 1:
@@ -48,7 +68,17 @@ def record(
         raise InputError(f"--corpus {corpus} has no sub-folder; one per domain is needed")
     if tiny and single_domains:
         raise InputError("--tiny and --single-domains are given; only one of the two can be recorded")
+    rhythm = traffic == Traffic.RHYTHM
+    if rhythm and (tiny or single_domains):
+        given = "--tiny" if tiny else "--single-domains"
+        raise InputError(f"--traffic rhythm and {given} are given; only one of the two can be recorded")
     config = tiny_config(domains) if tiny else single_domains_config() if single_domains else RecordConfig()
+    if length is not None and (length < 1 or length % config.serve.window_steps):
+        raise InputError(f"--steps is {length}; a positive multiple of {config.serve.window_steps} is needed")
+    if rhythm:
+        config = rhythm_config() if length is None else rhythm_config(length)
+    elif length is not None:
+        config = replace(config, serve=config.serve.repeated(length))
     if seed is not None:
         config = replace(config, seed=seed)
     with Progress(console=log) as bar:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,51 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of serving steps whose mix of domains moves linearly from ``start`` to ``end``."""
+    """A stretch of serving steps whose mix of domains moves linearly from ``start`` to ``end``.
+
+    Where ``sequences`` is given, so does the expected number of sequences in a step, which is then Poisson around it and kept
+    within half and three halves of the traffic's number; else every step has that number.
+    """
 
     name: str
     steps: int
     start: dict[str, float]
     end: dict[str, float]
+    sequences: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Traffic: every step is a batch of ``sequences`` held-out text pieces of ``sequence_length`` tokens."""
+    """Traffic: every step is a batch of ``sequences`` held-out text pieces of ``sequence_length`` tokens.
+
+    ``stream`` numbers the random streams that pieces are drawn from; traffic of another number meets other pieces.
+    """
 
     phases: tuple[Phase, ...]
     sequences: int = 32
     sequence_length: int = 64
     window_steps: int = 100
+    stream: int = 3
+
+    def repeated(self, steps: int) -> ServeConfig:
+        """Return traffic of so many steps: the phases over and over, the last one cut where the steps end."""
+        phases: list[Phase] = []
+        for phase in itertools.cycle(self.phases):
+            if not steps:
+                break
+            phases.append(phase if phase.steps <= steps else _beginning(phase, steps))
+            steps -= phases[-1].steps
+        return replace(self, phases=tuple(phases))
+
+
+def _beginning(phase: Phase, steps: int) -> Phase:
+    share = steps / phase.steps
+    names = sorted({*phase.start, *phase.end})
+    end = {name: (1 - share) * phase.start.get(name, 0.0) + share * phase.end.get(name, 0.0) for name in names}
+    sequences = phase.sequences
+    if sequences is not None:
+        sequences = sequences[0], (1 - share) * sequences[0] + share * sequences[1]
+    return Phase(phase.name, steps, phase.start, end, sequences)
 
 
 _MANUALS = {"english": 0.40, "german": 0.30, "c_headers": 0.30}

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from eplb_gap.problem.errors import InputError
+
 DOCUMENT_BYTES = 20_000  # dictionaries come as one file each; cut into documents of about this size
 
 
@@ -70,15 +72,33 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         start = end
 
 
+def _download(packages: tuple[str, ...], folder: str) -> None:
+    command = ["apt-get", "download", "-q", *packages]
+    try:
+        done = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        raise InputError("apt-get is not installed; the corpus is built on a Debian system") from None
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+        said = errors[-1] if errors else f"exit code {done.returncode}"
+        raise InputError(f"{' '.join(command)} failed ({said}); run `apt-get update` for new package lists, then this again")
+
+
 def build(out: Path) -> None:
-    """Download the packages and write ``out/DOMAIN/DOCUMENT`` and ``out/corpus.json``."""
+    """Download the packages and write ``out/DOMAIN/DOCUMENT`` and ``out/corpus.json``.
+
+    Raises
+    ------
+    InputError
+        If apt-get is not there or cannot download a package.
+    """
     notes = {}
     for domain, source in SOURCES.items():
         target = out / domain
-        target.mkdir(parents=True, exist_ok=True)
         versions = []
         with tempfile.TemporaryDirectory() as scratch:
-            subprocess.run(["apt-get", "download", "-q", *source.packages], cwd=scratch, check=True, stdout=subprocess.DEVNULL)
+            _download(source.packages, scratch)
+            target.mkdir(parents=True, exist_ok=True)
             for package in sorted(Path(scratch).glob("*.deb")):
                 unpacked = Path(scratch) / package.stem
                 subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)
@@ -93,4 +113,7 @@ def build(out: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m eplb_gap.experiments.loads.moe_trace.debian_corpus FOLDER")
-    build(Path(sys.argv[1]))
+    try:
+        build(Path(sys.argv[1]))
+    except InputError as error:
+        sys.exit(str(error))

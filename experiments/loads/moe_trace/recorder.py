@@ -38,7 +38,8 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
     Returns
     -------
     LoadTrace
-        One window per serving step, int64 [steps, moe layers, experts]; every row sums to tokens x experts per token.
+        One window per serving step, int64 [steps, moe layers, experts]; every row sums to tokens x experts per token. Its
+        provenance holds the phases and the tokens of a step, one number or, where they fluctuate, one for each step.
 
     Raises
     ------
@@ -63,16 +64,31 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
 def serve(model: LanguageModel, streams: TokenStreams, config: RecordConfig, progress: Progress) -> np.ndarray:
     """Run every step of the traffic with the selection bias frozen; int64 [steps, moe layers, experts]."""
     mixes = [mix for phase in config.serve.phases for mix in _mixes(phase)]
+    sequences = sequences_of_steps(config)
     loads = np.empty((len(mixes), config.model.moe_layers, config.model.experts), dtype=np.int64)
     model.eval()
     with torch.inference_mode():
         for step, mix in enumerate(mixes):
-            generator = np.random.default_rng([config.seed, 3, step])
-            batch = streams.sample(streams.held_out, mix, config.serve.sequences, config.serve.sequence_length, generator)
+            generator = np.random.default_rng([config.seed, config.serve.stream, step])
+            batch = streams.sample(streams.held_out, mix, sequences[step], config.serve.sequence_length, generator)
             model.features(torch.from_numpy(batch))
             loads[step] = model.loads().numpy()
             progress(step + 1, len(mixes), "serving")
     return loads
+
+
+def sequences_of_steps(config: RecordConfig) -> list[int]:
+    """Return the number of sequences in every step of the traffic."""
+    usual, generator = config.serve.sequences, np.random.default_rng([config.seed, config.serve.stream])
+    numbers: list[int] = []
+    for phase in config.serve.phases:
+        if phase.sequences is None:
+            numbers += [usual] * phase.steps
+            continue
+        share = (np.arange(phase.steps) + 0.5) / phase.steps
+        expected = (1 - share) * phase.sequences[0] + share * phase.sequences[1]
+        numbers += np.clip(generator.poisson(expected), (usual + 1) // 2, usual * 3 // 2).tolist()
+    return numbers
 
 
 def _mixes(phase: Phase) -> list[dict[str, float]]:
@@ -84,16 +100,25 @@ def _mixes(phase: Phase) -> list[dict[str, float]]:
     return mixes
 
 
+def _described(phase: Phase) -> dict[str, Any]:
+    described = dataclasses.asdict(phase)
+    if phase.sequences is None:
+        del described["sequences"]
+    return described
+
+
 def _provenance(
     config: RecordConfig, domains: list[Domain], streams: TokenStreams, checkpoint: Path, summary: dict[str, Any]
 ) -> dict[str, Any]:
+    sequences = sequences_of_steps(config)
+    fluctuating = len(set(sequences)) > 1
+    length = config.serve.sequence_length
     return {
         "kind": "recorded from a small model trained for this purpose",
         "window_steps": 1,
-        "tokens_per_step": config.serve.sequences * config.serve.sequence_length,
-        "phases": [
-            {"name": phase.name, "steps": phase.steps, "start": phase.start, "end": phase.end} for phase in config.serve.phases
-        ],
+        "tokens_per_step": [length * number for number in sequences] if fluctuating else length * sequences[0],
+        "phases": [_described(phase) for phase in config.serve.phases],
+        "stream": config.serve.stream,
         "model": {**dataclasses.asdict(config.model), "parameters": summary["parameters"]},
         "training": {
             **dataclasses.asdict(config.train),

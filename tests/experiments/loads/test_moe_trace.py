@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from eplb_gap.experiments.loads.moe_trace.config import RecordConfig, tiny_config
+from eplb_gap.cli.recording import Traffic
+from eplb_gap.cli.recording import record as record_command
+from eplb_gap.experiments.loads.moe_trace.config import Phase, RecordConfig, ServeConfig, tiny_config
 from eplb_gap.experiments.loads.moe_trace.corpus import read_corpus
-from eplb_gap.experiments.loads.moe_trace.recorder import record
+from eplb_gap.experiments.loads.moe_trace.recorder import record, sequences_of_steps
+from eplb_gap.experiments.loads.moe_trace.rhythm import DAY, MIXES, RARE, rhythm_config, rhythm_phases
 from eplb_gap.problem import InputError, LoadTrace
 
 WORDS = {
@@ -79,6 +86,76 @@ def test_recording_again_from_the_checkpoint_is_identical(recorded, corpus, tmp_
     assert (again.loads == trace.loads).all()
     again.save(tmp_path / "t.npz")
     assert (LoadTrace.load(tmp_path / "t.npz").windowed(4).loads.sum(axis=0) == trace.loads.sum(axis=0)).all()
+
+
+def test_a_rhythm_is_recorded_with_batches_of_every_size_it_says(recorded, corpus):
+    mixes = {"code": {"alpha": 0.9, "beta": 0.1}, "books": {"alpha": 0.1, "beta": 0.9}}
+    phases = tuple(replace(phase, steps=6) for phase in rhythm_phases(mixes=mixes, sequences=4)[:3])
+    serve = replace(CONFIG.serve, phases=phases, stream=4)
+    trace = record(corpus, recorded[1], replace(CONFIG, serve=serve), Steps())
+    provenance = trace.provenance
+    assert provenance["window_steps"] == 1
+    assert [phase["name"] for phase in provenance["phases"]] == [phase.name for phase in serve.phases]
+    assert len(provenance["tokens_per_step"]) == 18 and len(set(provenance["tokens_per_step"])) > 2
+    assert (trace.loads.sum(axis=2) == 4 * np.array(provenance["tokens_per_step"])[:, None]).all()
+    json.dumps(provenance)
+    assert recorded[0].provenance["tokens_per_step"] == 4 * 32  # of traffic without a rhythm
+
+
+def test_phases_of_a_rhythm_are_short_recur_and_follow_the_day():
+    phases = rhythm_config().serve.phases
+    names, ends = [phase.name for phase in phases], np.cumsum([phase.steps for phase in phases])
+    assert ends[-1] == 1600 and all(20 <= phase.steps <= 60 for phase in phases[:-1])
+    assert all(a != b for a, b in itertools.pairwise(names))
+    assert all(names.count(name) > 5 for name in MIXES if name != RARE) and 0 < names.count(RARE) < 8
+    for phase in phases:
+        assert abs(sum(phase.start.values()) - 1) < 1e-3 > abs(sum(phase.end.values()) - 1)
+        assert all(share > 0 for share in phase.start.values())
+    by_hour = {int(end) % DAY: phase.end["python"] for end, phase in zip(ends, phases, strict=True) if phase.name == "code"}
+    assert max(by_hour.values()) > 1.5 * min(by_hour.values())
+    assert rhythm_phases(800)[:-1] == phases[: len(rhythm_phases(800)) - 1]
+
+
+def test_batches_follow_the_day_and_stay_within_bounds():
+    numbers = np.array(sequences_of_steps(rhythm_config()))
+    days = numbers.reshape(4, DAY)
+    assert 16 <= numbers.min() < 22 and 42 < numbers.max() <= 48
+    assert (days[:, : DAY // 2].mean(axis=1) > days[:, DAY // 2 :].mean(axis=1) + 6).all()
+    assert set(sequences_of_steps(RecordConfig())) == {32}
+
+
+def test_phases_repeat_and_the_last_is_cut_on_its_way():
+    phases = (Phase("a", 4, {"x": 1.0}, {"y": 1.0}, (8.0, 16.0)), Phase("b", 2, {"y": 1.0}, {"y": 1.0}))
+    repeated = ServeConfig(phases).repeated(9).phases
+    assert repeated[:2] == phases
+    assert repeated[2] == Phase("a", 3, {"x": 1.0}, {"x": 0.25, "y": 0.75}, (8.0, 14.0))
+    assert ServeConfig(phases).repeated(6).phases == phases
+
+
+def test_what_cannot_be_recorded_is_said_before_anything_is_read(corpus, tmp_path):
+    out = tmp_path / "t.npz"
+    for arguments, message in (
+        ({"tiny": True, "traffic": Traffic.RHYTHM}, "--traffic rhythm and --tiny"),
+        ({"single_domains": True, "traffic": Traffic.RHYTHM}, "--traffic rhythm and --single-domains"),
+        ({"length": 150}, "--steps is 150; a positive multiple of 100"),
+        ({"tiny": True, "length": 0}, "--steps is 0; a positive multiple of 4"),
+    ):
+        with pytest.raises(InputError, match=message):
+            record_command(corpus, out, tmp_path / "moe.pt", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stale_package_lists_are_one_line(tmp_path):
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho \"E: Can't find a source to download version '6.1' of 'manpages:all'\" >&2\nexit 100\n")
+    apt.chmod(0o755)
+    module = "eplb_gap.experiments.loads.moe_trace.debian_corpus"
+    for path, message in ((tmp_path, "Can't find a source.*apt-get update"), (tmp_path / "nowhere", "apt-get is not installed")):
+        code = f"import os, runpy; os.environ['PATH'] = {str(path)!r}; runpy.run_module({module!r}, run_name='__main__')"
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "corpus")], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert re.search(message, done.stderr)
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_an_interrupted_training_goes_on_and_ends_the_same(recorded, corpus, tmp_path):
