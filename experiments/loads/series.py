@@ -31,7 +31,7 @@ class Series:
     seeds: tuple[int, ...] = (0,)
 
 
-SYNTHETIC_SEEDS = (300, 301)
+SYNTHETIC_SEEDS = (300, 301, 302)
 """None of them was looked at while a controller was tuned."""
 RECORDED = {
     "steps": Series("recorded from a small model trained for this purpose; controllers were tuned on it", 400),
@@ -39,13 +39,12 @@ RECORDED = {
 }
 SYNTHETIC = {
     "stationary": Series("synthetic: every step drawn from the same shares", 200, SYNTHETIC_SEEDS),
-    "drift": Series("synthetic: logarithms of the shares follow an AR(1) process", 200, SYNTHETIC_SEEDS),
+    "drifting": Series("synthetic: logarithms of the shares follow an AR(1) process", 200, SYNTHETIC_SEEDS),
     "regimes": Series("synthetic: new shares at Poisson times", 200, SYNTHETIC_SEEDS),
     "recurring": Series("synthetic: two kinds of traffic alternate within every interval", 200, SYNTHETIC_SEEDS),
 }
 SERIES = RECORDED | SYNTHETIC
 """By the name that rows give them."""
-SYNTHETIC_STEPS, SYNTHETIC_LAYERS, SYNTHETIC_EXPERTS = 600, 4, 256
 
 
 @cache
@@ -53,4 +52,4 @@ def series(name: str, seed: int = 0) -> LoadTrace:
     """Return the steps of a series, int64 [steps, layers, experts]; of a recording whatever the seed."""
     if name in RECORDED:
         return LoadTrace.load(TRACES / f"recorded-{name}.npz")
-    return control_traces.MAKERS[name](seed, SYNTHETIC_STEPS, SYNTHETIC_LAYERS, SYNTHETIC_EXPERTS)
+    return control_traces.CONTROLS[name](seed)

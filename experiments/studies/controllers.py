@@ -145,8 +145,8 @@ def levels(measured: Rows) -> list[list[str]]:
     body = []
     for policy, asked in ASKED_POINTS.items():
         for name in RECORDED:
-            small, rare = (find(measured, name, policy, method) for method in (SMALL, RARE))
-            found, part = gain(small, rare), moves_per_step(small) / moves_per_step(rare)
+            found = gain(measured, name, policy, SMALL, RARE)
+            part = part_of_moves(measured, name, policy, SMALL, RARE)
             held_out = name != "steps"
             body.append(
                 [
@@ -218,7 +218,7 @@ def table(measured: Rows) -> str:
 
 
 ADVICE = (
-    ("steady or slowly drifting", "drift", SMALL, RARE, "move little and often"),
+    ("steady or slowly drifting", "drifting", SMALL, RARE, "move little and often"),
     ("changing abruptly, in phases", "rhythm", ADAPTIVE, RARE, "choose the window by what it would have served"),
     (
         "alternating within an interval",
@@ -238,9 +238,9 @@ def advice(measured: Rows) -> str:
     for kind, name, method, base, why in ADVICE:
         gains = []
         for policy in POLICIES:
-            ours, other = (find(measured, name, policy, of) for of in (method, base))
-            text = interval_text(gain(ours, other), 1, sign=True)
-            gains.append(f"{policy} {text} points at {moves_per_step(ours) / moves_per_step(other):.2f} of the moves")
+            text = interval_text(gain(measured, name, policy, method, base), 1, sign=True)
+            part = part_of_moves(measured, name, policy, method, base)
+            gains.append(f"{policy} {text} points at {part:.2f} of the moves")
         lines.append(
             f"* *{kind}* ({name}, {SERIES[name].title.split(':')[0].split(' from')[0]}): {why}, `{CONTROLLERS[method]}`; against "
             f"`{CONTROLLERS[base]}` {'; '.join(gains)}."
@@ -252,7 +252,7 @@ def _gain(policy: str, name: str, method: str, base: str) -> Number:
     patterns = tuple((SUITE, f"{name} {policy}", of) for of in (method, base))
     return Number(
         patterns,
-        lambda rows: interval_text(gain(find(rows, name, policy, method), find(rows, name, policy, base)), 1, sign=True),
+        lambda rows: interval_text(gain(rows, name, policy, method, base), 1, sign=True),
     )
 
 
@@ -264,7 +264,7 @@ def _part(policy: str, name: str) -> Number:
     patterns = tuple((SUITE, f"{name} {policy}", of) for of in (SMALL, RARE))
     return Number(
         patterns,
-        lambda rows: f"{moves_per_step(find(rows, name, policy, SMALL)) / moves_per_step(find(rows, name, policy, RARE)):.2f}",
+        lambda rows: f"{part_of_moves(rows, name, policy, SMALL, RARE):.2f}",
     )
 
 
