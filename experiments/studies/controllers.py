@@ -117,13 +117,20 @@ def moves_per_step(row: Row) -> float:
     return float(sum(row["moves"][first // STRETCH :]) / (len(row["moves"]) * STRETCH - first) / row["layers"])
 
 
-def gain(ours: Row, base: Row) -> Interval:
-    """Return by how many points of served balancedness one controller exceeds another on the same steps, with its interval."""
-    first = ours["parameters"]["first"] // STRETCH
+def gain(measured: Rows, name: str, policy: str, ours: str, base: str) -> Interval:
+    """Return by how many points one controller serves more than another on all seeds of a series, with its interval."""
+    pairs = [[find(measured, name, policy, method, seed) for method in (ours, base)] for seed in SERIES[name].seeds]
     mean, one, other = (
-        _blocks(row[key][first:]) for row, key in ((ours, "stretch_mean"), (ours, "stretch_served"), (base, "stretch_served"))
+        np.concatenate([_blocks(pair[of][key][SERIES[name].first // STRETCH :]) for pair in pairs])
+        for of, key in ((0, "stretch_mean"), (0, "stretch_served"), (1, "stretch_served"))
     )
     return served_gain(mean, one, other).scaled(100)
+
+
+def part_of_moves(measured: Rows, name: str, policy: str, ours: str, base: str) -> float:
+    """Return what one controller moves as a part of what another does, on all seeds of a series."""
+    moved = [sum(moves_per_step(find(measured, name, policy, one, seed)) for seed in SERIES[name].seeds) for one in (ours, base)]
+    return moved[0] / moved[1]
 
 
 def _blocks(values: list[float]) -> np.ndarray:
