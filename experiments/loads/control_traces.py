@@ -46,7 +46,7 @@ def stationary(
     Raises
     ------
     InputError
-        If a size is not positive or the groups do not divide the experts.
+        If the seed is negative, a size not positive, or the groups do not divide the experts.
     """
     generator = _generator(seed, steps, layers, experts, tokens, top)
     usual = _log_shares(generator, layers, experts)
@@ -144,6 +144,8 @@ def _generator(seed: int, steps: int, layers: int, experts: int, tokens: int, to
     for name, found in (("steps", steps), ("layers", layers), ("experts", experts), ("tokens", tokens), ("top", top)):
         if found < 1:
             raise InputError(f"{name} is {found}; at least 1 is needed")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; a non-negative integer is needed")
     if experts % GROUPS:
         raise InputError(f"experts is {experts}; a multiple of the {GROUPS} groups is needed")
     return np.random.default_rng(seed)

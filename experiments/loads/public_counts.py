@@ -39,14 +39,23 @@ def public_counts(model: str, folder: Path) -> np.ndarray:
         If the file is missing or holds no such counts.
     """
     if model in _KEYS:
-        path = folder / COUNTS
-        document = parse_json(path)
-        counts = document.get(_KEYS[model]) if isinstance(document, dict) else None
-        where = f"{path}, {_KEYS[model]}"
-    else:
-        path = folder / DECODED
-        with npz.open_archive(path) as archive:
-            counts = npz.read_entry(archive, "counts", path)
-        where = f"{path}, counts"
-    by_domain = as_loads(counts, where, 3)
-    return by_domain.reshape(-1, by_domain.shape[2]) if model in _KEYS else by_domain.sum(axis=0)[::3]
+        by_domain = counts_by_domain(model, folder)
+        return by_domain.reshape(-1, by_domain.shape[2])
+    path = folder / DECODED
+    with npz.open_archive(path) as archive:
+        by_data_set = as_loads(npz.read_entry(archive, "counts", path), f"{path}, counts", 3)
+    return np.asarray(by_data_set.sum(axis=0)[::3])
+
+
+def counts_by_domain(model: str, folder: Path) -> np.ndarray:
+    """Return the counts of OLMoE-1B-7B or Mixtral-8x7B by domain: int64 [domains, layers, experts].
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds no such counts.
+    """
+    path = folder / COUNTS
+    document = parse_json(path)
+    counts = document.get(_KEYS[model]) if isinstance(document, dict) else None
+    return as_loads(counts, f"{path}, {_KEYS[model]}", 3)

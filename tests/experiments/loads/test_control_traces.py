@@ -94,6 +94,7 @@ def test_a_seed_is_a_trace_that_says_what_it_is(name):
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
+        (stationary, {"seed": -1}, "seed is -1"),
         (stationary, {"steps": 0}, "steps is 0"),
         (stationary, {"experts": 60}, "experts is 60; a multiple of the 8 groups"),
         (drifting, {"memory": 0.0}, "memory is 0"),
@@ -104,4 +105,4 @@ def test_a_seed_is_a_trace_that_says_what_it_is(name):
 )
 def test_bad_arguments_are_named(make, arguments, message):
     with pytest.raises(InputError, match=message):
-        make(0, **arguments)
+        make(**{"seed": 0, **arguments})
