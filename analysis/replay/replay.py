@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -139,8 +140,12 @@ class Replay:
         In the order of the controllers; fewer after Ctrl-C.
     steps, first : int
         Steps of the loads, and the first that is judged.
-    interrupted : bool
-        Whether controllers are missing.
+    costs : Costs, optional
+    limit : Limit, optional
+    window_steps : int, default 1
+        Recorded steps that a "step" sums, where the loads are windows of several.
+    missing : tuple of str
+        What Ctrl-C left unfinished: labels of controllers, and :data:`LIMIT`.
     """
 
     deployment: Deployment
@@ -149,7 +154,13 @@ class Replay:
     first: int
     costs: Costs | None = None
     limit: Limit | None = None
-    interrupted: bool = False
+    window_steps: int = 1
+    missing: tuple[str, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether something is missing after Ctrl-C."""
+        return bool(self.missing)
 
     def regret(self, run: Replayed) -> tuple[float, float] | None:
         """Return by how much of the mean a run's makespans exceed the best maps' of the limit's intervals, at least and at most.
@@ -183,9 +194,10 @@ def replay(
     Parameters
     ----------
     steps : LoadTrace
-        Every window is one step.
+        Every window is one step; or all are sums of equally many, and intervals, windows and lags count these.
     deployment : Deployment
     controllers : sequence of Controller
+        Of several with one label all but the first get a number.
     warm_up : int, optional
         Steps that are not judged; by default until the first map of every controller serves.
     costs : Costs, optional
@@ -204,7 +216,8 @@ def replay(
     Raises
     ------
     InputError
-        If the steps do not fit the deployment, are too few for a controller or the warm-up, or a controller is none that exists.
+        If the steps do not fit the deployment, are too few for a controller or the warm-up, or are windows of different lengths;
+        if a controller is none that exists.
 
     Examples
     --------
@@ -216,6 +229,8 @@ def replay(
     """
     loads = steps.loads
     _check(steps, deployment, controllers, warm_up, limit)
+    each = steps.provenance.get("window_steps", 1)
+    controllers = told_apart(controllers)
     first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
     runs: list[Replayed] = []
     certified = None
@@ -227,8 +242,20 @@ def replay(
             told = None if tick is None else partial(tick, LIMIT)
             certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told)
     except KeyboardInterrupt:
-        return Replay(deployment, runs, len(loads), first, costs, interrupted=True)
-    return Replay(deployment, runs, len(loads), first, costs, certified)
+        left = (*(one.label for one in controllers[len(runs) :]), *([] if limit is None else [LIMIT]))
+        return Replay(deployment, runs, len(loads), first, costs, None, each, left)
+    return Replay(deployment, runs, len(loads), first, costs, certified, each)
+
+
+def told_apart(controllers: Sequence[Controller]) -> list[Controller]:
+    """Return controllers of different labels: of several with one label all but the first get a number."""
+    found: dict[str, Controller] = {}
+    for controller in controllers:
+        label, number = controller.label, 2
+        while label in found:
+            label, number = f"{controller.label} #{number}", number + 1
+        found[label] = controller if label == controller.label else dataclasses.replace(controller, name=label)
+    return list(found.values())
 
 
 def _first_served(controller: Controller) -> int:
@@ -244,6 +271,9 @@ def _check(
     count, _, experts = steps.loads.shape
     if experts != deployment.num_experts:
         raise InputError(f"steps has {experts} experts; the deployment has {deployment.num_experts}")
+    each = steps.provenance.get("window_steps", 1)
+    if type(each) is not int or each < 1:
+        raise InputError(f"window_steps of the steps is {each!r:.80}; one positive integer, equal for all windows, is needed")
     if not controllers:
         raise InputError("controllers is empty; at least one is needed")
     for controller in controllers:
