@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from eplb_gap.analysis.figures.style import figure
 from eplb_gap.analysis.replay.replay import Replay, Replayed
@@ -85,7 +86,9 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     middle.set_title(f"{explained}; vertical lines: {found.how}", fontsize=7.5, color="0.35", loc="left", pad=3)
     bottom.set_ylabel(f"moves per layer\nin {stretch}" if width > 1 else f"moves per layer\nand {unit(result)}")
     bottom.set_yscale("log")
+    bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     bottom.yaxis.set_major_formatter("{x:g}")
+    bottom.yaxis.set_minor_formatter(NullFormatter())
     bottom.set_xlabel(unit(result))
     rest = len(result.runs) - len(best)
     fig.legend(

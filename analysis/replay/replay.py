@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -311,7 +312,8 @@ class _Run:
         passed = np.zeros_like(loads)
         filled = 0
         serving = newest = contiguous_map(self.deployment, layers)
-        coming: tuple[int, Placement] | None = None
+        # More than one where the next decision comes before the last map serves, at a lag as long as the interval.
+        coming: deque[tuple[int, Placement]] = deque()
         tops, belows = [], []
         step = 0
         while step < count:
@@ -320,10 +322,11 @@ class _Run:
                 passed[filled:known], filled = loads[filled:known], known
                 decided = self._decide(session, passed[:known], newest, step)
                 if decided is not None:
-                    newest, coming = decided, (step + controller.lag, decided)
-            if coming is not None and coming[0] <= step:
-                serving, coming = coming[1], None
-            until = self._next(step, count, coming)
+                    newest = decided
+                    coming.append((step + controller.lag, decided))
+            while coming and coming[0][0] <= step:
+                serving = coming.popleft()[1]
+            until = min([count, (step // controller.interval + 1) * controller.interval, *(serves for serves, _ in coming)])
             numerators, denominators = step_makespans(serving, loads[step:until], self.deployment)
             tops.append(numerators)
             belows.append(denominators)
@@ -331,10 +334,6 @@ class _Run:
             if tick is not None:
                 tick(controller.label, step, count)
         return self._result(first, tops, belows, getattr(session, "regret", None))
-
-    def _next(self, step: int, count: int, coming: tuple[int, Placement] | None) -> int:
-        following = (step // self.controller.interval + 1) * self.controller.interval
-        return min(count, following, count if coming is None else coming[0])
 
     def _decide(self, session: Session, past: np.ndarray, in_use: Placement, step: int) -> Placement | None:
         view = past.view()
