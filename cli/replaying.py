@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from eplb_gap.cli.asking import Question, asks
 from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, writable_file
@@ -64,19 +65,22 @@ def replay(
     _check_outputs(figure, page, question.loads)
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    names = Column(no_wrap=True, overflow="ellipsis", max_width=60)
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=names),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
         labels = [*(one.label for one in told_apart(chosen)), *([] if limit is None else [LIMIT])]
-        tasks = {label: bar.add_task(label, total=None) for label in labels}
-        result = run(
-            asked.trace,
-            asked.deployment,
-            chosen,
-            warm_up=warm_up,
-            costs=profile,
-            limit=limit,
-            tick=lambda label, done, total: bar.update(tasks[label], completed=done, total=total),
-        )
+        tasks = {label: bar.add_task(label, start=False, total=len(asked.trace.loads)) for label in labels}
+
+        def tick(label: str, done: int, total: int) -> None:
+            bar.start_task(tasks[label])  # one that has started goes on
+            bar.update(tasks[label], completed=done, total=total)
+
+        result = run(asked.trace, asked.deployment, chosen, warm_up=warm_up, costs=profile, limit=limit, tick=tick)
     written = _draw(result, asked.trace, question.loads_name, figure, page) if result.runs else []
     if as_json:
         print(json.dumps({**as_dict(result), "files": [str(path) for path in written]}))

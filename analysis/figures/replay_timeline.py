@@ -45,7 +45,7 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     width = max(1, result.steps // POINTS)
     stretch = f"{width} {unit(result)}s" if width > 1 else unit(result)
     fig, (top, middle, bottom) = figure(8.2, 6.4, nrows=3, sharex=True, height_ratios=(4, 1, 1.6))
-    handles, names = [], []
+    handles, names, moving = [], [], False
     for place, number in enumerate(best):
         run = result.runs[number]
         # Colours in the order of the controllers, so that a better one added last does not change those of the others.
@@ -56,6 +56,7 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
         # The value first: what follows may begin with anything, also with what matplotlib takes for a hidden name.
         names.append(f"{run.balancedness:.3f}  {_plain(_short(run.controller.label))}")
         at, moved = _moves(run, width, result.steps)
+        moving |= at.size > 0
         offset = (place + 0.5) / len(best) * width
         bottom.plot(
             at + offset, moved, color=colour, ls="", marker="o", ms=2.6, markeredgewidth=0, zorder=3 + 1 / (1 + len(run.changes))
@@ -85,10 +86,11 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     )
     middle.set_title(f"{explained}; vertical lines: {found.how}", fontsize=7.5, color="0.35", loc="left", pad=3)
     bottom.set_ylabel(f"moves per layer\nin {stretch}" if width > 1 else f"moves per layer\nand {unit(result)}")
-    bottom.set_yscale("log")
-    bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    bottom.yaxis.set_major_formatter("{x:g}")
-    bottom.yaxis.set_minor_formatter(NullFormatter())
+    if moving:
+        bottom.set_yscale("log")
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        bottom.yaxis.set_major_formatter("{x:g}")
+        bottom.yaxis.set_minor_formatter(NullFormatter())
     bottom.set_xlabel(unit(result))
     rest = len(result.runs) - len(best)
     fig.legend(
