@@ -14,9 +14,11 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; marg
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .verdict { background: #f3f5f7; border-left: .3rem solid #1f3b57; padding: .6rem 1rem; }
 .figure { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+.wide svg { width: 100%; min-width: 42rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
 th { text-align: left; vertical-align: bottom; }
+th:first-child, td:first-child { min-width: 9rem; } th.number { min-width: 4.5rem; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { white-space: nowrap; }
 .table { overflow-x: auto; } p.note { color: #555; font-size: .9rem; }

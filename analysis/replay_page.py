@@ -16,6 +16,7 @@ METHOD = (
     "Moves are replicas copied onto a GPU that did not hold their expert, counted from the first judged step on. Until its first "
     "map serves, a controller serves the contiguous map; the first map may move anything."
 )
+ALTERNATIVE = "Served balancedness of every controller over the steps, drift of the loads, and replicas moved; means in the table"
 
 
 def render(result: Replay, trace: LoadTrace, source: str) -> str:
@@ -37,7 +38,7 @@ def render(result: Replay, trace: LoadTrace, source: str) -> str:
         table(header(result), lines(result)),
         *([f"<ul>{''.join(f'<li>{inline(note)}</li>' for note in notes)}</ul>"] if notes else []),
         "<h2>Over the steps</h2>",
-        f"<div class=figure>{svg(timeline(result, trace), 'timeline')}</div>",
+        f'<div class="figure wide" role=img aria-label="{ALTERNATIVE}">{svg(timeline(result, trace), "timeline")}</div>',
         f"<p class=note>{METHOD}</p>",
     ]
     return document(title, body)

@@ -37,7 +37,7 @@ def spinner(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def writable_file(path: Path, option: str) -> Path:
-    """Check that a file can be written, and make its folder, before any long work.
+    """Check that a file can be written, also into a folder that will be made for it, before any long work.
 
     Raises
     ------

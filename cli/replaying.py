@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from eplb_gap.cli.asking import Question, asks
 from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, writable_file
@@ -27,6 +28,7 @@ USUAL = (
     "adaptive:interval=10,moves=0.02",
     "clairvoyant:interval=10",
 )
+FIGURES = (".pdf", ".png", ".svg")
 CONTROLLERS = (
     "A controller: a kind with settings (budgeted:interval=10,window=20,moves=0.02), the name of a serving system's default "
     "(vllm-default, ...), or a TOML file; can be repeated. By default five, from none at all to a clairvoyant."
@@ -53,33 +55,32 @@ def replay(
 ) -> None:
     """Step through recorded loads with controllers that see the past alone: what each serves, moves and takes to plan."""
     from eplb_gap.analysis.replay.costs import read_costs
-    from eplb_gap.analysis.replay.replay import LIMIT
+    from eplb_gap.analysis.replay.replay import LIMIT, told_apart
     from eplb_gap.analysis.replay.replay import replay as run
     from eplb_gap.analysis.replay.report import as_dict, report
 
     chosen = [one for text in controllers or USUAL for one in _read(text)]
     if lag is not None:
         chosen = [replace(one, lag=lag) if one.kind != "none" else one for one in chosen]
-    if figure is not None and figure.suffix not in (".pdf", ".png", ".svg"):
-        raise InputError(f"--figure is {figure}; a name that ends in .pdf, .png or .svg is needed")
-    for path, option in ((figure, "--figure"), (page, "--page")):
-        if path is not None:
-            writable_file(path, option)
+    _check_outputs(figure, page, question.loads)
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=log, transient=True) as bar:
-        labels = [*(one.label for one in chosen), *([] if limit is None else [LIMIT])]
-        tasks = {label: bar.add_task(label, total=None) for label in labels}
-        result = run(
-            asked.trace,
-            asked.deployment,
-            chosen,
-            warm_up=warm_up,
-            costs=profile,
-            limit=limit,
-            tick=lambda label, done, total: bar.update(tasks[label], completed=done, total=total),
-        )
+    names = Column(no_wrap=True, overflow="ellipsis", max_width=60)
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=names),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
+        labels = [*(one.label for one in told_apart(chosen)), *([] if limit is None else [LIMIT])]
+        tasks = {label: bar.add_task(label, start=False, total=len(asked.trace.loads)) for label in labels}
+
+        def tick(label: str, done: int, total: int) -> None:
+            bar.start_task(tasks[label])  # one that has started goes on
+            bar.update(tasks[label], completed=done, total=total)
+
+        result = run(asked.trace, asked.deployment, chosen, warm_up=warm_up, costs=profile, limit=limit, tick=tick)
     written = _draw(result, asked.trace, question.loads_name, figure, page) if result.runs else []
     if as_json:
         print(json.dumps({**as_dict(result), "files": [str(path) for path in written]}))
@@ -91,19 +92,32 @@ def replay(
         raise typer.Exit(INTERRUPTED)
 
 
-def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page: Path | None) -> list[Path]:
-    written = []
-    if figure is not None:
-        from eplb_gap.analysis.figures.replay_timeline import write
+def _check_outputs(figure: Path | None, page: Path | None, loads: Path | None) -> None:
+    if figure is not None and figure.suffix not in FIGURES:
+        raise InputError(f"--figure is {figure}; a name that ends in {', '.join(FIGURES)} is needed")
+    taken = {} if loads is None else {loads.resolve(): "--loads"}
+    for path, option in ((figure, "--figure"), (page, "--page")):
+        if path is not None:
+            if path.resolve() in taken:
+                raise InputError(f"{option} is {path}, which is the file of {taken[path.resolve()]} too; another one is needed")
+            taken[path.resolve()] = option
+            writable_file(path, option)
 
-        write(result, trace, figure)
-        written.append(figure)
+
+def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page: Path | None) -> list[Path]:
+    """Write what was asked for, once all of it is drawn; return the files."""
+    drawn: dict[Path, bytes] = {}
+    if figure is not None:
+        from eplb_gap.analysis.figures import replay_timeline
+
+        drawn[figure] = replay_timeline.drawn(result, trace, figure.suffix)
     if page is not None:
         from eplb_gap.analysis.replay_page import render
 
-        write_atomically(page, render(result, trace, name).encode())
-        written.append(page)
-    return written
+        drawn[page] = render(result, trace, name).encode()
+    for path, content in drawn.items():
+        write_atomically(path, content)
+    return list(drawn)
 
 
 def _read(text: str) -> list[Controller]:

@@ -52,7 +52,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Try whether :func:`replacing` will be able to write a file, before the work whose result it is to hold.
+    """Try whether :func:`replacing` will be able to write a file, before the work whose result it is to hold; leave nothing.
 
     Raises
     ------
@@ -61,9 +61,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """
     target = Path(os.path.realpath(path))
     if not os.path.lexists(target):
-        with replacing(target) as partial:
-            partial.touch()
-        target.unlink()
+        missing = [folder for folder in target.parents if not folder.exists()]
+        try:
+            with replacing(target) as partial:
+                partial.touch()
+            target.unlink()
+        finally:
+            for folder in missing:
+                with suppress(OSError):  # another process may use it by now
+                    folder.rmdir()
         return
     if not os.path.isfile(target) or not os.access(target, os.W_OK):
         raise InputError(f"file {target} cannot be written (it is there and no regular file that may be written)")

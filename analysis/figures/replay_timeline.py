@@ -1,22 +1,33 @@
-"""Served balance over time, controller by controller, with the changes of the traffic behind and the moves beneath."""
+"""Served balance over time, controller by controller, with the changes of the traffic and the moves beneath."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
+from eplb_gap.analysis.figures.style import figure
 from eplb_gap.analysis.replay.replay import Replay, Replayed
+from eplb_gap.analysis.replay.report import unit
+from eplb_gap.analysis.replay.traffic import Traffic, drift, stretches, traffic
 from eplb_gap.problem.loads import LoadTrace
 
-COLOURS = (MIDDLE, DARK, "#6f8f5f", LIGHT, "#e3b778", "0.35", "#8d6a9f", "0.7")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
+"""Told apart by the colour-blind as well (Okabe and Ito), but for the yellow, which white paper swallows, and with a grey."""
 POINTS = 120
 """Points of a line: each is the mean of as many steps as that takes."""
 MOST = len(COLOURS)
 """Controllers that lines can tell apart."""
+LONGEST = 56
+"""Letters of a controller's name that the legend has room for."""
+LETTERS = 95
+"""Letters of the small names of phases that fit side by side over the panels."""
+METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
+"""What would make two files of the same figure differ."""
 
 
 def timeline(result: Replay, trace: LoadTrace) -> Figure:
@@ -25,62 +36,116 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     Parameters
     ----------
     result : Replay
-        The best ``MOST`` controllers are drawn if there are more.
+        The best ``MOST`` controllers are drawn if there are more. With a limit, the band is what no controller can exceed (its
+        upper edge) and what maps made for the steps that they serve reach (its lower one), both means over the judged steps.
     trace : LoadTrace
         Its steps.
     """
-    runs = sorted(result.runs, key=lambda run: -run.balancedness)[:MOST]
+    best = sorted(range(len(result.runs)), key=lambda number: -result.runs[number].balancedness)[:MOST]
     width = max(1, result.steps // POINTS)
-    fig, (top, middle, bottom) = figure(8.2, 6.0, nrows=3, sharex=True, height_ratios=(4, 1, 1.4))
-    for colour, run in zip(COLOURS, runs, strict=False):
-        steps, values = _smoothed(run.by_step, width)
+    stretch = f"{width} {unit(result)}s" if width > 1 else unit(result)
+    fig, (top, middle, bottom) = figure(8.2, 6.4, nrows=3, sharex=True, height_ratios=(4, 1, 1.6))
+    handles, names, moving = [], [], False
+    for place, number in enumerate(best):
+        run = result.runs[number]
+        # Colours in the order of the controllers, so that a better one added last does not change those of the others.
+        colour = COLOURS[sorted(best).index(number)]
+        starts, values = stretches(run.by_step, width)
         style = "--" if run.foresees else "-"
-        top.plot(steps, values, color=colour, ls=style, lw=1.3, label=f"{run.controller.label}: {run.balancedness:.3f}")
-        at, moved = _cumulated(run)
-        bottom.step(at, moved, color=colour, ls=style, lw=1.3, where="post")
+        handles += top.plot(_middles(starts, result.steps), values, color=colour, ls=style, lw=1.3, zorder=4 - place / MOST)
+        # The value first: what follows may begin with anything, also with what matplotlib takes for a hidden name.
+        names.append(f"{run.balancedness:.3f}  {_plain(_short(run.controller.label))}")
+        at, moved = _moves(run, width, result.steps)
+        moving |= at.size > 0
+        offset = (place + 0.5) / len(best) * width
+        bottom.plot(
+            at + offset, moved, color=colour, ls="", marker="o", ms=2.6, markeredgewidth=0, zorder=3 + 1 / (1 + len(run.changes))
+        )
+    if result.limit is not None:
+        least, most = result.limit.balancedness
+        top.fill_between([result.first, result.steps], least, most, color="0.85", lw=0, zorder=1.5)
+        handles += top.plot([result.first, result.steps], [most, most], color="0.3", lw=0.9, ls=(0, (1, 1)), zorder=1.6)
+        names.append(f"{most:.3f}  certified: no controller of interval {result.limit.interval} has a larger mean")
     for axis in (top, middle, bottom):
-        axis.axvspan(0, result.first, color="0.93", lw=0)
-        axis.grid(axis="y", color="0.92")
+        axis.axvspan(0, result.first, color="0.94", lw=0)
+        axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
+        axis.set_xlim(0, result.steps)
     if result.first:
-        top.text(result.first / 2, 0.02, "warm-up", transform=top.get_xaxis_transform(), ha="center", fontsize=8, color="0.4")
-    top.set_ylabel(f"served balancedness,\nmean of {width} steps" if width > 1 else "served balancedness")
-    middle.plot(*_drift(trace, width), color="0.4", lw=1)
+        top.text(0.004, 0.02, "not judged", transform=top.transAxes, fontsize=7.5, color="0.35")
+    found = traffic(trace, width)
+    _mark(found, result.steps, top, (top, middle, bottom))
+    top.set_ylabel("served balancedness" + (f",\nmean of {stretch}" if width > 1 else ""))
+    middle.plot(*drift(trace, width), color="0.3", lw=1)
     middle.set_ylabel("drift of\nthe loads")
     middle.set_ylim(bottom=0)
-    bottom.set_ylabel("moves so far,\nper layer")
-    bottom.set_yscale("log")
-    bottom.set_ylim(bottom=1)
-    bottom.set_xlabel("step")
-    bottom.set_xlim(0, result.steps)
-    fig.legend(*top.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=1 if len(runs) < 4 else 2)
+    explained = (
+        f"total variation from one {unit(result)} to the next"
+        if width == 1
+        else f"total variation between {stretch} and the next"
+    )
+    middle.set_title(f"{explained}; vertical lines: {found.how}", fontsize=7.5, color="0.35", loc="left", pad=3)
+    bottom.set_ylabel(f"moves per layer\nin {stretch}" if width > 1 else f"moves per layer\nand {unit(result)}")
+    if moving:
+        bottom.set_yscale("log")
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        bottom.yaxis.set_major_formatter("{x:g}")
+        bottom.yaxis.set_minor_formatter(NullFormatter())
+    bottom.set_xlabel(unit(result))
+    rest = len(result.runs) - len(best)
+    fig.legend(
+        handles,
+        names,
+        title=f"mean over the judged steps; the best {MOST} of {len(result.runs)} controllers" if rest else None,
+        fontsize=8,
+        title_fontsize=8,
+        loc="outside lower center",
+        ncols=1 if len(names) < 3 else 2,
+    )
     return fig
 
 
-def write(result: Replay, trace: LoadTrace, path: Path) -> None:
-    """Write the figure as a file of the kind that its suffix says."""
+def drawn(result: Replay, trace: LoadTrace, suffix: str) -> bytes:
+    """Return the figure as a file of the kind that a suffix says: .pdf, .png or .svg; the same bytes for the same replay."""
     fig = timeline(result, trace)
-    fig.savefig(path)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=suffix[1:], metadata=METADATA[suffix])
     plt.close(fig)
+    return buffer.getvalue()
 
 
-def _smoothed(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middles and means of consecutive stretches; the last is shorter where they do not divide the steps."""
-    starts = np.arange(0, len(values), width)
-    lengths = np.diff(np.append(starts, len(values)))
-    return starts + lengths / 2, np.add.reduceat(values, starts) / lengths
+def _middles(starts: np.ndarray, steps: int) -> np.ndarray:
+    return (starts + np.append(starts[1:], steps)) / 2
 
 
-def _drift(trace: LoadTrace, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where stretches of the steps meet, and how far the loads of both are apart (total variation, mean over layers)."""
-    starts = np.arange(0, len(trace.loads) - len(trace.loads) % width, width)
-    stretches = LoadTrace(np.add.reduceat(trace.loads, starts, axis=0)[: len(starts)])
-    return starts[1:], stretches.drift()
-
-
-def _cumulated(run: Replayed) -> tuple[list[int], list[float]]:
-    at, moved = [0], [0.0]
+def _moves(run: Replayed, width: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the stretches in which maps with moves began to serve, and their moves per layer."""
+    sums = np.zeros(-(-steps // width))
     for change in run.changes:
-        at.append(change.serves)
-        moved.append(moved[-1] + change.moves / run.layers)
-    return [*at, run.last], [*moved, moved[-1]]
+        if change.serves < steps:
+            sums[change.serves // width] += change.moves / run.layers
+    at = np.flatnonzero(sums)
+    return at * width, sums[at]
+
+
+def _mark(found: Traffic, steps: int, top: Axes, axes: tuple[Axes, ...]) -> None:
+    ends = [at for at, _ in found.changes[1:]] + [steps]
+    for (at, name), end in zip(found.changes, ends, strict=True):
+        if at:
+            for axis in axes:
+                axis.axvline(at, color="0.45", lw=0.8, ls=":", zorder=1.8)
+        letters = int((end - at) / steps * LETTERS)
+        if name and letters > 3:
+            text = name if len(name) <= letters else f"{name[: letters - 1]}…"
+            top.text(at, 1.015, " " + _plain(text), transform=top.get_xaxis_transform(), fontsize=7.5, color="0.35")
+
+
+def _short(name: str) -> str:
+    """Return a name cut in its middle where the legend has no room for all of it."""
+    half = (LONGEST - 1) // 2
+    return name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}"
+
+
+def _plain(text: str) -> str:
+    """Return words as matplotlib is to draw them: none of them a formula."""
+    return text.replace("$", r"\$")

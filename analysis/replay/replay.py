@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -139,8 +141,12 @@ class Replay:
         In the order of the controllers; fewer after Ctrl-C.
     steps, first : int
         Steps of the loads, and the first that is judged.
-    interrupted : bool
-        Whether controllers are missing.
+    costs : Costs, optional
+    limit : Limit, optional
+    window_steps : int, default 1
+        Recorded steps that a "step" sums, where the loads are windows of several.
+    missing : tuple of str
+        What Ctrl-C left unfinished: labels of controllers, and :data:`LIMIT`.
     """
 
     deployment: Deployment
@@ -149,7 +155,13 @@ class Replay:
     first: int
     costs: Costs | None = None
     limit: Limit | None = None
-    interrupted: bool = False
+    window_steps: int = 1
+    missing: tuple[str, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether something is missing after Ctrl-C."""
+        return bool(self.missing)
 
     def regret(self, run: Replayed) -> tuple[float, float] | None:
         """Return by how much of the mean a run's makespans exceed the best maps' of the limit's intervals, at least and at most.
@@ -183,9 +195,10 @@ def replay(
     Parameters
     ----------
     steps : LoadTrace
-        Every window is one step.
+        Every window is one step; or all are sums of equally many, and intervals, windows and lags count these.
     deployment : Deployment
     controllers : sequence of Controller
+        Of several with one label all but the first get a number.
     warm_up : int, optional
         Steps that are not judged; by default until the first map of every controller serves.
     costs : Costs, optional
@@ -204,7 +217,8 @@ def replay(
     Raises
     ------
     InputError
-        If the steps do not fit the deployment, are too few for a controller or the warm-up, or a controller is none that exists.
+        If the steps do not fit the deployment, are too few for a controller or the warm-up, or are windows of different lengths;
+        if a controller is none that exists.
 
     Examples
     --------
@@ -216,6 +230,8 @@ def replay(
     """
     loads = steps.loads
     _check(steps, deployment, controllers, warm_up, limit)
+    each = steps.provenance.get("window_steps", 1)
+    controllers = told_apart(controllers)
     first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
     runs: list[Replayed] = []
     certified = None
@@ -227,8 +243,20 @@ def replay(
             told = None if tick is None else partial(tick, LIMIT)
             certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told)
     except KeyboardInterrupt:
-        return Replay(deployment, runs, len(loads), first, costs, interrupted=True)
-    return Replay(deployment, runs, len(loads), first, costs, certified)
+        left = (*(one.label for one in controllers[len(runs) :]), *([] if limit is None else [LIMIT]))
+        return Replay(deployment, runs, len(loads), first, costs, None, each, left)
+    return Replay(deployment, runs, len(loads), first, costs, certified, each)
+
+
+def told_apart(controllers: Sequence[Controller]) -> list[Controller]:
+    """Return controllers of different labels: of several with one label all but the first get a number."""
+    found: dict[str, Controller] = {}
+    for controller in controllers:
+        label, number = controller.label, 2
+        while label in found:
+            label, number = f"{controller.label} #{number}", number + 1
+        found[label] = controller if label == controller.label else dataclasses.replace(controller, name=label)
+    return list(found.values())
 
 
 def _first_served(controller: Controller) -> int:
@@ -244,6 +272,9 @@ def _check(
     count, _, experts = steps.loads.shape
     if experts != deployment.num_experts:
         raise InputError(f"steps has {experts} experts; the deployment has {deployment.num_experts}")
+    each = steps.provenance.get("window_steps", 1)
+    if type(each) is not int or each < 1:
+        raise InputError(f"window_steps of the steps is {each!r:.80}; one positive integer, equal for all windows, is needed")
     if not controllers:
         raise InputError("controllers is empty; at least one is needed")
     for controller in controllers:
@@ -281,7 +312,8 @@ class _Run:
         passed = np.zeros_like(loads)
         filled = 0
         serving = newest = contiguous_map(self.deployment, layers)
-        coming: tuple[int, Placement] | None = None
+        # More than one where the next decision comes before the last map serves, at a lag as long as the interval.
+        coming: deque[tuple[int, Placement]] = deque()
         tops, belows = [], []
         step = 0
         while step < count:
@@ -290,10 +322,11 @@ class _Run:
                 passed[filled:known], filled = loads[filled:known], known
                 decided = self._decide(session, passed[:known], newest, step)
                 if decided is not None:
-                    newest, coming = decided, (step + controller.lag, decided)
-            if coming is not None and coming[0] <= step:
-                serving, coming = coming[1], None
-            until = self._next(step, count, coming)
+                    newest = decided
+                    coming.append((step + controller.lag, decided))
+            while coming and coming[0][0] <= step:
+                serving = coming.popleft()[1]
+            until = min([count, (step // controller.interval + 1) * controller.interval, *(serves for serves, _ in coming)])
             numerators, denominators = step_makespans(serving, loads[step:until], self.deployment)
             tops.append(numerators)
             belows.append(denominators)
@@ -301,10 +334,6 @@ class _Run:
             if tick is not None:
                 tick(controller.label, step, count)
         return self._result(first, tops, belows, getattr(session, "regret", None))
-
-    def _next(self, step: int, count: int, coming: tuple[int, Placement] | None) -> int:
-        following = (step // self.controller.interval + 1) * self.controller.interval
-        return min(count, following, count if coming is None else coming[0])
 
     def _decide(self, session: Session, past: np.ndarray, in_use: Placement, step: int) -> Placement | None:
         view = past.view()

@@ -4,35 +4,54 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
 from eplb_gap.analysis.replay.limits import Limit
 from eplb_gap.analysis.replay.replay import Replay, Replayed
 from eplb_gap.analysis.text import markdown
+from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.problem.fractions import fraction
-
-HEADER = ["controller", "served balancedness", "worst step", "moves per step and layer", "re-plans", "ms per decision"]
 
 
 def report(result: Replay) -> str:
     """Return the table of all controllers and what its columns mean."""
     notes = remarks(result)
-    return "\n".join([setting(result), "", markdown(header(result), lines(result)), *(["", *notes] if notes else [])])
+    if not result.runs:
+        return "\n".join(notes)
+    body = [[cells[0].replace("|", r"\|"), *cells[1:]] for cells in lines(result)]
+    return "\n".join([setting(result), "", markdown(header(result), body), *(["", *notes] if notes else [])])
+
+
+def unit(result: Replay) -> str:
+    """Return what the loads are recorded by, and intervals and lags counted in: ``"step"``, or ``"window"`` of several."""
+    return "step" if result.window_steps == 1 else "window"
 
 
 def setting(result: Replay) -> str:
     """Return what was replayed, in one sentence."""
-    shape = result.deployment
+    shape, each = result.deployment, unit(result)
+    of_steps = "" if result.window_steps == 1 else f", each the sum of {result.window_steps} steps"
+    before = f"; the {each}s before are warm-up and not counted" if result.first else ""
     return (
-        f"{shape.num_experts} experts / {shape.num_slots} slots / {shape.num_gpus} GPUs, {shape.policy} policy, steps "
-        f"{result.first} to {result.steps - 1} of {result.steps}; the steps before are warm-up and not counted"
+        f"{shape.num_experts} experts / {shape.num_slots} slots / {shape.num_gpus} GPUs, {shape.policy} policy, {each}s "
+        f"{result.first} to {result.steps - 1} of {result.steps}{of_steps}{before}"
     )
 
 
 def header(result: Replay) -> list[str]:
     """Return the heads of the columns of :func:`lines`."""
+    each = unit(result)
     more = ["seconds waited"] if result.costs is not None else []
-    return [*HEADER, *more, *(["certified regret, points"] if result.limit is not None else [])]
+    always = [
+        "controller",
+        "served balancedness",
+        f"worst {each}",
+        f"moves per {each} and layer",
+        "re-plans",
+        "ms per re-plan, median",
+    ]
+    return [*always, *more, *(["certified regret, points"] if result.limit is not None else [])]
 
 
 def lines(result: Replay) -> list[list[str]]:
@@ -59,8 +78,15 @@ def remarks(result: Replay) -> list[str]:
     ]
     if result.limit is not None:
         notes += chain(result.limit)
+    if result.window_steps > 1:
+        notes.append(
+            f"intervals, windows and lags count windows of {result.window_steps} steps; single steps are served no more evenly "
+            "than their sums"
+        )
+    if result.costs is not None:
+        notes.append("costs: " + ", ".join(f"{key} {value:g}" for key, value in asdict(result.costs).items()))
     if result.interrupted:
-        notes.append("interrupted; controllers that were not finished are missing")
+        notes.append(f"interrupted; not finished and missing: {', '.join(result.missing)}")
     return notes
 
 
@@ -86,14 +112,15 @@ def chain(limit: Limit) -> list[str]:
 
 def _line(run: Replayed, timed: bool) -> list[str]:
     step, least = run.worst
-    per_decision = f"{1000 * run.planning / run.decisions:.1f}" if run.decisions else "-"
+    # The median: the first re-plan may compile what it runs.
+    replanning = f"{1000 * median(change.planning for change in run.changes):.1f}" if run.changes else "-"
     cells = [
         run.controller.label,
         f"{run.balancedness:.4f}",
-        f"{least:.4f} (step {step})",
+        f"{least:.4f} (at {step})",
         f"{run.moves_per_step:.3f}",
         str(len(run.changes)),
-        per_decision,
+        replanning,
     ]
     return [*cells, f"{run.waiting:.2f}"] if timed and run.waiting is not None else cells
 
@@ -103,8 +130,10 @@ def as_dict(result: Replay) -> dict[str, Any]:
     return {
         "deployment": result.deployment.as_dict(),
         "steps": result.steps,
+        "window_steps": result.window_steps,
         "first_judged": result.first,
         "interrupted": result.interrupted,
+        "missing": list(result.missing),
         "limit": None if result.limit is None else _limit_as_dict(result.limit),
         "costs": None if result.costs is None else asdict(result.costs),
         "controllers": [{**_run_as_dict(run), "certified_regret": result.regret(run)} for run in result.runs],
@@ -119,7 +148,11 @@ def _limit_as_dict(limit: Limit) -> dict[str, Any]:
 def _run_as_dict(run: Replayed) -> dict[str, Any]:
     step, least = run.worst
     return {
-        "controller": {"kind": run.controller.kind, "name": run.controller.label, **run.controller.changed()},
+        "controller": {
+            "kind": run.controller.kind,
+            "name": run.controller.label,
+            **{key: getattr(run.controller, key) for key in sorted({"lag", *KINDS[run.controller.kind].reads})},
+        },
         "foresees": run.foresees,
         "balancedness": run.balancedness,
         "mean": fraction(run.mean),

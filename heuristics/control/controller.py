@@ -99,10 +99,9 @@ class Controller:
 
     @property
     def label(self) -> str:
-        """What reports call it."""
-        said = ", ".join(
-            f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in self.changed().items()
-        )
+        """What reports call it: its kind and what was set, with the interval always, unless it never decides anything."""
+        told = self.changed() if self.kind == "none" else {"interval": self.interval, **self.changed()}
+        said = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items())
         return self.name or (f"{self.kind} ({said})" if said else self.kind)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
+from eplb_gap import Controller, Deployment
+from eplb_gap.analysis.figures.replay_timeline import drawn, timeline
 from eplb_gap.analysis.replay import replay as module
 from eplb_gap.cli import main as cli
 from eplb_gap.problem import LoadTrace
 
 STEPS = np.random.default_rng(5).integers(1, 90, (24, 2, 8))
 SHAPE = ("--slots", "10", "--gpus", "5")
+PERIODIC = "periodic:interval=4,method=initial_program"
+NAMES = ("<script>alert(1)</script>", "a|b $x^{", "_hidden", "a|b $x^{")
 Run = Callable[..., int]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "steps.npz"
-    LoadTrace(STEPS).save(path)
+    LoadTrace(STEPS, {"phases": [{"name": "<b>$prose", "steps": 8}, {"name": "code", "steps": 16}]}).save(path)
 
     def call(*arguments: Any) -> int:
         """Run the command line in this process and return its exit code."""
@@ -38,32 +46,83 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 
 def test_a_table_a_figure_and_a_page(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figure, page = tmp_path / "new" / "f.svg", tmp_path / "p.html"
-    given = ("--controller", "none", "--controller", "periodic:interval=4", "--limit", 4, "--figure", figure, "--page", page)
-    assert run(*given) == 0
+    figure, page, named, costs = tmp_path / "new" / "f.svg", tmp_path / "p.html", tmp_path / "c.toml", tmp_path / "costs.toml"
+    costs.write_text("[costs]\nexpert_bytes = 1e6\nbandwidth = 1e9\n")
+    table = '[[controller]]\nkind = "{}"\nname = "{}"\n{}'
+    named.write_text(table.format("periodic", NAMES[0], 'interval = 4\nmethod = "initial_program"\n')
+                     + "".join(table.format("none", name, "") for name in NAMES[1:]))  # fmt: skip
+    assert run("--controller", named, "--costs", costs, "--limit", 12, "--figure", figure, "--page", page) == 0
     said = capsys.readouterr().out
-    assert "| none |" in said
-    assert "| periodic (interval 4) |" in said
-    assert "no controller that changes its maps every 4 steps serves more than" in said
+    assert f"| {NAMES[0]} |" in said
+    assert r"| a\|b $x^{ |" in said
+    assert r"| a\|b $x^{ #2 |" in said
+    assert "no controller that changes its maps every 12 steps serves more than" in said
     assert figure.read_text().lstrip().startswith("<?xml")
     written = page.read_text()
-    assert "periodic (interval 4)" in written
-    assert "<script" not in written
-    assert "http" not in written.replace("http://www.w3.org", "").replace("http://creativecommons.org", "").replace(
-        "http://purl.org", ""
-    )
+    for name in (*NAMES, "a|b $x^{ #2"):
+        assert html.escape(name) in written
+    for sign in ("<script", "<b>", "@import", "src=", "<link"):
+        assert sign not in written
+    assert written.count("<svg") == 1
+    # What is left of addresses are the names of vocabularies, and what styles and clips refer to is in the page.
+    assert set(re.findall(r"https?://[^/\"]*", written)) <= {"http://www.w3.org", "http://creativecommons.org", "http://purl.org"}
+    assert set(re.findall(r"(?:href=\"|url\()(.)", written)) == {"#"}
+
+
+def test_figures_name_what_is_drawn() -> None:
+    trace = LoadTrace(STEPS, {"phases": [{"name": "prose $", "steps": 8}, {"name": "code", "steps": 16}]})
+    given = [Controller("none", f"_{number} $") for number in range(10)] + [
+        Controller("periodic", interval=4, method="initial_program")
+    ]
+    result = module.replay(trace, Deployment(8, 10, 5), given)
+    fig = timeline(result, trace)
+    fig.canvas.draw()  # formulas would be read here
+    top, middle, bottom = fig.axes
+    [legend] = fig.legends
+    assert legend.get_title().get_text() == "mean over the judged steps; the best 8 of 11 controllers"
+    assert [text.get_text()[7:] for text in legend.get_texts()] == [
+        "periodic (interval 4, method initial_program)", *(rf"_{number} \$" for number in range(7))
+    ]  # fmt: skip
+    assert {text.get_text().strip() for text in top.texts} == {"not judged", r"prose \$", "code"}
+    assert "phases of the recording" in middle.get_title(loc="left")
+    assert (top.get_ylabel(), bottom.get_xlabel()) == ("served balancedness", "step")
+    summed = trace.windowed(2)
+    fig = timeline(module.replay(summed, Deployment(8, 10, 5), given[:1]), summed)
+    assert fig.axes[2].get_xlabel() == "window"
+    assert drawn(result, trace, ".svg") == drawn(result, trace, ".svg")
+    plt.close("all")
+
+
+def test_windows_of_several_steps_are_not_called_steps(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--controller", "none", "--window", 6) == 0
+    said = capsys.readouterr().out
+    assert "windows 0 to 3 of 4, each the sum of 6 steps\n" in said
+    assert "| worst window | moves per window and layer |" in said
+    assert "count windows of 6 steps; single steps are served no more evenly than their sums" in said
 
 
 def test_json_is_whole(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     costs, controllers = tmp_path / "costs.toml", tmp_path / "c.toml"
     costs.write_text("[costs]\nexpert_bytes = 1e6\nbandwidth = 1e9\nstall = 0.5\n")
     controllers.write_text('[[controller]]\nkind = "budgeted"\ninterval = 4\nmoves = 0.2\n')
-    given = ("--controller", controllers, "--controller", "clairvoyant:interval=4", "--costs", costs, "--lag", 1, "--warm-up", 8)
-    assert run(*given, "--limit", 2, "--json") == 0
+    given = (
+        "--controller",
+        controllers,
+        "--controller",
+        "clairvoyant:interval=4,method=initial_program",
+        "--costs",
+        costs,
+        "--lag",
+        1,
+        "--warm-up",
+        8,
+    )
+    assert run(*given, "--limit", 4, "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert (said["steps"], said["first_judged"], said["interrupted"]) == (24, 8, False)
+    assert (said["steps"], said["window_steps"], said["first_judged"]) == (24, 1, 8)
+    assert (said["interrupted"], said["missing"]) == (False, [])
     budgeted, clairvoyant = said["controllers"]
-    assert budgeted["controller"]["moves"] == 0.2
+    assert budgeted["controller"].items() >= {"kind": "budgeted", "interval": 4, "window": None, "moves": 0.2, "lag": 1}.items()
     assert clairvoyant["foresees"]
     assert len(budgeted["by_step"]) == 24
     assert budgeted["waiting_seconds"] > 0
@@ -76,32 +135,55 @@ def test_json_is_whole(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--controller", "best"), "kind is 'best'"),
-        (("--controller", "periodic:interval=0"), "interval is 0"),
+        (("--controller", "best"), "kind is 'best'; none, static, periodic, "),
+        (("--controller", "periodic:interval=0"), "interval is 0; an integer of at least 1"),
         (("--controller", "periodic:interval=2", "--lag", "3"), "lag is 3; at most the interval"),
-        (("--controller", "periodic:interval=50"), "steps has 24 steps"),
+        (("--controller", "periodic:interval=50"), "steps has 24 steps; periodic (interval 50) serves its first map on step 50"),
+        (("--controller", "periodic:interval=4,window=24"), "serves its first map on step 24"),
+        (("--controller", "budgeted:moves=-0.1"), "moves is -0.1; a number from 0 to 1"),
+        (("--controller", "budgeted:moves=1.01"), "moves is 1.01; a number from 0 to 1"),
+        (("--controller", "unknown.toml"), "controller 1: moved is not a key"),
         (("--controller", "none.toml"), "none.toml does not exist"),
-        (("--controller", "none", "--warm-up", "24"), "warm_up is 24"),
+        (("--controller", "none", "--warm-up", "24"), "warm_up is 24; an integer from 0 to 23"),
         (("--controller", "none", "--limit", "0"), "limit is 0"),
-        (("--controller", "none", "--figure", "f.txt"), "--figure is f.txt"),
         (("--controller", "none", "--costs", "none.toml"), "none.toml does not exist"),
         (("--controller", "none", "--window", "0"), "window is 0"),
+        (("--controller", "none", "--gpus", "4"), "num_gpus is 4; a divisor of num_slots = 10"),
+        (("--controller", "none", "--deployment", "olmoe-ep16", "--slots", "80", "--gpus", "16"), "8 experts"),
+        (("--controller", "none", "--loads", "uneven.npz"), "window_steps is [1, 2"),
+        (("--controller", "none", "--figure", "f.txt"), "--figure is f.txt; a name that ends in .pdf, .png, .svg"),
+        (("--controller", "none", "--figure", "/proc/f.svg"), "--figure is /proc/f.svg; file /proc/f.svg cannot be written"),
+        (("--controller", "none", "--page", "."), "--page is .; file"),
+        (("--controller", "none", "--figure", "f.svg", "--page", "f.svg"), "--page is f.svg, which is the file of --figure too"),
+        (("--controller", "none", "--page", "./steps.npz"), "--page is steps.npz, which is the file of --loads too"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], message: str
 ) -> None:
-    page = tmp_path / "p.html"
-    assert run(*given, "--page", page) == 2
+    LoadTrace(STEPS, {"window_steps": [1, 2] * 12}).save("uneven.npz")
+    Path("unknown.toml").write_text('[[controller]]\nkind = "budgeted"\nmoved = 0.02\n')
+    before = sorted(tmp_path.rglob("*"))
+    assert run("--page", "new/p.html", *given) == 2
     heard = capsys.readouterr()
     assert heard.out == ""
     assert message in heard.err
     assert len(heard.err.strip().splitlines()) == 1
-    assert not page.exists()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_written_where_a_page_cannot_be_drawn(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eplb_gap.analysis.replay_page.render", fail)
+    before = sorted(tmp_path.rglob("*"))
+    assert run("--controller", "none", "--figure", "f.svg", "--page", "p.html") == 130
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_is_finished_is_printed_on_ctrl_c(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     plain = module.step_makespans
     calls = []
@@ -112,8 +194,19 @@ def test_what_is_finished_is_printed_on_ctrl_c(
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr(module, "step_makespans", stop)
-    assert run("--controller", "periodic:interval=12", "--controller", "periodic:interval=2") == 130
-    said = capsys.readouterr().out
-    assert "| periodic (interval 12) |" in said
-    assert "interrupted; controllers that were not finished are missing" in said
+    given = ("--controller", "static:interval=12,method=initial_program", "--controller", PERIODIC, "--page", "p.html")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "step_makespans", stop)
+        assert run(*given) == 130
+        heard = capsys.readouterr()
+        assert "| static (interval 12, method initial_program) |" in heard.out
+        assert "interrupted; not finished and missing: periodic (interval 4, method initial_program)" in heard.out
+        assert heard.err == "eplb-gap: interrupted\n"
+        assert "missing: periodic" in (tmp_path / "p.html").read_text()
+        calls += [1, 1, 1]
+        assert run(*given, "--json") == 130
+        said = json.loads(capsys.readouterr().out)
+        assert (said["controllers"], said["interrupted"], said["files"]) == ([], True, [])
+        assert len(said["missing"]) == 2
+    assert run(*given, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["controllers"]) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +15,23 @@ from hypothesis import strategies as st
 
 from eplb_gap import Controller, Deployment, InputError, LoadTrace, Placement, replay, verify
 from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.analysis.replay.replay import LIMIT, Change, told_apart
 from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.problem.step_makespans import step_makespans
 
 SHAPE = Deployment(6, 8, 4)
-SETTINGS = {
-    "static": {"interval": 3},
-    "periodic": {"interval": 3, "window": 2},
-    "budgeted": {"interval": 3, "window": 4, "moves": 0.1},
-    "threshold": {"interval": 2, "below": 0.9},
-    "round-robin": {"interval": 1, "window": 2},
-    "adaptive": {"interval": 2, "moves": 0.2},
-    "clairvoyant": {"interval": 3},
+QUICK = "initial_program"  # the default searches tiny layers for milliseconds
+SETTINGS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "static": {"interval": 3, "method": QUICK},
+    "periodic": {"interval": 3, "window": 2, "method": QUICK},
+    "budgeted": {"interval": 3, "window": 4, "moves": 0.5},
+    "threshold": {"interval": 2, "below": 0.9, "method": QUICK},
+    "round-robin": {"interval": 1, "window": 2, "method": QUICK},
+    "adaptive": {"interval": 2, "moves": 0.2, "method": QUICK},
+    "clairvoyant": {"interval": 3, "method": QUICK},
 }
-LAGGED = {name: {**given, "lag": 1} for name, given in SETTINGS.items()}
 
 
 def drifting(seed: int, steps: int = 18, layers: int = 2, experts: int = 6) -> np.ndarray:
@@ -70,19 +74,42 @@ def test_step_makespans_are_those_of_verify(seed: int, kind: str) -> None:
         assert Fraction(int(tops[step, 0]), int(below[0])) == verify(placement, loads[step], deployment)[0]
 
 
+def in_use(changes: list[Change], step: int) -> list[list[int]] | None:
+    """Return the map that serves a step, or None while it is the first one."""
+    return next((change.placement.phy2log.tolist() for change in reversed(changes) if change.serves <= step), None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lag", [0, 1])
-def test_a_map_depends_on_nothing_after_its_decision(kind: str, lag: int) -> None:
+@pytest.mark.parametrize("lag", ["0", "1", "interval"])
+def test_a_map_in_use_depends_on_nothing_that_its_lag_hides(kind: str, lag: str) -> None:
     loads, noise = drifting(1), drifting(2)
-    controller = Controller(kind, **(LAGGED if lag else SETTINGS).get(kind, {}))
-    for until in (7, 12):
+    controller = Controller(kind, **SETTINGS[kind])
+    if kind != "none":
+        controller = replace(controller, lag=controller.interval if lag == "interval" else int(lag))
+    before = replay(LoadTrace(loads), SHAPE, [controller], warm_up=0).runs[0]
+    for until in (6, 12):  # steps before which every kind decides
         changed = np.concatenate([loads[:until], noise[until:]])
-        before, after = (replay(LoadTrace(each), SHAPE, [controller], warm_up=0).runs[0].changes for each in (loads, changed))
-        past, again = ([change for change in changes if change.decided <= until] for changes in (before, after))
-        same = [change.placement.phy2log.tolist() for change in past] == [change.placement.phy2log.tolist() for change in again]
-        # The negative control: one that foresees has planned on the noise.
+        after = replay(LoadTrace(changed), SHAPE, [controller], warm_up=0).runs[0]
+        hidden = range(until + controller.lag + 1)
+        same = all(in_use(before.changes, step) == in_use(after.changes, step) for step in hidden)
+        # The negative control: the map of one that foresees was planned on the noise.
         assert same != KINDS[kind].foresees
-        assert past or kind == "none"
+        assert kind == "none" or in_use(before.changes, hidden[-1]) is not None
+        if same:
+            assert before.by_step[:until].tolist() == after.by_step[:until].tolist()
+            assert before.by_step[until:].tolist() != after.by_step[until:].tolist()
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_every_map_serves_from_its_lag_on_also_where_the_next_is_decided_by_then(lag: int) -> None:
+    loads = drifting(10, steps=10)
+    run = replay(LoadTrace(loads), SHAPE, [Controller("periodic", interval=2, lag=lag, method=QUICK)], warm_up=0).runs[0]
+    assert [(change.decided, change.serves) for change in run.changes] == [(at, at + lag) for at in (2, 4, 6, 8)]
+    maps = [Placement(in_use(run.changes, step) or [[0, 1, 2, 3, 4, 5, 0, 1]] * 2, 6) for step in range(10)]
+    assert len({str(one.phy2log.tolist()) for one in maps}) > 2
+    served = [sum(verify(one, step, SHAPE), Fraction(0)) for one, step in zip(maps, loads, strict=True)]
+    assert run.served == sum(served)
+    assert run.by_step.tolist() == pytest.approx([step.sum() / 4 / float(top) for step, top in zip(loads, served, strict=True)])
 
 
 def test_no_view_of_the_past_reaches_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,13 +141,14 @@ def test_moves_stay_within_the_budget_but_for_the_first_map() -> None:
 def test_a_threshold_keeps_maps_that_are_good_enough() -> None:
     steady = LoadTrace(np.tile(drifting(5)[:1], (12, 1, 1)))
     always, seldom = (
-        replay(steady, SHAPE, [Controller("threshold", interval=2, below=below)], warm_up=0).runs[0] for below in (1.0, 0.01)
+        replay(steady, SHAPE, [Controller("threshold", interval=2, below=below, method=QUICK)], warm_up=0).runs[0]
+        for below in (1.0, 0.01)
     )
     assert [len(run.changes) for run in (always, seldom)] == [5, 1]
 
 
 def test_layers_take_their_turn() -> None:
-    controller = Controller("round-robin", interval=2, window=2, layers=1)
+    controller = Controller("round-robin", interval=2, window=2, layers=1, method=QUICK)
     changes = replay(LoadTrace(drifting(6, layers=3)), SHAPE, [controller]).runs[0].changes
     for number, (old, new) in enumerate(pairwise(changes), 1):
         kept = [layer for layer in range(3) if layer != number % 3]
@@ -129,9 +157,8 @@ def test_layers_take_their_turn() -> None:
 
 def test_foresight_is_a_limit_on_full_re_plans() -> None:
     # Both plan greedily; over many steps foresight must still win clearly.
-    result = replay(
-        LoadTrace(drifting(7, steps=60)), SHAPE, [Controller("periodic", interval=2), Controller("clairvoyant", interval=2)]
-    )
+    both = [Controller(kind, interval=2, method=QUICK) for kind in ("periodic", "clairvoyant")]
+    result = replay(LoadTrace(drifting(7, steps=60)), SHAPE, both)
     blind, seer = (run.balancedness for run in result.runs)
     assert blind < seer
 
@@ -141,8 +168,8 @@ def test_adaptive_takes_long_windows_where_nothing_changes_and_short_ones_where_
     rates = 30 * np.exp(rng.normal(0, 1, (1, 2, 6)))
     still = LoadTrace(rng.poisson(np.tile(rates, (160, 1, 1))))
     for steps, slack in ((still, 0.003), (LoadTrace(drifting(9, steps=160)), 0.02)):
-        fixed = [Controller("periodic", interval=4, window=window) for window in (4, 8, 16, 32)]
-        *others, ours = replay(steps, SHAPE, [*fixed, Controller("adaptive", interval=4)]).runs
+        fixed = [Controller("periodic", interval=4, window=window, method=QUICK) for window in (4, 8, 16, 32)]
+        *others, ours = replay(steps, SHAPE, [*fixed, Controller("adaptive", interval=4, method=QUICK)]).runs
         assert ours.balancedness > max(run.balancedness for run in others) - slack
         assert ours.regret is not None
         assert math.isfinite(ours.regret)
@@ -179,6 +206,7 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, object], message: s
         ([Controller("static", moves=0.5)], None, "moves is set, which a controller of kind 'static' does not read"),
         ([Controller("periodic", interval=18)], None, "steps has 18 steps"),
         ([Controller("periodic", interval=2, window=40)], None, "serves its first map on step 40"),
+        ([Controller("periodic", interval=17, lag=1)], None, "serves its first map on step 18"),
         ([Controller("none")], 18, "warm_up is 18"),
         ([Controller("none")], -1, "warm_up is -1"),
     ],
@@ -193,11 +221,37 @@ def test_loads_of_other_experts_are_refused() -> None:
         replay(LoadTrace(drifting(1, experts=5)), SHAPE, [Controller("none")])
 
 
-def test_an_interrupt_keeps_what_is_finished() -> None:
+@pytest.mark.parametrize("lengths", [[10, 20], 0, True, "10", None])
+def test_windows_of_different_lengths_are_refused(lengths: object) -> None:
+    with pytest.raises(InputError, match="equal for all windows, is needed"):
+        replay(LoadTrace(drifting(1), {"window_steps": lengths}), SHAPE, [Controller("none")])
+
+
+def test_controllers_of_one_label_are_told_apart() -> None:
+    given = [Controller("none"), Controller("none"), Controller("static", "none"), Controller("static", "none #2", interval=3)]
+    names = ["none", "none #2", "none #3", "none #2 #2"]
+    assert [one.label for one in told_apart(given)] == names
+    assert [one.kind for one in told_apart(given)] == ["none", "none", "static", "static"]
+    assert [one.label for one in told_apart(told_apart(given))] == names
+    result = replay(LoadTrace(drifting(1, steps=4)), SHAPE, given[:2])
+    assert [run.controller.label for run in result.runs] == names[:2]
+
+
+@pytest.mark.parametrize(
+    ("at", "finished", "missing"),
+    [
+        ("none", [], ("none", "periodic (interval 2, method initial_program)", LIMIT)),
+        ("periodic", ["none"], ("periodic (interval 2, method initial_program)", LIMIT)),
+        (LIMIT, ["none", "periodic"], (LIMIT,)),
+    ],
+)
+def test_an_interrupt_keeps_what_is_finished_and_names_the_rest(at: str, finished: list[str], missing: tuple[str, ...]) -> None:
     def stop(label: str, done: int, total: int) -> None:
-        if label.startswith("periodic"):
+        if label.startswith(at):
             raise KeyboardInterrupt
 
-    result = replay(LoadTrace(drifting(1)), SHAPE, [Controller("none"), Controller("periodic", interval=2)], tick=stop)
+    both = [Controller("none"), Controller("periodic", interval=2, method=QUICK)]
+    result = replay(LoadTrace(drifting(1, steps=6)), SHAPE, both, limit=2, tick=stop)
     assert result.interrupted
-    assert [run.controller.kind for run in result.runs] == ["none"]
+    assert [run.controller.kind for run in result.runs] == finished
+    assert result.missing == missing
