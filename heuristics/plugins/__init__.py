@@ -28,7 +28,7 @@ import numpy as np
 from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.heuristics.methods import Heuristic
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
-from eplb_gap.heuristics.plugins.hosted import controller_from, next_map
+from eplb_gap.heuristics.plugins.hosted import controller_from, next_map, warm_up
 from eplb_gap.heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
@@ -60,6 +60,19 @@ def settings() -> tuple[Heuristic, float, Controller | None]:
     if not 0.0 <= threshold < math.inf:
         raise InputError(f"{THRESHOLD} is {text!r}; a finite number of at least 0 is needed")
     return method, threshold, _controller()
+
+
+def prepare() -> None:
+    """Do what can be done before there is traffic: check the settings, and warm a controller up.
+
+    Raises
+    ------
+    InputError
+        As :func:`settings`.
+    """
+    controller = settings()[2]
+    if controller is not None:
+        warm_up(controller)
 
 
 def _controller() -> Controller | None:

@@ -18,7 +18,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -67,6 +67,22 @@ def controller_from(text: str) -> Controller:
         allowed = ", ".join(name for name, kind in KINDS.items() if not kind.foresees)
         raise InputError(f"kind is {controller.kind!r}, which foresees the loads, as no server can; {allowed} are allowed")
     return controller
+
+
+def warm_up(controller: Controller) -> None:
+    """Load or compile what a controller runs, on a small model, before there is traffic that compiling would hold up.
+
+    Compiling takes some seconds once for a machine, and Python's lock for a quarter of one at a time.
+    """
+    loads = np.arange(1, 65).reshape(2, 2, 16) ** 2
+    always = replace(controller, interval=1, window=None, lag=0)
+    try:
+        for deployment in (Deployment(16, 24, 8, num_nodes=2, num_groups=4), Deployment(16, 24, 8)):
+            session, in_use = KINDS[controller.kind].start(always, deployment), contiguous_map(deployment, 2)
+            for end in (1, 2):
+                in_use = session.plan(loads[:end], in_use) or in_use
+    except Exception:
+        LOG.exception("controller %s cannot be warmed up", controller.label)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.control.controllers_file import parse_controller
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, METHOD, THRESHOLD, hosted, settings, sglang, vllm
+from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, METHOD, THRESHOLD, hosted, prepare, settings, sglang, vllm
 from eplb_gap.problem import Deployment, InputError, LoadTrace, Placement, verify
 
 LAYERS, EXPERTS, SLOTS, GPUS = 2, 32, 40, 8
@@ -251,6 +251,16 @@ def test_a_controller_excludes_the_other_settings(monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, {METHOD: "initial_program", CONFIG: str(config), THRESHOLD: "0"}[name])
     with pytest.raises(InputError, match=f"EPLB_GAP_CONTROLLER is 'budgeted:.*' and {name} is set too"):
         settings()
+
+
+def test_a_controller_is_warmed_up_and_an_error_there_stops_no_server(monkeypatch, caplog):
+    monkeypatch.setenv(CONTROLLER, BUDGETED)
+    prepare()
+    assert not caplog.records
+    assert not hosted.MODELS
+    monkeypatch.setattr(hosted, "contiguous_map", Broken(True).plan)
+    prepare()
+    assert caplog.messages == ["controller budgeted (interval 2, window 3, moves 0.05) cannot be warmed up"]
 
 
 def test_a_file_may_vanish_once_it_is_read(monkeypatch, tmp_path):
