@@ -71,6 +71,7 @@ from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, kinds, presets
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel
 from eplb_gap.heuristics.planner import fast, uneven
+from eplb_gap.heuristics.plugins import hosted
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
@@ -135,6 +136,14 @@ def said_before(x: Case) -> None:
 
 def all_legal(x: Case) -> None:
     assert validation.legal_layers(x.placement, x.deployment).all()
+
+
+def controlled(x: Case) -> None:
+    """A controller in a server goes from the map in use by a full plan to maps within a number of moves."""
+    controls = controller.Controller("budgeted", interval=1, moves=0.25)
+    hosted.MODELS.clear()
+    for loads, in_use in ((x.loads, x.other), (WINDOWS, None), (x.loads, x.placement)):
+        x.legal(hosted.next_map(controls, loads, x.deployment, in_use, lambda: pytest.fail("the controller failed")))
 
 
 ROW = [0, 1, 2, 3]
@@ -209,6 +218,7 @@ HEURISTICS = {
     peers.tensorrt_llm: Entry(lambda x: peers.tensorrt_llm(x.loads, x.deployment), irregular),
     peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
+    hosted.next_map: Entry(controlled),
     plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
     migration.replan: Entry(lambda x: only_moves(x, migration.replan(x.loads, x.deployment, x.other, total_moves=3))),
     migration.front: Entry(lambda x: migration.front(x.loads, x.deployment, x.other)),

@@ -263,7 +263,7 @@ def _first_served(controller: Controller) -> int:
     """Return the first step that a map of the controller can serve."""
     if not KINDS[controller.kind].plans:
         return 0
-    return -(-controller.steps_needed // controller.interval) * controller.interval + controller.lag
+    return controller.first_decision + controller.lag
 
 
 def _check(

@@ -43,7 +43,6 @@ class Adaptive:
     _known: np.ndarray = field(init=False)
     _advised: dict[int, Placement] = field(default_factory=dict)
     _chosen: int = 0
-    _decided: int = 0
     _suffered: float = 0.0
 
     def __post_init__(self) -> None:
@@ -70,7 +69,6 @@ class Adaptive:
         self._chosen = (
             min(known, key=lambda choice: self._scores[choice] / self._weights[choice]) if known else max(self._advised)
         )
-        self._decided = len(past)
         return self._advised[self._chosen]
 
     def _map(self, window: np.ndarray, in_use: Placement) -> Placement:
@@ -79,7 +77,7 @@ class Adaptive:
         return replan(window.sum(axis=0), self.deployment, in_use, total_moves=most_moves(self.controller, in_use))
 
     def _judge(self, past: np.ndarray) -> None:
-        steps = past[self._decided + self.controller.lag :]
+        steps = past[len(past) - self.controller.interval + self.controller.lag :]
         if not self._advised or not len(steps):
             return
         excess = {choice: self._excess(placement, steps) for choice, placement in self._advised.items()}
@@ -105,4 +103,5 @@ ADAPTIVE = Kind(
     "chooses its window by what each would have served so far",
     frozenset({"interval", "moves", "method"}),
     Adaptive,
+    looks_back=lambda controller: controller.interval << DOUBLINGS,
 )

@@ -89,6 +89,11 @@ class Controller:
         """Steps of the window: that many must have passed before the first decision."""
         return self.interval if self.window is None else self.window
 
+    @property
+    def first_decision(self) -> int:
+        """Steps before the first decision: the first multiple of the interval that fills the window."""
+        return -(-self.steps_needed // self.interval) * self.interval
+
     def changed(self) -> dict[str, object]:
         """Return the settings that differ from their defaults, without kind and name."""
         return {
@@ -114,7 +119,9 @@ class Session(Protocol):
         Parameters
         ----------
         past : ndarray
-            Loads of all steps so far, int64 [steps, layers, experts], oldest first, read-only; there is nothing behind its end.
+            Loads of the steps so far, int64 [steps, layers, experts], oldest first, read-only; there is nothing behind its end.
+            Of the older ones only those that :attr:`Kind.looks_back` counts need be there: a session may number steps from the
+            end alone.
         in_use : Placement
             The newest map, which serves by now or is on its way.
         """
@@ -139,6 +146,8 @@ class Kind:
         Whether ``past`` ends with the steps that the map will serve: nobody can, so that it is a limit.
     plans : bool
         Whether it ever makes a map.
+    looks_back : callable
+        ``looks_back(controller)`` says how many of the newest steps a decision looks at, at most.
     """
 
     name: str
@@ -147,6 +156,7 @@ class Kind:
     start: Callable[[Controller, Deployment], Session]
     foresees: bool = False
     plans: bool = True
+    looks_back: Callable[[Controller], int] = lambda controller: controller.first_decision
 
     def check(self, controller: Controller) -> None:
         """Refuse settings that the kind does not read.

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from eplb_gap.heuristics.plugins import replan, settings
+from eplb_gap.heuristics.plugins import prepare, replan
 from eplb_gap.heuristics.tensors import as_tensors, as_weight
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -91,7 +91,7 @@ def install() -> None:
         ) from None
     if not hasattr(algorithms, "rebalance_experts"):
         raise InputError("sglang.srt.eplb.eplb_algorithms has no rebalance_experts; a SGLang that has it is needed")
-    settings()
+    prepare()
     algorithms.rebalance_experts = _installed
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from eplb_gap.heuristics.plugins import replan, settings
+from eplb_gap.heuristics.plugins import prepare, replan
 from eplb_gap.heuristics.tensors import as_tensors, as_weight
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -173,7 +173,7 @@ def register() -> None:
             f"EPLB_POLICIES and AbstractEplbPolicy of vllm.distributed.eplb.policy cannot be imported ({error}); "
             "a vLLM that has them is needed"
         ) from None
-    settings()
+    prepare()
     EPLB_POLICIES["default"] = policy_for(AbstractEplbPolicy)
 
 
