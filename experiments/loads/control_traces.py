@@ -155,8 +155,8 @@ def _log_shares(
     generator: np.random.Generator, layers: int, experts: int, group_sd: float = GROUP_SD, expert_sd: float = EXPERT_SD
 ) -> np.ndarray:
     group = group_sd * generator.normal(size=(layers, GROUPS))
-    own: np.ndarray = expert_sd * generator.normal(size=(layers, experts))
-    return np.repeat(group, experts // GROUPS, axis=1) + own
+    own = expert_sd * generator.normal(size=(layers, experts))
+    return np.asarray(np.repeat(group, experts // GROUPS, axis=1) + own)
 
 
 def _trace(
