@@ -7,7 +7,8 @@ from pathlib import Path
 
 from eplb_gap.analysis.replay.replay import replay
 from eplb_gap.analysis.text import markdown
-from eplb_gap.experiments.loads.public_counts import VARIABLE, public_series
+from eplb_gap.experiments.loads.public_counts import VARIABLE
+from eplb_gap.experiments.loads.public_series import public_series
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import finding
