@@ -33,7 +33,8 @@ CONTROLLERS = {
     "adaptive": "adaptive:interval=1",
     "clairvoyant": "clairvoyant:interval=1",
 }
-FIRST = 8
+FIRST = 9
+"""The first map of every controller serves from an earlier window on, so that it is not counted as a move."""
 NOT_GIVEN = "not given"
 
 
