@@ -28,6 +28,7 @@ from eplb_gap.heuristics.control.controller import Controller, Session
 from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers
 from eplb_gap.heuristics.control.kinds import full_plan
 from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.heuristics.tiers import KERNELS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -72,7 +73,8 @@ def controller_from(text: str) -> Controller:
 def warm_up(controller: Controller) -> None:
     """Load or compile what a controller runs, on a small model, before there is traffic that compiling would hold up.
 
-    Compiling takes some seconds once for a machine, and Python's lock for a quarter of one at a time.
+    Compiling takes some seconds once for a machine, and Python's lock for a quarter of one at a time; what can be interpreted
+    meanwhile another process compiles (:mod:`eplb_gap.heuristics.tiers`).
     """
     loads = np.arange(1, 65).reshape(2, 2, 16) ** 2
     always = replace(controller, interval=1, window=None, lag=0)
@@ -81,6 +83,8 @@ def warm_up(controller: Controller) -> None:
             session, in_use = KINDS[controller.kind].start(always, deployment), contiguous_map(deployment, 2)
             for end in (1, 2):
                 in_use = session.plan(loads[:end], in_use) or in_use
+        for kernel in KERNELS:
+            kernel.begin()
     except Exception:
         LOG.exception("controller %s cannot be warmed up", controller.label)
 
