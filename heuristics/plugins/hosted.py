@@ -9,7 +9,8 @@ map had not served yet; when a map serves is for the host to say.
 What the controller remembers lives in this module, model by model, told apart by layers and experts: a policy that is registered
 again goes on with it, another deployment (scaled, a rank lost) or another controller starts anew. Of the past no more is kept
 than the kind of controller looks back on, 8 bytes for each step, layer and expert. A host that does not hand the map in use over
-is taken to have adopted the last one it was given. All ranks make the same calls, so that all come to the same maps.
+is taken to have adopted the last one it was given. All ranks come to the same maps, as they make the same calls since the server
+started or its deployment last changed; a rank that is started anew without such a change would not.
 """
 
 from __future__ import annotations
@@ -200,10 +201,15 @@ def next_map(
     model = weight.shape[-2], weight.shape[-1]
     found = MODELS.get(model)
     if found is None or (found.controller, found.deployment) != (controller, deployment):
-        old = None if found is None else found.newest
-        found = MODELS[model] = Hosted(controller, deployment)
-        # Where a rank died the map keeps its shape: what the others hold can stay there.
-        found.newest = old if old is not None and old.num_slots == deployment.num_slots else None
+        before, found = found, Hosted(controller, deployment)
+        # Where ranks died the others go on from their map; one that comes back is a new process, which knows none.
+        if (
+            before is not None
+            and before.deployment.num_slots == deployment.num_slots
+            and set(before.deployment.dead_gpus) <= set(deployment.dead_gpus)
+        ):
+            found.newest = before.newest
+        MODELS[model] = found
     return found.next_map(weight, in_use, plain)
 
 

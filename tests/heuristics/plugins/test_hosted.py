@@ -177,7 +177,10 @@ def test_a_rank_is_lost_and_comes_back(monkeypatch):
     hosted_map = hosted.MODELS[LAYERS, EXPERTS].newest
     assert moved(hosted_map, before, left).sum() < moved(new, before, left).sum()
     alive[3] = True
-    verify(Placement(plan(3).numpy(), EXPERTS), loads[3], GLOBAL)
+    found = plan(3)
+    verify(Placement(found.numpy(), EXPERTS), loads[3], GLOBAL)
+    hosted.MODELS.clear()
+    assert plan(3).equal(found)  # the rank that comes back is a new process, which knows no map
 
 
 def test_a_map_of_before_a_rank_was_lost_holds_nothing_there():
