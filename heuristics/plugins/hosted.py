@@ -9,7 +9,8 @@ map had not served yet; when a map serves is for the host to say.
 What the controller remembers lives in this module, model by model, told apart by layers and experts: a policy that is registered
 again goes on with it, another deployment (scaled, a rank lost) or another controller starts anew. Of the past no more is kept
 than the kind of controller looks back on, 8 bytes for each step, layer and expert. A host that does not hand the map in use over
-is taken to have adopted the last one it was given. All ranks make the same calls, so that all come to the same maps.
+is taken to have adopted the last one it was given. All ranks come to the same maps, as they make the same calls since the server
+started or its deployment last changed; a rank that is started anew without such a change would not.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from eplb_gap.heuristics.control.controller import Controller, Session
 from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers
 from eplb_gap.heuristics.control.kinds import full_plan
 from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.heuristics.tiers import KERNELS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -72,7 +74,8 @@ def controller_from(text: str) -> Controller:
 def warm_up(controller: Controller) -> None:
     """Load or compile what a controller runs, on a small model, before there is traffic that compiling would hold up.
 
-    Compiling takes some seconds once for a machine, and Python's lock for a quarter of one at a time.
+    Compiling takes some seconds once for a machine, and Python's lock for a quarter of one at a time; what can be interpreted
+    meanwhile another process compiles (:mod:`eplb_gap.heuristics.tiers`).
     """
     loads = np.arange(1, 65).reshape(2, 2, 16) ** 2
     always = replace(controller, interval=1, window=None, lag=0)
@@ -81,6 +84,8 @@ def warm_up(controller: Controller) -> None:
             session, in_use = KINDS[controller.kind].start(always, deployment), contiguous_map(deployment, 2)
             for end in (1, 2):
                 in_use = session.plan(loads[:end], in_use) or in_use
+        for kernel in KERNELS:
+            kernel.begin()
     except Exception:
         LOG.exception("controller %s cannot be warmed up", controller.label)
 
@@ -196,10 +201,15 @@ def next_map(
     model = weight.shape[-2], weight.shape[-1]
     found = MODELS.get(model)
     if found is None or (found.controller, found.deployment) != (controller, deployment):
-        old = None if found is None else found.newest
-        found = MODELS[model] = Hosted(controller, deployment)
-        # Where a rank died the map keeps its shape: what the others hold can stay there.
-        found.newest = old if old is not None and old.num_slots == deployment.num_slots else None
+        before, found = found, Hosted(controller, deployment)
+        # Where ranks died the others go on from their map; one that comes back is a new process, which knows none.
+        if (
+            before is not None
+            and before.deployment.num_slots == deployment.num_slots
+            and set(before.deployment.dead_gpus) <= set(deployment.dead_gpus)
+        ):
+            found.newest = before.newest
+        MODELS[model] = found
     return found.next_map(weight, in_use, plain)
 
 

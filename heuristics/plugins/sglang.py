@@ -5,7 +5,8 @@ SGLang calls ``rebalance_experts`` of its module ``sglang.srt.eplb.eplb_algorith
 starts. Nothing of SGLang is imported before that. Which algorithm the server was started with decides only between the
 hierarchical and the global policy; the method comes from the environment: :mod:`eplb_gap.heuristics.plugins`.
 
-SGLang does not hand the map in use over, so that every plan is made anew and nothing is relabelled.
+SGLang does not hand the map in use over, so that every plan is made anew and nothing is relabelled; only a controller
+(:mod:`eplb_gap.heuristics.plugins.hosted`) takes the last map that it returned to be in use.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 vLLM finds :func:`register` as an entry point of the group ``vllm.general_plugins`` and calls it in every process. Its registry
 has one key that its configuration accepts, "default": the policy behind it is replaced, so that ``--enable-eplb`` suffices. Three
 generations of the policy interface are in use; :func:`policy_for` tells them apart by the abstract class of the installed vLLM.
-Nothing of vLLM is imported before it calls. Method, configuration and threshold come from the environment:
+Nothing of vLLM is imported before it calls. Method, configuration and threshold, or a controller, come from the environment:
 :mod:`eplb_gap.heuristics.plugins`.
 
 The map in use keeps every layer that the new one does not improve, and GPUs, nodes and slots of the others are renamed so that
@@ -110,7 +110,7 @@ class PlanningPolicy:
     """Third generation: an instance that plans on a history of loads, with a state per model that only commits may change."""
 
     def create_state(self, num_moe_layers: int) -> Any:
-        """Return vLLM's empty state: every plan depends on its context alone."""
+        """Return vLLM's empty state: a plan depends on its context, and on what a controller remembers by itself."""
         return _vllm_type(EplbPolicyState)()
 
     def plan_rebalance(self, context: Any, policy_state: Any = None) -> Any:
