@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "budgeted": {"interval": 3, "window": 4, "moves": 0.5},
     "threshold": {"interval": 2, "below": 0.9, "method": QUICK},
     "round-robin": {"interval": 1, "window": 2, "method": QUICK},
-    "adaptive": {"interval": 2, "moves": 0.2, "method": QUICK},
+    "adaptive": {"interval": 3, "moves": 0.2, "method": QUICK},
     "clairvoyant": {"interval": 3, "method": QUICK},
 }
 
@@ -82,7 +82,7 @@ def in_use(changes: list[Change], step: int) -> list[list[int]] | None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lag", ["0", "1", "interval"])
 def test_a_map_in_use_depends_on_nothing_that_its_lag_hides(kind: str, lag: str) -> None:
-    loads, noise = drifting(1), drifting(2)
+    loads, noise = drifting(1, steps=16), drifting(2, steps=16)
     controller = Controller(kind, **SETTINGS[kind])
     if kind != "none":
         controller = replace(controller, lag=controller.interval if lag == "interval" else int(lag))
