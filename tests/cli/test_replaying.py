@@ -114,7 +114,7 @@ def test_json_is_whole(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
         "--lag",
         1,
         "--warm-up",
-        8,
+        18,
     )
     assert run(*given, "--limit", 4, "--json") == 0
     said = json.loads(capsys.readouterr().out)
