@@ -108,9 +108,10 @@ def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page
     """Write what was asked for, once all of it is drawn; return the files."""
     drawn: dict[Path, bytes] = {}
     if figure is not None:
-        from eplb_gap.analysis.figures import replay_timeline
+        from eplb_gap.analysis.figures.replay_timeline import timeline
+        from eplb_gap.analysis.figures.style import drawn as as_file
 
-        drawn[figure] = replay_timeline.drawn(result, trace, figure.suffix)
+        drawn[figure] = as_file(timeline(result, trace), figure.suffix)
     if page is not None:
         from eplb_gap.analysis.replay_page import render
 

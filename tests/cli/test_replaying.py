@@ -15,7 +15,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from eplb_gap import Controller, Deployment
-from eplb_gap.analysis.figures.replay_timeline import drawn, timeline
+from eplb_gap.analysis.figures.replay_timeline import timeline
+from eplb_gap.analysis.figures.style import drawn
 from eplb_gap.analysis.replay import replay as module
 from eplb_gap.cli import main as cli
 from eplb_gap.problem import LoadTrace
@@ -88,7 +89,9 @@ def test_figures_name_what_is_drawn() -> None:
     summed = trace.windowed(2)
     fig = timeline(module.replay(summed, Deployment(8, 10, 5), given[:1]), summed)
     assert fig.axes[2].get_xlabel() == "window"
-    assert drawn(result, trace, ".svg") == drawn(result, trace, ".svg")  # drawing is what would read a name as a formula
+    assert drawn(timeline(result, trace), ".svg") == drawn(
+        timeline(result, trace), ".svg"
+    )  # drawing is what would read a name as a formula
     plt.close("all")
 
 
