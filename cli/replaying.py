@@ -61,7 +61,7 @@ def replay(
 
     chosen = [one for text in controllers or USUAL for one in _read(text)]
     if lag is not None:
-        chosen = [replace(one, lag=lag) if one.kind != "none" else one for one in chosen]
+        chosen = [_lagging(one, lag) for one in chosen]
     _check_outputs(figure, page, question.loads)
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
@@ -90,6 +90,13 @@ def replay(
             print("written: " + ", ".join(map(str, written)))
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _lagging(controller: Controller, lag: int) -> Controller:
+    """Return a controller with another lag; a name that meant its own lag says so."""
+    if controller.kind == "none" or controller.lag == lag:
+        return controller
+    return replace(controller, lag=lag, name=controller.name and f"{controller.name} (lag {lag})")
 
 
 def _check_outputs(figure: Path | None, page: Path | None, loads: Path | None) -> None:

@@ -57,6 +57,7 @@ def test_a_table_a_figure_and_a_page(run: Run, tmp_path: Path, capsys: pytest.Ca
     assert f"| {NAMES[0]} |" in said
     assert r"| a\|b $x^{ |" in said
     assert r"| a\|b $x^{ #2 |" in said
+    assert "costs: 1 MB an expert, 1 GB/s a GPU, 0 % of the transfer hidden" in said
     assert "no controller that changes its maps every 12 steps serves more than" in said
     assert figure.read_text().lstrip().startswith("<?xml")
     written = page.read_text()
@@ -106,7 +107,7 @@ def test_windows_of_several_steps_are_not_called_steps(run: Run, capsys: pytest.
 def test_json_is_whole(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     costs, controllers = tmp_path / "costs.toml", tmp_path / "c.toml"
     costs.write_text("[costs]\nexpert_bytes = 1e6\nbandwidth = 1e9\nstall = 0.5\n")
-    controllers.write_text('[[controller]]\nkind = "budgeted"\ninterval = 4\nmoves = 0.2\n')
+    controllers.write_text('[[controller]]\nname = "ours"\nkind = "budgeted"\ninterval = 4\nmoves = 0.2\n')
     given = (
         "--controller",
         controllers,
@@ -124,7 +125,10 @@ def test_json_is_whole(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (said["steps"], said["window_steps"], said["first_judged"]) == (24, 1, 18)
     assert (said["interrupted"], said["missing"]) == (False, [])
     budgeted, clairvoyant = said["controllers"]
-    assert budgeted["controller"].items() >= {"kind": "budgeted", "interval": 4, "window": None, "moves": 0.2, "lag": 1}.items()
+    assert (
+        budgeted["controller"].items()
+        >= {"kind": "budgeted", "name": "ours (lag 1)", "interval": 4, "window": None, "moves": 0.2, "lag": 1}.items()
+    )
     assert clairvoyant["foresees"]
     assert len(budgeted["by_step"]) == 24
     assert budgeted["waiting_seconds"] > 0
