@@ -61,7 +61,7 @@ def replay(
 
     chosen = [one for text in controllers or USUAL for one in _read(text)]
     if lag is not None:
-        chosen = [replace(one, lag=lag) if one.kind != "none" else one for one in chosen]
+        chosen = [_lagging(one, lag) for one in chosen]
     _check_outputs(figure, page, question.loads)
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
@@ -92,6 +92,13 @@ def replay(
         raise typer.Exit(INTERRUPTED)
 
 
+def _lagging(controller: Controller, lag: int) -> Controller:
+    """Return a controller with another lag; a name that meant its own lag says so."""
+    if controller.kind == "none" or controller.lag == lag:
+        return controller
+    return replace(controller, lag=lag, name=controller.name and f"{controller.name} (lag {lag})")
+
+
 def _check_outputs(figure: Path | None, page: Path | None, loads: Path | None) -> None:
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name that ends in {', '.join(FIGURES)} is needed")
@@ -108,9 +115,10 @@ def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page
     """Write what was asked for, once all of it is drawn; return the files."""
     drawn: dict[Path, bytes] = {}
     if figure is not None:
-        from eplb_gap.analysis.figures import replay_timeline
+        from eplb_gap.analysis.figures.replay_timeline import timeline
+        from eplb_gap.analysis.figures.style import drawn as as_file
 
-        drawn[figure] = replay_timeline.drawn(result, trace, figure.suffix)
+        drawn[figure] = as_file(timeline(result, trace), figure.suffix)
     if page is not None:
         from eplb_gap.analysis.replay_page import render
 

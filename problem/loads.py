@@ -123,6 +123,20 @@ class LoadTrace:
         checked.flags.writeable = False
         object.__setattr__(self, "loads", checked)
 
+    @property
+    def window_steps(self) -> int:
+        """Steps that every window sums: 1, unless the provenance says more.
+
+        Raises
+        ------
+        InputError
+            If what it says is no positive integer, a list of lengths that differ, say.
+        """
+        told = self.provenance.get("window_steps", 1)
+        if type(told) is not int or told < 1:
+            raise InputError(f"window_steps is {told!r:.80}; one positive integer, the steps of every window, is needed")
+        return told
+
     def window(self, index: int) -> np.ndarray:
         """Return the loads of one window, int64 [layers, experts]; negative indices count from the end."""
         count = self.loads.shape[0]
@@ -141,7 +155,7 @@ class LoadTrace:
             summed = stretches.sum(axis=1, dtype=object)
             _refuse("summed loads", summed, summed > _largest(self.loads), "small enough for a layer's sum to fit int64")
             summed = summed.astype(np.int64)
-        return LoadTrace(summed, {**self.provenance, "window_steps": steps * int(self.provenance.get("window_steps", 1))})
+        return LoadTrace(summed, {**self.provenance, "window_steps": steps * self.window_steps})
 
     def skew(self, num_groups: int = 1, top: int = 8) -> dict[str, np.ndarray]:
         """Return how uneven each window is, averaged over its layers.

@@ -25,12 +25,12 @@ from eplb_gap.analysis import (
     user_program,
 )
 from eplb_gap.analysis.candidates import candidates
-from eplb_gap.analysis.replay import replay
+from eplb_gap.analysis.replay import limits, replay
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics import registry
 from eplb_gap.heuristics.control import catalogue, controller
 from eplb_gap.heuristics.moves import lost_experts, relabel
-from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, validation
+from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, step_makespans, validation
 from eplb_gap.problem import shares as token_shares
 from eplb_gap.problem.bounds import sample_average as judged_average
 from eplb_gap.problem.bounds.bounds import best_joint_bound
@@ -332,3 +332,17 @@ def replayed(case: Case) -> None:
         assert run.served >= result.limit.interval_lower
         for change in run.changes:
             case.legal(change.placement)
+
+
+def served_stepwise(case: Case) -> None:
+    tops, below = step_makespans.step_makespans(case.placement, WINDOWS, case.deployment)
+    for loads, row in zip(WINDOWS, tops, strict=True):
+        found = [Fraction(int(top), int(unit)) for top, unit in zip(row, below, strict=True)]
+        assert found == validation.verify(case.placement, loads, case.deployment)
+
+
+def limited(case: Case) -> None:
+    """Bound the windows as one interval: no map of ours is below it."""
+    found = limits.certified_limit(WINDOWS, case.deployment, len(WINDOWS), 0)
+    served = step_makespans.total(*step_makespans.step_makespans(case.placement, WINDOWS, case.deployment))
+    assert found.step_lower <= found.interval_lower <= min(served, found.interval_upper)

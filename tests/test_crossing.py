@@ -37,6 +37,7 @@ from crossing import (
     irregular,
     judged,
     kept,
+    limited,
     only_moves,
     planned_by_all,
     program_file,
@@ -45,6 +46,7 @@ from crossing import (
     same_map,
     scored,
     searched,
+    served_stepwise,
     sized,
     solved,
     solved_average,
@@ -272,9 +274,11 @@ JUDGING = {
     per_step.per_step: Entry(stepped),
     replay.replay: Entry(replayed),
     contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),
-    kinds.full_plan: Entry(replayed),
-    step_makespans.step_makespans: Entry(replayed),
-    limits.certified_limit: Entry(replayed),
+    kinds.full_plan: Entry(
+        lambda x: x.legal(kinds.full_plan(controller.Controller("periodic"), WINDOWS, x.placement, x.deployment))
+    ),
+    step_makespans.step_makespans: Entry(served_stepwise),
+    limits.certified_limit: Entry(limited),
     relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),
 }

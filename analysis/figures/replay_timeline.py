@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -26,8 +23,6 @@ LONGEST = 56
 """Letters of a controller's name that the legend has room for."""
 LETTERS = 95
 """Letters of the small names of phases that fit side by side over the panels."""
-METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
-"""What would make two files of the same figure differ."""
 
 
 def timeline(result: Replay, trace: LoadTrace) -> Figure:
@@ -105,17 +100,8 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     return fig
 
 
-def drawn(result: Replay, trace: LoadTrace, suffix: str) -> bytes:
-    """Return the figure as a file of the kind that a suffix says: .pdf, .png or .svg; the same bytes for the same replay."""
-    fig = timeline(result, trace)
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=suffix[1:], metadata=METADATA[suffix])
-    plt.close(fig)
-    return buffer.getvalue()
-
-
 def _middles(starts: np.ndarray, steps: int) -> np.ndarray:
-    return (starts + np.append(starts[1:], steps)) / 2
+    return np.asarray((starts + np.append(starts[1:], steps)) / 2)
 
 
 def _moves(run: Replayed, width: int, steps: int) -> tuple[np.ndarray, np.ndarray]:

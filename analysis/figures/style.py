@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ SHORT_NAMES = {
     "multi_swap_refinement_balanced_packing": "8 two best swaps",
     "rr_waterfill_hare": "9 Hamilton, round LPT",
 }
+
+STAMPS: dict[str, dict[str, None]] = {
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    ".png": {"Software": None},
+}
+"""What would make two files of the same figure differ, by their suffixes."""
 
 plt.rcParams.update(
     {
@@ -60,12 +68,20 @@ def boxes(axis: Axes, samples: list[list[float]], width: float, median: float) -
     )
 
 
+def drawn(fig: Figure, suffix: str) -> bytes:
+    """Return a figure as a file of the kind that a suffix says: .pdf, .png or .svg, without time stamps; close it."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=suffix[1:], metadata=STAMPS[suffix])
+    plt.close(fig)
+    return buffer.getvalue()
+
+
 def save(fig: Figure, folder: Path, name: str, png: bool = False) -> list[Path]:
     """Write a figure as PDF, and as PNG where a page shows it, without time stamps; close it and return the files."""
     paths = [folder / f"{name}.pdf"]
-    fig.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    fig.savefig(paths[0], metadata=STAMPS[".pdf"])
     if png:
         paths.append(folder / f"{name}.png")
-        fig.savefig(paths[1], metadata={"Software": None})
+        fig.savefig(paths[1], metadata=STAMPS[".png"])
     plt.close(fig)
     return paths

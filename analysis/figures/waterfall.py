@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from eplb_gap.analysis.explain import STEPS, Explanation
-from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
+from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, drawn, figure
+from eplb_gap.problem.atomic import write_atomically
 
 COLOURS = {
     "integrality": "0.75",
@@ -50,9 +50,7 @@ def total(result: Explanation) -> Figure:
 
 def write(result: Explanation, path: Path) -> None:
     """Write the waterfall as a file of the kind that its suffix says."""
-    fig = total(result)
-    fig.savefig(path)
-    plt.close(fig)
+    write_atomically(path, drawn(total(result), path.suffix))
 
 
 def layers(result: Explanation) -> Figure:

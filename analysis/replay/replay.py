@@ -229,8 +229,8 @@ def replay(
     [1.0, 1.0]
     """
     loads = steps.loads
+    each = steps.window_steps
     _check(steps, deployment, controllers, warm_up, limit)
-    each = steps.provenance.get("window_steps", 1)
     controllers = told_apart(controllers)
     first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
     runs: list[Replayed] = []
@@ -272,9 +272,6 @@ def _check(
     count, _, experts = steps.loads.shape
     if experts != deployment.num_experts:
         raise InputError(f"steps has {experts} experts; the deployment has {deployment.num_experts}")
-    each = steps.provenance.get("window_steps", 1)
-    if type(each) is not int or each < 1:
-        raise InputError(f"window_steps of the steps is {each!r:.80}; one positive integer, equal for all windows, is needed")
     if not controllers:
         raise InputError("controllers is empty; at least one is needed")
     for controller in controllers:
@@ -338,6 +335,8 @@ class _Run:
     def _decide(self, session: Session, past: np.ndarray, in_use: Placement, step: int) -> Placement | None:
         view = past.view()
         view.flags.writeable = False
+        if not self.decisions:  # what is loaded and compiled for a first plan is no part of any
+            KINDS[self.controller.kind].start(self.controller, self.deployment).plan(view, in_use)
         started = time.perf_counter()
         found = session.plan(view, in_use)
         seconds = time.perf_counter() - started

@@ -84,7 +84,11 @@ def remarks(result: Replay) -> list[str]:
             "than their sums"
         )
     if result.costs is not None:
-        notes.append("costs: " + ", ".join(f"{key} {value:g}" for key, value in asdict(result.costs).items()))
+        told = result.costs
+        notes.append(
+            f"costs: {told.expert_bytes / 1e6:g} MB an expert, {told.bandwidth / 1e9:g} GB/s a GPU, {100 * told.overlap:g} % of "
+            f"the transfer hidden, {told.stall:g} s a re-plan and {told.stall_per_layer:g} s a layer that moves"
+        )
     if result.interrupted:
         notes.append(f"interrupted; not finished and missing: {', '.join(result.missing)}")
     return notes
@@ -112,7 +116,6 @@ def chain(limit: Limit) -> list[str]:
 
 def _line(run: Replayed, timed: bool) -> list[str]:
     step, least = run.worst
-    # The median: the first re-plan may compile what it runs.
     replanning = f"{1000 * median(change.planning for change in run.changes):.1f}" if run.changes else "-"
     cells = [
         run.controller.label,

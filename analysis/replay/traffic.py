@@ -103,9 +103,9 @@ def _phases(trace: LoadTrace) -> list[tuple[float, str]] | None:
     told, provenance = trace.provenance.get("phases"), trace.provenance
     if not isinstance(told, list) or not all(_is_phase(phase) for phase in told) or provenance.get("dropped_steps"):
         return None
-    each, before = provenance.get("window_steps", 1), provenance.get("left_out_steps", 0)
+    each, before = trace.window_steps, provenance.get("left_out_steps", 0)
     ends = np.cumsum([phase["steps"] for phase in told]).tolist()
-    if not ends or ends[-1] != before + each * len(trace.loads):
+    if not ends or type(before) is not int or ends[-1] != before + each * len(trace.loads):
         return None
     begins = [max(0.0, (start - before) / each) for start in (0, *ends[:-1])]
     return [(begin, phase["name"]) for begin, phase, end in zip(begins, told, ends, strict=True) if end > before]

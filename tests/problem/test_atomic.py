@@ -53,6 +53,7 @@ def test_trying_whether_a_file_can_be_written_leaves_nothing(tmp_path):
     (tmp_path / "there.txt").write_text("stays")
     check_writable(tmp_path / "there.txt")
     check_writable(tmp_path / ("n" * 250))
+    check_writable(tmp_path / "new" / "newer" / "file.txt")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("there.txt", "stays")]
     with pytest.raises(InputError, match="cannot be written"):
         check_writable(tmp_path / ("n" * 300))

@@ -154,6 +154,14 @@ def test_steps_that_do_not_divide_the_windows_are_refused(steps: int) -> None:
     assert str(caught.value) == f"steps is {steps}; a divisor of the trace's 4 windows is needed"
 
 
+@pytest.mark.parametrize("told", [[1, 2], 0, -1, 2.0, True, "2", None])
+def test_lengths_of_windows_that_are_not_one_number_are_refused(told: object) -> None:
+    trace = LoadTrace(np.ones((2, 1, 2), dtype=int), {"window_steps": told})
+    for use in (lambda: trace.window_steps, lambda: trace.windowed(2)):
+        with pytest.raises(InputError, match="one positive integer, the steps of every window, is needed"):
+            use()
+
+
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_windowed_sum_beyond_int64_is_refused_and_not_wrapped(steps: int) -> None:
     with pytest.raises(InputError):

@@ -101,7 +101,7 @@ def grouped(trace: LoadTrace, window: int | None) -> LoadTrace:
     """
     if window is None:
         return trace
-    row_steps = int(trace.provenance.get("window_steps", 1))
+    row_steps = trace.window_steps
     steps = trace.loads.shape[0] * row_steps
     if not isinstance(window, int) or isinstance(window, bool) or not 1 <= window <= steps:
         raise InputError(f"window is {window!r}; 1 to {steps} steps, as many as there are, is needed")

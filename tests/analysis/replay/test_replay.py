@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "budgeted": {"interval": 3, "window": 4, "moves": 0.5},
     "threshold": {"interval": 2, "below": 0.9, "method": QUICK},
     "round-robin": {"interval": 1, "window": 2, "method": QUICK},
-    "adaptive": {"interval": 2, "moves": 0.2, "method": QUICK},
+    "adaptive": {"interval": 3, "moves": 0.2, "method": QUICK},
     "clairvoyant": {"interval": 3, "method": QUICK},
 }
 
@@ -82,7 +82,7 @@ def in_use(changes: list[Change], step: int) -> list[list[int]] | None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lag", ["0", "1", "interval"])
 def test_a_map_in_use_depends_on_nothing_that_its_lag_hides(kind: str, lag: str) -> None:
-    loads, noise = drifting(1), drifting(2)
+    loads, noise = drifting(1, steps=16), drifting(2, steps=16)
     controller = Controller(kind, **SETTINGS[kind])
     if kind != "none":
         controller = replace(controller, lag=controller.interval if lag == "interval" else int(lag))
@@ -128,7 +128,7 @@ def test_no_view_of_the_past_reaches_the_future(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(module.KINDS, "spy", Kind("spy", "", frozenset({"interval"}), lambda *_: Spy()))
     replay(LoadTrace(loads), SHAPE, [Controller("spy", interval=4)])
-    assert seen == [(4, 0), (8, 0), (12, 0), (16, 0)]
+    assert seen == [(4, 0), (4, 0), (8, 0), (12, 0), (16, 0)]  # the first twice: not timed before it counts
 
 
 def test_moves_stay_within_the_budget_but_for_the_first_map() -> None:
@@ -223,7 +223,7 @@ def test_loads_of_other_experts_are_refused() -> None:
 
 @pytest.mark.parametrize("lengths", [[10, 20], 0, True, "10", None])
 def test_windows_of_different_lengths_are_refused(lengths: object) -> None:
-    with pytest.raises(InputError, match="equal for all windows, is needed"):
+    with pytest.raises(InputError, match="one positive integer, the steps of every window, is needed"):
         replay(LoadTrace(drifting(1), {"window_steps": lengths}), SHAPE, [Controller("none")])
 
 

@@ -45,6 +45,7 @@ def test_phases_are_told_on_the_axis_of_the_windows(
         {"phases": "a"},
         {"phases": PHASES[:2]},
         {"phases": PHASES, "dropped_steps": 2},
+        {"phases": PHASES, "left_out_steps": []},
         {"phases": [*PHASES[:2], {"name": "c"}]},
         {"phases": [*PHASES[:2], {"name": "c", "steps": True}]},
         {"phases": [*PHASES[:2], {"name": "\x1b[2J", "steps": 12}]},
