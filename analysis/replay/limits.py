@@ -15,7 +15,8 @@ from fractions import Fraction
 import numpy as np
 
 from eplb_gap.heuristics.registry import rebalance
-from eplb_gap.problem.bounds.sample_average import sample_average_bound
+from eplb_gap.heuristics.serving.sample_average import patient_plan
+from eplb_gap.problem.bounds.sample_average import interval_bounds
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -95,15 +96,13 @@ def certified_limit(
         end = min(len(loads), start + interval - (start - offset) % interval)
         steps = loads[start:end]
         for layer in range(steps.shape[1]):
-            history = steps[:, layer]
-            alone = sum((sample_average_bound(step[None], deployment, ascend=False).value for step in history), Fraction(0))
-            together = sample_average_bound(history, deployment, ascend=False).value * len(history)
-            step_lower += alone
-            interval_lower += max(alone, together)
+            own, together = interval_bounds(steps[:, layer], deployment)
+            step_lower += own * len(steps)
+            interval_lower += together * len(steps)
         step_upper += sum((_served(rebalance(step, deployment), step[None], deployment) for step in steps), Fraction(0))
         plans = [rebalance(steps.sum(axis=0), deployment)]
         if not deployment.live.unequal_slots:
-            plans.append(rebalance(steps, deployment, "sample-average"))
+            plans.append(patient_plan(steps, deployment))
         interval_upper += _best_by_layer(plans, steps, deployment)
         start = end
         if tick is not None:

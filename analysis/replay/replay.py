@@ -139,8 +139,14 @@ class Replay:
         In the order of the controllers; fewer after Ctrl-C.
     steps, first : int
         Steps of the loads, and the first that is judged.
+    costs : Costs, optional
+        What moves cost, where it was given.
+    limit : Limit, optional
+        What no controller can exceed.
     interrupted : bool
-        Whether controllers are missing.
+        Whether controllers, or the limit, are missing.
+    budgets : dict
+        With a limit: what clairvoyant controllers with the moves and the interval of those replayed serve.
     """
 
     deployment: Deployment
@@ -150,6 +156,11 @@ class Replay:
     costs: Costs | None = None
     limit: Limit | None = None
     interrupted: bool = False
+    budgets: dict[Controller, Fraction] = field(default_factory=dict)
+
+    def within_moves(self, run: Replayed) -> Fraction | None:
+        """Return what maps within a run's moves serve, found with the future known; None where its moves are not limited."""
+        return None if run.controller.moves is None else self.budgets.get(_with_foresight(run.controller))
 
     def regret(self, run: Replayed) -> tuple[float, float] | None:
         """Return by how much of the mean a run's makespans exceed the best maps' of the limit's intervals, at least and at most.
@@ -219,16 +230,35 @@ def replay(
     first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
     runs: list[Replayed] = []
     certified = None
+    budgets: dict[Controller, Fraction] = {}
+    interrupted = False
     try:
         for controller in controllers:
             runs.append(_Run(controller, loads, deployment, costs).go(first, tick))
         if limit is not None:
             lags = [controller.lag for controller in controllers if KINDS[controller.kind].plans]
-            told = None if tick is None else partial(tick, LIMIT)
-            certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told)
+            budgets = {_with_foresight(run.controller): run.served for run in runs if run.foresees}
+            limited = [_with_foresight(one) for one in controllers if one.moves is not None]
+            missing = [one for one in dict.fromkeys(limited) if one not in budgets]
+            told = [_stage(tick, stage, 1 + len(missing)) for stage in range(1 + len(missing))]
+            certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told[0] and partial(told[0], LIMIT))
+            for one, stage in zip(missing, told[1:], strict=True):
+                budgets[one] = _Run(one, loads, deployment, None).go(first, stage).served
     except KeyboardInterrupt:
-        return Replay(deployment, runs, len(loads), first, costs, interrupted=True)
-    return Replay(deployment, runs, len(loads), first, costs, certified)
+        interrupted = True
+    return Replay(deployment, runs, len(loads), first, costs, certified, interrupted, budgets)
+
+
+def _with_foresight(controller: Controller) -> Controller:
+    """Return the clairvoyant controller with the same moves at the same interval."""
+    return Controller("clairvoyant", interval=controller.interval, lag=controller.lag, moves=controller.moves)
+
+
+def _stage(tick: Tick | None, stage: int, stages: int) -> Tick | None:
+    """Return what reports the steps of one of several stages of the work on the limit."""
+    if tick is None:
+        return None
+    return lambda _, done, steps: tick(LIMIT, stage * steps + done, stages * steps)
 
 
 def _first_served(controller: Controller) -> int:

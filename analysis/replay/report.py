@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from fractions import Fraction
 from typing import Any
 
+from eplb_gap.analysis.replay.chain import chain_as_dict, chain_lines, chain_of
 from eplb_gap.analysis.replay.limits import Limit
 from eplb_gap.analysis.replay.replay import Replay, Replayed
 from eplb_gap.analysis.text import markdown
@@ -58,7 +59,7 @@ def remarks(result: Replay) -> list[str]:
         if run.regret is not None
     ]
     if result.limit is not None:
-        notes += chain(result.limit)
+        notes += [*chain(result.limit), *chain_lines(result)]
     if result.interrupted:
         notes.append("interrupted; controllers that were not finished are missing")
     return notes
@@ -107,7 +108,10 @@ def as_dict(result: Replay) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "limit": None if result.limit is None else _limit_as_dict(result.limit),
         "costs": None if result.costs is None else asdict(result.costs),
-        "controllers": [{**_run_as_dict(run), "certified_regret": result.regret(run)} for run in result.runs],
+        "controllers": [
+            {**_run_as_dict(run), "certified_regret": result.regret(run), "chain": chain_as_dict(chain_of(result, run))}
+            for run in result.runs
+        ],
     }
 
 
