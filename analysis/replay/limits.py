@@ -99,7 +99,8 @@ def certified_limit(
             own, together = interval_bounds(steps[:, layer], deployment)
             step_lower += own * len(steps)
             interval_lower += together * len(steps)
-        step_upper += sum((_served(rebalance(step, deployment), step[None], deployment) for step in steps), Fraction(0))
+        as_layers = steps.reshape(1, -1, steps.shape[2])  # one call plans all steps, each as a layer
+        step_upper += total(*step_makespans(rebalance(as_layers[0], deployment), as_layers, deployment))
         plans = [rebalance(steps.sum(axis=0), deployment)]
         if not deployment.live.unequal_slots:
             plans.append(patient_plan(steps, deployment))
@@ -109,10 +110,6 @@ def certified_limit(
             tick(start, len(loads))
     mean = Fraction(int(loads[first:].sum(dtype=object)), deployment.live.num_gpus)
     return Limit(interval, offset, mean, step_lower, min(step_upper, interval_upper), interval_lower, interval_upper)
-
-
-def _served(placement: Placement, steps: np.ndarray, deployment: Deployment) -> Fraction:
-    return total(*step_makespans(placement, steps, deployment))
 
 
 def _best_by_layer(plans: list[Placement], steps: np.ndarray, deployment: Deployment) -> Fraction:
