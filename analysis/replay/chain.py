@@ -7,7 +7,7 @@ Makespans are summed over the judged steps and all layers. Every set of controll
 3. the best maps within the controller's moves, by a clairvoyant controller with the same moves at the same interval: the price of
    the budget;
 4. the controller: the price of not knowing the future;
-5. tokens that could have been served while maps were copied, where a cost profile says how fast a GPU serves: the price of moving.
+5. what could have been served while maps were copied, where a cost profile says how fast a GPU serves: the price of moving.
 
 The optima of 1 to 3 lie between a certified bound and the value found, which enters the chain. What is known of 3 from below is
 the bound of 2.

@@ -1,8 +1,9 @@
 """A new map within a number of moves for many windows at once: from the map in use by the steps that gain most for each move.
 
 What :func:`eplb_gap.heuristics.moves.migration.replan` does for one window of loads, for the sum of the windows' makespans. A step
-exchanges two replicas or gives a slot to another expert, counts as one move at least, and must relieve a GPU that is the fullest of some window. Every layer's
-path gives a front of moves against its sum; the moves of all layers are divided over the fronts exactly.
+exchanges two replicas or gives a slot to another expert, counts as one move at least, and must relieve a GPU that is the fullest
+of some window. Every layer's path gives a front of moves against its sum; the moves of all layers are divided over the fronts
+exactly.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import copy, entry, holds, kernel
+from eplb_gap.heuristics.compiled import copy, entry, kernel
 from eplb_gap.heuristics.moves.move_budget import divide_moves, fronts_of
 from eplb_gap.heuristics.moves.relabel import replica_ranks
 from eplb_gap.heuristics.serving.window_descent import LEAST_GAIN, is_met, load_without, rank_gpus
@@ -76,9 +77,7 @@ def replan_windows(history: Any, deployment: Deployment, previous: Placement, to
 
 
 @entry
-def _walk_layers(
-    weights: np.ndarray, in_use: np.ndarray, nodes: int, gpus: int, values: np.ndarray, maps: np.ndarray
-) -> None:
+def _walk_layers(weights: np.ndarray, in_use: np.ndarray, nodes: int, gpus: int, values: np.ndarray, maps: np.ndarray) -> None:
     """Walk from every layer's map: float64 [layers, experts, windows], int64 [layers, slots].
 
     Writes the least sum of makespans found for every number of moves, float64 [layers, moves], and its map.

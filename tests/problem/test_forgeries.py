@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.bounds import pairing_tree
-from eplb_gap.problem.certificate import CertificateError, Verdict, check
 from eplb_gap.problem.bounds.sample_average import AVERAGES
+from eplb_gap.problem.certificate import CertificateError, Verdict, check
 from eplb_gap.problem.proofs import PROOFS
 from eplb_gap.solvers import Solution, solve
 
