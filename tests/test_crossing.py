@@ -69,10 +69,10 @@ from eplb_gap.analysis.replay import chain, costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, foreseeing, kinds, presets
-from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
+from eplb_gap.heuristics.moves import lost_experts, migration, relabel
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
-from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
+from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split, window_moves
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate

@@ -61,7 +61,7 @@ def remarks(result: Replay) -> list[str]:
     if result.limit is not None:
         notes += [*chain(result.limit), *chain_lines(result)]
     if result.interrupted:
-        notes.append("interrupted; controllers that were not finished are missing")
+        notes.append("interrupted; controllers that were not finished are missing, and what was not known of a limit")
     return notes
 
 

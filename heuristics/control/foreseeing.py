@@ -14,8 +14,8 @@ from eplb_gap.heuristics.control.controller import Controller, Kind
 from eplb_gap.heuristics.control.kinds import full_plan, most_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import relabel
-from eplb_gap.heuristics.moves.window_moves import replan_windows
 from eplb_gap.heuristics.serving.sample_average import patient_plan
+from eplb_gap.heuristics.serving.window_moves import replan_windows
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.step_makespans import step_makespans, total

@@ -215,10 +215,10 @@ def maps_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
     multiple = math.lcm(*range(1, int(counts.max()) + 1))
     kind: type = np.int64 if multiple * int(history.sum(dtype=object)) < SAFE_INT64 else object
     sizes = held.astype(kind) * (multiple // counts)[:, None]
-    loads = history.astype(kind)
+    loads: np.ndarray = history.astype(kind)
     values = []
     for home in homes:
-        together = np.zeros((1, len(history)), dtype=kind)
+        together: np.ndarray = np.zeros((1, len(history)), dtype=kind)
         for node in home:
             own = loads[:, (node[:, None] * size + np.arange(size)).ravel()]
             makespans = np.tensordot(sizes, own, axes=(2, 1)).max(axis=1)
@@ -241,7 +241,8 @@ def _contents(experts: int, slots: int, gpus: int, distinct: bool) -> np.ndarray
     ways = itertools.combinations if distinct else itertools.combinations_with_replacement
     of_gpu = np.array([np.bincount(chosen, minlength=experts) for chosen in ways(range(experts), k)], dtype=np.int8)
     held = of_gpu[np.array(list(itertools.combinations_with_replacement(range(choices), gpus)))]
-    return held[(held.max(axis=1) > 0).all(axis=1)]
+    covering: np.ndarray = held[(held.max(axis=1) > 0).all(axis=1)]
+    return covering
 
 
 def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:

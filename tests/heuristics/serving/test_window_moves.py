@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from eplb_gap import Deployment, InputError, Placement, rebalance
 from eplb_gap.experiments.fuzzing.map_sequences import all_maps
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.moves.window_moves import replan_windows
+from eplb_gap.heuristics.serving.window_moves import replan_windows
 from eplb_gap.problem.bounds.sample_average import sample_average_makespan
 
 SHAPES = [Deployment(6, 8, 4), Deployment(6, 9, 3), Deployment(8, 12, 4, 2, 4), Deployment(6, 8, 4, duplicates="forbidden")]

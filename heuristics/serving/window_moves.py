@@ -1,9 +1,9 @@
 """A new map within a number of moves for many windows at once: from the map in use by the steps that gain most for each move.
 
-What :func:`eplb_gap.heuristics.moves.migration.replan` does for one window of loads, for the sum of the windows' makespans. A step
-exchanges two replicas or gives a slot to another expert, counts as one move at least, and must relieve a GPU that is the fullest
-of some window. Every layer's path gives a front of moves against its sum; the moves of all layers are divided over the fronts
-exactly.
+What :func:`eplb_gap.heuristics.moves.migration.replan` does for one window of loads, for the sum of the windows' makespans. A
+step exchanges two replicas or gives a slot to another expert, counts as one move at least, and must relieve a GPU that is the
+fullest of some window. Every layer's path gives a front of moves against its sum; the moves of all layers are divided over the
+fronts exactly.
 """
 
 from __future__ import annotations
