@@ -20,6 +20,7 @@ from eplb_gap.problem.bounds.exhausted import replayed_value
 from eplb_gap.problem.bounds.pairing_dual import next_pair_sum, pairing_value
 from eplb_gap.problem.bounds.pairing_tree import tree_value
 from eplb_gap.problem.bounds.pattern_dual import pattern_value
+from eplb_gap.problem.bounds.sample_average import AVERAGES
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.files import fields, label
 from eplb_gap.problem.fractions import parse
@@ -44,8 +45,8 @@ class Proof:
     value : callable, optional
         ``value(instance, witness)``: the largest makespan that a witness rules out on a flat instance, recomputed exactly; raises
         InputError for a witness that proves nothing. None where there is nothing to recompute; for "hierarchical", which
-        :mod:`eplb_gap.problem.certificate` takes apart into its nodes; and for bounds on a history's
-        average (:mod:`eplb_gap.problem.bounds.sample_average`), which no certificate holds.
+        :mod:`eplb_gap.problem.certificate` takes apart into its nodes; and for bounds on a history's average, which
+        :func:`eplb_gap.problem.bounds.sample_average.proven_average` recomputes and no certificate holds.
     required, optional : tuple of str
         Fields of the witness. All of them are read and checked; others are refused.
     """
@@ -95,7 +96,7 @@ PROOFS: dict[str, Proof] = {
         Proof("pairing tree", "recomputed", tree_value, ("threshold", "nodes", "tree")),
         Proof("pattern dual", "recomputed", pattern_value, ("threshold", "proof"), ("next",)),
         Proof("hierarchical", "recomputed", None, ("nodes",)),
-        *(Proof(kind, "recomputed") for kind in ("windows", "groups", "sum", "shares")),
+        *(Proof(kind, "recomputed") for kind in AVERAGES),
         Proof("exhausted search", "search", None, (), ("threshold", "nodes", "count_vectors", "search_nodes")),
         Proof("claim", "solver", None, ("solver",), ("version", "parameters", "threshold")),
     )

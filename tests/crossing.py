@@ -184,8 +184,11 @@ def between(case: Case, value: Fraction, bound: Fraction) -> None:
 
 
 def bounded_average(case: Case) -> None:
-    bound = judged_average.sample_average_bound(WINDOWS[:, 0], case.deployment).value
-    between(case, judged_average.sample_average_makespan(case.placement, WINDOWS, case.deployment)[0], bound)
+    value = judged_average.sample_average_makespan(case.placement, WINDOWS, case.deployment)[0]
+    bound = judged_average.sample_average_bound(WINDOWS[:, 0], case.deployment)
+    assert judged_average.proven_average(bound, WINDOWS[:, 0], case.deployment) == bound.value
+    between(case, value, bound.value)
+    between(case, value, judged_average.interval_bounds(WINDOWS[:, 0], case.deployment)[1])
 
 
 def solved_average(case: Case, method: str) -> None:

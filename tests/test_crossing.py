@@ -67,15 +67,15 @@ from eplb_gap.analysis import (
     protocol_runs,
     user_program,
 )
-from eplb_gap.analysis.replay import costs, limits, replay, report
+from eplb_gap.analysis.replay import chain, costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
-from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, kinds, presets
+from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, foreseeing, kinds, presets
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.plugins import hosted
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
-from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
+from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split, window_moves
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
@@ -90,10 +90,12 @@ from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
 REPLAY = (
     adaptive,
     catalogue,
+    chain,
     contiguous,
     controller,
     controllers_file,
     costs,
+    foreseeing,
     kinds,
     limits,
     presets,
@@ -176,7 +178,10 @@ KERNEL = {
     averages.sample_average_makespan: Entry(bounded_average),
     averages.sample_average_bound: Entry(bounded_average),
     averages.groups_value: Entry(lambda x: averages.groups_value(WINDOWS[:, 0], x.deployment, [Fraction(0)] * 3)),
+    averages.interval_bounds: Entry(bounded_average),
+    averages.maps_value: Entry(bounded_average),
     averages.counts_value: Entry(bounded_average),
+    averages.proven_average: Entry(bounded_average),
     averages.ascend_shares: Entry(lambda x: averages.ascend_shares(WINDOWS[:, 0], x.deployment)),
 }
 FORMATS = {
@@ -209,6 +214,10 @@ HEURISTICS = {
     uneven.plan: Entry(lambda x: x.legal(uneven.plan(x.loads, x.deployment)), lambda d: not flat(d)),
     forecast.choose: Entry(lambda x: forecast.choose(WINDOWS, x.deployment)),
     sample_average.plan: Entry(lambda x: x.legal(sample_average.plan(WINDOWS, x.deployment)), unequal),
+    sample_average.patient_plan: Entry(lambda x: x.legal(sample_average.patient_plan(WINDOWS, x.deployment)), unequal),
+    window_moves.replan_windows: Entry(
+        lambda x: only_moves(x, window_moves.replan_windows(WINDOWS, x.deployment, x.other, 3)), irregular
+    ),
     split_placement.plan: Entry(lambda x: x.legal(split_placement.plan(x.loads, x.deployment)), unequal),
     token_split.optimal_split: Entry(split_found),
     evolved_programs.gepa: Entry(

@@ -14,6 +14,7 @@ from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError
 
 MAX_BYTES = 1 << 16
+POSITIVE = ("bandwidth", "tokens_per_second")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Costs:
         Seconds that serving stands still at every re-plan, whatever moves.
     stall_per_layer : float, default 0.0
         The same for every layer in which a replica moves.
+    tokens_per_second : float, optional
+        Tokens that the experts of one GPU work off in a second, a token counted for every expert that it is sent to. Turns
+        waiting into tokens, so that it can be compared with imbalance; without it no such share is reported.
 
     Raises
     ------
@@ -44,14 +48,18 @@ class Costs:
     overlap: float = 0.0
     stall: float = 0.0
     stall_per_layer: float = 0.0
+    tokens_per_second: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             found = getattr(self, field.name)
+            if found is None and field.name == "tokens_per_second":
+                continue
             number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
             most = 1.0 if field.name == "overlap" else math.inf
-            if not number or not 0 <= found <= most or (field.name == "bandwidth" and not found):
+            if not number or not 0 <= found <= most or (field.name in POSITIVE and not found):
                 allowed = "a number from 0 to 1" if field.name == "overlap" else "a finite, non-negative number"
+                allowed = "a finite, positive number" if field.name in POSITIVE else allowed
                 raise InputError(f"{field.name} is {found!r}; {allowed} is needed")
 
     def seconds(self, arrivals: np.ndarray) -> float:

@@ -15,7 +15,8 @@ from fractions import Fraction
 import numpy as np
 
 from eplb_gap.heuristics.registry import rebalance
-from eplb_gap.problem.bounds.sample_average import sample_average_bound
+from eplb_gap.heuristics.serving.sample_average import patient_plan
+from eplb_gap.problem.bounds.sample_average import interval_bounds
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -95,25 +96,20 @@ def certified_limit(
         end = min(len(loads), start + interval - (start - offset) % interval)
         steps = loads[start:end]
         for layer in range(steps.shape[1]):
-            history = steps[:, layer]
-            alone = sum((sample_average_bound(step[None], deployment, ascend=False).value for step in history), Fraction(0))
-            together = sample_average_bound(history, deployment, ascend=False).value * len(history)
-            step_lower += alone
-            interval_lower += max(alone, together)
-        step_upper += sum((_served(rebalance(step, deployment), step[None], deployment) for step in steps), Fraction(0))
+            own, together = interval_bounds(steps[:, layer], deployment)
+            step_lower += own * len(steps)
+            interval_lower += together * len(steps)
+        as_layers = steps.reshape(1, -1, steps.shape[2])  # one call plans all steps, each as a layer
+        step_upper += total(*step_makespans(rebalance(as_layers[0], deployment), as_layers, deployment))
         plans = [rebalance(steps.sum(axis=0), deployment)]
         if not deployment.live.unequal_slots:
-            plans.append(rebalance(steps, deployment, "sample-average"))
+            plans.append(patient_plan(steps, deployment))
         interval_upper += _best_by_layer(plans, steps, deployment)
         start = end
         if tick is not None:
             tick(start, len(loads))
     mean = Fraction(int(loads[first:].sum(dtype=object)), deployment.live.num_gpus)
     return Limit(interval, offset, mean, step_lower, min(step_upper, interval_upper), interval_lower, interval_upper)
-
-
-def _served(placement: Placement, steps: np.ndarray, deployment: Deployment) -> Fraction:
-    return total(*step_makespans(placement, steps, deployment))
 
 
 def _best_by_layer(plans: list[Placement], steps: np.ndarray, deployment: Deployment) -> Fraction:

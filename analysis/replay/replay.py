@@ -142,11 +142,15 @@ class Replay:
     steps, first : int
         Steps of the loads, and the first that is judged.
     costs : Costs, optional
+        What moves cost, where it was given.
     limit : Limit, optional
+        What no controller can exceed.
     window_steps : int, default 1
         Recorded steps that a "step" sums, where the loads are windows of several.
     missing : tuple of str
         What Ctrl-C left unfinished: labels of controllers, and :data:`LIMIT`.
+    budgets : dict
+        With a limit: what clairvoyant controllers with the moves and the interval of those replayed serve.
     """
 
     deployment: Deployment
@@ -157,11 +161,16 @@ class Replay:
     limit: Limit | None = None
     window_steps: int = 1
     missing: tuple[str, ...] = ()
+    budgets: dict[Controller, Fraction] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
         """Whether something is missing after Ctrl-C."""
         return bool(self.missing)
+
+    def within_moves(self, run: Replayed) -> Fraction | None:
+        """Return what maps within a run's moves serve, found with the future known; None where its moves are not limited."""
+        return None if run.controller.moves is None else self.budgets.get(_with_foresight(run.controller))
 
     def regret(self, run: Replayed) -> tuple[float, float] | None:
         """Return by how much of the mean a run's makespans exceed the best maps' of the limit's intervals, at least and at most.
@@ -235,17 +244,23 @@ def replay(
     first = max(_first_served(one) for one in controllers) if warm_up is None else warm_up
     runs: list[Replayed] = []
     certified = None
+    budgets: dict[Controller, Fraction] = {}
+    left: tuple[str, ...] = ()
     try:
         for controller in controllers:
             runs.append(_Run(controller, loads, deployment, costs).go(first, tick))
         if limit is not None:
             lags = [controller.lag for controller in controllers if KINDS[controller.kind].plans]
-            told = None if tick is None else partial(tick, LIMIT)
-            certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told)
+            budgets = {_with_foresight(run.controller): run.served for run in runs if run.foresees}
+            limited = [_with_foresight(one) for one in controllers if one.moves is not None]
+            missing = [one for one in dict.fromkeys(limited) if one not in budgets]
+            told = [_stage(tick, stage, 1 + len(missing)) for stage in range(1 + len(missing))]
+            certified = certified_limit(loads, deployment, limit, first, next(iter(lags), 0), told[0] and partial(told[0], LIMIT))
+            for one, stage in zip(missing, told[1:], strict=True):
+                budgets[one] = _Run(one, loads, deployment, None).go(first, stage).served
     except KeyboardInterrupt:
-        left = (*(one.label for one in controllers[len(runs) :]), *([] if limit is None else [LIMIT]))
-        return Replay(deployment, runs, len(loads), first, costs, None, each, left)
-    return Replay(deployment, runs, len(loads), first, costs, certified, each)
+        left = (*(one.label for one in controllers[len(runs) :]), *([LIMIT] if limit is not None and certified is None else []))
+    return Replay(deployment, runs, len(loads), first, costs, certified, each, left, budgets)
 
 
 def told_apart(controllers: Sequence[Controller]) -> list[Controller]:
@@ -257,6 +272,18 @@ def told_apart(controllers: Sequence[Controller]) -> list[Controller]:
             label, number = f"{controller.label} #{number}", number + 1
         found[label] = controller if label == controller.label else dataclasses.replace(controller, name=label)
     return list(found.values())
+
+
+def _with_foresight(controller: Controller) -> Controller:
+    """Return the clairvoyant controller with the same moves at the same interval."""
+    return Controller("clairvoyant", interval=controller.interval, lag=controller.lag, moves=controller.moves)
+
+
+def _stage(tick: Tick | None, stage: int, stages: int) -> Tick | None:
+    """Return what reports the steps of one of several stages of the work on the limit."""
+    if tick is None:
+        return None
+    return lambda _, done, steps: tick(LIMIT, stage * steps + done, stages * steps)
 
 
 def _first_served(controller: Controller) -> int:

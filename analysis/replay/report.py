@@ -7,6 +7,7 @@ from fractions import Fraction
 from statistics import median
 from typing import Any
 
+from eplb_gap.analysis.replay.chain import chain_as_dict, chain_lines, chain_of
 from eplb_gap.analysis.replay.limits import Limit
 from eplb_gap.analysis.replay.replay import Replay, Replayed
 from eplb_gap.analysis.text import markdown
@@ -77,7 +78,7 @@ def remarks(result: Replay) -> list[str]:
         if run.regret is not None
     ]
     if result.limit is not None:
-        notes += chain(result.limit)
+        notes += [*chain(result.limit), *chain_lines(result)]
     if result.window_steps > 1:
         notes.append(
             f"intervals, windows and lags count windows of {result.window_steps} steps; single steps are served no more evenly "
@@ -139,7 +140,10 @@ def as_dict(result: Replay) -> dict[str, Any]:
         "missing": list(result.missing),
         "limit": None if result.limit is None else _limit_as_dict(result.limit),
         "costs": None if result.costs is None else asdict(result.costs),
-        "controllers": [{**_run_as_dict(run), "certified_regret": result.regret(run)} for run in result.runs],
+        "controllers": [
+            {**_run_as_dict(run), "certified_regret": result.regret(run), "chain": chain_as_dict(chain_of(result, run))}
+            for run in result.runs
+        ],
     }
 
 

@@ -111,20 +111,6 @@ class _InTurn:
         return rebalance(np.rint(loads * scale).astype(np.int64), self.deployment, self.controller.method)
 
 
-@dataclass
-class _Foreseeing:
-    """Plan on the very steps that the map will serve."""
-
-    controller: Controller
-    deployment: Deployment
-
-    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
-        window = past[-self.controller.interval :]
-        if self.controller.moves is not None:
-            return replan(window.sum(axis=0), self.deployment, in_use, total_moves=most_moves(self.controller, in_use))
-        return full_plan(self.controller, window, in_use, self.deployment)
-
-
 NONE = Kind("none", "no EPLB: the contiguous map for ever", frozenset(), _Never, plans=False)
 STATIC = Kind("static", "planned once, on the first window", frozenset({"interval", "window", "method"}), _Once)
 PERIODIC = Kind("periodic", "a full re-plan every interval", frozenset({"interval", "window", "method"}), _Windowed)
@@ -145,11 +131,4 @@ ROUND_ROBIN = Kind(
     "some layers re-planned at every decision, in turn, on decayed loads",
     frozenset({"interval", "window", "method", "layers", "decay"}),
     _InTurn,
-)
-CLAIRVOYANT = Kind(
-    "clairvoyant",
-    "planned on the steps that it will serve: a limit that nobody reaches by looking back",
-    frozenset({"interval", "method", "moves"}),
-    _Foreseeing,
-    foresees=True,
 )

@@ -30,6 +30,8 @@ from eplb_gap.problem.placement import Placement
 WORK = 300_000
 """Work of the default search: trials times slots squared times windows."""
 MAX_TRIALS = 400
+PATIENT = 40
+"""Trials of a search that may take its time, some 30 ms for ten windows of 256 experts."""
 MAX_KICKS = 3
 SEED = 0
 
@@ -72,13 +74,34 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     loads = _checked(history, deployment)
     shape = deployment if deployment.policy == "hierarchical" else deployment.as_global()
     if trials is None:
-        trials = min(MAX_TRIALS, WORK // (shape.num_slots**2 * loads.shape[0]))
+        trials = _usual_trials(shape, loads.shape[0])
     if not isinstance(trials, int) or trials < -1:
         raise InputError(f"trials is {trials!r}; an integer of at least -1 is needed")
     homes = _homes(shape.num_groups, shape.num_nodes)
     slots = np.empty((loads.shape[1], shape.num_slots), np.int64)
     _plan_layers(loads, shape.num_groups, shape.num_nodes, shape.num_gpus, homes, trials, slots)
     return Placement(slots, shape.num_experts)
+
+
+def _usual_trials(deployment: Deployment, windows: int) -> int:
+    """Return how many trials the default search makes."""
+    return min(MAX_TRIALS, WORK // (deployment.num_slots**2 * windows))
+
+
+def patient_plan(history: Any, deployment: Deployment) -> Placement:
+    """Plan as :func:`plan` with at least :data:`PATIENT` trials: for steps that are known, not for a server that waits.
+
+    Parameters
+    ----------
+    history, deployment
+        As of :func:`plan`.
+
+    Raises
+    ------
+    InputError
+        As :func:`plan`.
+    """
+    return plan(history, deployment, trials=max(PATIENT, _usual_trials(deployment.live, len(history))))
 
 
 def prepare() -> None:

@@ -70,7 +70,7 @@ def new_scratch(experts: int, slots: int, gpus: int, windows: int) -> Scratch:
 
 
 @kernel
-def _rank_gpus(loads: np.ndarray, top: np.ndarray) -> None:
+def rank_gpus(loads: np.ndarray, top: np.ndarray) -> None:
     """Write the three fullest GPUs of every window, int64 [windows, 3]; -1 where there are fewer."""
     gpus, windows = loads.shape
     for t in range(windows):
@@ -86,7 +86,7 @@ def _rank_gpus(loads: np.ndarray, top: np.ndarray) -> None:
 
 
 @kernel
-def _met(top: np.ndarray, t: int) -> bool:
+def is_met(top: np.ndarray, t: int) -> bool:
     """Whether the fullest GPU of a window is that of an earlier one."""
     for earlier in range(t):  # noqa: SIM110 - any() over a generator does not compile
         if top[earlier, 0] == top[t, 0]:
@@ -95,7 +95,7 @@ def _met(top: np.ndarray, t: int) -> bool:
 
 
 @kernel
-def _without(loads: np.ndarray, top: np.ndarray, t: int, one: int, other: int) -> float:
+def load_without(loads: np.ndarray, top: np.ndarray, t: int, one: int, other: int) -> float:
     """Return the largest load of a window on all GPUs but two."""
     for place in range(3):
         g = top[t, place]
@@ -115,7 +115,7 @@ def _exchange(packing: WindowPacking, full: int, per_node: int, distinct: bool, 
         least[gpu] = np.inf if gpu == full else 0.0
         for t in range(windows):
             # No exchange can bring the pair below its own mean.
-            least[gpu] += max(_without(loads, top, t, full, gpu), 0.5 * (loads[full, t] + loads[gpu, t]))
+            least[gpu] += max(load_without(loads, top, t, full, gpu), 0.5 * (loads[full, t] + loads[gpu, t]))
     best, give, take = value * (1.0 - LEAST_GAIN), -1, -1
     while True:
         gpu = first
@@ -126,7 +126,7 @@ def _exchange(packing: WindowPacking, full: int, per_node: int, distinct: bool, 
             break
         least[gpu] = np.inf
         for t in range(windows):
-            rest[t] = _without(loads, top, t, full, gpu)
+            rest[t] = load_without(loads, top, t, full, gpu)
             for j in range(k):
                 e = items[gpu * k + j]
                 sizes[t, j] = weights[e, t] / counts[e]
@@ -200,7 +200,7 @@ def _hand_over(packing: WindowPacking, full: int, per_node: int, most: int, valu
             for t in range(windows):
                 relieved[slot // k, t] -= weights[e, t] * relief
             slot = next_of[slot]
-        _rank_gpus(relieved, top)
+        rank_gpus(relieved, top)
         # The full GPU is relieved if it holds the receiver or gives the replica.
         for slot in range(begin if on_full else full * k, end if on_full else full * k + k):
             d, gpu = items[slot], slot // k
@@ -209,7 +209,7 @@ def _hand_over(packing: WindowPacking, full: int, per_node: int, most: int, valu
             total, burden = 0.0, 1.0 / (counts[d] - 1) - 1.0 / counts[d]
             for t in range(windows):
                 load = relieved[gpu, t] - weights[d, t] / counts[d] + weights[e, t] / (counts[e] + 1)
-                highest = max(load, _without(relieved, top, t, gpu, gpu))
+                highest = max(load, load_without(relieved, top, t, gpu, gpu))
                 other = first_of[d]
                 while other >= 0:
                     if other != slot:
@@ -259,14 +259,14 @@ def descend(packing: WindowPacking, nodes: int, most: int, scratch: Scratch) -> 
     while True:
         rest()
         before = value
-        _rank_gpus(loads, top)
+        rank_gpus(loads, top)
         for t in range(windows):
-            if _met(top, t):
+            if is_met(top, t):
                 continue
             moved = _exchange(packing, top[t, 0], per_node, distinct, value, scratch)
             if moved < value:
                 value = moved
-                _rank_gpus(loads, top)
+                rank_gpus(loads, top)
         searches -= windows
         if searches <= 0:
             return value
@@ -274,12 +274,12 @@ def descend(packing: WindowPacking, nodes: int, most: int, scratch: Scratch) -> 
             continue
         if distinct:
             for t in range(windows):
-                if _met(top, t):
+                if is_met(top, t):
                     continue
                 moved = _hand_over(packing, top[t, 0], per_node, most, value, scratch)
                 if moved < value:
                     value = moved
-                    _rank_gpus(loads, top)
+                    rank_gpus(loads, top)
         searches -= windows
         if value >= before:
             return value

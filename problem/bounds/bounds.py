@@ -148,6 +148,7 @@ def count_limits(instance: Instance, threshold: Fraction | None) -> CountLimits 
     Without a threshold they are what the slots and the rule on duplicates leave.
     """
     companions = Fraction(0)
+    highest = instance.max_count
     while True:
         least = [1] * instance.num_experts
         if threshold is not None:
@@ -157,9 +158,9 @@ def count_limits(instance: Instance, threshold: Fraction | None) -> CountLimits 
             above, below = largest.numerator, largest.denominator
             least = [-(-w * below // above) if w else 1 for w in instance.loads]
         spare = instance.num_slots - sum(least)
-        if spare < 0 or max(least) > instance.max_count:
+        if spare < 0 or max(least) > highest:
             return None
-        most = [min(c + spare, instance.max_count) for c in least]
+        most = [min(c + spare, highest) for c in least]
         missing = sum(most) - instance.num_slots
         least = [max(low, high - missing) for low, high in zip(least, most, strict=True)]
         tightened = companion_load(instance, most)
@@ -354,7 +355,9 @@ def joint_bounds(instance: Instance) -> list[Bound]:
 
 def best_joint_bound(instance: Instance) -> Bound:
     """Return the strongest closed-form joint bound, rounded up to what is :func:`reachable`; the simpler one wins ties."""
-    best = max(mean_bound(instance), apportionment_bound(instance), key=lambda bound: bound.value)
+    best = mean_bound(instance)
+    if max(instance.loads) > best.value:  # else no replica is larger than the mean
+        best = max(best, apportionment_bound(instance), key=lambda bound: bound.value)
     if not instance.is_even:
         best = max(best, capacity_bound(instance), key=lambda bound: bound.value)
     if count_limits(instance, best.value) is None:  # else slot counting doesn't refute that value: it proves no larger one

@@ -8,6 +8,7 @@ The value of a map is the mean over windows of its makespan. The bounds hold for
 * *sum*: the mean of maxima is at least the maximum of the means, so the joint bound of the summed windows over their number;
 * *counts*: where few partitions and count vectors are possible, each of them is bounded alone, window by window and in sum, by
   what holds for given counts; the best of all is a bound;
+* *maps*: where few maps are possible, all of them are listed; the best is the optimum;
 * *shares*: one count vector serves all windows. A window costs at least any weighted mean of its mean load and its replica
   loads, and the sum of such means over the windows is ``b + sum_e a_e / c_e``, whose smallest value over all integer counts
   marginal analysis finds. Any weights prove a bound; they are the witness.
@@ -18,8 +19,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,11 +33,13 @@ from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.validation import verify
+from eplb_gap.problem.validation import SAFE_INT64, verify
 
 MAX_PARTITIONS = 3_000
 MAX_VECTORS = 2_000
 """Partitions times count vectors that are bounded one by one."""
+MAX_MAPS = 40_000
+"""Choices of GPU contents that are listed, of a node and of all nodes together."""
 ASCENT_STEPS = 400
 SHARE_UNIT = 2**20
 """Weights are multiples of its inverse."""
@@ -65,7 +69,7 @@ def sample_average_makespan(placement: Placement, history: Any, deployment: Depl
     return [sum(layer, Fraction(0)) / len(windows) for layer in zip(*windows, strict=True)]
 
 
-def sample_average_bound(history: Any, deployment: Deployment, ascend: bool = True) -> Bound:
+def sample_average_bound(history: Any, deployment: Deployment, ascend: bool = True, listing: bool = True) -> Bound:
     """Return the strongest of the bounds on the mean makespan of one layer; the simpler one wins ties.
 
     Parameters
@@ -76,28 +80,79 @@ def sample_average_bound(history: Any, deployment: Deployment, ascend: bool = Tr
         Its hierarchical maps are global maps too, so the bounds hold for them. Dead GPUs serve nothing.
     ascend : bool, default True
         Whether weights are looked for, which takes a tenth of a second for ten windows of 256 experts.
+    listing : bool, default True
+        Whether maps, or else count vectors, are listed where they are few; without, nothing is proven by enumeration.
 
     Returns
     -------
     Bound
-        Of kind "windows", "groups", "sum", "counts" or "shares".
+        Of kind "windows", "groups", "sum", "maps", "counts" or "shares".
     """
     checked = as_loads(history, "history", 2)
-    windows = [Instance.of_layer(window, deployment) for window in checked]
-    number = len(windows)
-    sums = tuple(sum(loads) for loads in zip(*(w.loads for w in windows), strict=True))
-    first = windows[0]
-    summed = Instance(sums, first.num_slots, first.num_gpus, first.duplicates, first.slots_by_gpu)
-    floors = [best_joint_bound(window).value for window in windows]
-    own = Bound(sum(floors, Fraction(0)) / number, "windows")
-    grouped = Bound(groups_value(checked, deployment, floors), "groups")
-    joint = Bound(best_joint_bound(summed).value / number, "sum")
-    listed = counts_value(checked, deployment)
-    each = [] if listed is None else [Bound(listed, "counts")]
+    floors = _floors(checked, deployment)
+    return _strongest(checked, deployment, floors, ascend, listing)
+
+
+def interval_bounds(history: Any, deployment: Deployment) -> tuple[Fraction, Fraction]:
+    """Return bounds on the mean makespan of one layer with a map of its own for every window, and with one map for all.
+
+    No weights are looked for: they gain nothing where no expert outweighs a GPU's mean load, and take most of the time.
+
+    Parameters
+    ----------
+    history : array_like of int [windows, experts]
+        Of one layer.
+    deployment : Deployment
+
+    Returns
+    -------
+    own, together : Fraction
+        The first is never the larger.
+    """
+    checked = as_loads(history, "history", 2)
+    floors = _floors(checked, deployment)
+    alone = [
+        _strongest(window[None], deployment, [floor], False, True).value for window, floor in zip(checked, floors, strict=True)
+    ]
+    own = _windows_value(alone)
+    return own, max(own, _strongest(checked, deployment, floors, False, True).value)
+
+
+def _floors(history: np.ndarray, deployment: Deployment) -> list[Fraction]:
+    """Return the best joint bound of every window, whatever the nodes; int64 [windows, experts]."""
+    return [best_joint_bound(Instance.of_layer(window, deployment)).value for window in history]
+
+
+def _strongest(history: np.ndarray, deployment: Deployment, floors: list[Fraction], ascend: bool, listing: bool) -> Bound:
+    number = len(history)
+    found = [Bound(_windows_value(floors), "windows"), Bound(groups_value(history, deployment, floors), "groups")]
+    if number > 1:
+        found.append(Bound(_sum_value(history, deployment), "sum"))
+    listed = maps_value(history, deployment) if listing else None
+    if listed is not None:
+        found.append(Bound(listed, "maps"))
+        return max(found, key=lambda bound: bound.value)
+    vectors = counts_value(history, deployment) if listing else None
+    if vectors is not None:
+        found.append(Bound(vectors, "counts"))
     if ascend:
-        shares = ascend_shares(checked, deployment)
-        each.append(Bound(shares_value(windows, shares), "shares", {"shares": shares, "unit": SHARE_UNIT}))
-    return max(own, grouped, joint, *each, key=lambda bound: bound.value)
+        windows = [Instance.of_layer(window, deployment) for window in history]
+        shares = ascend_shares(history, deployment)
+        found.append(Bound(shares_value(windows, shares), "shares", {"shares": shares, "unit": SHARE_UNIT}))
+    return max(found, key=lambda bound: bound.value)
+
+
+def _windows_value(floors: Sequence[Fraction]) -> Fraction:
+    """Return the mean of lower bounds on every window's makespan."""
+    return sum(floors, Fraction(0)) / len(floors)
+
+
+def _sum_value(history: np.ndarray, deployment: Deployment) -> Fraction:
+    """Return the best joint bound of the summed windows over their number; int64 [windows, experts]."""
+    first = Instance.of_layer(history[0], deployment)
+    sums = tuple(int(load) for load in history.sum(axis=0, dtype=object))
+    summed = Instance(sums, first.num_slots, first.num_gpus, first.duplicates, first.slots_by_gpu)
+    return best_joint_bound(summed).value / len(history)
 
 
 def groups_value(history: np.ndarray, deployment: Deployment, floors: Sequence[Fraction]) -> Fraction:
@@ -112,16 +167,82 @@ def groups_value(history: np.ndarray, deployment: Deployment, floors: Sequence[F
     floors : sequence of Fraction
         A lower bound on every window's makespan.
     """
-    nodes, per_node = deployment.num_nodes, deployment.groups_per_node
+    nodes = deployment.num_nodes
     if deployment.policy == "global" or num_partitions(deployment.num_groups, nodes) > MAX_PARTITIONS:
-        return sum(floors, Fraction(0)) / len(floors)
+        return _windows_value(floors)
     sums = history.reshape(len(history), deployment.num_groups, -1).sum(axis=2, dtype=object)
+    # In integers over one denominator: floors count as what a node's load would be with them on all its GPUs.
+    below = math.lcm(*(floor.denominator for floor in floors))
+    least = [int(floor * below * deployment.gpus_per_node) for floor in floors]
+    largest = max(max(int(total) for total in sums.sum(axis=1)) * below, *least)
+    kind: type = np.int64 if largest * len(floors) < SAFE_INT64 else object
+    scaled = sums.astype(kind) * below
+    nodewise = scaled[:, _homes(deployment.num_groups, nodes)].sum(axis=3)
+    fullest = np.maximum(nodewise.max(axis=2), np.array(least, dtype=kind)[:, None])
+    return Fraction(int(fullest.sum(axis=0).min()), below * deployment.gpus_per_node * len(floors))
+
+
+@cache
+def _homes(groups: int, nodes: int) -> np.ndarray:
+    """Return the groups of every node in all partitions, int64 [partitions, nodes, groups of a node]."""
+    return np.array(list(partitions(tuple(range(groups)), groups // nodes)))
+
+
+def maps_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
+    """Return the optimum, by listing all maps; None where there are more than :data:`MAX_MAPS`.
+
+    GPUs of a node are alike, so every choice of their contents is met once. Makespans are integers over the least common
+    multiple of all counts.
+
+    Parameters
+    ----------
+    history : ndarray
+        int64 [windows, experts].
+    deployment : Deployment
+        With equally many slots on all live GPUs; otherwise None is returned.
+    """
+    live = deployment.live
+    nodes = live.num_nodes if live.policy == "hierarchical" else 1
+    groups = live.num_groups if nodes > 1 else 1
+    if live.unequal_slots or num_partitions(groups, nodes) > MAX_VECTORS:
+        return None
+    experts, size = live.num_experts // nodes, live.num_experts // groups
+    held = _contents(experts, live.num_slots // nodes, live.num_gpus // nodes, live.duplicates == "forbidden")
+    homes = _homes(groups, nodes)
+    if held is None or len(homes) * nodes * len(held) > MAX_MAPS:
+        return None
+    counts = held.sum(axis=1, dtype=np.int64)
+    multiple = math.lcm(*range(1, int(counts.max()) + 1))
+    kind: type = np.int64 if multiple * int(history.sum(dtype=object)) < SAFE_INT64 else object
+    sizes = held.astype(kind) * (multiple // counts)[:, None]
+    loads: np.ndarray = history.astype(kind)
     values = []
-    for partition in partitions(tuple(range(deployment.num_groups)), per_node):
-        fullest = [max(sum(window[group] for group in node) for node in partition) for window in sums]
-        loads = [Fraction(load, deployment.gpus_per_node) for load in fullest]
-        values.append(sum(map(max, loads, floors), Fraction(0)))
-    return min(values) / len(floors)
+    for home in homes:
+        together: np.ndarray = np.zeros((1, len(history)), dtype=kind)
+        for node in home:
+            own = loads[:, (node[:, None] * size + np.arange(size)).ravel()]
+            makespans = np.tensordot(sizes, own, axes=(2, 1)).max(axis=1)
+            if kind is np.int64:  # objects have no order of rows
+                makespans = np.unique(makespans, axis=0)
+            if len(together) * len(makespans) > MAX_MAPS:
+                return None
+            together = np.maximum(together[:, None], makespans).reshape(-1, len(history))
+        values.append(int(together.sum(axis=1).min()))
+    return Fraction(min(values), multiple * len(history))
+
+
+@cache
+def _contents(experts: int, slots: int, gpus: int, distinct: bool) -> np.ndarray | None:
+    """Return how many replicas of every expert every GPU holds in all maps, int8 [maps, gpus, experts]; None if too many."""
+    k = slots // gpus
+    choices = math.comb(experts, k) if distinct else math.comb(experts + k - 1, k)
+    if math.comb(choices + gpus - 1, gpus) > MAX_MAPS or k > np.iinfo(np.int8).max:
+        return None
+    ways = itertools.combinations if distinct else itertools.combinations_with_replacement
+    of_gpu = np.array([np.bincount(chosen, minlength=experts) for chosen in ways(range(experts), k)], dtype=np.int8)
+    held = of_gpu[np.array(list(itertools.combinations_with_replacement(range(choices), gpus)))]
+    covering: np.ndarray = held[(held.max(axis=1) > 0).all(axis=1)]
+    return covering
 
 
 def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
@@ -177,6 +298,59 @@ def _count_vectors(experts: int, slots: int, most: int) -> list[tuple[int, ...]]
         if max(counts) <= most:
             found.append(tuple(counts))
     return found
+
+
+def proven_average(bound: Bound, history: Any, deployment: Deployment) -> Fraction:
+    """Return what a bound of one layer proves by its kind and witness, recomputed in integers and fractions.
+
+    Parameters
+    ----------
+    bound : Bound
+        Of a kind in :data:`AVERAGES`; its value is not read.
+    history : array_like of int [windows, experts]
+    deployment : Deployment
+
+    Raises
+    ------
+    InputError
+        If the kind is none of these, the witness is not what the kind needs, or there is too much to list.
+
+    Examples
+    --------
+    >>> from eplb_gap import Deployment
+    >>> history, deployment = [[9, 1, 5, 5], [1, 9, 5, 5]], Deployment(4, 4, 2)
+    >>> proven_average(sample_average_bound(history, deployment), history, deployment)
+    Fraction(10, 1)
+    """
+    if bound.kind not in AVERAGES:
+        raise InputError(f"there is no bound on an average of kind {bound.kind!r}; the kinds are {', '.join(AVERAGES)}")
+    needed = {"shares", "unit"} if bound.kind == "shares" else set()
+    if set(bound.witness) != needed:
+        raise InputError(f"the witness of the {bound.kind} bound has {sorted(bound.witness)}; {sorted(needed)} is needed")
+    value = AVERAGES[bound.kind](as_loads(history, "history", 2), deployment, bound.witness)
+    if value is None:
+        raise InputError(f"{bound.kind} are listed where they are few; these are too many")
+    return value
+
+
+def _proven_by_shares(history: np.ndarray, deployment: Deployment, witness: Mapping[str, Any]) -> Fraction:
+    if witness["unit"] != SHARE_UNIT:
+        raise InputError(f"unit is {witness['unit']!r}; {SHARE_UNIT} is needed")
+    rows = witness["shares"]
+    if not isinstance(rows, list) or len(rows) != len(history) or any(type(x) is not int for row in rows for x in row):
+        raise InputError(f"shares are not {len(history)} rows of integers, one for every window")
+    return shares_value([Instance.of_layer(window, deployment) for window in history], rows)
+
+
+AVERAGES: dict[str, Callable[[np.ndarray, Deployment, Mapping[str, Any]], Fraction | None]] = {
+    "windows": lambda history, deployment, _: _windows_value(_floors(history, deployment)),
+    "groups": lambda history, deployment, _: groups_value(history, deployment, _floors(history, deployment)),
+    "sum": lambda history, deployment, _: _sum_value(history, deployment),
+    "maps": lambda history, deployment, _: maps_value(history, deployment),
+    "counts": lambda history, deployment, _: counts_value(history, deployment),
+    "shares": _proven_by_shares,
+}
+"""How every kind of bound on an average is recomputed; None where there is too much to list."""
 
 
 def shares_value(windows: Sequence[Instance], shares: Sequence[Sequence[int]]) -> Fraction:

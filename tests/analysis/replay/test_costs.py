@@ -29,6 +29,7 @@ def test_a_profile_of_costs_is_read(tmp_path: Path) -> None:
         ("[costs]\nexpert_bytes = 1\nbandwidth = 1\noverlap = 1.5", "costs.overlap is 1.5; a number from 0 to 1"),
         ("[costs]\nexpert_bytes = true\nbandwidth = 1", "costs.expert_bytes is True"),
         ("[costs]\nexpert_bytes = 1\nbandwidth = 1\nlatency = 1", "costs.latency is not a key"),
+        ("[costs]\nexpert_bytes = 1\nbandwidth = 1\ntokens_per_second = 0", "tokens_per_second is 0; a finite, positive"),
     ],
 )
 def test_a_profile_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -11,17 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eplb_gap.experiments.loads.random_instances import FLAT_SHAPES, HIERARCHICAL_SHAPES
+from eplb_gap.experiments.loads.random_instances import loads as draw
 from eplb_gap.problem import Deployment, InputError, Instance, Placement, PlacementError, verify
-from eplb_gap.problem.bounds.bounds import best_joint_bound
+from eplb_gap.problem.bounds.bounds import Bound, best_joint_bound
 from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.bounds.sample_average import (
+    AVERAGES,
     SHARE_UNIT,
     ascend_shares,
+    counts_value,
     groups_value,
+    interval_bounds,
+    maps_value,
+    proven_average,
     sample_average_bound,
     sample_average_makespan,
     shares_value,
 )
+from eplb_gap.problem.proofs import PROOFS
+from eplb_gap.solvers.serving.sample_average_oracle import least_sample_average
 
 PAIR = Deployment(3, 4, 2)
 NODES = Deployment(4, 4, 4, num_nodes=2, num_groups=4)
@@ -50,7 +59,7 @@ def test_opposite_hot_experts_are_seen_by_the_shares_alone() -> None:
     deployment = Deployment(2, 3, 3)
     history = np.array([[60, 0], [0, 60]])
     own = sum(best_joint_bound(window).value for window in windows_of(history.tolist(), deployment)) / 2
-    bound = sample_average_bound(history, deployment)
+    bound = sample_average_bound(history, deployment, listing=False)
     assert own == 30
     assert bound.kind == "shares"
     assert 44 < bound.value <= 45  # one window at 60, the other at 30
@@ -125,3 +134,63 @@ def test_the_bound_scales_with_the_loads_and_is_at_least_every_windows_own(histo
 def test_one_window_is_the_plain_problem() -> None:
     history = [[7, 20, 3]]
     assert sample_average_bound(history, PAIR).value >= best_joint_bound(Instance.of_layer(history[0], PAIR)).value
+
+
+SMALL = [(*shape, 1, 1) for shape in FLAT_SHAPES if shape[1] <= 6] + [shape for shape in HIERARCHICAL_SHAPES if shape[1] <= 8]
+
+
+@pytest.mark.parametrize("duplicates", ["allowed", "forbidden"])
+def test_listed_maps_are_the_optimum_and_listed_counts_stay_below_it(duplicates: str) -> None:
+    generator = np.random.default_rng(5)
+    below = 0
+    for shape in SMALL:
+        if duplicates == "forbidden" and shape[1] // shape[2] > shape[0] // shape[3]:
+            continue
+        deployment = Deployment(*shape, duplicates)
+        history = np.array([draw(deployment.num_experts, generator) for _ in range(3)])
+        best = least_sample_average(history, deployment)
+        assert maps_value(history, deployment) == best == sample_average_bound(history, deployment, ascend=False).value
+        assert maps_value(history * 2**50, deployment) == best * 2**50  # beyond int64 once multiplied by the counts
+        counts = counts_value(history, deployment)
+        assert counts is not None
+        assert counts <= best
+        below += counts < best
+        own, together = interval_bounds(history, deployment)
+        assert together == best
+        assert own == sum((maps_value(window[None], deployment) or Fraction(0) for window in history), Fraction(0)) / 3
+    assert below > 0
+
+
+def test_every_kind_on_averages_is_a_proof_that_is_recomputed() -> None:
+    history, deployment = np.array([[7, 20, 3], [9, 1, 12]]), Deployment(3, 4, 2)
+    best = least_sample_average(history, deployment)
+    for kind in AVERAGES:
+        assert PROOFS[kind].trust == "recomputed"
+        shares = {"shares": ascend_shares(history, deployment), "unit": SHARE_UNIT} if kind == "shares" else {}
+        claimed = Bound(best + 1, kind, shares)  # the value is not believed
+        assert proven_average(claimed, history, deployment) <= best
+    assert proven_average(Bound(Fraction(0), "maps"), history, deployment) == best
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [
+        (Bound(Fraction(9), "pairing tree"), "no bound on an average of kind 'pairing tree'"),
+        (Bound(Fraction(9), "maps", {"number": 3}), "witness of the maps bound"),
+        (Bound(Fraction(9), "shares"), "witness of the shares bound"),
+        (Bound(Fraction(9), "shares", {"shares": [[SHARE_UNIT, 0, 0, 0]], "unit": SHARE_UNIT}), "2 rows of integers"),
+        (Bound(Fraction(9), "shares", {"shares": [[1.0, 0, 0, 0]] * 2, "unit": SHARE_UNIT}), "2 rows of integers"),
+        (Bound(Fraction(9), "shares", {"shares": [[1, 0, 0, 0]] * 2, "unit": 1}), "unit is 1"),
+        (Bound(Fraction(9), "shares", {"shares": [[SHARE_UNIT - 1, 0, 0, 0]] * 2, "unit": SHARE_UNIT}), "with sum"),
+    ],
+)
+def test_a_bound_on_an_average_that_its_witness_does_not_prove_is_refused(bound: Bound, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        proven_average(bound, [[7, 20, 3], [9, 1, 12]], Deployment(3, 4, 2))
+
+
+def test_what_is_too_much_to_list_proves_nothing() -> None:
+    wide = Deployment(32, 40, 8)
+    for kind in ("maps", "counts"):
+        with pytest.raises(InputError, match="too many"):
+            proven_average(Bound(Fraction(1), kind), np.ones((2, 32), int), wide)

@@ -68,7 +68,7 @@ def test_without_time_the_planners_map_and_the_bound_are_returned() -> None:
     history, deployment = cases(3, 4)[2]
     solution = solve_sample_average(history, deployment, time_limit=0.0)
     assert solution.upper == sample_average_makespan(plan(history, deployment), history, deployment)
-    assert solution.lower == [sample_average_bound(history[:, 0], deployment).value]
+    assert solution.lower == [sample_average_bound(history[:, 0], deployment, listing=False).value]
 
 
 def test_bad_arguments_are_named() -> None:
