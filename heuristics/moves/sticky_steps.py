@@ -14,6 +14,8 @@ from eplb_gap.heuristics.moves.sticky_map import DRIFT, Layer, excess
 
 LEAST_GAIN = 1e-12
 """Relative; smaller gains are rounding."""
+BITS = 63
+"""GPUs are bits of a word by the last digits of their numbers: sets without a common bit have no common GPU."""
 SLACK = 1e-12
 """Relative to the fullest GPU, or to its square: what a quick bound is trusted less, for rounding."""
 
@@ -28,20 +30,23 @@ class Steps(NamedTuple):
     slots : ndarray
         int64 [aims, moves, 2]: the slot that changes, and the one that it changes with or ``-1 - expert`` that it gets.
     falls, peaks : ndarray
-        Scratch: change of the score, and largest load, with one more replica of an expert; float64 [experts].
+        Scratch: change of the score, and largest load, of the GPUs of an expert with one more replica, the fullest apart; float64
+        [experts].
+    shared : ndarray
+        Scratch: these GPUs, as bits, several to a bit where there are many; int64 [experts].
     members : ndarray
-        Scratch: the experts of the node, ascending; int64 [experts].
-    own, repeated : ndarray
-        Scratch: the experts of the fullest GPU, and those of them with several replicas; int64 [slots].
+        Scratch: the experts of the node that may come to the fullest GPU, ascending; int64 [experts].
+    own : ndarray
+        Scratch: the experts of the fullest GPU; int64 [slots].
     """
 
     values: np.ndarray
     slots: np.ndarray
     falls: np.ndarray
     peaks: np.ndarray
+    shared: np.ndarray
     members: np.ndarray
     own: np.ndarray
-    repeated: np.ndarray
 
 
 @kernel
@@ -53,7 +58,7 @@ def new_steps(experts: int, slots: int) -> Steps:
         np.empty(experts),
         np.empty(experts),
         np.empty(experts, np.int64),
-        np.empty(slots, np.int64),
+        np.empty(experts, np.int64),
         np.empty(slots, np.int64),
     )
 
@@ -140,25 +145,37 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
 def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
     # All by name here, nothing handed to other functions inside: counting references would take most of the time.
-    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home = layer
-    values, slots, falls, peaks, members, own, repeated = steps
+    loads, items, counts, _, sizes, parts, totals, order, first, after, held, before, arrived, _, begin, home = layer
+    values, slots, falls, peaks, shared, members, own = steps
     full = order[0]
     high = totals[full]
     second = order[1] if order.size > 1 else full
     enough = high * (1.0 - LEAST_GAIN)
     change_slack, slack, of_full = SLACK * high * high, 1.0 - SLACK, excess(high, target)
-    own_best = any_best = 0.0  # least change by one more replica alone, of an expert with one
-    on_node = on_gpu = several = 0  # members, own and repeated experts
+    own_best = any_best = largest = 0.0  # least change by one more replica alone; the largest replica that may go
+    on_node = on_gpu = own_shared = 0  # members, own experts; GPUs that own ones are on beside this one
     for slot in range(begin[full], begin[full + 1]):
         a = items[slot]
         own[on_gpu] = a
         on_gpu += 1
-        if counts[a] == 1:
-            down = sizes[a, 2] - sizes[a, 1]
-            own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full)
-        else:
-            repeated[several] = a
-            several += 1
+        down = sizes[a, 2] - sizes[a, 1]
+        fall, peak, also = 0.0, 0.0, 0
+        if counts[a] > 1:
+            largest = max(largest, parts[slot])
+            at = first[a]
+            for _ in range(counts[a]):
+                g = home[at]
+                at = after[at]
+                if g != full:
+                    total = totals[g] + held[a, g] * down
+                    fall += excess(total, target) - excess(totals[g], target)
+                    peak = max(peak, total)
+                    also |= 1 << (g & BITS)
+            if held[a, full] > 1:  # no quick reckoning
+                fall, also = -np.inf, -1
+        falls[a], peaks[a], shared[a] = fall, peak, also
+        own_shared |= also
+        own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full + fall)
     for slot in range(begin[start], begin[end]):
         b = items[slot]
         if counts[b] == 1:
@@ -166,7 +183,7 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
         gpu, part, fewer = home[slot], sizes[b, 1], sizes[b, 0]
         up = fewer - part
         # One replica fewer on this GPU: the others, but that on the fullest; nothing follows where one holds two.
-        rise, summit, twice = 0.0, 0.0, False
+        rise, summit, twice, met = 0.0, 0.0, False, 0
         at = first[b]
         for _ in range(counts[b]):
             g = home[at]
@@ -176,43 +193,47 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                 total = totals[g] + up
                 rise += excess(total, target) - excess(totals[g], target)
                 summit = max(summit, total)
+                met |= 1 << (g & BITS)
             at = after[at]
         back = int(held[b, gpu] > before[b, gpu])
         of_gpu, up_full = excess(totals[gpu], target), up if held[b, full] > 0 else 0.0
         if gpu == full and on_node == 0:
             for a in range(counts.size):
                 # A replica on a node makes it one of its experts: only they may come.
-                if not start <= home[first[a]] < end:
+                if high + sizes[a, 2] - largest >= enough or not start <= home[first[a]] < end or held[a, full] > 0:
                     continue
                 members[on_node] = a
                 on_node += 1
                 # One more replica: change of the score, largest load afterwards. Only few have several.
                 down = sizes[a, 2] - sizes[a, 1]
-                fall = peak = 0.0
+                fall, peak, also = 0.0, 0.0, 0
                 at = first[a]
                 for _ in range(counts[a]):
                     g = home[at]
+                    at = after[at]
                     total = totals[g] + held[a, g] * down
                     fall += excess(total, target) - excess(totals[g], target)
                     peak = max(peak, total)
-                    at = after[at]
-                falls[a], peaks[a] = fall, peak
+                    also |= 1 << (g & BITS)
+                falls[a], peaks[a], shared[a] = fall, peak, also
                 any_best = min(any_best, DRIFT * loads[a] * down + fall)
-        # What no expert with one replica can pass, if its GPU does not hold the other too.
+        # What none can pass that is on no GPU of the other, nor on the second fullest where that one sets the largest load.
         least = rise + DRIFT * loads[b] * up + (any_best if gpu == full else own_best) - change_slack
         least += excess(totals[gpu] - part, target) - of_gpu
-        others = totals[second] if held[b, second] == 0 and gpu != full else 0.0
-        hopeless = not twice and (
-            summit >= enough or (arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1])
-        )
+        off_second = held[b, second] == 0
+        others = totals[second] if off_second and gpu != full else 0.0
+        hopeless, barred = not twice, met
+        if hopeless and summit < enough:
+            hopeless = arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1]
+            barred |= 1 << (second & BITS)
         candidates, number = own, on_gpu
         if gpu == full:
             candidates, number = members, on_node
-        elif hopeless:
-            candidates, number = repeated, several
+        elif hopeless and own_shared & barred == 0:
+            continue
         for candidate in range(number):
             a = candidates[candidate]
-            if hopeless and counts[a] == 1 and held[b, home[first[a]]] == 0:
+            if hopeless and shared[a] & barred == 0:
                 continue
             more = sizes[a, 2]
             moved_to = totals[gpu] + more - part
@@ -220,21 +241,19 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                 continue
             moves = max(0, int(before[a, gpu] == 0) - back)
             down = more - sizes[a, 1]
-            if counts[a] == 1 and not twice:
+            if not twice:
                 # A quick reckoning. What is the same to the bit in the full one needs no slack.
                 spread = DRIFT * (loads[a] * down + loads[b] * up) + excess(moved_to, target) - of_gpu - change_slack
-                peak = moved_to * slack
-                if gpu == full:
-                    spread += falls[a]
-                    peak = max(peak, peaks[a])
-                else:
+                spread += falls[a]
+                peak = max(moved_to * slack, peaks[a])
+                if gpu != full:
                     total = high + down + up_full
                     spread += excess(total, target) - of_full
                     peak = max(peak, total)
-                if gpu != full or held[b, home[first[a]]] == 0:
+                if shared[a] & met == 0:
                     spread += rise
                     peak = max(peak, summit)
-                others = totals[second] if held[a, second] == 0 and held[b, second] == 0 else 0.0
+                others = totals[second] if off_second and held[a, second] == 0 else 0.0
                 if peak >= enough or (max(peak, others) >= values[1, moves] and spread >= values[0, moves]):
                     continue
             change = DRIFT * (loads[a] * down + loads[b] * up)  # of the sum of w**2 / c
