@@ -34,10 +34,12 @@ class Steps(NamedTuple):
         [experts].
     shared : ndarray
         Scratch: these GPUs, as bits, several to a bit where there are many; int64 [experts].
-    members : ndarray
-        Scratch: the experts of the node that may come to the fullest GPU, ascending; int64 [experts].
+    comers : ndarray
+        Scratch: the experts that may come to the fullest GPU, ascending; int64 [experts + slots].
     own : ndarray
         Scratch: the experts of the fullest GPU; int64 [slots].
+    near : ndarray
+        Scratch: whether an expert is on a GPU of one of them; bool [experts], all False between calls.
     """
 
     values: np.ndarray
@@ -45,8 +47,9 @@ class Steps(NamedTuple):
     falls: np.ndarray
     peaks: np.ndarray
     shared: np.ndarray
-    members: np.ndarray
+    comers: np.ndarray
     own: np.ndarray
+    near: np.ndarray
 
 
 @kernel
@@ -58,8 +61,9 @@ def new_steps(experts: int, slots: int) -> Steps:
         np.empty(experts),
         np.empty(experts),
         np.empty(experts, np.int64),
-        np.empty(experts, np.int64),
+        np.empty(experts + slots, np.int64),
         np.empty(slots, np.int64),
+        np.zeros(experts, np.bool_),
     )
 
 
@@ -145,23 +149,24 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
 def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
     # All by name here, nothing handed to other functions inside: counting references would take most of the time.
-    loads, items, counts, _, sizes, parts, totals, order, first, after, held, before, arrived, _, begin, home = layer
-    values, slots, falls, peaks, shared, members, own = steps
+    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home, _ = layer
+    values, slots, falls, peaks, shared, comers, own, near = steps
     full = order[0]
     high = totals[full]
     second = order[1] if order.size > 1 else full
     enough = high * (1.0 - LEAST_GAIN)
     change_slack, slack, of_full = SLACK * high * high, 1.0 - SLACK, excess(high, target)
-    own_best = any_best = largest = 0.0  # least change by one more replica alone; the largest replica that may go
-    on_node = on_gpu = own_shared = 0  # members, own experts; GPUs that own ones are on beside this one
+    own_best, own_shared = 0.0, 0  # least change by one more replica alone; GPUs that own experts are on beside this one
+    lightest = high
+    for gpu in range(start, end):
+        lightest = min(lightest, totals[gpu])
     for slot in range(begin[full], begin[full + 1]):
         a = items[slot]
-        own[on_gpu] = a
-        on_gpu += 1
+        own[slot - begin[full]] = a
+        near[a] = True
         down = sizes[a, 2] - sizes[a, 1]
         fall, peak, also = 0.0, 0.0, 0
         if counts[a] > 1:
-            largest = max(largest, parts[slot])
             at = first[a]
             for _ in range(counts[a]):
                 g = home[at]
@@ -171,8 +176,10 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                     fall += excess(total, target) - excess(totals[g], target)
                     peak = max(peak, total)
                     also |= 1 << (g & BITS)
+                    for other in range(begin[g], begin[g + 1]):
+                        near[items[other]] = True
             if held[a, full] > 1:  # no quick reckoning
-                fall, also = -np.inf, -1
+                fall, also, lightest = -np.inf, -1, -np.inf
         falls[a], peaks[a], shared[a] = fall, peak, also
         own_shared |= also
         own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full + fall)
@@ -182,6 +189,8 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
             continue
         gpu, part, fewer = home[slot], sizes[b, 1], sizes[b, 0]
         up = fewer - part
+        if lightest + up >= enough and not near[b] and counts[b] > held[b, gpu]:
+            continue  # whichever of its other GPUs it is
         # One replica fewer on this GPU: the others, but that on the fullest; nothing follows where one holds two.
         rise, summit, twice, met = 0.0, 0.0, False, 0
         at = first[b]
@@ -197,14 +206,36 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
             at = after[at]
         back = int(held[b, gpu] > before[b, gpu])
         of_gpu, up_full = excess(totals[gpu], target), up if held[b, full] > 0 else 0.0
-        if gpu == full and on_node == 0:
-            for a in range(counts.size):
-                # A replica on a node makes it one of its experts: only they may come.
-                if high + sizes[a, 2] - largest >= enough or not start <= home[first[a]] < end or held[a, full] > 0:
-                    continue
-                members[on_node] = a
-                on_node += 1
+        hopeless, barred = not twice, met
+        candidates, number, best = own, begin[full + 1] - begin[full], own_best
+        if gpu == full:
+            candidates, number, best = comers, 0, 0.0
+            if hopeless and summit >= enough:
+                # Only those on its GPUs, in ascending order as otherwise.
+                at = first[b]
+                for _ in range(counts[b]):
+                    g = home[at]
+                    at = after[at]
+                    if g == full:
+                        continue
+                    for other in range(begin[g], begin[g + 1]):
+                        a = items[other]
+                        if high + sizes[a, 2] - part < enough and held[a, full] == 0:
+                            place = number
+                            while place > 0 and comers[place - 1] > a:
+                                comers[place] = comers[place - 1]
+                                place -= 1
+                            comers[place] = a
+                            number += 1
+            else:
+                for a in range(counts.size):
+                    # A replica on a node makes it one of its experts: only they may come.
+                    if high + sizes[a, 2] - part < enough and held[a, full] == 0 and start <= home[first[a]] < end:
+                        comers[number] = a
+                        number += 1
+            for candidate in range(number):
                 # One more replica: change of the score, largest load afterwards. Only few have several.
+                a = comers[candidate]
                 down = sizes[a, 2] - sizes[a, 1]
                 fall, peak, also = 0.0, 0.0, 0
                 at = first[a]
@@ -216,20 +247,16 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                     peak = max(peak, total)
                     also |= 1 << (g & BITS)
                 falls[a], peaks[a], shared[a] = fall, peak, also
-                any_best = min(any_best, DRIFT * loads[a] * down + fall)
+                best = min(best, DRIFT * loads[a] * down + fall)
         # What none can pass that is on no GPU of the other, nor on the second fullest where that one sets the largest load.
-        least = rise + DRIFT * loads[b] * up + (any_best if gpu == full else own_best) - change_slack
+        least = rise + DRIFT * loads[b] * up + best - change_slack
         least += excess(totals[gpu] - part, target) - of_gpu
         off_second = held[b, second] == 0
         others = totals[second] if off_second and gpu != full else 0.0
-        hopeless, barred = not twice, met
         if hopeless and summit < enough:
             hopeless = arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1]
             barred |= 1 << (second & BITS)
-        candidates, number = own, on_gpu
-        if gpu == full:
-            candidates, number = members, on_node
-        elif hopeless and own_shared & barred == 0:
+        if gpu != full and hopeless and own_shared & barred == 0:
             continue
         for candidate in range(number):
             a = candidates[candidate]
@@ -274,3 +301,12 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                 highest = max(highest, _untouched(totals, order, held, a, b))
                 if change < values[0, moves] or highest < values[1, moves]:
                     _note(values, slots, moves, change, highest, slot, -1 - a)
+    for slot in range(begin[full], begin[full + 1]):
+        a = items[slot]
+        near[a] = False
+        at = first[a]
+        for _ in range(counts[a] if counts[a] > 1 else 0):
+            g = home[at]
+            at = after[at]
+            for other in range(begin[g], begin[g + 1]):
+                near[items[other]] = False
