@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import borrower, kernel
 
 DRIFT = 0.02
 """Relative variance of an expert's load from a window to the next that is planned for: replicas of hot experts spread it."""
@@ -96,7 +96,7 @@ def new_layer(experts: int, begin: np.ndarray) -> Layer:
     )
 
 
-@kernel
+@borrower
 def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
     """Make a map the one in use and the present one."""
     own, items, counts, sized, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home, _ = layer
@@ -126,7 +126,7 @@ def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
     settle(layer)
 
 
-@kernel
+@borrower
 def put(layer: Layer, slot: int, expert: int) -> None:
     """Put a replica in place of another; sizes of experts whose counts change, loads and order wait for :func:`settle`."""
     _, items, counts, _, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home, _ = layer
@@ -161,7 +161,7 @@ def put(layer: Layer, slot: int, expert: int) -> None:
     dirty[gpu] = True
 
 
-@kernel
+@borrower
 def _settle_expert(layer: Layer, e: int) -> None:
     """Bring the sizes of an expert's replicas up to date."""
     loads, _, counts, sized, sizes, parts, _, _, first, after, _, _, _, dirty, _, home, _ = layer
@@ -175,7 +175,7 @@ def _settle_expert(layer: Layer, e: int) -> None:
         slot = after[slot]
 
 
-@kernel
+@borrower
 def settle(layer: Layer) -> None:
     """Sum the loads of GPUs that have changed, and order all."""
     totals, order, parts, begin, dirty = layer.totals, layer.order, layer.parts, layer.begin, layer.dirty
@@ -195,7 +195,7 @@ def settle(layer: Layer) -> None:
         order[at] = gpu
 
 
-@kernel
+@borrower
 def become(layer: Layer, items: np.ndarray) -> None:
     """Change the map into another."""
     now, counts, sized, changed = layer.items, layer.counts, layer.sized, layer.changed
@@ -215,7 +215,7 @@ def become(layer: Layer, items: np.ndarray) -> None:
     settle(layer)
 
 
-@kernel
+@borrower
 def apply(layer: Layer, slot: int, other: int) -> None:
     """Take a step: a slot changes with another, or gets the expert ``-1 - other``."""
     a = layer.items[slot]
@@ -229,7 +229,7 @@ def apply(layer: Layer, slot: int, other: int) -> None:
     settle(layer)
 
 
-@kernel
+@borrower
 def moves_of(layer: Layer) -> int:
     """Return how many replicas are on a GPU that did not hold them."""
     moves = 0
@@ -238,14 +238,14 @@ def moves_of(layer: Layer) -> int:
     return moves
 
 
-@kernel
+@borrower
 def excess(total: float, target: float) -> float:
     """Return the square of what a load is above the target."""
     over = max(0.0, total - target)
     return over * over
 
 
-@kernel
+@borrower
 def score(layer: Layer, target: float) -> float:
     """Return what a map is searched on by: squared excess of the GPUs, and the variance of their next loads."""
     value = 0.0

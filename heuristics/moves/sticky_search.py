@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import copy, entry, kernel
+from eplb_gap.heuristics.compiled import borrower, copy, entry
 from eplb_gap.heuristics.moves.sticky_map import apply, become, moves_of, new_layer, score, use
 from eplb_gap.heuristics.moves.sticky_steps import Steps, find_steps, new_steps
 
@@ -19,7 +19,7 @@ FREE_STEPS = 64
 """Most steps without a move from one map: they lower the fullest GPU each time, so that they end by themselves much earlier."""
 
 
-@kernel
+@borrower
 def _lead_on(moves: int, limit: int, best: float, steps: Steps, key: np.ndarray, origin: np.ndarray) -> None:
     """Note the maps that the best steps of one and of two moves lead to, where they are the best of their number of moves."""
     for after in range(moves + 1, min(moves + 2, limit) + 1):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import borrower, kernel
 from eplb_gap.heuristics.moves.sticky_map import DRIFT, Layer, excess
 
 LEAST_GAIN = 1e-12
@@ -67,7 +67,7 @@ def new_steps(experts: int, slots: int) -> Steps:
     )
 
 
-@kernel
+@borrower
 def find_steps(layer: Layer, nodes: int, target: float, steps: Steps) -> None:
     """Write the best steps that lower the fullest GPU."""
     per_node = layer.totals.size // nodes
@@ -79,7 +79,7 @@ def find_steps(layer: Layer, nodes: int, target: float, steps: Steps) -> None:
     _try_exchanges(layer, start, start + per_node, target, steps)
 
 
-@kernel
+@borrower
 def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, makespan: float, slot: int, other: int) -> None:
     """Keep a step where it is the best of its number of moves."""
     if change < values[0, moves]:
@@ -88,7 +88,7 @@ def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, make
         values[1, moves], slots[1, moves, 0], slots[1, moves, 1] = makespan, slot, other
 
 
-@kernel
+@borrower
 def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try the replicas of the fullest GPU with all of the GPUs ``start`` to ``end``."""
     items, parts, totals, order = layer.items, layer.parts, layer.totals, layer.order
@@ -136,7 +136,7 @@ def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Ste
                     _note(values, slots, moves, change, makespan, own, slot)
 
 
-@kernel
+@borrower
 def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, b: int) -> float:
     """Return the largest load of the GPUs that hold neither of two experts."""
     for g in order:
@@ -145,7 +145,7 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
     return 0.0
 
 
-@kernel
+@borrower
 def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
     # All by name here, nothing handed to other functions inside: counting references would take most of the time.
