@@ -20,7 +20,7 @@ from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.lost_experts import least_moves, lost_experts, named, with_lost_experts
 from eplb_gap.heuristics.moves.move_budget import Fronts, divide_moves, fronts_of, worth_searching
 from eplb_gap.heuristics.moves.relabel import keep_slots, normalised, relabel, replica_ranks
-from eplb_gap.heuristics.moves.sticky_search import sticky_paths
+from eplb_gap.heuristics.moves.sticky_search import read_maps, sticky_paths
 from eplb_gap.heuristics.planner import uneven
 from eplb_gap.heuristics.planner.fast import plan
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
@@ -109,8 +109,7 @@ def replan(
         points = fronts.sizes - 1
     else:
         fronts, points = search.divide(forced, spare, threshold)
-    layers = np.arange(previous.num_layers)
-    found = search.maps[layers, ANSWER, fronts.moves[layers, points]].astype(np.int64)
+    found = search.answers(fronts.moves[np.arange(previous.num_layers), points])
     kept = keep_slots(found, search.in_use.phy2log, deployment.live)
     return with_dead(Placement(kept, previous.num_experts, replica_ranks(kept, previous.num_experts)), deployment)
 
@@ -201,8 +200,10 @@ class _Search:
             np.minimum(self.others, 2 * live.experts_per_group, out=self.others)
         self.complete = np.zeros(layers, bool)  # whether all starts are known
         self.reached, self.scores = np.zeros(layers, np.int64), np.full(layers, np.inf)
-        self._keys = np.full((layers, 2, 0), np.inf)
-        self.maps = np.empty((layers, 2, 0, live.num_slots), np.int16 if live.num_experts <= 2**15 else np.int32)
+        self._starts = np.empty((layers, 2 + GROUP_EXCHANGES, live.num_slots), np.int64)
+        self._starts[:, 0] = self.whole
+        self._keys, self._origins = np.full((layers, 2, 0), np.inf), np.empty((layers, 2, 0, 3), np.int32)
+        self._maps = np.empty((layers, 0, live.num_slots), np.int16 if live.num_experts <= 2**15 else np.int32)
 
     @property
     def makespans(self) -> np.ndarray:
@@ -245,39 +246,48 @@ class _Search:
 
     def go_on(self, until: np.ndarray) -> None:
         """Search on to a number of moves of every layer, int64 [layers]."""
-        layers = len(until)
         new = np.flatnonzero(~self.complete & (self.others <= until))
-        numbers = np.zeros(layers, np.int64)
-        if not self._keys.shape[2]:
-            numbers[:] = 1
-        starts = np.empty((layers, 2 + GROUP_EXCHANGES if new.size else 1, self.live.num_slots), np.int64)
-        starts[:, 0] = self.whole
+        fresh = int(self._keys.shape[2] > 0)
+        numbers = np.ones(len(until), np.int64)
         if new.size:
             full = relabel(self._rows(self.planned, new), self._rows(self.in_use, new), self.live)
             for layer, row in zip(new.tolist(), full.phy2log, strict=True):
                 own = _starts(self.weight[layer], self.whole[layer], row, self.live)
                 self.targets[layer] = _makespan(self.weight[layer], row, self.live)  # its sums are those of the renamed GPUs
                 numbers[layer] = len(own)
-                starts[layer, : len(own)] = own
+                self._starts[layer, : len(own)] = own
             self.complete[new] = True
         # Starts may be far ahead of the search, steps go two moves beyond it.
-        self._make_room(int(self.limits.max() if new.size else min(self.limits.max(), until.max() + 2)) + 1)
+        last = int(self.limits.max())
+        searched = min(last, int(until.max()))
+        self._make_room(last + 1 if new.size else min(last, searched + 2) + 1, searched + 1)
         work = np.cumsum((np.maximum(until - self.reached + 1, 0) + numbers) * self.live.num_slots)
         for part in _parts(work):
             sticky_paths(
-                self.weight[part], self.in_use.phy2log[part], starts[part], numbers[part], self.begin, self.nodes,
+                self.weight[part], self.in_use.phy2log[part], self._starts[part], fresh, numbers[part], self.begin, self.nodes,
                 self.targets[part], self.limits[part], until[part], self.reached[part], self.scores[part], self._keys[part],
-                self.maps[part],
+                self._origins[part], self._maps[part],
             )  # fmt: skip
 
-    def _make_room(self, moves: int) -> None:
-        """Make room for maps of fewer than so many moves."""
-        layers, _, known = self._keys.shape
-        if moves > known:
-            moves = min(2 * moves, int(self.limits.max()) + 1)
-            keys, maps = np.full((layers, 2, moves), np.inf), np.empty((layers, 2, moves, self.live.num_slots), self.maps.dtype)
-            keys[:, :, :known], maps[:, :, :known] = self._keys, self.maps
-            self._keys, self.maps = keys, maps
+    def answers(self, moves: np.ndarray) -> np.ndarray:
+        """Return the map of least makespan of a number of moves of every layer, int64 [layers, slots]."""
+        found = np.empty_like(self.in_use.phy2log)
+        read_maps(self._starts, self._origins, self._maps, moves, found)
+        return found
+
+    def _make_room(self, known: int, searched: int) -> None:
+        """Make room for so many numbers of moves from 0 on, and for the maps of fewer that are searched on."""
+        layers, most = len(self.limits), int(self.limits.max()) + 1
+        if known > self._keys.shape[2]:
+            known = min(2 * known, most)
+            keys, origins = np.full((layers, 2, known), np.inf), np.empty((layers, 2, known, 3), np.int32)
+            before = self._keys.shape[2]
+            keys[:, :, :before], origins[:, :, :before] = self._keys, self._origins
+            self._keys, self._origins = keys, origins
+        if searched > self._maps.shape[1]:
+            maps = np.empty((layers, min(2 * searched, most), self.live.num_slots), self._maps.dtype)
+            maps[:, : self._maps.shape[1]] = self._maps
+            self._maps = maps
 
     def _rows(self, placement: Placement, layers: np.ndarray) -> Placement:
         return Placement(placement.phy2log[layers], placement.num_experts)

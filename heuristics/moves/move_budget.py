@@ -106,11 +106,12 @@ def _divide(
             least[t] += costs[layer, 0]
         for point in range(1, sizes[layer]):
             spent, cost = moves[layer, point] - moves[layer, 0], costs[layer, point]
-            for t in range(end - spent):
+            cheapest, taken = least[spent:], chosen[layer, spent:]
+            for t in range(end - spent):  # without branches, for several at once
                 value = before[t] + cost
-                if value < least[t + spent]:
-                    least[t + spent] = value
-                    chosen[layer, t + spent] = point
+                better = value < cheapest[t]
+                cheapest[t] = value if better else cheapest[t]
+                taken[t] = point if better else taken[t]
     total = end - 1
     for layer in range(layers - 1, -1, -1):
         points[layer] = chosen[layer, total]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import borrower, kernel
 
 DRIFT = 0.02
 """Relative variance of an expert's load from a window to the next that is planned for: replicas of hot experts spread it."""
@@ -43,6 +43,8 @@ class Layer(NamedTuple):
         Whether a GPU's load must be summed anew, bool [gpus].
     begin, home : ndarray
         First slot of every GPU and, last, the number of slots, int64 [gpus + 1], and the GPU of every slot, int64 [slots].
+    changed : ndarray
+        Scratch: slots that differ, and the experts that they held, int64 [slots, 2].
     """
 
     loads: np.ndarray
@@ -61,6 +63,7 @@ class Layer(NamedTuple):
     dirty: np.ndarray
     begin: np.ndarray
     home: np.ndarray
+    changed: np.ndarray
 
 
 @kernel
@@ -89,13 +92,14 @@ def new_layer(experts: int, begin: np.ndarray) -> Layer:
         np.empty(gpus, np.bool_),
         begin,
         home,
+        np.empty((slots, 2), np.int64),
     )
 
 
-@kernel
+@borrower
 def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
     """Make a map the one in use and the present one."""
-    own, items, counts, sized, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home = layer
+    own, items, counts, sized, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home, _ = layer
     for e in range(loads.size):
         own[e], counts[e], first[e] = loads[e], 0, -1
         for gpu in range(arrived.size):
@@ -110,8 +114,11 @@ def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
         first[e] = slot
     for e in range(loads.size):
         sized[e] = counts[e]
-        for copies in range(3):
-            sizes[e, copies] = loads[e] / (counts[e] - 1 + copies)
+        if counts[e] == 1:  # as below, without dear divisions
+            sizes[e, 0], sizes[e, 1], sizes[e, 2] = np.inf, loads[e], loads[e] * 0.5
+        else:
+            for copies in range(3):
+                sizes[e, copies] = loads[e] / (counts[e] - 1 + copies)
     for slot in range(in_use.size):
         parts[slot] = sizes[in_use[slot], 1]
     for gpu in range(arrived.size):
@@ -119,10 +126,10 @@ def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
     settle(layer)
 
 
-@kernel
+@borrower
 def put(layer: Layer, slot: int, expert: int) -> None:
     """Put a replica in place of another; sizes of experts whose counts change, loads and order wait for :func:`settle`."""
-    _, items, counts, _, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home = layer
+    _, items, counts, _, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home, _ = layer
     gpu, old = home[slot], items[slot]
     if first[old] == slot:
         first[old] = after[slot]
@@ -154,10 +161,10 @@ def put(layer: Layer, slot: int, expert: int) -> None:
     dirty[gpu] = True
 
 
-@kernel
+@borrower
 def _settle_expert(layer: Layer, e: int) -> None:
     """Bring the sizes of an expert's replicas up to date."""
-    loads, _, counts, sized, sizes, parts, _, _, first, after, _, _, _, dirty, _, home = layer
+    loads, _, counts, sized, sizes, parts, _, _, first, after, _, _, _, dirty, _, home, _ = layer
     sized[e] = counts[e]
     for copies in range(3):
         sizes[e, copies] = loads[e] / (counts[e] - 1 + copies)
@@ -168,7 +175,7 @@ def _settle_expert(layer: Layer, e: int) -> None:
         slot = after[slot]
 
 
-@kernel
+@borrower
 def settle(layer: Layer) -> None:
     """Sum the loads of GPUs that have changed, and order all."""
     totals, order, parts, begin, dirty = layer.totals, layer.order, layer.parts, layer.begin, layer.dirty
@@ -188,26 +195,29 @@ def settle(layer: Layer) -> None:
         order[at] = gpu
 
 
-@kernel
+@borrower
 def become(layer: Layer, items: np.ndarray) -> None:
     """Change the map into another."""
-    now, counts, sized = layer.items, layer.counts, layer.sized
-    changed = False
+    now, counts, sized, changed = layer.items, layer.counts, layer.sized, layer.changed
+    number = 0
     for slot in range(items.size):
         if now[slot] != items[slot]:
-            put(layer, slot, items[slot])
-            changed = True
-    if changed:
-        for e in range(counts.size):
+            changed[number, 0], changed[number, 1] = slot, now[slot]
+            number += 1
+    if number == 0:
+        return
+    for i in range(number):
+        put(layer, changed[i, 0], items[changed[i, 0]])
+    for i in range(number):
+        for e in (changed[i, 1], now[changed[i, 0]]):
             if counts[e] != sized[e]:
                 _settle_expert(layer, e)
-        settle(layer)
+    settle(layer)
 
 
-@kernel
-def apply(layer: Layer, step: np.ndarray) -> None:
+@borrower
+def apply(layer: Layer, slot: int, other: int) -> None:
     """Take a step: a slot changes with another, or gets the expert ``-1 - other``."""
-    slot, other = step
     a = layer.items[slot]
     b = layer.items[other] if other >= 0 else -1 - other
     put(layer, slot, b)
@@ -219,7 +229,7 @@ def apply(layer: Layer, step: np.ndarray) -> None:
     settle(layer)
 
 
-@kernel
+@borrower
 def moves_of(layer: Layer) -> int:
     """Return how many replicas are on a GPU that did not hold them."""
     moves = 0
@@ -228,14 +238,14 @@ def moves_of(layer: Layer) -> int:
     return moves
 
 
-@kernel
+@borrower
 def excess(total: float, target: float) -> float:
     """Return the square of what a load is above the target."""
     over = max(0.0, total - target)
     return over * over
 
 
-@kernel
+@borrower
 def score(layer: Layer, target: float) -> float:
     """Return what a map is searched on by: squared excess of the GPUs, and the variance of their next loads."""
     value = 0.0

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import borrower, kernel
 from eplb_gap.heuristics.moves.sticky_map import DRIFT, Layer, excess
 
 LEAST_GAIN = 1e-12
 """Relative; smaller gains are rounding."""
+BITS = 63
+"""GPUs are bits of a word by the last digits of their numbers: sets without a common bit have no common GPU."""
 SLACK = 1e-12
 """Relative to the fullest GPU, or to its square: what a quick bound is trusted less, for rounding."""
 
@@ -28,20 +30,26 @@ class Steps(NamedTuple):
     slots : ndarray
         int64 [aims, moves, 2]: the slot that changes, and the one that it changes with or ``-1 - expert`` that it gets.
     falls, peaks : ndarray
-        Scratch: change of the score, and largest load, with one more replica of an expert; float64 [experts].
-    members : ndarray
-        Scratch: the experts of the node, ascending; int64 [experts].
-    own, repeated : ndarray
-        Scratch: the experts of the fullest GPU, and those of them with several replicas; int64 [slots].
+        Scratch: change of the score, and largest load, of the GPUs of an expert with one more replica, the fullest apart; float64
+        [experts].
+    shared : ndarray
+        Scratch: these GPUs, as bits, several to a bit where there are many; int64 [experts].
+    comers : ndarray
+        Scratch: the experts that may come to the fullest GPU, ascending; int64 [experts + slots].
+    own : ndarray
+        Scratch: the experts of the fullest GPU; int64 [slots].
+    near : ndarray
+        Scratch: whether an expert is on a GPU of one of them; bool [experts], all False between calls.
     """
 
     values: np.ndarray
     slots: np.ndarray
     falls: np.ndarray
     peaks: np.ndarray
-    members: np.ndarray
+    shared: np.ndarray
+    comers: np.ndarray
     own: np.ndarray
-    repeated: np.ndarray
+    near: np.ndarray
 
 
 @kernel
@@ -53,12 +61,13 @@ def new_steps(experts: int, slots: int) -> Steps:
         np.empty(experts),
         np.empty(experts),
         np.empty(experts, np.int64),
+        np.empty(experts + slots, np.int64),
         np.empty(slots, np.int64),
-        np.empty(slots, np.int64),
+        np.zeros(experts, np.bool_),
     )
 
 
-@kernel
+@borrower
 def find_steps(layer: Layer, nodes: int, target: float, steps: Steps) -> None:
     """Write the best steps that lower the fullest GPU."""
     per_node = layer.totals.size // nodes
@@ -70,7 +79,7 @@ def find_steps(layer: Layer, nodes: int, target: float, steps: Steps) -> None:
     _try_exchanges(layer, start, start + per_node, target, steps)
 
 
-@kernel
+@borrower
 def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, makespan: float, slot: int, other: int) -> None:
     """Keep a step where it is the best of its number of moves."""
     if change < values[0, moves]:
@@ -79,7 +88,7 @@ def _note(values: np.ndarray, slots: np.ndarray, moves: int, change: float, make
         values[1, moves], slots[1, moves, 0], slots[1, moves, 1] = makespan, slot, other
 
 
-@kernel
+@borrower
 def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try the replicas of the fullest GPU with all of the GPUs ``start`` to ``end``."""
     items, parts, totals, order = layer.items, layer.parts, layer.totals, layer.order
@@ -127,7 +136,7 @@ def _try_exchanges(layer: Layer, start: int, end: int, target: float, steps: Ste
                     _note(values, slots, moves, change, makespan, own, slot)
 
 
-@kernel
+@borrower
 def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, b: int) -> float:
     """Return the largest load of the GPUs that hold neither of two experts."""
     for g in order:
@@ -136,37 +145,54 @@ def _untouched(totals: np.ndarray, order: np.ndarray, held: np.ndarray, a: int, 
     return 0.0
 
 
-@kernel
+@borrower
 def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: Steps) -> None:
     """Try to give slots of the GPUs ``start`` to ``end`` to experts of the fullest, and its own slots to any of the node."""
     # All by name here, nothing handed to other functions inside: counting references would take most of the time.
-    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home = layer
-    values, slots, falls, peaks, members, own, repeated = steps
+    loads, items, counts, _, sizes, _, totals, order, first, after, held, before, arrived, _, begin, home, _ = layer
+    values, slots, falls, peaks, shared, comers, own, near = steps
     full = order[0]
     high = totals[full]
     second = order[1] if order.size > 1 else full
     enough = high * (1.0 - LEAST_GAIN)
     change_slack, slack, of_full = SLACK * high * high, 1.0 - SLACK, excess(high, target)
-    own_best = any_best = 0.0  # least change by one more replica alone, of an expert with one
-    on_node = on_gpu = several = 0  # members, own and repeated experts
+    own_best, own_shared = 0.0, 0  # least change by one more replica alone; GPUs that own experts are on beside this one
+    lightest = high
+    for gpu in range(start, end):
+        lightest = min(lightest, totals[gpu])
     for slot in range(begin[full], begin[full + 1]):
         a = items[slot]
-        own[on_gpu] = a
-        on_gpu += 1
-        if counts[a] == 1:
-            down = sizes[a, 2] - sizes[a, 1]
-            own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full)
-        else:
-            repeated[several] = a
-            several += 1
+        own[slot - begin[full]] = a
+        near[a] = True
+        down = sizes[a, 2] - sizes[a, 1]
+        fall, peak, also = 0.0, 0.0, 0
+        if counts[a] > 1:
+            at = first[a]
+            for _ in range(counts[a]):
+                g = home[at]
+                at = after[at]
+                if g != full:
+                    total = totals[g] + held[a, g] * down
+                    fall += excess(total, target) - excess(totals[g], target)
+                    peak = max(peak, total)
+                    also |= 1 << (g & BITS)
+                    for other in range(begin[g], begin[g + 1]):
+                        near[items[other]] = True
+            if held[a, full] > 1:  # no quick reckoning
+                fall, also, lightest = -np.inf, -1, -np.inf
+        falls[a], peaks[a], shared[a] = fall, peak, also
+        own_shared |= also
+        own_best = min(own_best, DRIFT * loads[a] * down + excess(high + down, target) - of_full + fall)
     for slot in range(begin[start], begin[end]):
         b = items[slot]
         if counts[b] == 1:
             continue
         gpu, part, fewer = home[slot], sizes[b, 1], sizes[b, 0]
         up = fewer - part
+        if lightest + up >= enough and not near[b] and counts[b] > held[b, gpu]:
+            continue  # whichever of its other GPUs it is
         # One replica fewer on this GPU: the others, but that on the fullest; nothing follows where one holds two.
-        rise, summit, twice = 0.0, 0.0, False
+        rise, summit, twice, met = 0.0, 0.0, False, 0
         at = first[b]
         for _ in range(counts[b]):
             g = home[at]
@@ -176,43 +202,65 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                 total = totals[g] + up
                 rise += excess(total, target) - excess(totals[g], target)
                 summit = max(summit, total)
+                met |= 1 << (g & BITS)
             at = after[at]
         back = int(held[b, gpu] > before[b, gpu])
         of_gpu, up_full = excess(totals[gpu], target), up if held[b, full] > 0 else 0.0
-        if gpu == full and on_node == 0:
-            for a in range(counts.size):
-                # A replica on a node makes it one of its experts: only they may come.
-                if not start <= home[first[a]] < end:
-                    continue
-                members[on_node] = a
-                on_node += 1
+        hopeless, barred = not twice, met
+        candidates, number, best = own, begin[full + 1] - begin[full], own_best
+        if gpu == full:
+            candidates, number, best = comers, 0, 0.0
+            if hopeless and summit >= enough:
+                # Only those on its GPUs, in ascending order as otherwise.
+                at = first[b]
+                for _ in range(counts[b]):
+                    g = home[at]
+                    at = after[at]
+                    if g == full:
+                        continue
+                    for other in range(begin[g], begin[g + 1]):
+                        a = items[other]
+                        if high + sizes[a, 2] - part < enough and held[a, full] == 0:
+                            place = number
+                            while place > 0 and comers[place - 1] > a:
+                                comers[place] = comers[place - 1]
+                                place -= 1
+                            comers[place] = a
+                            number += 1
+            else:
+                for a in range(counts.size):
+                    # A replica on a node makes it one of its experts: only they may come.
+                    if high + sizes[a, 2] - part < enough and held[a, full] == 0 and start <= home[first[a]] < end:
+                        comers[number] = a
+                        number += 1
+            for candidate in range(number):
                 # One more replica: change of the score, largest load afterwards. Only few have several.
+                a = comers[candidate]
                 down = sizes[a, 2] - sizes[a, 1]
-                fall = peak = 0.0
+                fall, peak, also = 0.0, 0.0, 0
                 at = first[a]
                 for _ in range(counts[a]):
                     g = home[at]
+                    at = after[at]
                     total = totals[g] + held[a, g] * down
                     fall += excess(total, target) - excess(totals[g], target)
                     peak = max(peak, total)
-                    at = after[at]
-                falls[a], peaks[a] = fall, peak
-                any_best = min(any_best, DRIFT * loads[a] * down + fall)
-        # What no expert with one replica can pass, if its GPU does not hold the other too.
-        least = rise + DRIFT * loads[b] * up + (any_best if gpu == full else own_best) - change_slack
+                    also |= 1 << (g & BITS)
+                falls[a], peaks[a], shared[a] = fall, peak, also
+                best = min(best, DRIFT * loads[a] * down + fall)
+        # What none can pass that is on no GPU of the other, nor on the second fullest where that one sets the largest load.
+        least = rise + DRIFT * loads[b] * up + best - change_slack
         least += excess(totals[gpu] - part, target) - of_gpu
-        others = totals[second] if held[b, second] == 0 and gpu != full else 0.0
-        hopeless = not twice and (
-            summit >= enough or (arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1])
-        )
-        candidates, number = own, on_gpu
-        if gpu == full:
-            candidates, number = members, on_node
-        elif hopeless:
-            candidates, number = repeated, several
+        off_second = held[b, second] == 0
+        others = totals[second] if off_second and gpu != full else 0.0
+        if hopeless and summit < enough:
+            hopeless = arrived[gpu] == 0 and least >= values[0, 1] and max(summit, others) >= values[1, 1]
+            barred |= 1 << (second & BITS)
+        if gpu != full and hopeless and own_shared & barred == 0:
+            continue
         for candidate in range(number):
             a = candidates[candidate]
-            if hopeless and counts[a] == 1 and held[b, home[first[a]]] == 0:
+            if hopeless and shared[a] & barred == 0:
                 continue
             more = sizes[a, 2]
             moved_to = totals[gpu] + more - part
@@ -220,21 +268,19 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                 continue
             moves = max(0, int(before[a, gpu] == 0) - back)
             down = more - sizes[a, 1]
-            if counts[a] == 1 and not twice:
+            if not twice:
                 # A quick reckoning. What is the same to the bit in the full one needs no slack.
                 spread = DRIFT * (loads[a] * down + loads[b] * up) + excess(moved_to, target) - of_gpu - change_slack
-                peak = moved_to * slack
-                if gpu == full:
-                    spread += falls[a]
-                    peak = max(peak, peaks[a])
-                else:
+                spread += falls[a]
+                peak = max(moved_to * slack, peaks[a])
+                if gpu != full:
                     total = high + down + up_full
                     spread += excess(total, target) - of_full
                     peak = max(peak, total)
-                if gpu != full or held[b, home[first[a]]] == 0:
+                if shared[a] & met == 0:
                     spread += rise
                     peak = max(peak, summit)
-                others = totals[second] if held[a, second] == 0 and held[b, second] == 0 else 0.0
+                others = totals[second] if off_second and held[a, second] == 0 else 0.0
                 if peak >= enough or (max(peak, others) >= values[1, moves] and spread >= values[0, moves]):
                     continue
             change = DRIFT * (loads[a] * down + loads[b] * up)  # of the sum of w**2 / c
@@ -255,3 +301,12 @@ def _try_replacements(layer: Layer, start: int, end: int, target: float, steps: 
                 highest = max(highest, _untouched(totals, order, held, a, b))
                 if change < values[0, moves] or highest < values[1, moves]:
                     _note(values, slots, moves, change, highest, slot, -1 - a)
+    for slot in range(begin[full], begin[full + 1]):
+        a = items[slot]
+        near[a] = False
+        at = first[a]
+        for _ in range(counts[a] if counts[a] > 1 else 0):
+            g = home[at]
+            at = after[at]
+            for other in range(begin[g], begin[g + 1]):
+                near[items[other]] = False
