@@ -259,7 +259,7 @@ def replay(
             for one, stage in zip(missing, told[1:], strict=True):
                 budgets[one] = _Run(one, loads, deployment, None).go(first, stage).served
     except KeyboardInterrupt:
-        left = (*(one.label for one in controllers[len(runs) :]), *([LIMIT] if limit is not None and certified is None else []))
+        left = (*(one.label for one in controllers[len(runs) :]), *([] if limit is None else [LIMIT]))
     return Replay(deployment, runs, len(loads), first, costs, certified, each, left, budgets)
 
 

@@ -91,7 +91,7 @@ def remarks(result: Replay) -> list[str]:
             f"the transfer hidden, {told.stall:g} s a re-plan and {told.stall_per_layer:g} s a layer that moves"
         )
     if result.interrupted:
-        notes.append(f"interrupted; not finished and missing: {', '.join(result.missing)}")
+        notes.append(f"interrupted; not finished: {', '.join(result.missing)}")
     return notes
 
 
