@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from eplb_gap.analysis.online.candidates import MOST_STEPS, PARTS, first_round, second_round
+from eplb_gap.analysis.online.candidates import MOST_STEPS, PARTS, first_round, second_round, unconditional
 from eplb_gap.analysis.online.choice import Tried, choose, choose_slots, front, most_moves_of, shown
 from eplb_gap.analysis.online.held_out import HeldOut, Judged, judge
 from eplb_gap.analysis.online.host_defaults import host_default
 from eplb_gap.analysis.online.trial import Price, Tick, Trials, moves
 from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError
@@ -97,6 +98,7 @@ def calibrate_online(
     costs: Costs | None = None,
     step_seconds: float | None = None,
     slots: Sequence[int] = (),
+    candidates: Sequence[Controller] = (),
     tick: Tick = lambda what, done, total: None,
 ) -> OnlineCalibration:
     """Try controllers on the first part of the steps, choose one, and report it on the rest beside no EPLB and a host's default.
@@ -121,6 +123,9 @@ def calibrate_online(
         Seconds that a step of perfect balance takes; needed with costs and not without.
     slots : sequence of int, optional
         Numbers of slots to choose from; by default the deployment's.
+    candidates : sequence of Controller, optional
+        What to try beside no EPLB and one map for ever; by default some hundred controllers that fit the steps
+        (:mod:`eplb_gap.analysis.online.candidates`).
     tick : callable
         ``tick(what, replays done, replays)``.
 
@@ -135,9 +140,10 @@ def calibrate_online(
 
     Examples
     --------
-    >>> from eplb_gap import Deployment, LoadTrace, calibrate_online
-    >>> steps = LoadTrace([[[9, 1, 1, 9]]] * 16)  # what the contiguous map serves well
-    >>> calibrate_online(steps, Deployment(4, 4, 2)).controller.kind
+    >>> from eplb_gap import Controller, Deployment, LoadTrace, calibrate_online
+    >>> few = [Controller("periodic", interval=2)]  # without it all are tried, for a minute or two
+    >>> steps = LoadTrace([[[9, 1, 1, 9]]] * 16)  # loads that the map of a server without EPLB balances
+    >>> calibrate_online(steps, Deployment(4, 4, 2), candidates=few).controller.kind
     'none'
     """
     border = _check(steps, deployment, split, most_moves, costs, step_seconds)
@@ -146,7 +152,8 @@ def calibrate_online(
     price = None if costs is None or step_seconds is None else Price(costs, step_seconds)
     trials = Trials(tick, price)
     default = host_default(host, border, known.loads.shape[1], deployment)
-    tried = [_try_all(known, shape, trials) for shape in shapes]
+    _check_candidates(candidates, len(known.loads))
+    tried = [_try_all(known, shape, candidates, trials) for shape in shapes]
     choices = [choose(of_shape, most_moves) for of_shape in tried]
     without = [next(one for one in of_shape if one.controller.kind == "none") for of_shape in tried]
     chosen = choose_slots(choices, without)
@@ -176,14 +183,14 @@ def calibrate_online(
     )
 
 
-def _try_all(known: LoadTrace, deployment: Deployment, trials: Trials) -> list[Tried]:
-    """Replay both rounds of candidates; what makes an illegal map is left out."""
+def _try_all(known: LoadTrace, deployment: Deployment, candidates: Sequence[Controller], trials: Trials) -> list[Tried]:
+    """Replay the candidates, by default in two rounds; what makes an illegal map is left out."""
     count = len(known.loads)
     tried: list[Tried] = []
 
-    def run(candidates: list[Controller]) -> None:
-        trials.announce(len(candidates))
-        for controller in candidates:
+    def run(controllers: Sequence[Controller]) -> None:
+        trials.announce(len(controllers))
+        for controller in controllers:
             try:
                 found = trials.run(known, deployment, controller, count // PARTS)
             except PlacementError:
@@ -192,6 +199,9 @@ def _try_all(known: LoadTrace, deployment: Deployment, trials: Trials) -> list[T
             most = most_moves_of(controller, deployment.live.num_slots)
             tried.append(Tried(controller, deployment.num_slots, found.balancedness, moves(found), most, net))
 
+    if candidates:
+        run(list(dict.fromkeys([*unconditional(count), *candidates])))
+        return tried
     run(first_round(count))
     served = {
         (one.controller.interval, one.controller.steps_needed): one.balancedness
@@ -200,6 +210,19 @@ def _try_all(known: LoadTrace, deployment: Deployment, trials: Trials) -> list[T
     }
     run(second_round(count, served, deployment))
     return tried
+
+
+def _check_candidates(candidates: Sequence[Controller], steps: int) -> None:
+    for one in candidates:
+        if one.kind not in KINDS or KINDS[one.kind].foresees:
+            choices = ", ".join(name for name, kind in KINDS.items() if not kind.foresees)
+            raise InputError(f"candidates has a controller of kind {one.kind!r}; {choices} can run")
+        first = -(-one.steps_needed // one.interval) * one.interval + one.lag
+        if KINDS[one.kind].plans and first > steps // PARTS:
+            raise InputError(
+                f"candidates has {one.label}, which serves its first map on step {first}; of {steps} steps to choose on judging "
+                f"begins at step {steps // PARTS}"
+            )
 
 
 def _shapes(deployment: Deployment, slots: Sequence[int]) -> list[Deployment]:

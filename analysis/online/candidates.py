@@ -53,11 +53,15 @@ def rungs(steps: int) -> list[Rung]:
     ]
 
 
+def unconditional(steps: int) -> list[Controller]:
+    """Return what is tried in any case: no EPLB and one map for ever."""
+    return [Controller("none"), Controller("static", interval=steps // PARTS)]
+
+
 def first_round(steps: int) -> list[Controller]:
-    """Return what does not depend on other results: no EPLB, one map for ever, full re-plans at every interval and window."""
+    """Return what does not depend on other results: beside these, full re-plans at every interval and window."""
     return [
-        Controller("none"),
-        Controller("static", interval=steps // PARTS),
+        *unconditional(steps),
         *(_periodic(interval, window) for interval, window in rungs(steps)),
     ]
 
