@@ -26,6 +26,7 @@ from crossing import (
     all_scored,
     bounded_average,
     calibrated,
+    calibrated_online,
     certificate,
     compared,
     evaluated,
@@ -65,6 +66,17 @@ from eplb_gap.analysis import (
     protocol_runs,
     user_program,
 )
+from eplb_gap.analysis.online import (
+    bootstrap,
+    calibrate,
+    choice,
+    held_out,
+    host_defaults,
+    host_flags,
+    trial,
+)
+from eplb_gap.analysis.online import candidates as online_candidates
+from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
@@ -98,7 +110,20 @@ REPLAY = (
     report,
     step_makespans,
 )
-ANALYSES = (*REPLAY, alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
+ONLINE = (bootstrap, calibrate, choice, held_out, host_defaults, host_flags, online_candidates, online_report, trial)
+ANALYSES = (
+    *REPLAY,
+    *ONLINE,
+    alternatives,
+    calibration,
+    capacity,
+    evaluate,
+    explain,
+    per_step,
+    protocol,
+    protocol_runs,
+    user_program,
+)
 
 
 def no_gpu_2(deployment: Deployment) -> bool:
@@ -253,6 +278,12 @@ JUDGING = {
     alternatives.alternatives: Entry(compared),
     explain.decompose: Entry(lambda x: explained(x, explain.decompose), unequal),
     calibration.calibrate: Entry(calibrated, unequal),
+    calibrate.calibrate_online: Entry(calibrated_online),
+    held_out.judge: Entry(calibrated_online),
+    host_defaults.host_default: Entry(calibrated_online),
+    host_flags.host_flags: Entry(calibrated_online),
+    online_candidates.second_round: Entry(lambda x: online_candidates.second_round(16, {(1, 1): 0.5}, x.deployment)),
+    trial.Trials.run: Entry(calibrated_online),
     capacity.capacity: Entry(sized, unequal),
     capacity.slot_options: Entry(lambda x: capacity.slot_options(x.deployment, 12)),
     protocol.timed: Entry(scored, unequal),

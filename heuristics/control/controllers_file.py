@@ -77,10 +77,13 @@ def write_controllers(path: str | Path, controllers: Iterable[Controller], comme
 
     Settings that have their default are left out, so that a file says what was chosen and nothing else.
     """
-    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    lines = [f"# {''.join(letter for letter in line if letter.isprintable())}".rstrip() for line in comment.splitlines()]
     for controller in controllers:
         named = {"kind": controller.kind, "name": controller.name} if controller.name else {"kind": controller.kind}
-        lines += ["[[controller]]", *(f"{key} = {json.dumps(value)}" for key, value in (named | controller.changed()).items())]
+        lines += [
+            "[[controller]]",
+            *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in (named | controller.changed()).items()),
+        ]
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
