@@ -25,7 +25,7 @@ from eplb_gap.analysis import (
     user_program,
 )
 from eplb_gap.analysis.candidates import candidates
-from eplb_gap.analysis.online import calibrate, host_defaults, host_flags
+from eplb_gap.analysis.online import calibrate, host_defaults, host_flags, trial
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import replay
 from eplb_gap.analysis.windows import Windows
@@ -277,6 +277,13 @@ def calibrated_online(case: Case) -> None:
     for host in host_defaults.HOSTS:
         found = host_flags.host_flags(result.controller, case.deployment, 4, host)
         assert found.flags or found.cannot
+
+
+def tried_out(case: Case) -> None:
+    trials = trial.Trials(lambda *_: None, None)
+    run = trials.run(LoadTrace(np.concatenate([WINDOWS] * 2)), case.deployment, controller.Controller("periodic", interval=2), 2)
+    assert [case.legal(change.placement) for change in run.changes]
+    assert trials.done == 1
 
 
 def sized(case: Case) -> None:
