@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eplb_gap.heuristics.control.controller import Controller
 
-KEPT = 0.95
+KEPT = 0.9
 """Part of the largest gain over no EPLB that the recommended point keeps, where neither costs nor a limit decide."""
 APART = 0.02
 """Points of a front are shown where they gain so much of its whole gain over the point before."""
@@ -68,7 +68,7 @@ def front(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def shown(points: Sequence[Tried], chosen: Tried) -> list[Tried]:
-    """Return the points of a front that differ enough to be worth a line; the first, the last and the chosen one do."""
+    """Return the points of a front that differ enough to be worth a line, the first, the last and the chosen one in any case."""
     apart = APART * (points[-1].worth - points[0].worth)
     kept = [points[0]]
     for one in points[1:]:
@@ -80,9 +80,10 @@ def shown(points: Sequence[Tried], chosen: Tried) -> list[Tried]:
 def choose(tried: Sequence[Tried], most_moves: float | None = None) -> Tried:
     """Choose a controller.
 
-    With costs, the one of greatest balancedness net of them; without, the one that moves least of those that keep :data:`KEPT`
-    of the largest gain over no EPLB. With a limit only those count that can't exceed it, whatever the loads that come are like,
-    and the one that serves most is chosen.
+    With costs, the one of greatest balancedness net of them. With a limit, the one that serves most of those that can't exceed
+    it, whatever the loads that come are like. With neither, of those that limit their moves themselves the one that moves least
+    and keeps :data:`KEPT` of their largest gain over no EPLB: one without a limit may have moved little because the loads were
+    calm. Without any such one, all count.
 
     Parameters
     ----------
@@ -92,9 +93,11 @@ def choose(tried: Sequence[Tried], most_moves: float | None = None) -> Tried:
         Most replicas per step and layer.
     """
     within = [one for one in tried if most_moves is None or one.most <= most_moves]
+    if most_moves is not None or within[0].net is not None:
+        return front(within)[-1]
+    if any(one.controller.moves is not None for one in tried):
+        within = [one for one in tried if one.controller.moves is not None or one.most == 0]
     points = front(within)
-    if most_moves is not None or points[-1].net is not None:
-        return points[-1]
     [without] = [one for one in tried if one.controller.kind == "none"]
     return next(one for one in points if one.worth >= _kept(without.worth, points[-1].worth))
 
@@ -120,7 +123,7 @@ def rule(costs: bool, most_moves: float | None, several_slots: bool) -> str:
     elif costs:
         said = "serves most net of costs"
     else:
-        said = f"moves least of those that keep {100 * KEPT:g} % of the largest gain over no EPLB"
+        said = f"moves least of those with a limit of moves that keep {100 * KEPT:g} % of their largest gain over no EPLB"
     slots = f"; of the numbers of slots the smallest that keeps {100 * KEPT:g} % of the largest gain" if several_slots else ""
     return said + slots
 

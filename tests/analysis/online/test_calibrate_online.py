@@ -110,7 +110,10 @@ def tried(*points: tuple[float, float], net: bool = False) -> list[Tried]:
 def test_the_rules_of_the_choice_by_hand() -> None:
     points = tried((0.9, 5.0), (0.79, 0.5), (0.885, 1.0), (0.8, 2.0))
     assert [one.balancedness for one in front(points)] == [0.5, 0.79, 0.885, 0.9]
-    assert choose(points).balancedness == 0.885  # at least .5 + .95 * .4 = .88
+    assert choose(points).balancedness == 0.885  # at least .5 + .9 * .4 = .86
+    calm = dataclasses.replace(points[3], controller=Controller("threshold", interval=10), balancedness=0.95, moves=0.1)
+    assert choose([*points, calm]).balancedness == 0.885  # one without a limit of its own
+    assert choose([points[0], calm]) is calm  # unless there is no other
     assert choose(points, 0.6).balancedness == 0.79
     assert choose(points, 0.0).controller.kind == "none"
     assert choose(tried((0.9, 5.0), (0.79, 0.5), net=True)).balancedness == 0.79  # .4 and .74 net
