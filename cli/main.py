@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from eplb_gap.cli import converting, judging, measuring, recording, replaying, sizing, solving
+from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving
 from eplb_gap.cli.options import INTERRUPTED, log
 from eplb_gap.problem import InputError, PlacementError
 from eplb_gap.problem.certificate import CertificateError
@@ -22,7 +22,7 @@ app.command(cls=solving.SolveCommand)(solving.solve)
 for command in (
     judging.evaluate,
     judging.explain,
-    measuring.calibrate,
+    calibrating.calibrate,
     sizing.capacity,
     replaying.replay,
     measuring.bench,

@@ -1,4 +1,4 @@
-"""``reproduce``, ``bench``, ``calibrate`` and ``status``: measurements over many cells."""
+"""``reproduce``, ``bench`` and ``status``: measurements over many cells."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from eplb_gap.cli.asking import Question, asks
-from eplb_gap.cli.options import JsonFlag, log, out, writable_folder
+from eplb_gap.cli.options import JsonFlag, log, out
 from eplb_gap.problem import InputError
 
 SchedulerAddress = Annotated[
@@ -63,47 +62,6 @@ def reproduce(
         log.print(f"differs from the published row: {problem}", markup=False)
     if comparison.problems:
         raise typer.Exit(1)
-
-
-@asks
-def calibrate(
-    question: Question,
-    budget_ms: Annotated[
-        float | None, typer.Option(help="CPU ms that planning a window may take; by default what the default method takes.")
-    ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Folder for config.toml and the figure.")] = Path("runs/calibration"),
-    as_json: JsonFlag = False,
-) -> None:
-    """Choose a configuration on the first two thirds of the windows, report it on the others, write it for `rebalance`."""
-    from rich.progress import Progress
-
-    from eplb_gap.analysis import calibration
-    from eplb_gap.analysis.figures import calibration_front
-
-    if budget_ms is not None and not budget_ms >= 0:
-        raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
-    asked = question.read()
-    shape = asked.deployment
-    writable_folder(folder, "--out")
-    name = question.deployment or f"{shape.num_experts}/{shape.num_slots}/{shape.num_gpus}"
-    with Progress(console=log) as bar:
-        task = bar.add_task("calibrating", total=None)
-        result = calibration.calibrate(
-            asked.trace,
-            shape,
-            budget_ms=budget_ms,
-            tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
-        )
-        bar.update(task, description="done", completed=1, total=1)
-    written = [
-        calibration.save(result, folder, question.loads_name, f"{name} ({shape.policy})"),
-        *calibration_front.draw(result, f"{name}, {shape.policy}", folder),
-    ]
-    if as_json:
-        print(json.dumps({**calibration.summary(result), "files": [str(path) for path in written]}))
-    else:
-        print(calibration.report(result))
-        print("written: " + ", ".join(map(str, written)))
 
 
 class Bench(StrEnum):

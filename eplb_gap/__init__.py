@@ -21,6 +21,7 @@ __all__ = [
     "PlacementError",
     "Solution",
     "calibrate",
+    "calibrate_online",
     "capacity",
     "check_certificate",
     "evaluate",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.analysis.capacity import capacity
     from eplb_gap.analysis.evaluate import evaluate
     from eplb_gap.analysis.explain import explain
+    from eplb_gap.analysis.online.calibrate import calibrate_online
     from eplb_gap.analysis.protocol import score
     from eplb_gap.analysis.replay.replay import replay
     from eplb_gap.heuristics.control.controller import Controller
@@ -81,6 +83,7 @@ _HOMES = {
     "PlacementError": "problem.errors:PlacementError",
     "Solution": "solvers.solution:Solution",
     "calibrate": "analysis.calibration:calibrate",
+    "calibrate_online": "analysis.online.calibrate:calibrate_online",
     "capacity": "analysis.capacity:capacity",
     "check_certificate": "problem.certificate:check",
     "evaluate": "analysis.evaluate:evaluate",

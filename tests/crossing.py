@@ -25,6 +25,8 @@ from eplb_gap.analysis import (
     user_program,
 )
 from eplb_gap.analysis.candidates import candidates
+from eplb_gap.analysis.online import calibrate, host_defaults, host_flags, trial
+from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import limits, replay
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics import registry
@@ -263,6 +265,28 @@ def calibrated(case: Case) -> None:
     found = calibration.calibrate(WINDOWS, case.deployment, tried)
     assert found.chosen.name in wanted
     assert all(gap >= 0 for one in tried for gap in one.gaps)
+
+
+def calibrated_online(case: Case) -> None:
+    """Choose a controller, judge its maps on what is held out, and write flags for every host."""
+    steps = LoadTrace(np.concatenate([WINDOWS] * 6)[:16])
+    few = [controller.Controller("budgeted", interval=1, moves=0.25), controller.Controller("threshold", interval=2, gain=0.1)]
+    result = calibrate.calibrate_online(steps, case.deployment, candidates=few)
+    for one in result.held_out.judged.values():
+        assert 0 < one.balancedness.value <= 1
+        for change in one.run.changes:
+            case.legal(change.placement)
+    assert online_report.report(result).count("not said: ") <= len(host_defaults.HOSTS)
+    for host in host_defaults.HOSTS:
+        found = host_flags.host_flags(result.controller, case.deployment, 4, host)
+        assert found.flags or found.cannot
+
+
+def tried_out(case: Case) -> None:
+    trials = trial.Trials(lambda *_: None, None)
+    run = trials.run(LoadTrace(np.concatenate([WINDOWS] * 2)), case.deployment, controller.Controller("periodic", interval=2), 2)
+    assert [case.legal(change.placement) for change in run.changes]
+    assert trials.done == 1
 
 
 def sized(case: Case) -> None:

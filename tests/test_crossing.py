@@ -26,6 +26,7 @@ from crossing import (
     all_scored,
     bounded_average,
     calibrated,
+    calibrated_online,
     certificate,
     compared,
     evaluated,
@@ -51,6 +52,7 @@ from crossing import (
     solved,
     solved_average,
     stepped,
+    tried_out,
     unequal,
     written_and_read,
 )
@@ -67,6 +69,17 @@ from eplb_gap.analysis import (
     protocol_runs,
     user_program,
 )
+from eplb_gap.analysis.online import (
+    bootstrap,
+    calibrate,
+    choice,
+    held_out,
+    host_defaults,
+    host_flags,
+    trial,
+)
+from eplb_gap.analysis.online import candidates as online_candidates
+from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
@@ -103,7 +116,20 @@ REPLAY = (
     report,
     step_makespans,
 )
-ANALYSES = (*REPLAY, alternatives, calibration, capacity, evaluate, explain, per_step, protocol, protocol_runs, user_program)
+ONLINE = (bootstrap, calibrate, choice, held_out, host_defaults, host_flags, online_candidates, online_report, trial)
+ANALYSES = (
+    *REPLAY,
+    *ONLINE,
+    alternatives,
+    calibration,
+    capacity,
+    evaluate,
+    explain,
+    per_step,
+    protocol,
+    protocol_runs,
+    user_program,
+)
 
 
 def no_gpu_2(deployment: Deployment) -> bool:
@@ -274,6 +300,11 @@ JUDGING = {
     alternatives.alternatives: Entry(compared),
     explain.decompose: Entry(lambda x: explained(x, explain.decompose), unequal),
     calibration.calibrate: Entry(calibrated, unequal),
+    calibrate.calibrate_online: Entry(calibrated_online),
+    host_defaults.host_default: Entry(lambda x: host_defaults.host_default("vllm", 9, 4, x.deployment)),
+    host_flags.host_flags: Entry(lambda x: host_flags.host_flags(controller.Controller("periodic"), x.deployment, 4, "sglang")),
+    online_candidates.second_round: Entry(lambda x: online_candidates.second_round(16, {(1, 1): 0.5}, x.deployment)),
+    trial.Trials.run: Entry(tried_out),
     capacity.capacity: Entry(sized, unequal),
     capacity.slot_options: Entry(lambda x: capacity.slot_options(x.deployment, 12)),
     protocol.timed: Entry(scored, unequal),

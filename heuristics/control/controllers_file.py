@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.heuristics.control.presets import PRESETS
 from eplb_gap.problem import files
+from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
 MAX_BYTES = 1 << 16
@@ -67,6 +70,21 @@ def parse_controller(text: str) -> Controller:
             raise InputError(f"controller {text!r}: {part!r} is no setting; KEY=VALUE, each key once, of {allowed} is needed")
         table[key] = _number(value) if TYPES[key] is not str else value
     return _made(table, f"controller {text!r}")
+
+
+def write_controllers(path: str | Path, controllers: Iterable[Controller], comment: str = "") -> None:
+    """Write controllers as :func:`read_controllers` reads them; every line of the comment goes above them.
+
+    Settings that have their default are left out, so that a file says what was chosen and nothing else.
+    """
+    lines = [f"# {''.join(letter for letter in line if letter.isprintable())}".rstrip() for line in comment.splitlines()]
+    for controller in controllers:
+        named = {"kind": controller.kind, "name": controller.name} if controller.name else {"kind": controller.kind}
+        lines += [
+            "[[controller]]",
+            *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in (named | controller.changed()).items()),
+        ]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
 def _number(text: str) -> int | float | str:

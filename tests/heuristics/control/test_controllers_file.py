@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from eplb_gap import Controller, InputError
 from eplb_gap.heuristics.control.catalogue import KINDS
-from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers
+from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers, write_controllers
 from eplb_gap.heuristics.control.presets import PRESETS
 
 
@@ -22,6 +24,25 @@ def test_a_file_of_controllers_is_read(tmp_path: Path) -> None:
         Controller("budgeted", "small and often", interval=10, window=20, moves=0.02),
         Controller("periodic", method="initial_program", lag=3),
     ]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_is_read_again(tmp_path: Path, data: st.DataObject) -> None:
+    part, number = st.floats(0, 1), st.integers(1, 10**6)
+    values = {
+        **dict.fromkeys(("interval", "window", "layers"), number),
+        **dict.fromkeys(("moves", "below", "gain", "decay"), part),
+        "method": st.sampled_from(["fast", "initial_program", "sample-average"]),
+    }
+    printable = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=9)
+    controllers = []
+    for kind in data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3)):
+        read = sorted(KINDS[kind].reads & values.keys())
+        keys = data.draw(st.sets(st.sampled_from(read))) if read else set()
+        controllers.append(Controller(kind, data.draw(printable), **{key: data.draw(values[key]) for key in keys}))
+    write_controllers(tmp_path / "c.toml", controllers, data.draw(st.text(max_size=30)))
+    assert read_controllers(tmp_path / "c.toml") == controllers
 
 
 def test_a_word_says_a_controller() -> None:
