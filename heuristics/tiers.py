@@ -123,10 +123,13 @@ class TieredKernel:
             return self.kernel(*arguments)
         began, self._began = time.perf_counter(), time.thread_time()
         outer, _interpreter.kernel, _interpreter.next_glance = _interpreter.kernel, self, began + GLANCE
+        given = [(array, array.copy()) for array in arguments if isinstance(array, np.ndarray)]
         try:
             with np.errstate(all="ignore"):
                 return interpreted(self.kernel)(*arguments)
         except Ready:
+            for array, before in given:  # it is called again with what it was called with
+                array[...] = before
             self.compile()
         finally:
             _interpreter.kernel = outer
@@ -194,7 +197,7 @@ def tiered(signature: str) -> Callable[[Callable[..., Any]], TieredKernel]:
     Parameters
     ----------
     signature : str
-        Types of the arguments in numba's notation. What a call changes it must overwrite: it may be made a second time.
+        Types of the arguments in numba's notation. A call may be given up and made a second time, with arrays as they were.
     """
     return lambda function: TieredKernel(function, signature)
 

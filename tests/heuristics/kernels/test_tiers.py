@@ -115,14 +115,13 @@ def test_planners_make_the_same_maps_in_both_forms(as_python, monkeypatch, shape
 @tiered("(i8[::1], i8)")
 def walk(found, steps):
     seed_random(7)
-    found[0] = 0
     for _ in range(steps):
         if random() < 0.5:
             found[0] += 1
 
 
 def test_a_call_gives_up_interpreting_when_the_compiled_form_is_there(as_python, monkeypatch):
-    one, other = np.array([-1]), np.array([-1])
+    one, other = np.array([5]), np.array([5])  # the walk goes on from what it is handed
     as_python(walk, one, 3000)
     looks = []
     monkeypatch.setattr(TieredKernel, "found", lambda self: looks.append(0) or len(looks) > 2)
