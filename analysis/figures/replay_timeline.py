@@ -16,7 +16,8 @@ from eplb_gap.problem.loads import LoadTrace
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 """Told apart by the colour-blind as well (Okabe and Ito), but for the yellow, which white paper swallows, and with a grey."""
 POINTS = 120
-"""Points of a line: each is the mean of as many steps as that takes."""
+"""At most so many points has a line: each is the mean of 1, 2, 5, 10, 20, ... steps, as many as that takes."""
+WIDTHS = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
 MOST = len(COLOURS)
 """Controllers that lines can tell apart."""
 LONGEST = 56
@@ -37,7 +38,7 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
         Its steps.
     """
     best = sorted(range(len(result.runs)), key=lambda number: -result.runs[number].balancedness)[:MOST]
-    width = max(1, result.steps // POINTS)
+    width = next(width for width in WIDTHS if width * POINTS >= result.steps)
     stretch = f"{width} {unit(result)}s" if width > 1 else unit(result)
     fig, (top, middle, bottom) = figure(8.2, 6.4, nrows=3, sharex=True, height_ratios=(4, 1, 1.6))
     handles, names, moving = [], [], False
@@ -115,7 +116,7 @@ def _moves(run: Replayed, width: int, steps: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _mark(found: Traffic, steps: int, top: Axes, axes: tuple[Axes, ...]) -> None:
-    ends = [at for at, _ in found.changes[1:]] + [steps]
+    ends = [*(at for at, _ in found.changes), steps][1:]
     for (at, name), end in zip(found.changes, ends, strict=True):
         if at:
             for axis in axes:

@@ -93,6 +93,10 @@ def test_figures_name_what_is_drawn() -> None:
     assert drawn(timeline(result, trace), ".svg") == drawn(
         timeline(result, trace), ".svg"
     )  # drawing is what would read a name as a formula
+    for count in (1, 2, 6):
+        steady = LoadTrace(np.repeat(STEPS[:1], count, axis=0))
+        fig = timeline(module.replay(steady, Deployment(8, 10, 5), given[:1]), steady)
+        assert "drift above 3 times its median" in fig.axes[1].get_title(loc="left")
     plt.close("all")
 
 
