@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from eplb_gap.analysis.figures.style import figure
 from eplb_gap.analysis.replay.replay import Replay, Replayed
@@ -16,7 +16,8 @@ from eplb_gap.problem.loads import LoadTrace
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 """Told apart by the colour-blind as well (Okabe and Ito), but for the yellow, which white paper swallows, and with a grey."""
 POINTS = 120
-"""Points of a line: each is the mean of as many steps as that takes."""
+"""At most so many points has a line: each is the mean of 1, 2, 5, 10, 20, ... steps, as many as that takes."""
+WIDTHS = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
 MOST = len(COLOURS)
 """Controllers that lines can tell apart."""
 LONGEST = 56
@@ -36,62 +37,33 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     trace : LoadTrace
         Its steps.
     """
-    best = sorted(range(len(result.runs)), key=lambda number: -result.runs[number].balancedness)[:MOST]
-    width = max(1, result.steps // POINTS)
-    stretch = f"{width} {unit(result)}s" if width > 1 else unit(result)
+    ranked = sorted(range(len(result.runs)), key=lambda number: -result.runs[number].balancedness)[:MOST]
+    # Colours in the order of the controllers, so that a better one added last does not change those of the others.
+    best = [(result.runs[number], COLOURS[sorted(ranked).index(number)]) for number in ranked]
+    width = next(width for width in WIDTHS if width * POINTS >= result.steps)
     fig, (top, middle, bottom) = figure(8.2, 6.4, nrows=3, sharex=True, height_ratios=(4, 1, 1.6))
-    handles, names, moving = [], [], False
-    for place, number in enumerate(best):
-        run = result.runs[number]
-        # Colours in the order of the controllers, so that a better one added last does not change those of the others.
-        colour = COLOURS[sorted(best).index(number)]
-        starts, values = stretches(run.by_step, width)
-        style = "--" if run.foresees else "-"
-        handles += top.plot(_middles(starts, result.steps), values, color=colour, ls=style, lw=1.3, zorder=4 - place / MOST)
-        # The value first: what follows may begin with anything, also with what matplotlib takes for a hidden name.
-        names.append(f"{run.balancedness:.3f}  {_plain(_short(run.controller.label))}")
-        at, moved = _moves(run, width, result.steps)
-        moving |= at.size > 0
-        offset = (place + 0.5) / len(best) * width
-        bottom.plot(
-            at + offset, moved, color=colour, ls="", marker="o", ms=2.6, markeredgewidth=0, zorder=3 + 1 / (1 + len(run.changes))
-        )
-    if result.limit is not None:
-        least, most = result.limit.balancedness
-        top.fill_between([result.first, result.steps], least, most, color="0.85", lw=0, zorder=1.5)
-        handles += top.plot([result.first, result.steps], [most, most], color="0.3", lw=0.9, ls=(0, (1, 1)), zorder=1.6)
-        names.append(f"{most:.3f}  certified: no controller of interval {result.limit.interval} has a larger mean")
+    _draw_balance(top, result, best, width)
+    _draw_moves(bottom, result, best, width)
+    found = traffic(trace, width)
+    _draw_drift(middle, result, trace, width, found)
     for axis in (top, middle, bottom):
         axis.axvspan(0, result.first, color="0.94", lw=0)
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
         axis.set_xlim(0, result.steps)
-    if result.first:
-        top.text(0.004, 0.02, "not judged", transform=top.transAxes, fontsize=7.5, color="0.35")
-    found = traffic(trace, width)
     _mark(found, result.steps, top, (top, middle, bottom))
-    top.set_ylabel("served balancedness" + (f",\nmean of {stretch}" if width > 1 else ""))
-    middle.plot(*drift(trace, width), color="0.3", lw=1)
-    middle.set_ylabel("drift of\nthe loads")
-    middle.set_ylim(bottom=0)
-    explained = (
-        f"total variation from one {unit(result)} to the next"
-        if width == 1
-        else f"total variation between {stretch} and the next"
-    )
-    middle.set_title(f"{explained}; vertical lines: {found.how}", fontsize=7.5, color="0.35", loc="left", pad=3)
-    bottom.set_ylabel(f"moves per layer\nin {stretch}" if width > 1 else f"moves per layer\nand {unit(result)}")
-    if moving:
-        bottom.set_yscale("log")
-        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        bottom.yaxis.set_major_formatter("{x:g}")
-        bottom.yaxis.set_minor_formatter(NullFormatter())
-    bottom.set_xlabel(unit(result))
-    rest = len(result.runs) - len(best)
+    bottom.set_xlabel(unit(result) if result.window_steps == 1 else f"window of {result.window_steps} steps")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # The value first: what follows may begin with anything, also with what matplotlib takes for a hidden name.
+    names = [f"{run.balancedness:.3f}  {_plain(_short(run.controller.label))}" for run, _ in best]
+    if result.limit is not None:
+        most = result.limit.balancedness[1]
+        names.append(f"{most:.3f}  certified: no controller of interval {result.limit.interval} has a larger mean")
+    left_out = len(result.runs) - len(best)
     fig.legend(
-        handles,
+        top.lines[: len(names)],
         names,
-        title=f"mean over the judged steps; the best {MOST} of {len(result.runs)} controllers" if rest else None,
+        title=f"mean over the judged {unit(result)}s; the best {MOST} of {len(result.runs)} controllers" if left_out else None,
         fontsize=8,
         title_fontsize=8,
         loc="outside lower center",
@@ -100,8 +72,47 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     return fig
 
 
-def _middles(starts: np.ndarray, steps: int) -> np.ndarray:
-    return np.asarray((starts + np.append(starts[1:], steps)) / 2)
+def _draw_balance(axis: Axes, result: Replay, best: list[tuple[Replayed, str]], width: int) -> None:
+    for place, (run, colour) in enumerate(best):
+        starts, values = stretches(run.by_step, width)
+        middles = (starts + np.append(starts[1:], result.steps)) / 2
+        style, dot = "--" if run.foresees else "-", "o" if len(values) == 1 else None
+        axis.plot(middles, values, color=colour, ls=style, marker=dot, lw=1.3, zorder=4 - place / MOST)
+    if result.limit is not None:
+        least, most = result.limit.balancedness
+        judged = [result.first, result.steps]
+        axis.plot(judged, [most, most], color="0.3", lw=0.9, ls=(0, (1, 1)), zorder=1.6)
+        axis.fill_between(judged, least, most, color="0.85", lw=0, zorder=1.5)
+    if result.first:
+        axis.text(0.004, 0.02, "not judged", transform=axis.transAxes, fontsize=7.5, color="0.35")
+    axis.set_ylabel("served balancedness" + (f",\nmean of {width} {unit(result)}s" if width > 1 else ""))
+
+
+def _draw_drift(axis: Axes, result: Replay, trace: LoadTrace, width: int, found: Traffic) -> None:
+    axis.plot(*drift(trace, width), color="0.3", lw=1)
+    axis.set_ylabel("drift of\nthe loads")
+    axis.set_ylim(bottom=0)
+    between = f"between {width} {unit(result)}s and the next" if width > 1 else f"from one {unit(result)} to the next"
+    explained = f"total variation {between}; vertical lines: {found.how}"
+    axis.set_title(explained, fontsize=7.5, color="0.35", loc="left", pad=3)
+
+
+def _draw_moves(axis: Axes, result: Replay, best: list[tuple[Replayed, str]], width: int) -> None:
+    for place, (run, colour) in enumerate(best):
+        at, moved = _moves(run, width, result.steps)
+        if not at.size:
+            continue
+        axis.set_yscale("log")
+        # Side by side within a stretch, and the rare before the frequent, so that none hides another.
+        beside, order = (place + 0.5) / len(best) * width, 3 + 1 / (1 + len(run.changes))
+        axis.plot(at + beside, moved, color=colour, ls="", marker="o", ms=2.6, markeredgewidth=0, zorder=order)
+    if axis.lines:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_ylim(0, 1)
+    axis.set_ylabel("moves per layer\n" + (f"in {width} {unit(result)}s" if width > 1 else f"and {unit(result)}"))
 
 
 def _moves(run: Replayed, width: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +126,7 @@ def _moves(run: Replayed, width: int, steps: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _mark(found: Traffic, steps: int, top: Axes, axes: tuple[Axes, ...]) -> None:
-    ends = [at for at, _ in found.changes[1:]] + [steps]
+    ends = [*(at for at, _ in found.changes), steps][1:]
     for (at, name), end in zip(found.changes, ends, strict=True):
         if at:
             for axis in axes:

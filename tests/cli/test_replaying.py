@@ -89,10 +89,14 @@ def test_figures_name_what_is_drawn() -> None:
     assert (top.get_ylabel(), bottom.get_xlabel()) == ("served balancedness", "step")
     summed = trace.windowed(2)
     fig = timeline(module.replay(summed, Deployment(8, 10, 5), given[:1]), summed)
-    assert fig.axes[2].get_xlabel() == "window"
+    assert fig.axes[2].get_xlabel() == "window of 2 steps"
     assert drawn(timeline(result, trace), ".svg") == drawn(
         timeline(result, trace), ".svg"
     )  # drawing is what would read a name as a formula
+    for count in (1, 2, 6):
+        steady = LoadTrace(np.repeat(STEPS[:1], count, axis=0))
+        fig = timeline(module.replay(steady, Deployment(8, 10, 5), given[:1]), steady)
+        assert "drift above 3 times its median" in fig.axes[1].get_title(loc="left")
     plt.close("all")
 
 
