@@ -105,7 +105,10 @@ def remarks(result: OnlineCalibration) -> list[str]:
     elif count < FEW_BLOCKS:
         found.append(f"{count} blocks are few: the brackets are themselves uncertain.")
     found += [f"{NAMES[result.host]}'s default: {changed}." for changed in held.default_changed]
-    found.append("Moves are counted after GPUs are renamed to keep what they hold; a host that does not rename moves more.")
+    found.append(
+        "Moves: a controller's first map is not counted, a server loads it with the weights; the others are counted after GPUs "
+        "are renamed to keep what they hold, a host that does not rename moves more."
+    )
     if result.chosen.controller.kind != "none":
         before, after = result.chosen.moves, moves(result.judged(result.chosen.controller).run)
         if after > 2 * before + 0.01:
