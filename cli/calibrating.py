@@ -142,22 +142,21 @@ def _controller(
             slots=[] if slot_options is None else [int(number) for number in slot_options.split(",")],
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
-    recorded = asked.trace.provenance.get("window_steps", 1)
-    written = _write(result, question.loads_name, recorded, file, figure)
+    written = _write(result, question.loads_name, file, figure)
     if as_json:
-        print(json.dumps({**as_dict(result, recorded), "files": [str(path) for path in written]}))
+        print(json.dumps({**as_dict(result), "files": [str(path) for path in written]}))
     else:
-        print(report(result, recorded))
+        print(report(result))
         if written:
             print("written: " + ", ".join(map(str, written)))
 
 
-def _write(result: OnlineCalibration, name: str, recorded: int, file: Path | None, figure: Path | None) -> list[Path]:
+def _write(result: OnlineCalibration, name: str, file: Path | None, figure: Path | None) -> list[Path]:
     written = []
     if file is not None:
         from eplb_gap.analysis.online.report import save
 
-        save(result, file, name, recorded)
+        save(result, file, name)
         written.append(file)
     if figure is not None:
         from eplb_gap.analysis.figures.online_front import write

@@ -106,7 +106,7 @@ def correlation_time(series: np.ndarray) -> float:
 
 
 def _ratio(mean: np.ndarray, served: np.ndarray) -> np.ndarray:
-    return np.divide(mean, served, out=np.ones_like(served), where=served > 0)
+    return np.asarray(np.divide(mean, served, out=np.ones_like(served), where=served > 0))
 
 
 def _estimate(value: float, drawn: np.ndarray) -> Estimate:

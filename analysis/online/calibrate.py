@@ -35,6 +35,8 @@ class OnlineCalibration:
     steps, border, first : int
         All steps; those from ``border`` on are held out, ``first <= step < border`` are chosen on.
     layers : int
+    recorded : int
+        Steps of the server in one step of the loads.
     tried : list of Tried
         All candidates on the steps that are chosen on.
     chosen : Tried
@@ -53,6 +55,7 @@ class OnlineCalibration:
     border: int
     first: int
     layers: int
+    recorded: int
     tried: list[Tried]
     chosen: Tried
     points: list[Tried]
@@ -109,7 +112,7 @@ def calibrate_online(
     Parameters
     ----------
     steps : LoadTrace
-        Every window is one step, oldest first.
+        Every window is one step, oldest first; of so many steps of the server as its provenance says (``window_steps``, or 1).
     deployment : Deployment
     split : float, default 0.5
         Part of the steps that are chosen on, between 0 and 1: always the first ones.
@@ -151,7 +154,8 @@ def calibrate_online(
     known = LoadTrace(steps.loads[:border][-MOST_STEPS:].copy())  # no view of it reaches what is held out
     price = None if costs is None or step_seconds is None else Price(costs, step_seconds)
     trials = Trials(tick, price)
-    default = host_default(host, border, known.loads.shape[1], deployment)
+    recorded = steps.provenance.get("window_steps", 1)
+    default = host_default(host, border, known.loads.shape[1], deployment, recorded)
     _check_candidates(candidates, len(known.loads))
     tried = [_try_all(known, shape, candidates, trials) for shape in shapes]
     choices = [choose(of_shape, most_moves) for of_shape in tried]
@@ -173,6 +177,7 @@ def calibrate_online(
         border,
         border - len(known.loads) + len(known.loads) // PARTS,
         known.loads.shape[1],
+        recorded,
         [one for of_shape in tried for one in of_shape],
         chosen,
         points,
@@ -245,6 +250,9 @@ def _check(
 ) -> int:
     """Check the arguments and return the first step that is held out."""
     count, _, experts = steps.loads.shape
+    recorded = steps.provenance.get("window_steps", 1)
+    if isinstance(recorded, bool) or not isinstance(recorded, int) or recorded < 1:
+        raise InputError(f"window_steps of the steps' provenance is {recorded!r}; an integer of at least 1 is needed")
     if experts != deployment.num_experts:
         raise InputError(f"steps has {experts} experts; the deployment has {deployment.num_experts}")
     if isinstance(split, bool) or not isinstance(split, int | float) or not 0 < split < 1:

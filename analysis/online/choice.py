@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eplb_gap.heuristics.control.controller import Controller
 
-KEPT = 0.9
+KEPT = 0.95
 """Part of the largest gain over no EPLB that the recommended point keeps, where neither costs nor a limit decide."""
 APART = 0.02
 """Points of a front are shown where they gain so much of its whole gain over the point before."""

@@ -36,7 +36,7 @@ class HostDefault:
     changed: list[str]
 
 
-def host_default(host: str, steps: int, layers: int, deployment: Deployment) -> HostDefault:
+def host_default(host: str, steps: int, layers: int, deployment: Deployment, recorded: int = 1) -> HostDefault:
     """Return the default of a serving system so that a map of its own serves from the first judged step on.
 
     Where its first map would come later, interval, window and lag are shortened by one factor, so that it comes just then. Such a
@@ -50,6 +50,8 @@ def host_default(host: str, steps: int, layers: int, deployment: Deployment) -> 
         Steps before those that are judged.
     layers : int
     deployment : Deployment
+    recorded : int, default 1
+        Steps of the server in one step of the loads.
 
     Raises
     ------
@@ -59,8 +61,16 @@ def host_default(host: str, steps: int, layers: int, deployment: Deployment) -> 
     if host not in HOSTS:
         raise InputError(f"host is {host!r}; {', '.join(HOSTS)} are known")
     default, changed = PRESETS[HOSTS[host]], []
-    if default.kind == "round-robin":  # one layer a step: a layer's loads are those since its last turn
-        default = replace(default, window=min(-(-layers // default.layers), steps))
+    if default.kind == "round-robin":  # a layer's loads are those since its last turn
+        in_turn = min(default.layers * recorded, layers)
+        default = replace(default, layers=in_turn, window=min(-(-layers // in_turn), steps))
+    else:
+        default = replace(
+            default,
+            interval=-(-default.interval // recorded),
+            window=-(-default.steps_needed // recorded),
+            lag=-(-default.lag // recorded),
+        )
     assert default.window is not None
     first = -(-default.window // default.interval) * default.interval + default.lag
     if first > steps:

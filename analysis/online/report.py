@@ -41,14 +41,12 @@ def _rough(result: OnlineCalibration) -> str:
     return "; the steps are few, so that intervals are too narrow" if result.held_out.short else ""
 
 
-def report(result: OnlineCalibration, recorded: int = 1) -> str:
+def report(result: OnlineCalibration) -> str:
     """Return the answer, the front on the held-out steps, how it was found, and the settings to copy.
 
     Parameters
     ----------
     result : OnlineCalibration
-    recorded : int, default 1
-        Steps of the server in one step of the loads.
     """
     shape = result.deployment
     parts = [
@@ -62,7 +60,7 @@ def report(result: OnlineCalibration, recorded: int = 1) -> str:
         parts.append(
             markdown(["slots", "chosen", "served, chosen on", "served, held out", "moves, held out"], _slot_lines(result))
         )
-    parts += ["\n".join(remarks(result)), "\n".join(_settings(result, recorded))]
+    parts += ["\n".join(remarks(result)), "\n".join(_settings(result))]
     return "\n\n".join(parts)
 
 
@@ -105,7 +103,10 @@ def remarks(result: OnlineCalibration) -> list[str]:
     elif count < FEW_BLOCKS:
         found.append(f"{count} blocks are few: the brackets are themselves uncertain.")
     found += [f"{NAMES[result.host]}'s default: {changed}." for changed in held.default_changed]
-    found.append("Moves are counted after GPUs are renamed to keep what they hold; a host that does not rename moves more.")
+    found.append(
+        "Moves: a controller's first map is not counted, a server loads it with the weights; the others are counted after GPUs "
+        "are renamed to keep what they hold, a host that does not rename moves more."
+    )
     if result.chosen.controller.kind != "none":
         before, after = result.chosen.moves, moves(result.judged(result.chosen.controller).run)
         if after > 2 * before + 0.01:
@@ -116,20 +117,18 @@ def remarks(result: OnlineCalibration) -> list[str]:
     return found
 
 
-def all_flags(result: OnlineCalibration, recorded: int = 1) -> list[HostFlags]:
+def all_flags(result: OnlineCalibration) -> list[HostFlags]:
     """Return the configuration of every serving system that comes closest to the chosen controller.
 
     Parameters
     ----------
     result : OnlineCalibration
-    recorded : int, default 1
-        Steps of the server in one step of the loads.
     """
-    controller = in_host_steps(result.controller, recorded)
+    controller = in_host_steps(result.controller, result.recorded)
     return [host_flags(controller, result.deployment, result.layers, host) for host in WRITERS]
 
 
-def save(result: OnlineCalibration, path: Path, loads_name: str, recorded: int = 1) -> None:
+def save(result: OnlineCalibration, path: Path, loads_name: str) -> None:
     """Write the chosen controller as TOML, with what it served and the answer above it.
 
     Parameters
@@ -137,29 +136,29 @@ def save(result: OnlineCalibration, path: Path, loads_name: str, recorded: int =
     result : OnlineCalibration
     path : Path
     loads_name : str
-    recorded : int, default 1
-        Steps of the server in one step of the loads: the file is in steps of the server.
     """
     shape = result.deployment
     comment = (
         f"Chosen by eplb-gap calibrate --online on {loads_name} for {shape.num_experts} experts, {shape.num_slots} slots, "
         f"{shape.num_gpus} GPUs, {shape.policy} policy\n{answer(result)}"
+        + (f"\nBelow in steps of the server, {result.recorded} a step of the loads." if result.recorded > 1 else "")
     )
-    write_controllers(path, [in_host_steps(result.controller, recorded)], comment)
+    write_controllers(path, [in_host_steps(result.controller, result.recorded)], comment)
 
 
-def as_dict(result: OnlineCalibration, recorded: int = 1) -> dict[str, Any]:
-    """Return a calibration as JSON-serialisable data; ``recorded`` as of :func:`report`."""
+def as_dict(result: OnlineCalibration) -> dict[str, Any]:
+    """Return a calibration as JSON-serialisable data; settings and flags are in steps of the server."""
     held = result.held_out
     return {
         "answer": answer(result),
         "deployment": result.deployment.as_dict(),
         "host": result.host,
+        "recorded": result.recorded,
         "steps": result.steps,
         "chosen_on": [result.first, result.border - 1],
         "held_out": [result.border, result.steps - 1],
         "rule": rule(result.price is not None, result.most_moves, bool(result.by_slots)),
-        "chosen": _settings_of(in_host_steps(result.controller, recorded)),
+        "chosen": _settings_of(in_host_steps(result.controller, result.recorded)),
         "default": _settings_of(held.default) | {"changed": held.default_changed},
         "over_default": asdict(held.over_default),
         "block": held.block,
@@ -195,7 +194,7 @@ def as_dict(result: OnlineCalibration, recorded: int = 1) -> dict[str, Any]:
             }
             for one in result.by_slots
         ],
-        "flags": [asdict(one) for one in all_flags(result, recorded)],
+        "flags": [asdict(one) for one in all_flags(result)],
     }
 
 
@@ -238,13 +237,13 @@ def _slot_lines(result: OnlineCalibration) -> list[list[str]]:
     return found
 
 
-def _settings(result: OnlineCalibration, recorded: int) -> list[str]:
-    controller = in_host_steps(result.controller, recorded)
+def _settings(result: OnlineCalibration) -> list[str]:
+    controller = in_host_steps(result.controller, result.recorded)
     said = [
         f"Settings for {controller.label}"
-        + (f", in steps of the server ({recorded} a step of the loads):" if recorded > 1 else ":")
+        + (f", in steps of the server ({result.recorded} a step of the loads):" if result.recorded > 1 else ":")
     ]
-    for found in all_flags(result, recorded):
+    for found in all_flags(result):
         written = found.flags.replace("\n", "\n    ")
         said.append(f"  {NAMES[found.host]}: {written or 'no flags come close'}")
         if found.cannot:

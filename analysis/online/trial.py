@@ -18,9 +18,8 @@ Tick = Callable[[str, int, int], None]
 
 
 def copies(run: Replayed) -> list[Change]:
-    """Return the changes on judged steps for which replicas are copied; a map for ever is loaded with the weights instead."""
-    changes = [] if run.controller.kind == "static" else run.changes
-    return [change for change in changes if run.first <= change.serves < run.last]
+    """Return the changes on judged steps without a controller's first map, which a server loads together with the weights."""
+    return [change for change in run.changes[1:] if run.first <= change.serves < run.last]
 
 
 def moves(run: Replayed) -> float:
@@ -64,7 +63,7 @@ class Price:
         found = np.zeros(mean.size)
         for change in copies(run):
             found[change.serves - run.first] += change.waiting or 0.0
-        return found * (mean.mean() / self.step_seconds)
+        return found * float(mean.mean() / self.step_seconds)
 
 
 @dataclass
