@@ -102,8 +102,10 @@ def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
     own, items, counts, sized, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home, _ = layer
     for e in range(loads.size):
         own[e], counts[e], first[e] = loads[e], 0, -1
-        for gpu in range(arrived.size):
-            held[e, gpu] = before[e, gpu] = 0
+    for numbers in (held, before):
+        for e in range(loads.size):
+            for gpu in range(arrived.size):
+                numbers[e, gpu] = 0
     for slot in range(in_use.size - 1, -1, -1):
         e = in_use[slot]
         items[slot] = e
