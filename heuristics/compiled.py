@@ -23,15 +23,6 @@ def kernel(function: F) -> F:
     return compiled
 
 
-def borrower(function: F) -> F:
-    """Compile a kernel that makes no arrays and keeps none: it does not count references to those that it is given.
-
-    Where a record of many arrays goes from function to function the counting would take most of the time.
-    """
-    compiled: F = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)
-    return compiled
-
-
 def entry(function: F) -> F:
     """Compile a function that Python calls, or Python and kernels."""
     compiled: F = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)

@@ -32,8 +32,9 @@ from eplb_gap.problem.validation import check
 
 ANSWER = 1
 """Of the two maps of every number of moves the one of least makespan."""
-FIRST_MOVES, MORE_MOVES = 4, 3
-"""Layers are first searched to their equal share of the budget and so many moves more, then by so many, or by a quarter."""
+FIRST_MOVES, MORE_MOVES, SHARED_MOVES = 4, 3, 100
+"""Layers are first searched to their equal share of the budget and so many moves more; then by so many, by a quarter, or by their
+share of so many, whatever is most: where few are left, a call costs more than moves that turn out to be of no use."""
 WORK_PER_CALL = 1_000_000
 """Steps times slots of one compiled call: some 30 ms."""
 GROUP_EXCHANGES = 2
@@ -241,7 +242,8 @@ class _Search:
             more = worth > until
             if not more.any():
                 return fronts, points
-            further = np.where(ended, worth, np.minimum(worth, np.maximum(until + MORE_MOVES, until * 5 // 4)))
+            least_more = max(MORE_MOVES, SHARED_MOVES // int(more.sum()))
+            further = np.where(ended, worth, np.minimum(worth, np.maximum(until + least_more, until * 5 // 4)))
             until = np.where(more, further, until)
 
     def go_on(self, until: np.ndarray) -> None:
@@ -290,7 +292,7 @@ class _Search:
             self._maps = maps
 
     def _rows(self, placement: Placement, layers: np.ndarray) -> Placement:
-        return Placement(placement.phy2log[layers], placement.num_experts)
+        return Placement(placement.phy2log[layers], placement.num_experts, placement.ranks[layers])
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what maps cost at least: with the experts on the nodes that they are on, and whatever their nodes.

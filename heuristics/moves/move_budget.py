@@ -9,9 +9,6 @@ import numpy as np
 from eplb_gap.heuristics.compiled import entry, kernel
 from eplb_gap.heuristics.moves.relabel import ROUNDING
 
-HOPE = 0.5
-"""Part of what is left to gain that more moves are taken to bring at most: fronts bend. With 1 nothing is ever missed."""
-
 
 class Fronts(NamedTuple):
     """What every number of moves leads to in every layer; only points that are better than those of fewer moves.
@@ -140,7 +137,7 @@ def worth_searching(
 ) -> None:  # fmt: skip
     """Write the most moves of every layer at which a map not yet found could improve on the division, -1 if there are none.
 
-    What all other layers cost at least is exact; of a front's own kind of maps no more is hoped for than :data:`HOPE` says.
+    What all other layers cost at least is exact, and no map costs less than its bound: nothing is missed.
 
     Parameters
     ----------
@@ -169,9 +166,6 @@ def worth_searching(
                 break
             same = number < others[layer]
             bound = bounds[layer] if same else other_bounds[layer]
-            if same:
-                last = costs[layer, sizes[layer] - 1]
-                bound = max(bound, last - HOPE * (last - bound))
             if _others(layer, left, total, Fronts(moves, costs, sizes), least) + bound < now * (1.0 - ROUNDING):
                 worth[layer] = number
                 number += 1

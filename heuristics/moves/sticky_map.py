@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numba import njit
 
-from eplb_gap.heuristics.compiled import borrower, kernel
+from eplb_gap.heuristics.compiled import kernel
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 DRIFT = 0.02
 """Relative variance of an expert's load from a window to the next that is planned for: replicas of hot experts spread it."""
+
+
+def borrower(function: F) -> F:
+    """Compile a kernel that makes no arrays and keeps none: it does not count references to those that it is given.
+
+    As a layer's many arrays go from function to function the counting would take most of the time.
+    """
+    compiled: F = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)
+    return compiled
 
 
 class Layer(NamedTuple):
@@ -102,8 +115,10 @@ def use(layer: Layer, loads: np.ndarray, in_use: np.ndarray) -> None:
     own, items, counts, sized, sizes, parts, _, _, first, after, held, before, arrived, dirty, _, home, _ = layer
     for e in range(loads.size):
         own[e], counts[e], first[e] = loads[e], 0, -1
-        for gpu in range(arrived.size):
-            held[e, gpu] = before[e, gpu] = 0
+    for numbers in (held, before):
+        for e in range(loads.size):
+            for gpu in range(arrived.size):
+                numbers[e, gpu] = 0
     for slot in range(in_use.size - 1, -1, -1):
         e = in_use[slot]
         items[slot] = e

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-DECORATORS = {"kernel", "entry", "tiered", "njit", "jit"}
+DECORATORS = {"kernel", "entry", "borrower", "tiered", "njit", "jit"}
 SIGNS = {ast.Add: 1, ast.Sub: -1, ast.Mult: 1, ast.FloorDiv: -1, ast.RShift: -1, ast.LShift: 1}
 
 REVIEWED = {
