@@ -38,6 +38,8 @@ from eplb_gap.problem.validation import SAFE_INT64, verify
 MAX_PARTITIONS = 3_000
 MAX_VECTORS = 2_000
 """Partitions times count vectors that are bounded one by one."""
+MAX_CONTENTS = 2_000
+"""Contents of one GPU that are listed."""
 MAX_MAPS = 40_000
 """Choices of GPU contents that are listed, of a node and of all nodes together."""
 ASCENT_STEPS = 400
@@ -232,15 +234,21 @@ def maps_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
 
 
 @cache
-def _contents(experts: int, slots: int, gpus: int, distinct: bool) -> np.ndarray | None:
-    """Return how many replicas of every expert every GPU holds in all maps, int8 [maps, gpus, experts]; None if too many."""
-    k = slots // gpus
-    choices = math.comb(experts, k) if distinct else math.comb(experts + k - 1, k)
-    if math.comb(choices + gpus - 1, gpus) > MAX_MAPS or k > np.iinfo(np.int8).max:
+def _gpu_contents(experts: int, k: int, distinct: bool) -> np.ndarray | None:
+    """Return how many replicas of every expert a GPU of k slots can hold, int64 [contents, experts]; None if too many."""
+    if (math.comb(experts, k) if distinct else math.comb(experts + k - 1, k)) > MAX_CONTENTS:
         return None
     ways = itertools.combinations if distinct else itertools.combinations_with_replacement
-    of_gpu = np.array([np.bincount(chosen, minlength=experts) for chosen in ways(range(experts), k)], dtype=np.int8)
-    held = of_gpu[np.array(list(itertools.combinations_with_replacement(range(choices), gpus)))]
+    return np.array([np.bincount(chosen, minlength=experts) for chosen in ways(range(experts), k)])
+
+
+@cache
+def _contents(experts: int, slots: int, gpus: int, distinct: bool) -> np.ndarray | None:
+    """Return how many replicas of every expert every GPU holds in all maps, int8 [maps, gpus, experts]; None if too many."""
+    of_gpu = _gpu_contents(experts, slots // gpus, distinct)
+    if of_gpu is None or math.comb(len(of_gpu) + gpus - 1, gpus) > MAX_MAPS or of_gpu.max() > np.iinfo(np.int8).max:
+        return None
+    held = of_gpu.astype(np.int8)[np.array(list(itertools.combinations_with_replacement(range(len(of_gpu)), gpus)))]
     covering: np.ndarray = held[(held.max(axis=1) > 0).all(axis=1)]
     return covering
 
@@ -249,7 +257,7 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
     """Return the smallest bound of all partitions and count vectors, each for itself; None where there are too many.
 
     For given counts a window costs at least the lifted bound of its fullest node, and all windows together at least that of their
-    sum.
+    sum. On one node every expert is on some GPU, whose content costs as well (:func:`_beside`).
 
     Parameters
     ----------
@@ -270,6 +278,7 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
         return None
     rows = [*history.tolist(), history.sum(axis=0, dtype=object).tolist()]
     values: list[Fraction] = []
+    floors: list[list[Fraction]] = []
     for home in homes:
         of_nodes = []
         for node in home:
@@ -278,7 +287,43 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
         for chosen in itertools.product(*of_nodes):
             *windows, together = map(max, zip(*chosen, strict=True))
             values.append(max(sum(windows, Fraction(0)), together))
+            floors.append(windows)
+    if nodes == 1 and gpus > 1:
+        contents = _gpu_contents(live.num_experts, slots // gpus, live.duplicates == "forbidden")
+        if contents is not None:
+            for number, counts in enumerate(vectors):
+                values[number] = max(values[number], _beside(history, counts, gpus, contents, floors[number]))
     return min(values) / len(history)
+
+
+def _beside(history: np.ndarray, counts: Sequence[int], gpus: int, contents: np.ndarray, floors: Sequence[Fraction]) -> Fraction:
+    """Return, for given counts, what all windows cost together: the largest over experts of their GPU's cheapest content.
+
+    A window costs at least the load of that GPU, the mean load of the others, and its own floor.
+
+    Parameters
+    ----------
+    history : ndarray
+        int64 [windows, experts].
+    counts : sequence of int [experts]
+    gpus : int
+        At least 2.
+    contents : ndarray
+        Replicas of every expert in all contents of a GPU, int64 [contents, experts].
+    floors : sequence of Fraction [windows]
+        Lifted bounds of the windows for these counts.
+    """
+    multiple, parts = math.lcm(*counts), math.lcm(*range(1, gpus + 1))  # of these all sizes, means and floors are integers
+    largest = multiple * parts * int(history.sum(dtype=object))
+    kind: type = np.int64 if largest < SAFE_INT64 else object
+    possible = contents[(contents <= np.array(counts)).all(axis=1)].astype(kind)
+    sizes = history.T.astype(kind) * (multiple * parts // np.array(counts))[:, None].astype(kind)
+    loads = possible @ sizes
+    others = (multiple * parts * history.sum(axis=1, dtype=object).astype(kind) - loads) // (gpus - 1)
+    least = np.array([int(floor * multiple * parts) for floor in floors], dtype=kind)
+    costs = np.maximum(np.maximum(loads, others), least).sum(axis=1)
+    cheapest = [costs[possible[:, expert] > 0].min() for expert in range(len(counts))]
+    return Fraction(int(max(cheapest)), multiple * parts)
 
 
 def _lifted(loads: Sequence[int], counts: Sequence[int], gpus: int) -> Fraction:
