@@ -98,7 +98,8 @@ def sample_average_bound(history: Any, deployment: Deployment, ascend: bool = Tr
 def interval_bounds(history: Any, deployment: Deployment) -> tuple[Fraction, Fraction]:
     """Return bounds on the mean makespan of one layer with a map of its own for every window, and with one map for all.
 
-    No weights are looked for: they gain nothing where no expert outweighs a GPU's mean load, and take most of the time.
+    No weights are looked for: they gain nothing where no expert outweighs a GPU's mean load, and take most of the time. For the
+    same reason no counts are listed for single windows.
 
     Parameters
     ----------
@@ -113,9 +114,10 @@ def interval_bounds(history: Any, deployment: Deployment) -> tuple[Fraction, Fra
     """
     checked = as_loads(history, "history", 2)
     floors = _floors(checked, deployment)
-    alone = [
-        _strongest(window[None], deployment, [floor], False, True).value for window, floor in zip(checked, floors, strict=True)
-    ]
+    alone = []
+    for window, floor in zip(checked, floors, strict=True):
+        listed = maps_value(window[None], deployment)
+        alone.append(groups_value(window[None], deployment, [floor]) if listed is None else listed)
     own = _windows_value(alone)
     return own, max(own, _strongest(checked, deployment, floors, False, True).value)
 
