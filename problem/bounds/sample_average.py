@@ -38,6 +38,8 @@ from eplb_gap.problem.validation import SAFE_INT64, verify
 MAX_PARTITIONS = 3_000
 MAX_VECTORS = 2_000
 """Partitions times count vectors that are bounded one by one."""
+MAX_ONE_NODE = 8_000
+"""Count vectors of one node, few of which need more than a look."""
 MAX_CONTENTS = 2_000
 """Contents of one GPU that are listed."""
 MAX_MAPS = 40_000
@@ -276,11 +278,13 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
     gpus, slots, size = live.num_gpus // nodes, live.num_slots // nodes, live.num_experts // groups
     vectors = _count_vectors(live.num_experts // nodes, slots, gpus if live.duplicates == "forbidden" else slots)
     homes = list(partitions(tuple(range(groups)), groups // nodes))
-    if vectors is None or len(homes) * len(vectors) ** nodes > MAX_VECTORS:
+    if vectors is None or len(homes) * len(vectors) ** nodes > (MAX_ONE_NODE if nodes == 1 else MAX_VECTORS):
         return None
     rows = [*history.tolist(), history.sum(axis=0, dtype=object).tolist()]
+    if nodes == 1:
+        contents = None if gpus == 1 else _gpu_contents(size, slots // gpus, live.duplicates == "forbidden")
+        return _least_of_counts(history, rows, vectors, gpus, contents) / len(history)
     values: list[Fraction] = []
-    floors: list[list[Fraction]] = []
     for home in homes:
         of_nodes = []
         for node in home:
@@ -289,13 +293,35 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
         for chosen in itertools.product(*of_nodes):
             *windows, together = map(max, zip(*chosen, strict=True))
             values.append(max(sum(windows, Fraction(0)), together))
-            floors.append(windows)
-    if nodes == 1 and gpus > 1:
-        contents = _gpu_contents(live.num_experts, slots // gpus, live.duplicates == "forbidden")
-        if contents is not None:
-            for number, counts in enumerate(vectors):
-                values[number] = max(values[number], _beside(history, counts, gpus, contents, floors[number]))
     return min(values) / len(history)
+
+
+def _least_of_counts(
+    history: np.ndarray,
+    rows: list[list[int]],
+    vectors: list[tuple[int, ...]],
+    gpus: int,
+    contents: np.ndarray | None,
+) -> Fraction:
+    """Return the smallest bound of all counts on one node; what mean and largest replica already put above it is passed over."""
+    given = np.array(vectors)
+    multiple = math.lcm(*range(1, int(given.max()) + 1))
+    largest = multiple * gpus * int(history.sum(dtype=object))
+    loads: np.ndarray = history.astype(np.int64 if largest < SAFE_INT64 else object)
+    replicas = ((multiple // given)[:, None] * loads).max(axis=2)
+    simple = np.maximum(replicas * gpus, loads.sum(axis=1) * multiple).sum(axis=1)
+    best: Fraction | None = None
+    for number in np.argsort(simple, kind="stable").tolist():
+        if best is not None and Fraction(int(simple[number]), multiple * gpus) >= best:
+            break
+        counts = vectors[number]
+        *windows, together = (_lifted(row, counts, gpus) for row in rows)
+        value = max(sum(windows, Fraction(0)), together)
+        if contents is not None and (best is None or value < best):
+            value = max(value, _beside(history, counts, gpus, contents, windows))
+        best = value if best is None else min(best, value)
+    assert best is not None  # there are counts
+    return best
 
 
 def _beside(history: np.ndarray, counts: Sequence[int], gpus: int, contents: np.ndarray, floors: Sequence[Fraction]) -> Fraction:
@@ -318,11 +344,11 @@ def _beside(history: np.ndarray, counts: Sequence[int], gpus: int, contents: np.
     multiple, parts = math.lcm(*counts), math.lcm(*range(1, gpus + 1))  # of these all sizes, means and floors are integers
     largest = multiple * parts * int(history.sum(dtype=object))
     kind: type = np.int64 if largest < SAFE_INT64 else object
-    possible = contents[(contents <= np.array(counts)).all(axis=1)].astype(kind)
-    sizes = history.T.astype(kind) * (multiple * parts // np.array(counts))[:, None].astype(kind)
+    possible: np.ndarray = contents[(contents <= np.array(counts)).all(axis=1)].astype(kind)
+    sizes: np.ndarray = history.T.astype(kind) * (multiple * parts // np.array(counts))[:, None].astype(kind)
     loads = possible @ sizes
     others = (multiple * parts * history.sum(axis=1, dtype=object).astype(kind) - loads) // (gpus - 1)
-    least = np.array([int(floor * multiple * parts) for floor in floors], dtype=kind)
+    least: np.ndarray = np.array([int(floor * multiple * parts) for floor in floors], dtype=kind)
     costs = np.maximum(np.maximum(loads, others), least).sum(axis=1)
     cheapest = [costs[possible[:, expert] > 0].min() for expert in range(len(counts))]
     return Fraction(int(max(cheapest)), multiple * parts)
@@ -332,10 +358,11 @@ def _lifted(loads: Sequence[int], counts: Sequence[int], gpus: int) -> Fraction:
     return lifted_bound([Fraction(w, c) for w, c in zip(loads, counts, strict=True) for _ in range(c)], gpus)
 
 
+@cache
 def _count_vectors(experts: int, slots: int, most: int) -> list[tuple[int, ...]] | None:
     """Return all counts from 1 to ``most`` that fill the slots; None where there may be too many."""
     spare = slots - experts
-    if math.comb(spare + experts - 1, spare) > MAX_VECTORS:
+    if math.comb(spare + experts - 1, spare) > MAX_ONE_NODE:
         return None
     found: list[tuple[int, ...]] = []
     for chosen in itertools.combinations_with_replacement(range(experts), spare):
