@@ -53,3 +53,4 @@ check-results: setup
 # Damage valid files of every format 10,000 times per reader: nothing but data or one clear error may come of it.
 fuzz: setup
 	$(BIN)/python -m eplb_gap.experiments.fuzzing.fuzz
+	$(BIN)/python -m eplb_gap.experiments.fuzzing.controller_sweep

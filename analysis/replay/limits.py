@@ -3,7 +3,8 @@
 A controller that changes its maps every ``interval`` steps serves each interval with one map. Per layer and interval no map is
 below the sample-average bound of the interval's own steps (:mod:`eplb_gap.problem.bounds.sample_average`), so the sum of these
 bounds holds for **every** such controller, also for one that knows the future and moves what it likes. Its distance to what a
-controller served is the certified regret. What the best maps really reach lies between the bound and the maps found here.
+controller served is the certified regret. What the best maps really reach lies between the bound and the maps found here. No
+expert outweighs the mean load of a GPU of many slots, and then all that is known of one node is that mean.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def replay(
         What a move costs.
     limit : int, optional
         Certify what no controller can exceed that changes its maps at intervals of so many steps, with the lag of the first
-        controller that plans; some .1 s for each interval and layer of 256 experts.
+        controller that plans; some .05 s for each interval and layer of 256 experts, and for limited moves half as much again.
     tick : callable, optional
         Called with the controller, the steps done and all steps.
 

@@ -38,6 +38,10 @@ from eplb_gap.problem.validation import SAFE_INT64, verify
 MAX_PARTITIONS = 3_000
 MAX_VECTORS = 2_000
 """Partitions times count vectors that are bounded one by one."""
+MAX_ONE_NODE = 8_000
+"""Count vectors of one node, few of which need more than a look."""
+MAX_CONTENTS = 2_000
+"""Contents of one GPU that are listed."""
 MAX_MAPS = 40_000
 """Choices of GPU contents that are listed, of a node and of all nodes together."""
 ASCENT_STEPS = 400
@@ -96,7 +100,8 @@ def sample_average_bound(history: Any, deployment: Deployment, ascend: bool = Tr
 def interval_bounds(history: Any, deployment: Deployment) -> tuple[Fraction, Fraction]:
     """Return bounds on the mean makespan of one layer with a map of its own for every window, and with one map for all.
 
-    No weights are looked for: they gain nothing where no expert outweighs a GPU's mean load, and take most of the time.
+    No weights are looked for: they gain nothing where no expert outweighs a GPU's mean load, and take most of the time. For the
+    same reason no counts are listed for single windows.
 
     Parameters
     ----------
@@ -111,9 +116,10 @@ def interval_bounds(history: Any, deployment: Deployment) -> tuple[Fraction, Fra
     """
     checked = as_loads(history, "history", 2)
     floors = _floors(checked, deployment)
-    alone = [
-        _strongest(window[None], deployment, [floor], False, True).value for window, floor in zip(checked, floors, strict=True)
-    ]
+    alone = []
+    for window, floor in zip(checked, floors, strict=True):
+        listed = maps_value(window[None], deployment)
+        alone.append(groups_value(window[None], deployment, [floor]) if listed is None else listed)
     own = _windows_value(alone)
     return own, max(own, _strongest(checked, deployment, floors, False, True).value)
 
@@ -232,15 +238,21 @@ def maps_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
 
 
 @cache
-def _contents(experts: int, slots: int, gpus: int, distinct: bool) -> np.ndarray | None:
-    """Return how many replicas of every expert every GPU holds in all maps, int8 [maps, gpus, experts]; None if too many."""
-    k = slots // gpus
-    choices = math.comb(experts, k) if distinct else math.comb(experts + k - 1, k)
-    if math.comb(choices + gpus - 1, gpus) > MAX_MAPS or k > np.iinfo(np.int8).max:
+def _gpu_contents(experts: int, k: int, distinct: bool) -> np.ndarray | None:
+    """Return how many replicas of every expert a GPU of k slots can hold, int64 [contents, experts]; None if too many."""
+    if (math.comb(experts, k) if distinct else math.comb(experts + k - 1, k)) > MAX_CONTENTS:
         return None
     ways = itertools.combinations if distinct else itertools.combinations_with_replacement
-    of_gpu = np.array([np.bincount(chosen, minlength=experts) for chosen in ways(range(experts), k)], dtype=np.int8)
-    held = of_gpu[np.array(list(itertools.combinations_with_replacement(range(choices), gpus)))]
+    return np.array([np.bincount(chosen, minlength=experts) for chosen in ways(range(experts), k)])
+
+
+@cache
+def _contents(experts: int, slots: int, gpus: int, distinct: bool) -> np.ndarray | None:
+    """Return how many replicas of every expert every GPU holds in all maps, int8 [maps, gpus, experts]; None if too many."""
+    of_gpu = _gpu_contents(experts, slots // gpus, distinct)
+    if of_gpu is None or math.comb(len(of_gpu) + gpus - 1, gpus) > MAX_MAPS or of_gpu.max() > np.iinfo(np.int8).max:
+        return None
+    held = of_gpu.astype(np.int8)[np.array(list(itertools.combinations_with_replacement(range(len(of_gpu)), gpus)))]
     covering: np.ndarray = held[(held.max(axis=1) > 0).all(axis=1)]
     return covering
 
@@ -249,7 +261,7 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
     """Return the smallest bound of all partitions and count vectors, each for itself; None where there are too many.
 
     For given counts a window costs at least the lifted bound of its fullest node, and all windows together at least that of their
-    sum.
+    sum. On one node every expert is on some GPU, whose content costs as well (:func:`_beside`).
 
     Parameters
     ----------
@@ -266,9 +278,12 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
     gpus, slots, size = live.num_gpus // nodes, live.num_slots // nodes, live.num_experts // groups
     vectors = _count_vectors(live.num_experts // nodes, slots, gpus if live.duplicates == "forbidden" else slots)
     homes = list(partitions(tuple(range(groups)), groups // nodes))
-    if vectors is None or len(homes) * len(vectors) ** nodes > MAX_VECTORS:
+    if vectors is None or len(homes) * len(vectors) ** nodes > (MAX_ONE_NODE if nodes == 1 else MAX_VECTORS):
         return None
     rows = [*history.tolist(), history.sum(axis=0, dtype=object).tolist()]
+    if nodes == 1:
+        contents = None if gpus == 1 else _gpu_contents(size, slots // gpus, live.duplicates == "forbidden")
+        return _least_of_counts(history, rows, vectors, gpus, contents) / len(history)
     values: list[Fraction] = []
     for home in homes:
         of_nodes = []
@@ -281,14 +296,73 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
     return min(values) / len(history)
 
 
+def _least_of_counts(
+    history: np.ndarray,
+    rows: list[list[int]],
+    vectors: list[tuple[int, ...]],
+    gpus: int,
+    contents: np.ndarray | None,
+) -> Fraction:
+    """Return the smallest bound of all counts on one node; what mean and largest replica already put above it is passed over."""
+    given = np.array(vectors)
+    multiple = math.lcm(*range(1, int(given.max()) + 1))
+    largest = multiple * gpus * int(history.sum(dtype=object))
+    loads: np.ndarray = history.astype(np.int64 if largest < SAFE_INT64 else object)
+    replicas = ((multiple // given)[:, None] * loads).max(axis=2)
+    simple = np.maximum(replicas * gpus, loads.sum(axis=1) * multiple).sum(axis=1)
+    best: Fraction | None = None
+    for number in np.argsort(simple, kind="stable").tolist():
+        if best is not None and Fraction(int(simple[number]), multiple * gpus) >= best:
+            break
+        counts = vectors[number]
+        *windows, together = (_lifted(row, counts, gpus) for row in rows)
+        value = max(sum(windows, Fraction(0)), together)
+        if contents is not None and (best is None or value < best):
+            value = max(value, _beside(history, counts, gpus, contents, windows))
+        best = value if best is None else min(best, value)
+    assert best is not None  # there are counts
+    return best
+
+
+def _beside(history: np.ndarray, counts: Sequence[int], gpus: int, contents: np.ndarray, floors: Sequence[Fraction]) -> Fraction:
+    """Return, for given counts, what all windows cost together: the largest over experts of their GPU's cheapest content.
+
+    A window costs at least the load of that GPU, the mean load of the others, and its own floor.
+
+    Parameters
+    ----------
+    history : ndarray
+        int64 [windows, experts].
+    counts : sequence of int [experts]
+    gpus : int
+        At least 2.
+    contents : ndarray
+        Replicas of every expert in all contents of a GPU, int64 [contents, experts].
+    floors : sequence of Fraction [windows]
+        Lifted bounds of the windows for these counts.
+    """
+    multiple, parts = math.lcm(*counts), math.lcm(*range(1, gpus + 1))  # of these all sizes, means and floors are integers
+    largest = multiple * parts * int(history.sum(dtype=object))
+    kind: type = np.int64 if largest < SAFE_INT64 else object
+    possible: np.ndarray = contents[(contents <= np.array(counts)).all(axis=1)].astype(kind)
+    sizes: np.ndarray = history.T.astype(kind) * (multiple * parts // np.array(counts))[:, None].astype(kind)
+    loads = possible @ sizes
+    others = (multiple * parts * history.sum(axis=1, dtype=object).astype(kind) - loads) // (gpus - 1)
+    least: np.ndarray = np.array([int(floor * multiple * parts) for floor in floors], dtype=kind)
+    costs = np.maximum(np.maximum(loads, others), least).sum(axis=1)
+    cheapest = [costs[possible[:, expert] > 0].min() for expert in range(len(counts))]
+    return Fraction(int(max(cheapest)), multiple * parts)
+
+
 def _lifted(loads: Sequence[int], counts: Sequence[int], gpus: int) -> Fraction:
     return lifted_bound([Fraction(w, c) for w, c in zip(loads, counts, strict=True) for _ in range(c)], gpus)
 
 
+@cache
 def _count_vectors(experts: int, slots: int, most: int) -> list[tuple[int, ...]] | None:
     """Return all counts from 1 to ``most`` that fill the slots; None where there may be too many."""
     spare = slots - experts
-    if math.comb(spare + experts - 1, spare) > MAX_VECTORS:
+    if math.comb(spare + experts - 1, spare) > MAX_ONE_NODE:
         return None
     found: list[tuple[int, ...]] = []
     for chosen in itertools.combinations_with_replacement(range(experts), spare):
