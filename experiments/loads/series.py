@@ -35,7 +35,7 @@ SYNTHETIC_SEEDS = (300, 301, 302)
 """None of them was looked at while a controller was tuned."""
 RECORDED = {
     "steps": Series("recorded from a small model trained for this purpose; controllers were tuned on it", 400),
-    "rhythm": Series("recorded from a second model under another rhythm of traffic, held out", 400),
+    "rhythm": Series("recorded from another model under another rhythm of traffic, held out", 400),
 }
 SYNTHETIC = {
     "stationary": Series("synthetic: every step drawn from the same shares", 200, SYNTHETIC_SEEDS),

@@ -30,6 +30,11 @@ APART = (
         "the same model serving eight domains one after the other, 100 steps each, int64 [800, 8, 256]",
     ),
     (
+        "`traces/recorded-rhythm.npz`",
+        "a third model of the same kind serving short recurring phases under a daily cycle, int64 [1600, 8, 256]; nothing was "
+        "tuned on it",
+    ),
+    (
         "`traces/held-out-windows.npz`",
         "12 windows of a second model of the same kind, trained from another seed; nothing was tuned on it",
     ),
