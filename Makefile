@@ -51,6 +51,7 @@ check-results: setup
 	$(BIN)/python -m eplb_gap.experiments.published.check_results
 
 # Damage valid files of every format 10,000 times per reader: nothing but data or one clear error may come of it.
+# And replay controllers on 200 random small traces against the best sequences of maps.
 fuzz: setup
 	$(BIN)/python -m eplb_gap.experiments.fuzzing.fuzz
 	$(BIN)/python -m eplb_gap.experiments.fuzzing.controller_sweep
