@@ -201,10 +201,11 @@ class _Search:
             np.minimum(self.others, 2 * live.experts_per_group, out=self.others)
         self.complete = np.zeros(layers, bool)  # whether all starts are known
         self.reached, self.scores = np.zeros(layers, np.int64), np.full(layers, np.inf)
-        self._starts = np.empty((layers, 2 + GROUP_EXCHANGES, live.num_slots), np.int64)
+        narrow = np.int16 if live.num_experts <= 2**15 else np.int32
+        self._starts = np.empty((layers, 2 + GROUP_EXCHANGES, live.num_slots), narrow)
         self._starts[:, 0] = self.whole
         self._keys, self._origins = np.full((layers, 2, 0), np.inf), np.empty((layers, 2, 0, 3), np.int32)
-        self._maps = np.empty((layers, 0, live.num_slots), np.int16 if live.num_experts <= 2**15 else np.int32)
+        self._maps = np.empty((layers, 0, live.num_slots), narrow)
 
     @property
     def makespans(self) -> np.ndarray:

@@ -49,8 +49,8 @@ def sticky_paths(
     in_use : ndarray
         The map in use, int64 [layers, slots]; it may have lost experts.
     starts : ndarray
-        Legal maps to search from, as well as from those of the calls before, int64 [layers, starts, slots]. Those of more moves
-        than the limit are not used; the others must have more than the calls before have reached.
+        Legal maps to search from, as well as from those of the calls before, integers [layers, starts, slots]. Those of more
+        moves than the limit are not used; the others must have more than the calls before have reached.
     fresh : int
         The first start that calls before have not seen.
     numbers : ndarray
@@ -76,7 +76,7 @@ def sticky_paths(
     origins : ndarray
         Where maps come from, integers [layers, 2, moves, 3], as :func:`read_maps` reads them.
     maps : ndarray
-        Maps searched on, integers [layers, moves, slots], with room for the moves up to ``until``.
+        Maps searched on, of the type of the starts [layers, moves, slots], with room for the moves up to ``until``.
     """
     layer = new_layer(loads.shape[1], begin)
     steps = new_steps(loads.shape[1], in_use.shape[1])
@@ -97,19 +97,18 @@ def sticky_paths(
         for moves in range(reached[row], min(until[row], limit) + 1):
             if key[0, moves] < scores[row]:
                 parent, slot, other = origin[0, moves]
-                if parent < 0:
-                    become(layer, starts[row, -1 - parent])
-                else:
-                    if parent != at:
-                        become(layer, found[parent])
-                    apply(layer, slot, other)
-                for _ in range(FREE_STEPS):
+                if parent < 0 or parent != at:
+                    become(layer, starts[row, -1 - parent] if parent < 0 else found[parent])
+                step = parent >= 0
+                for _ in range(FREE_STEPS + 1):
+                    if step:
+                        apply(layer, slot, other)
                     if layer.totals[layer.order[0]] <= target:
                         break
                     find_steps(layer, nodes, target, steps)
                     if steps.values[0, 0] >= 0.0:
                         break
-                    apply(layer, steps.slots[0, 0, 0], steps.slots[0, 0, 1])
+                    step, slot, other = True, steps.slots[0, 0, 0], steps.slots[0, 0, 1]
                 at = moves
                 copy(layer.items, found[moves])
                 best, value = score(layer, target), layer.totals[layer.order[0]]
