@@ -34,6 +34,9 @@ class Controller:
         Heuristic of full re-plans, a key of :data:`eplb_gap.HEURISTICS`; one of histories gets the window in up to eight parts.
     moves : float, optional
         Largest part of all replicas that may be copied at a decision, all layers together, 0 to 1; any number by default.
+    burst : float, default 0.0
+        Largest part of all replicas that a decision may copy beyond ``moves`` because earlier ones copied fewer; 0 to 1. With 0
+        every decision keeps to ``moves`` by itself.
     below : float, default 1.0
         Re-plan only where the map in use has a lower balancedness than this on the window, 0 to 1.
     gain : float, default 0.0
@@ -62,6 +65,7 @@ class Controller:
     lag: int = 0
     method: str = "fast"
     moves: float | None = None
+    burst: float = 0.0
     below: float = 1.0
     gain: float = 0.0
     layers: int = 1
@@ -74,12 +78,16 @@ class Controller:
                 continue
             if isinstance(found, bool) or not isinstance(found, int) or found < least:
                 raise InputError(f"{key} is {found!r}; an integer of at least {least} is needed")
-        for key in ("moves", "below", "gain", "decay"):
+        for key in ("moves", "burst", "below", "gain", "decay"):
             found = getattr(self, key)
             if found is None and key == "moves":
                 continue
             if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
                 raise InputError(f"{key} is {found!r}; a number from 0 to 1 is needed")
+        if self.burst and self.moves is None:
+            raise InputError(
+                f"burst is {self.burst!r}, but moves is not set; there are moves to save only where they are limited"
+            )
         if self.lag > self.interval:
             raise InputError(f"lag is {self.lag}; at most the interval, {self.interval} steps, is allowed")
         get_method(self.method)

@@ -19,7 +19,7 @@ from eplb_gap.problem.errors import InputError
 MAX_BYTES = 1 << 16
 TYPES: dict[str, type] = {
     **dict.fromkeys(("interval", "window", "lag", "layers"), int),
-    **dict.fromkeys(("moves", "below", "gain", "decay"), float),
+    **dict.fromkeys(("moves", "burst", "below", "gain", "decay"), float),
     **dict.fromkeys(("kind", "name", "method"), str),
 }
 """Type of every setting."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
-from eplb_gap.heuristics.control.controller import Controller, Kind
+from eplb_gap.heuristics.control.controller import Controller, Kind, Session
+from eplb_gap.heuristics.control.saved_moves import SavedMoves
 from eplb_gap.heuristics.moves.migration import replan
-from eplb_gap.heuristics.moves.relabel import adopt_where_better, relabel
+from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
 from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.metrics import balancedness_gpu
@@ -85,6 +87,45 @@ class _Windowed:
 
 
 @dataclass
+class _Saving:
+    """Plan on the last window at a price per move, which falls as unspent moves are saved.
+
+    The first map may move anything. Since then a number of decisions has never moved more than ``moves`` allows all of them, and
+    no run of decisions more than that and ``burst``.
+    """
+
+    controller: Controller
+    deployment: Deployment
+    saved: SavedMoves | None = None
+
+    def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
+        controller, deployment = self.controller, self.deployment
+        window = past[-controller.steps_needed :]
+        replicas = int((in_use.ranks >= 0).sum())
+        if self.saved is None:
+            assert controller.moves is not None
+            self.saved = SavedMoves(Fraction(controller.moves) * replicas, Fraction(controller.burst) * replicas)
+            return full_plan(controller, window, in_use, deployment)
+        self.saved.add()
+        loads = window.sum(axis=0)
+        mean = float(loads.sum(dtype=np.float64)) / deployment.live.num_gpus
+        new = replan(
+            loads,
+            deployment,
+            in_use,
+            total_moves=self.saved.moves,
+            threshold=controller.gain,
+            cost_per_move=self.saved.price * mean / replicas,
+        )
+        self.saved.spend(int(moved(new, in_use, deployment).sum()))
+        return new
+
+
+def _budgeted(controller: Controller, deployment: Deployment) -> Session:
+    return _Saving(controller, deployment) if controller.burst else _Windowed(controller, deployment)
+
+
+@dataclass
 class _InTurn:
     """Re-plan some layers at every decision, one after the other, on decayed loads."""
 
@@ -117,8 +158,8 @@ PERIODIC = Kind("periodic", "a full re-plan every interval", frozenset({"interva
 BUDGETED = Kind(
     "budgeted",
     "every interval the best map within a number of moves",
-    frozenset({"interval", "window", "moves", "gain"}),
-    _Windowed,
+    frozenset({"interval", "window", "moves", "burst", "gain"}),
+    _budgeted,
 )
 THRESHOLD = Kind(
     "threshold",

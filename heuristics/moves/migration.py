@@ -19,7 +19,7 @@ from eplb_gap.heuristics.moves.full_plan import judge_full_plan
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.lost_experts import least_moves, lost_experts, named, with_lost_experts
 from eplb_gap.heuristics.moves.move_budget import Fronts, divide_moves, fronts_of, worth_searching
-from eplb_gap.heuristics.moves.relabel import keep_slots, normalised, relabel, replica_ranks
+from eplb_gap.heuristics.moves.relabel import ROUNDING, keep_slots, moved, normalised, relabel, replica_ranks
 from eplb_gap.heuristics.moves.sticky_search import read_maps, sticky_paths
 from eplb_gap.heuristics.planner import uneven
 from eplb_gap.heuristics.planner.fast import plan
@@ -39,6 +39,8 @@ WORK_PER_CALL = 1_000_000
 """Steps times slots of one compiled call: some 30 ms."""
 GROUP_EXCHANGES = 2
 """Most pairs of groups that change their nodes without a full re-plan; each moves all replicas of both."""
+GROUPS_LAST = 3
+"""How many times longer groups of experts stay the right ones for a node than replicas for a GPU; 2 to 6 serve nearly alike."""
 
 Front = list[tuple[int, float]]
 """Moves, ascending, and the largest GPU load they lead to in the unit of the loads, descending; the first has fewest moves."""
@@ -51,6 +53,7 @@ def replan(
     max_moves: int | Sequence[int] | None = None,
     total_moves: int | None = None,
     threshold: float = 0.0,
+    cost_per_move: float = 0.0,
 ) -> Placement:
     """Return the best map found that the map in use can become within a number of moves.
 
@@ -68,6 +71,10 @@ def replan(
         Most moves of all layers together; they go to the layers that gain most by them, exactly for the fronts that are known.
     threshold : float, default 0.0
         Least part of its largest GPU load that a layer must gain; layers that gain less stay as they are, lost experts apart.
+    cost_per_move : float, default 0.0
+        What copying one replica costs, in the unit of the loads: the sum over layers of the largest GPU load and of this for
+        every move is made small. Where it is positive, groups change their nodes first, if what the GPUs of the fullest node lose
+        by that is worth a :data:`GROUPS_LAST`-th of the cost, and if the largest GPU load falls.
 
     Returns
     -------
@@ -78,7 +85,7 @@ def replan(
     ------
     InputError
         If loads, map and deployment do not belong together, a limit is no non-negative integer, or is too small to bring back
-        the experts that were on dead GPUs alone, which are then named, or the threshold is negative or not finite.
+        the experts that were on dead GPUs alone, which are then named, or the threshold or the cost is negative or not finite.
     PlacementError
         If the map in use is not legal.
 
@@ -89,8 +96,9 @@ def replan(
     >>> replan([[9, 8, 2, 1]], Deployment(4, 4, 2), in_use, total_moves=2).phy2log.tolist()
     [[0, 3, 2, 1]]
     """
-    if not 0.0 <= threshold < np.inf:
-        raise InputError(f"threshold is {threshold!r}; a finite number of at least 0 is needed")
+    for name, value in (("threshold", threshold), ("cost_per_move", cost_per_move)):
+        if not 0.0 <= value < np.inf:
+            raise InputError(f"{name} is {value!r}; a finite number of at least 0 is needed")
     lost = lost_experts(previous, deployment)
     limits = _limits(max_moves, previous.num_layers, deployment.live.num_slots)
     forced = least_moves(lost, limits, "max_moves")
@@ -104,13 +112,17 @@ def replan(
     if spare is not None:
         limits = np.minimum(limits, forced + spare)
     search = _Search(loads, deployment, previous, lost, limits)
+    if cost_per_move > 0.0 and search.nodes > 1:
+        fewest = search.exchange(forced, spare, cost_per_move)
+        spare, forced = None if spare is None else spare - int((fewest - forced).sum()), fewest
     if spare is None:
         search.go_on(limits)
-        fronts = fronts_of(search.makespans, search.units, threshold)
+        fronts = fronts_of(search.makespans, search.units, threshold, cost_per_move)
         points = fronts.sizes - 1
     else:
-        fronts, points = search.divide(forced, spare, threshold)
+        fronts, points = search.divide(forced, spare, threshold, cost_per_move)
     found = search.answers(fronts.moves[np.arange(previous.num_layers), points])
+    search.undo_exchanges(found, threshold)
     kept = keep_slots(found, search.in_use.phy2log, deployment.live)
     return with_dead(Placement(kept, previous.num_experts, replica_ranks(kept, previous.num_experts)), deployment)
 
@@ -199,6 +211,7 @@ class _Search:
         judge_full_plan(self.weight, self.in_use.phy2log, self.planned.phy2log, self.begin, self.targets, self.others)
         if live.policy == "hierarchical":  # every expert of two groups that change their nodes is copied
             np.minimum(self.others, 2 * live.experts_per_group, out=self.others)
+        self.unchanged = self.whole
         self.complete = np.zeros(layers, bool)  # whether all starts are known
         self.reached, self.scores = np.zeros(layers, np.int64), np.full(layers, np.inf)
         narrow = np.int16 if live.num_experts <= 2**15 else np.int32
@@ -212,7 +225,63 @@ class _Search:
         """By number of moves, infinite where nothing was found; float64 [layers, moves], in units of the largest loads."""
         return self._keys[:, ANSWER]
 
-    def divide(self, forced: np.ndarray, spare: int, threshold: float) -> tuple[Fronts, np.ndarray]:
+    def exchange(self, forced: np.ndarray, spare: int | None, cost_per_move: float) -> np.ndarray:
+        """Exchange a pair of groups in each layer where that is worth its moves, those that gain most by a move first.
+
+        The search starts from those maps then, so that what is copied in any case goes to the best GPU of its new node.
+
+        Parameters
+        ----------
+        forced : ndarray
+            Moves of every layer that no map does without, int64 [layers].
+        spare : int or None
+            Moves of all layers together beyond them, where there is a limit.
+        cost_per_move : float
+            In the unit of the loads.
+
+        Returns
+        -------
+        ndarray
+            The fewest moves of every layer now, int64 [layers].
+        """
+        live, changed, self.whole = self.live, self.unchanged.copy(), self.unchanged.copy()
+        helped = np.array(
+            [
+                exchange_groups(weight, row, live.num_gpus, live.num_nodes, live.num_groups)
+                for weight, row in zip(self.weight, changed, strict=True)
+            ]
+        )
+        changed[~helped] = self.whole[~helped]
+        moves = moved(Placement(changed, live.num_experts), self.in_use, live)
+        saved = self._fullest_nodes(self.whole) - self._fullest_nodes(changed)
+        gain = GROUPS_LAST * saved - cost_per_move * (moves - forced)
+        fewest, left = forced.copy(), np.inf if spare is None else spare
+        for layer in np.argsort(-saved / np.maximum(moves - forced, 1), kind="stable").tolist():
+            needed = int(moves[layer] - forced[layer])
+            if helped[layer] and gain[layer] > 0.0 and moves[layer] <= self.limits[layer] and 0 < needed <= left:
+                left -= needed
+                fewest[layer] = moves[layer]
+                self.whole[layer] = changed[layer]
+                # No other starts: they could have fewer moves than this one, which is taken to have the fewest.
+                self.complete[layer], self.others[layer] = True, live.num_slots + 1
+        self._starts[:, 0] = self.whole
+        return fewest
+
+    def undo_exchanges(self, found: np.ndarray, threshold: float) -> None:
+        """Keep the map in use of layers whose groups were exchanged where the map found does not gain enough after all.
+
+        Parameters
+        ----------
+        found : ndarray
+            Map of every layer, int64 [layers, slots]; changed in place.
+        threshold : float
+        """
+        for layer in np.flatnonzero((self.whole != self.unchanged).any(axis=1)).tolist():
+            before, after = (_makespan(self.weight[layer], maps[layer], self.live) for maps in (self.unchanged, found))
+            if not before - after > before * (threshold + ROUNDING):
+                found[layer] = self.unchanged[layer]
+
+    def divide(self, forced: np.ndarray, spare: int, threshold: float, cost_per_move: float) -> tuple[Fronts, np.ndarray]:
         """Search as far as it can matter to the best division of a number of moves.
 
         Parameters
@@ -221,7 +290,7 @@ class _Search:
             Moves of every layer that no map does without, int64 [layers].
         spare : int
             Moves of all layers together beyond them.
-        threshold : float
+        threshold, cost_per_move : float
 
         Returns
         -------
@@ -234,11 +303,11 @@ class _Search:
         until = np.minimum(self.limits, forced + spare // forced.size + FIRST_MOVES)
         while True:
             self.go_on(until)
-            fronts = fronts_of(self.makespans, self.units, threshold)
+            fronts = fronts_of(self.makespans, self.units, threshold, cost_per_move)
             points, least = divide_moves(fronts, spare)
             ended = self.reached > self.limits
             behind = np.where(ended, np.where(self.complete, self.limits, np.maximum(until, self.others - 1)), until)
-            worth_searching(*fronts, least, spare, behind, bounds, self.others, other_bounds, worth)
+            worth_searching(*fronts, least, spare, behind, bounds, self.others, other_bounds, cost_per_move, worth)
             np.minimum(worth, self.limits, out=worth)
             more = worth > until
             if not more.any():
@@ -306,11 +375,7 @@ class _Search:
         anywhere = self.weight.sum(axis=1) / self.live.num_gpus
         if self.nodes == 1:
             return anywhere * self.units, anywhere * self.units
-        groups = self.weight.reshape(len(self.weight), self.live.num_groups, -1).sum(axis=2)
-        homes = np.empty(groups.shape, np.int64)
-        layers = np.arange(len(groups))[:, None]
-        homes[layers, self.whole // self.live.experts_per_group] = np.arange(self.live.num_slots) // self.live.slots_per_node
-        by_node = np.bincount((layers * self.nodes + homes).ravel(), groups.ravel(), len(groups) * self.nodes)
+        groups = self._groups()
         gpus, per_node = self.live.num_gpus // self.nodes, self.live.groups_per_node
         groups.sort(axis=1)
         # The largest group has others beside it; of two groups a node the fold leaves the fullest lightest.
@@ -318,7 +383,21 @@ class _Search:
         if per_node == 2:
             fullest = (groups + groups[:, ::-1]).max(axis=1)
         anywhere = np.maximum(anywhere, fullest / gpus)
-        return by_node.reshape(len(groups), -1).max(axis=1) / gpus * self.units, anywhere * self.units
+        return self._fullest_nodes(self.whole), anywhere * self.units
+
+    def _groups(self) -> np.ndarray:
+        """Return the load of every group, float64 [layers, groups], in units of the largest loads."""
+        return np.asarray(self.weight.reshape(len(self.weight), self.live.num_groups, -1).sum(axis=2))
+
+    def _fullest_nodes(self, maps: np.ndarray) -> np.ndarray:
+        """Return what a GPU of every layer's fullest node holds on average, float64 [layers], in the unit of the loads."""
+        groups = self._groups()
+        homes = np.empty(groups.shape, np.int64)
+        layers = np.arange(len(groups))[:, None]
+        homes[layers, maps // self.live.experts_per_group] = np.arange(self.live.num_slots) // self.live.slots_per_node
+        by_node = np.bincount((layers * self.nodes + homes).ravel(), groups.ravel(), len(groups) * self.nodes)
+        fullest = by_node.reshape(len(groups), -1).max(axis=1)
+        return np.asarray(fullest / (self.live.num_gpus // self.nodes) * self.units)
 
 
 def _parts(work: np.ndarray) -> Iterator[slice]:

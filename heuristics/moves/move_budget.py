@@ -28,7 +28,7 @@ class Fronts(NamedTuple):
     sizes: np.ndarray
 
 
-def fronts_of(makespans: np.ndarray, units: np.ndarray, threshold: float) -> Fronts:
+def fronts_of(makespans: np.ndarray, units: np.ndarray, threshold: float, cost_per_move: float = 0.0) -> Fronts:
     """Return the fronts of all layers.
 
     Parameters
@@ -39,18 +39,21 @@ def fronts_of(makespans: np.ndarray, units: np.ndarray, threshold: float) -> Fro
         What a makespan of one costs, float64 [layers].
     threshold : float
         Points that gain less than this part of the first makespan are left out.
+    cost_per_move : float, default 0.0
+        What a move adds to a point's cost.
     """
     fronts = Fronts(np.empty(makespans.shape, np.int64), np.empty(makespans.shape), np.empty(len(makespans), np.int64))
-    _find_points(makespans, units, threshold, *fronts)
+    _find_points(makespans, units, threshold, cost_per_move, *fronts)
     return fronts
 
 
 @entry
 def _find_points(
-    makespans: np.ndarray, units: np.ndarray, threshold: float, moves: np.ndarray, costs: np.ndarray, sizes: np.ndarray
-) -> None:
+    makespans: np.ndarray, units: np.ndarray, threshold: float, cost_per_move: float, moves: np.ndarray, costs: np.ndarray,
+    sizes: np.ndarray,
+) -> None:  # fmt: skip
     for layer in range(makespans.shape[0]):
-        size, best, first = 0, np.inf, 0.0
+        size, best, first, least = 0, np.inf, 0.0, np.inf
         for number in range(makespans.shape[1]):
             value = makespans[layer, number]
             if value == np.inf or (size > 0 and not value < best * (1.0 - ROUNDING)):
@@ -60,7 +63,11 @@ def _find_points(
                 first = value
             elif not first - value >= first * (threshold - ROUNDING):
                 continue
-            moves[layer, size], costs[layer, size] = number, value * units[layer]
+            cost = value * units[layer] + cost_per_move * number
+            if size > 0 and cost_per_move > 0.0 and not cost < least:
+                continue
+            least = cost
+            moves[layer, size], costs[layer, size] = number, cost
             size += 1
         sizes[layer] = size
 
@@ -133,7 +140,7 @@ def _others(layer: int, left: int, total: int, fronts: Fronts, least: np.ndarray
 @entry
 def worth_searching(
     moves: np.ndarray, costs: np.ndarray, sizes: np.ndarray, least: np.ndarray, total: int, after: np.ndarray,
-    bounds: np.ndarray, others: np.ndarray, other_bounds: np.ndarray, worth: np.ndarray,
+    bounds: np.ndarray, others: np.ndarray, other_bounds: np.ndarray, cost_per_move: float, worth: np.ndarray,
 ) -> None:  # fmt: skip
     """Write the most moves of every layer at which a map not yet found could improve on the division, -1 if there are none.
 
@@ -150,9 +157,11 @@ def worth_searching(
     after : ndarray
         The number of moves of every layer behind which maps may be found, int64 [layers].
     bounds : ndarray
-        What maps of fewer than ``others`` moves cost at least, float64 [layers].
+        What maps of fewer than ``others`` moves cost at least beside their moves, float64 [layers].
     others, other_bounds : ndarray
-        The fewest moves of maps of another kind, int64 [layers], and what any maps cost at least, float64 [layers].
+        The fewest moves of maps of another kind, int64 [layers], and what any maps cost at least beside their moves, float64
+        [layers].
+    cost_per_move : float
     worth : ndarray
         int64 [layers]; overwritten.
     """
@@ -165,7 +174,7 @@ def worth_searching(
             if left < 0:
                 break
             same = number < others[layer]
-            bound = bounds[layer] if same else other_bounds[layer]
+            bound = (bounds[layer] if same else other_bounds[layer]) + cost_per_move * number
             if _others(layer, left, total, Fronts(moves, costs, sizes), least) + bound < now * (1.0 - ROUNDING):
                 worth[layer] = number
                 number += 1

@@ -79,11 +79,13 @@ def in_use(changes: list[Change], step: int) -> list[list[int]] | None:
     return next((change.placement.phy2log.tolist() for change in reversed(changes) if change.serves <= step), None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "saving"])
 @pytest.mark.parametrize("lag", ["0", "1", "interval"])
 def test_a_map_in_use_depends_on_nothing_that_its_lag_hides(kind: str, lag: str) -> None:
     loads, noise = drifting(1, steps=16), drifting(2, steps=16)
-    controller = Controller(kind, **SETTINGS[kind])
+    settings = SETTINGS[kind] if kind in KINDS else {"interval": 3, "window": 4, "moves": 0.1, "burst": 0.3}
+    kind = kind if kind in KINDS else "budgeted"
+    controller = Controller(kind, **settings)
     if kind != "none":
         controller = replace(controller, lag=controller.interval if lag == "interval" else int(lag))
     before = replay(LoadTrace(loads), SHAPE, [controller], warm_up=0).runs[0]
@@ -138,6 +140,36 @@ def test_moves_stay_within_the_budget_but_for_the_first_map() -> None:
         assert new.moves == int(moved(new.placement, old.placement, SHAPE).sum())
 
 
+@pytest.mark.parametrize(("deployment", "allowed"), [(SHAPE, 0.13), (Deployment(8, 12, 4, num_nodes=2, num_groups=4), 0.03)])
+def test_saved_moves_are_spent_later_and_never_more_than_were_saved(deployment: Deployment, allowed: float) -> None:
+    loads = LoadTrace(drifting(4, steps=80, experts=deployment.num_experts))
+    replicas, burst = 2 * deployment.num_slots, 0.25
+    controller = Controller("budgeted", interval=2, moves=allowed, burst=burst)
+    run = replay(loads, deployment, [controller], warm_up=0).runs[0]
+    moves = [change.moves for change in run.changes[1:]]
+    assert len(moves) == 38
+    for first in range(38):
+        for last in range(first, 38):
+            together = sum(moves[first : last + 1])
+            saved = min(first * allowed, burst)  # the first map may move anything, and nothing is saved before it
+            assert together <= ((last - first + 1) * allowed + saved) * replicas + 1e-9
+    # The negative control: a decision on its own keeps to its part no more.
+    assert max(moves) > allowed * replicas
+    strict = replay(loads, deployment, [Controller("budgeted", interval=2, moves=allowed)], warm_up=0).runs[0]
+    assert run.balancedness > strict.balancedness
+
+
+def test_groups_change_nodes_when_enough_is_saved() -> None:
+    # Groups 0 and 1 share a node and are hot from step 8 on; an exchange moves 4 of 8 replicas, a decision may move 2.
+    deployment = Deployment(8, 8, 4, num_nodes=2, num_groups=4)
+    loads = LoadTrace([[[10, 10, 1, 1, 10, 10, 1, 1]]] * 8 + [[[10, 10, 10, 10, 1, 1, 1, 1]]] * 24)
+    strict, saving = (
+        replay(loads, deployment, [Controller("budgeted", interval=2, moves=0.25, burst=burst)], warm_up=0).runs[0]
+        for burst in (0.0, 0.5)
+    )
+    assert strict.by_step[-1] < 0.6 < 0.9 < saving.by_step[-1]
+
+
 def test_a_threshold_keeps_maps_that_are_good_enough() -> None:
     steady = LoadTrace(np.tile(drifting(5)[:1], (12, 1, 1)))
     always, seldom = (
@@ -190,6 +222,8 @@ def test_costs_are_seconds_of_the_fullest_receiver() -> None:
         ({"kind": "budgeted", "moves": -0.1}, "moves is -0.1; a number from 0 to 1"),
         ({"kind": "budgeted", "moves": 1.5}, "moves is 1.5"),
         ({"kind": "budgeted", "moves": math.nan}, "moves is nan"),
+        ({"kind": "budgeted", "moves": 0.1, "burst": 2}, "burst is 2; a number from 0 to 1"),
+        ({"kind": "budgeted", "burst": 0.1}, "burst is 0.1, but moves is not set"),
         ({"kind": "periodic", "method": "best"}, "method is 'best'"),
     ],
 )

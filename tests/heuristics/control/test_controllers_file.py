@@ -17,11 +17,11 @@ from eplb_gap.heuristics.control.presets import PRESETS
 def test_a_file_of_controllers_is_read(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(
-        '[[controller]]\nkind = "budgeted"\nname = "small and often"\ninterval = 10\nwindow = 20\nmoves = 0.02\n'
+        '[[controller]]\nkind = "budgeted"\nname = "small and often"\ninterval = 10\nwindow = 20\nmoves = 0.02\nburst = 0.2\n'
         '[[controller]]\nkind = "periodic"\nmethod = "initial_program"\nlag = 3\n'
     )
     assert read_controllers(path) == [
-        Controller("budgeted", "small and often", interval=10, window=20, moves=0.02),
+        Controller("budgeted", "small and often", interval=10, window=20, moves=0.02, burst=0.2),
         Controller("periodic", method="initial_program", lag=3),
     ]
 
@@ -48,6 +48,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, data: st.DataObject) -> N
 def test_a_word_says_a_controller() -> None:
     assert parse_controller("none") == Controller("none")
     assert parse_controller("budgeted:interval=10,moves=0.02") == Controller("budgeted", interval=10, moves=0.02)
+    assert parse_controller("budgeted:moves=0.1,burst=1") == Controller("budgeted", moves=0.1, burst=1)
     assert parse_controller("budgeted:moves=1") == Controller("budgeted", moves=1)
     for name, preset in PRESETS.items():
         assert parse_controller(name) == preset
@@ -64,6 +65,7 @@ def test_a_word_says_a_controller() -> None:
         ("periodic:interval=1,interval=2", "'interval=2' is no setting"),
         ("periodic:interval=ten", "interval is 'ten'; an integer of at least 1"),
         ("periodic:interval=2.0", "interval is 2.0"),
+        ("adaptive:moves=0.1,burst=0.1", "burst is set, which a controller of kind 'adaptive' does not read"),
         ("periodic:moves=0.1", "moves is set, which a controller of kind 'periodic' does not read"),
         ("budgeted:moves=nan", "moves is nan"),
         ("budgeted:moves=2", "moves is 2"),

@@ -8,13 +8,13 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.moves.group_exchange import exchange_groups
 from eplb_gap.heuristics.moves.migration import break_even, front, replan
-from eplb_gap.heuristics.moves.move_budget import Fronts, divide_moves, worth_searching
+from eplb_gap.heuristics.moves.move_budget import Fronts, divide_moves, fronts_of, worth_searching
 from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.metrics import duplicates
@@ -54,6 +54,7 @@ def test_never_over_a_budget_always_legal_and_never_worse_than_the_map_in_use(pr
         (replan(loads, deployment, previous, max_moves=per_layer), per_layer, LAYERS * per_layer),
         (replan(loads, deployment, previous, total_moves=total), total, total),
         (replan(loads, deployment, previous, per_layer, total), per_layer, total),
+        (replan(loads, deployment, previous, per_layer, total, cost_per_move=0.2), per_layer, total),
     ):
         moves = moved(found, previous, deployment)
         assert (moves <= limit).all()
@@ -205,23 +206,27 @@ def test_the_allocation_is_the_best_one(seed, total, forced):
         assert cost == min(sums_within(fronts, within).values())
 
 
-@given(st.integers(0, 10**6), st.integers(0, 12))
-def test_a_point_that_could_improve_the_division_is_worth_searching(seed, total):
+@given(st.integers(0, 10**6), st.integers(0, 12), st.sampled_from([0.0, 0.5, 3.0]))
+def test_a_point_that_could_improve_the_division_is_worth_searching(seed, total, cost_per_move):
     generator = np.random.default_rng(seed)
     fronts = random_fronts(generator, 3)
+    makespans = np.full((3, 12), np.inf)
+    for layer, size in enumerate(fronts.sizes):
+        makespans[layer, fronts.moves[layer, :size]] = fronts.costs[layer, :size]
+    fronts = fronts_of(makespans, np.ones(3), 0.0, cost_per_move)
     _, least = divide_moves(fronts, total)
     last = fronts.moves[np.arange(3), fronts.sizes - 1]
-    costs = fronts.costs[np.arange(3), fronts.sizes - 1]
+    costs = fronts.costs[np.arange(3), fronts.sizes - 1] - cost_per_move * last
     bounds = np.maximum(costs - generator.integers(1, 20, 3), 0.0)
     worth = np.empty(3, np.int64)
     others = generator.choice([0, 5, 100], 3)  # all of another kind, some, none: each kind has the same bound here
-    worth_searching(*fronts, least, total, last, bounds, others, bounds, worth)
+    worth_searching(*fronts, least, total, last, bounds, others, bounds, cost_per_move, worth)
     for layer, moves in product(range(3), range(1, 12)):
         if moves <= last[layer]:
             continue
         size = fronts.sizes[layer]
         more = Fronts(*(np.pad(array, ((0, 0), (0, 1))) for array in fronts[:2]), fronts.sizes + (np.arange(3) == layer))
-        more.moves[layer, size], more.costs[layer, size] = moves, bounds[layer]
+        more.moves[layer, size], more.costs[layer, size] = moves, bounds[layer] + cost_per_move * moves
         if divide_moves(more, total)[1][-1] < least[-1]:
             assert worth[layer] >= moves
 
@@ -265,6 +270,37 @@ def test_moves_of_the_break_even_can_be_given_layer_by_layer():
     assert [float(v) for v in verify(found, loads, deployment)] == [pytest.approx(makespan) for _, makespan in points]
 
 
+@settings(max_examples=20)
+@given(problems(), st.sampled_from([0.5, 3.0, 20.0]))
+def test_a_cost_per_move_leads_to_the_break_even(problem, cost):
+    loads, deployment, previous = problem
+    assume(deployment.policy == "global")  # groups are exchanged at less than the cost of their moves
+    points = break_even(front(loads, deployment, previous), cost)
+    for limit in (None, 1000):
+        found = replan(loads, deployment, previous, total_moves=limit, cost_per_move=cost)
+        paid = [float(v) for v in verify(found, loads, deployment)] + cost * moved(found, previous, deployment)
+        # A budget's search is cut off by a hope; a whole one is not.
+        if limit is None:
+            assert paid == pytest.approx([makespan + cost * moves for moves, makespan in points])
+        assert (paid <= [float(v) * (1 + 1e-9) for v in verify(previous, loads, deployment)]).all()
+
+
+def test_groups_are_exchanged_at_a_part_of_their_cost():
+    deployment = Deployment(8, 8, 4, num_nodes=2, num_groups=4)
+    loads = np.array([[10, 10, 10, 10, 1, 1, 1, 1]] * 2)
+    previous = Placement([[0, 1, 2, 3, 4, 5, 6, 7]] * 2, 8)
+
+    def moves(cost: float, **limits: int) -> list[int]:
+        return moved(replan(loads, deployment, previous, cost_per_move=cost, **limits), previous, deployment).tolist()
+
+    # The four replicas of two groups take 9 from each GPU of the fuller node, at three times as much 6.75 a move. But the fullest
+    # GPU needs two more moves, at their full cost, to lose 9: beyond 4.5 a move nothing is gained and all stays.
+    assert [moves(cost) for cost in (1.0, 4.4, 4.6, 9.1)] == [[6, 6], [6, 6], [0, 0], [0, 0]]
+    assert sorted(moves(1.0, total_moves=11)) == [0, 6]
+    assert moves(1.0, max_moves=3) == [0, 0]
+    assert previous.phy2log.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]] * 2
+
+
 def test_idle_layers_stay():
     deployment = Deployment(5, 8, 4)
     previous = rebalance([[5, 4, 3, 2, 1]], deployment)
@@ -282,6 +318,7 @@ def test_idle_layers_stay():
         ({"max_moves": [-2]}, InputError, r"max_moves\[0\] is -2"),
         ({"total_moves": -3}, InputError, "total_moves is -3"),
         ({"threshold": -0.1}, InputError, "threshold is -0.1"),
+        ({"cost_per_move": -1.0}, InputError, "cost_per_move is -1.0; a finite number of at least 0"),
         ({"threshold": float("nan")}, InputError, "threshold is nan"),
         ({"previous": Placement([[0, 1, 2]], 3)}, InputError, "previous has 3 slots and 3 experts; the deployment has 4 and 4"),
         ({"previous": Placement([[0, 1, 2, 2]], 4)}, PlacementError, "previous: layer 0: expert 3 has no replica"),
