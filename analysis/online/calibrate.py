@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eplb_gap.analysis.online.candidates import MOST_STEPS, PARTS, first_round, second_round, unconditional
-from eplb_gap.analysis.online.choice import Tried, choose, choose_slots, front, most_moves_of, shown
+from eplb_gap.analysis.online.choice import Tried, choose, choose_slots, front, most_moves_of, pool, shown
 from eplb_gap.analysis.online.held_out import HeldOut, Judged, judge
 from eplb_gap.analysis.online.host_defaults import host_default
 from eplb_gap.analysis.online.trial import Price, Tick, Trials, moves
@@ -41,7 +41,7 @@ class OnlineCalibration:
         All candidates on the steps that are chosen on.
     chosen : Tried
     points : list of Tried
-        The front there, of the chosen number of slots; points that hardly differ are left out.
+        The front there of those chosen from, of the chosen number of slots; points that hardly differ are left out.
     by_slots : list of Tried
         The choice for every number of slots that was asked for.
     held_out : HeldOut
@@ -162,9 +162,10 @@ def calibrate_online(
     without = [next(one for one in of_shape if one.controller.kind == "none") for of_shape in tried]
     chosen = choose_slots(choices, without)
     number = choices.index(chosen)
-    points = shown(front(tried[number]), chosen)
+    points = shown(front(pool(tried[number], most_moves)), chosen)
+    best = front(tried[number])[-1]
     others = [
-        *((as_run(one.controller, border), shapes[number]) for one in points),
+        *((as_run(one.controller, border), shapes[number]) for one in (*points, best)),
         (as_run(Controller("static"), border), shapes[number]),
         *((as_run(one.controller, border), shape) for one, shape in zip(choices, shapes, strict=True)),
     ]
