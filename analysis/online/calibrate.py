@@ -123,7 +123,7 @@ def calibrate_online(
     costs : Costs, optional
         What a move costs; the choice is then of balancedness net of costs.
     step_seconds : float, optional
-        Seconds that a step of perfect balance takes; needed with costs and not without.
+        Seconds that a step of the server takes at perfect balance; needed with costs and not without.
     slots : sequence of int, optional
         Numbers of slots to choose from; by default the deployment's.
     candidates : sequence of Controller, optional
@@ -152,9 +152,9 @@ def calibrate_online(
     border = _check(steps, deployment, split, most_moves, costs, step_seconds)
     shapes = _shapes(deployment, slots)
     known = LoadTrace(steps.loads[:border][-MOST_STEPS:].copy())  # no view of it reaches what is held out
-    price = None if costs is None or step_seconds is None else Price(costs, step_seconds)
-    trials = Trials(tick, price)
     recorded = steps.provenance.get("window_steps", 1)
+    price = None if costs is None or step_seconds is None else Price(costs, step_seconds * recorded)
+    trials = Trials(tick, price)
     default = host_default(host, border, known.loads.shape[1], deployment, recorded)
     _check_candidates(candidates, len(known.loads))
     tried = [_try_all(known, shape, candidates, trials) for shape in shapes]
