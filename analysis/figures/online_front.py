@@ -18,7 +18,7 @@ LINEAR = 0.1
 """Moves per step and layer up to which the axis is linear: none at all has a place on it."""
 APART = 7.5
 """Points of type by which a number is kept away from points and other numbers."""
-AROUND = ((1, 0.9), (1, -0.9), (-1, 0.9), (-1, -0.9))
+AROUND = ((1, 0.4), (-1, 0.4), (1, 0.9), (1, -0.9), (-1, 0.9), (-1, -0.9))
 """Where a number may be: off the lines of the intervals."""
 MARKS = {"chosen": ("o", MIDDLE), "no EPLB": ("s", "0.45"), "planned once": ("D", "0.45")}
 
