@@ -46,7 +46,7 @@ def calibrate(
         Path | None, typer.Option(help="TOML profile of what moving costs; needs --step-ms.", rich_help_panel=ONLINE)
     ] = None,
     step_ms: Annotated[
-        float | None, typer.Option(help="Milliseconds of a step of perfect balance.", rich_help_panel=ONLINE)
+        float | None, typer.Option(help="Milliseconds of a server's step at perfect balance.", rich_help_panel=ONLINE)
     ] = None,
     slot_options: Annotated[
         str | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,7 +18,7 @@ LINEAR = 0.1
 """Moves per step and layer up to which the axis is linear: none at all has a place on it."""
 APART = 7.5
 """Points of type by which a number is kept away from points and other numbers."""
-AROUND = ((1, 0.9), (1, -0.9), (-1, 0.9), (-1, -0.9))
+AROUND = ((1, 0.4), (-1, 0.4), (1, 0.9), (1, -0.9), (-1, 0.9), (-1, -0.9))
 """Where a number may be: off the lines of the intervals."""
 MARKS = {"chosen": ("o", MIDDLE), "no EPLB": ("s", "0.45"), "planned once": ("D", "0.45")}
 
@@ -28,7 +29,7 @@ def draw(result: OnlineCalibration) -> Figure:
     per_move = 1.0 if result.price is None else result.layers * result.price.costs.expert_bytes / 1e6
     fig, axis = figure(6.8, 4.0 + 0.17 * len(judged))
     at = [(moves(one.run) * per_move, one.balancedness.value) for _, one in judged]
-    handles = []
+    handles: list[Artist] = []
     for number, ((controller, one), (x, y)) in enumerate(zip(judged, at, strict=True), 1):
         said = roles(result, controller)
         marker, colour = next((MARKS[role] for role in ("chosen", *MARKS) if role in said), ("o", LIGHT))
@@ -41,9 +42,16 @@ def draw(result: OnlineCalibration) -> Figure:
         handles.append(
             axis.scatter(x, y, s=size, marker=marker, color=colour, edgecolor="white", linewidth=0.5, zorder=3, label=name)
         )
-    front = [result.judged(one.controller) for one in result.points]
-    line = [(moves(one.run) * per_move, one.balancedness.value) for one in front]
-    axis.plot(*zip(*line, strict=True), color=LIGHT, lw=0.9, zorder=1)
+    front = [point for number, point in enumerate(at) if all(point[1] > y for _, y in at[:number])]
+    handles += axis.step(
+        *zip(*front, strict=True),
+        where="post",
+        color="0.5",
+        lw=0.9,
+        ls=":",
+        zorder=1,
+        label="front of these on the held-out steps",
+    )
     axis.set_xscale("symlog", linthresh=LINEAR * per_move, linscale=0.5)
     axis.set_xlim(left=-LINEAR * per_move / 3, right=1.6 * max(LINEAR * per_move, *(x for x, _ in at)))
     axis.xaxis.set_major_formatter("{x:g}")
@@ -52,7 +60,7 @@ def draw(result: OnlineCalibration) -> Figure:
     axis.set_ylabel(f"served balancedness{net}, 95 % interval")
     shape = result.deployment
     axis.set_title(
-        f"{shape.num_experts} experts / {shape.num_slots} slots / {shape.num_gpus} GPUs, {shape.policy} policy; "
+        f"{shape.num_experts} experts / {shape.num_slots} slots / {shape.num_gpus} GPUs, {shape.policy} policy\n"
         f"chosen before step {result.border}, served on steps {result.border} to {result.steps - 1}"
     )
     axis.grid(color="0.92")

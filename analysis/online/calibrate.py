@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eplb_gap.analysis.online.candidates import MOST_STEPS, PARTS, first_round, second_round, unconditional
-from eplb_gap.analysis.online.choice import Tried, choose, choose_slots, front, most_moves_of, shown
+from eplb_gap.analysis.online.choice import Tried, choose, choose_slots, front, most_moves_of, pool, shown
 from eplb_gap.analysis.online.held_out import HeldOut, Judged, judge
 from eplb_gap.analysis.online.host_defaults import host_default
 from eplb_gap.analysis.online.trial import Price, Tick, Trials, moves
@@ -41,7 +41,7 @@ class OnlineCalibration:
         All candidates on the steps that are chosen on.
     chosen : Tried
     points : list of Tried
-        The front there, of the chosen number of slots; points that hardly differ are left out.
+        The front there of those chosen from, of the chosen number of slots; points that hardly differ are left out.
     by_slots : list of Tried
         The choice for every number of slots that was asked for.
     held_out : HeldOut
@@ -123,7 +123,7 @@ def calibrate_online(
     costs : Costs, optional
         What a move costs; the choice is then of balancedness net of costs.
     step_seconds : float, optional
-        Seconds that a step of perfect balance takes; needed with costs and not without.
+        Seconds that a step of the server takes at perfect balance; needed with costs and not without.
     slots : sequence of int, optional
         Numbers of slots to choose from; by default the deployment's.
     candidates : sequence of Controller, optional
@@ -152,9 +152,9 @@ def calibrate_online(
     border = _check(steps, deployment, split, most_moves, costs, step_seconds)
     shapes = _shapes(deployment, slots)
     known = LoadTrace(steps.loads[:border][-MOST_STEPS:].copy())  # no view of it reaches what is held out
-    price = None if costs is None or step_seconds is None else Price(costs, step_seconds)
-    trials = Trials(tick, price)
     recorded = steps.provenance.get("window_steps", 1)
+    price = None if costs is None or step_seconds is None else Price(costs, step_seconds * recorded)
+    trials = Trials(tick, price)
     default = host_default(host, border, known.loads.shape[1], deployment, recorded)
     _check_candidates(candidates, len(known.loads))
     tried = [_try_all(known, shape, candidates, trials) for shape in shapes]
@@ -162,9 +162,10 @@ def calibrate_online(
     without = [next(one for one in of_shape if one.controller.kind == "none") for of_shape in tried]
     chosen = choose_slots(choices, without)
     number = choices.index(chosen)
-    points = shown(front(tried[number]), chosen)
+    points = shown(front(pool(tried[number], most_moves)), chosen)
+    best = front(tried[number])[-1]
     others = [
-        *((as_run(one.controller, border), shapes[number]) for one in points),
+        *((as_run(one.controller, border), shapes[number]) for one in (*points, best)),
         (as_run(Controller("static"), border), shapes[number]),
         *((as_run(one.controller, border), shape) for one, shape in zip(choices, shapes, strict=True)),
     ]

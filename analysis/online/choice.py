@@ -77,6 +77,21 @@ def shown(points: Sequence[Tried], chosen: Tried) -> list[Tried]:
     return kept
 
 
+def pool(tried: Sequence[Tried], most_moves: float | None = None) -> list[Tried]:
+    """Return those that :func:`choose` chooses from.
+
+    Parameters
+    ----------
+    tried : sequence of Tried
+    most_moves : float, optional
+    """
+    if most_moves is not None:
+        return [one for one in tried if one.most <= most_moves]
+    if tried[0].net is not None or all(one.controller.moves is None for one in tried):
+        return list(tried)
+    return [one for one in tried if one.controller.moves is not None or one.most == 0]
+
+
 def choose(tried: Sequence[Tried], most_moves: float | None = None) -> Tried:
     """Choose a controller.
 
@@ -92,12 +107,9 @@ def choose(tried: Sequence[Tried], most_moves: float | None = None) -> Tried:
     most_moves : float, optional
         Most replicas per step and layer.
     """
-    within = [one for one in tried if most_moves is None or one.most <= most_moves]
-    if most_moves is not None or within[0].net is not None:
-        return front(within)[-1]
-    if any(one.controller.moves is not None for one in tried):
-        within = [one for one in tried if one.controller.moves is not None or one.most == 0]
-    points = front(within)
+    points = front(pool(tried, most_moves))
+    if most_moves is not None or points[-1].net is not None:
+        return points[-1]
     [without] = [one for one in tried if one.controller.kind == "none"]
     return next(one for one in points if one.worth >= _kept(without.worth, points[-1].worth))
 

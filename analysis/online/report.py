@@ -92,7 +92,8 @@ def remarks(result: OnlineCalibration) -> list[str]:
     count = -(-(result.steps - result.border) // held.block)
     found = [
         f"Chosen: {result.controller.label}; it {rule(costs, result.most_moves, bool(result.by_slots))}, on steps {result.first} "
-        f"to {result.border - 1} alone. Of the front there, points that hardly differ are left out.",
+        f"to {result.border - 1} alone. Beside it "
+        "stand the front there of all it could have been, without points that hardly differ, and what served most.",
         f"Brackets: {100 * LEVEL:g} % intervals, moving-block bootstrap over the held-out steps, {count} blocks of {held.block} "
         "steps, the same for all controllers.",
     ]

@@ -35,7 +35,7 @@ class Price:
     ----------
     costs : Costs
     step_seconds : float
-        Seconds that a step of perfect balance takes.
+        Seconds that a step of the loads takes at perfect balance.
     """
 
     costs: Costs

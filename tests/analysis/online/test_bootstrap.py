@@ -19,17 +19,17 @@ def autoregressive(rng: np.random.Generator, series: int, steps: int, memory: fl
 def test_intervals_cover_the_truth_where_steps_are_alike_and_single_steps_do_not() -> None:
     rng = np.random.default_rng(1)
     true, hits, naive = 1 / 1.5 - 1 / 2, 0, 0
-    noise = autoregressive(rng, 200, 600, 0.9)
+    noise = autoregressive(rng, 120, 600, 0.9)
     for series in noise:
         served = np.stack([2 + 0.1 * series, np.full(600, 1.5)])
         block, short = block_length(served[:1] - served[1], 5)
         assert not short
-        found = draw(np.ones(600), served, block, 400).difference(1, 0)
+        found = draw(np.ones(600), served, block, 200).difference(1, 0)
         hits += found.low <= true <= found.high
-        single = draw(np.ones(600), served, 1, 400).difference(1, 0)
+        single = draw(np.ones(600), served, 1, 200).difference(1, 0)
         naive += single.low <= true <= single.high
-    assert 0.85 <= hits / 200 <= 0.99
-    assert naive / 200 < 0.65
+    assert 0.85 <= hits / 120 <= 0.99
+    assert naive / 120 < 0.65
 
 
 def test_the_estimate_is_that_of_the_steps_and_pairs_share_their_blocks() -> None:

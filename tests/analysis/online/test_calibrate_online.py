@@ -82,7 +82,8 @@ def test_costs_decide_where_they_are_known() -> None:
         assert one.balancedness.value == pytest.approx(one.run.balancedness, abs=1e-9)
     assert "MB per step" in report(dear)
     fair = Costs(1e6, 1e9)
-    result = calibrate_online(steps, SHAPE, candidates=FEW, costs=fair, step_seconds=0.01)
+    summed = LoadTrace(steps.loads, {"window_steps": 5})
+    result = calibrate_online(summed, SHAPE, candidates=FEW, costs=fair, step_seconds=0.002)
     perfect, moving = 20 * 0.01, result.held_out.judged[result.controller, SHAPE]
     waits = moving.run.waiting  # its first map came long before
     assert waits
