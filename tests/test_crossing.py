@@ -69,7 +69,7 @@ from eplb_gap.analysis.replay import costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, kinds, presets
-from eplb_gap.heuristics.moves import lost_experts, migration, relabel
+from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
@@ -210,6 +210,9 @@ HEURISTICS = {
     peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
     plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
+    window_moves.replan_on_windows: Entry(
+        lambda x: only_moves(x, window_moves.replan_on_windows(np.stack([x.loads, x.loads[:, ::-1]]), x.deployment, x.other, 3))
+    ),
     migration.replan: Entry(lambda x: only_moves(x, migration.replan(x.loads, x.deployment, x.other, total_moves=3))),
     migration.front: Entry(lambda x: migration.front(x.loads, x.deployment, x.other)),
     lost_experts.lost_experts: Entry(recovered),

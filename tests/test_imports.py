@@ -33,7 +33,7 @@ PARTS: dict[str, set[str]] = {
     "heuristics/programs": {"heuristics", "heuristics/kernels"},
     "heuristics/serving": {"heuristics", "heuristics/kernels", "heuristics/planner"},
     "heuristics/moves": {"heuristics", "heuristics/kernels", "heuristics/planner"},
-    "heuristics/control": {"heuristics", "heuristics/moves"},
+    "heuristics/control": {"heuristics", "heuristics/moves", "heuristics/serving"},
     "heuristics/plugins": {"heuristics", "heuristics/control", "heuristics/moves"},
     "solvers": {"solvers/compact", "solvers/engines"},
     "solvers/compact": {"solvers"},

@@ -19,8 +19,8 @@ from eplb_gap.heuristics.control.kinds import most_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import arrivals, relabel
 from eplb_gap.heuristics.moves.window_moves import replan_on_windows
-from eplb_gap.heuristics.own import SAMPLE_AVERAGE
 from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
+from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.step_makespans import step_makespans
@@ -126,7 +126,7 @@ class Adaptive:
                 return replan_on_windows(history, self.deployment, in_use, most)
             return replan(history.sum(axis=0), self.deployment, in_use, total_moves=most)
         if adviser.by_step and not self.deployment.live.unequal_slots:
-            return rebalance(history, self.deployment, SAMPLE_AVERAGE.name)
+            return sample_average.plan(history, self.deployment, trials=0)  # perturbations would cost seconds on small maps
         histories = get_method(self.controller.method).history
         return rebalance(history if histories else history.sum(axis=0), self.deployment, self.controller.method)
 

@@ -19,9 +19,10 @@ from eplb_gap.heuristics.moves.relabel import keep_slots, replica_ranks
 from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.loads import as_numbers
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import check
 
 LEAST_GAIN = 1e-9
 """Relative to the sum of the makespans; smaller gains are rounding."""
@@ -59,19 +60,25 @@ def replan_on_windows(history: Any, deployment: Deployment, previous: Placement,
     --------
     >>> from eplb_gap import Deployment, Placement
     >>> from eplb_gap.heuristics.moves.window_moves import replan_on_windows
-    >>> in_use = Placement([[0, 1, 2, 3]], 4)
-    >>> history = [[[9, 5, 5, 1]], [[1, 5, 5, 9]]]  # of the sum every map with 0 and 3 apart is as good
-    >>> replan_on_windows(history, Deployment(4, 4, 2), in_use, 2).phy2log.tolist()
-    [[0, 1, 2, 3]]
+    >>> history = [[[9, 8, 1, 2]], [[8, 9, 2, 1]]]  # the two hottest experts share a GPU
+    >>> replan_on_windows(history, Deployment(4, 4, 2), Placement([[0, 1, 2, 3]], 4), 2).phy2log.tolist()
+    [[0, 3, 2, 1]]
     """
     loads = np.asarray(as_numbers(history, "history"), dtype=np.float64)
     expected = (previous.num_layers, previous.num_experts)
     if loads.ndim != 3 or not len(loads) or loads.shape[1:] != expected:
         raise InputError(f"history has shape {loads.shape}; windows of {expected} [layers, experts] are needed")
-    # What replan refuses is refused here; without a move it is the cheapest way to have it checked.
+    if not (np.isfinite(loads) & (loads >= 0.0)).all():
+        bad = np.argwhere(~(np.isfinite(loads) & (loads >= 0.0)))[0].tolist()
+        raise InputError(f"history{bad} is {loads[tuple(bad)]}; loads must be finite and non-negative")
+    if isinstance(total_moves, bool) or not isinstance(total_moves, int | np.integer) or total_moves < 0:
+        raise InputError(f"total_moves is {total_moves!r}; an integer of at least 0 is needed")
     if any(lost_experts(previous, deployment)):
         return replan(loads.sum(axis=0), deployment, previous, total_moves=total_moves)
-    replan(loads.sum(axis=0), deployment, previous, total_moves=min(total_moves, 0))
+    try:
+        check(previous, deployment)
+    except PlacementError as error:
+        raise PlacementError(f"previous: {error}") from None
     live = deployment.live
     nodes = live.num_nodes if live.policy == "hierarchical" else 1
     in_use = without_dead(previous, deployment).phy2log
@@ -198,7 +205,9 @@ def _price(layer: _Layer, gpu: int, old: int, new: int) -> int:
 
 
 @kernel
-def _exchanges(layer: _Layer, full: int, per_node: int, value: float, most: int, scratch: _Scratch, rate: float) -> tuple[float, int, int]:
+def _exchanges(
+    layer: _Layer, full: int, per_node: int, value: float, most: int, scratch: _Scratch, rate: float
+) -> tuple[float, int, int]:
     """Return the best gain per move of exchanges with a full GPU, above a rate, and the two slots; -1 where there is none."""
     _, items, _, held, _, loads = layer
     begin, sizes, top, order, others = scratch.begin, scratch.sizes, scratch.top, scratch.order, scratch.others
@@ -258,7 +267,9 @@ def _exchanges(layer: _Layer, full: int, per_node: int, value: float, most: int,
 
 
 @kernel
-def _replacements(layer: _Layer, full: int, per_node: int, value: float, most: int, scratch: _Scratch, rate: float) -> tuple[float, int, int]:
+def _replacements(
+    layer: _Layer, full: int, per_node: int, value: float, most: int, scratch: _Scratch, rate: float
+) -> tuple[float, int, int]:
     """Return the same of replicas, of experts that a full GPU holds, in the slots of others, and the slot and the expert."""
     weights, items, counts, held, _, loads = layer
     begin, home, relieved, top = scratch.begin, scratch.home, scratch.relieved, scratch.relieved_top
@@ -323,7 +334,9 @@ def _replacements(layer: _Layer, full: int, per_node: int, value: float, most: i
                     left = int(held[d, g]) - int(g == gpu)
                     if left > 0:
                         more = weights[d, t] * burden * left
-                        highest = max(highest, relieved[g, t] + more - (weights[d, t] * out - weights[e, t] * into if g == gpu else 0.0))
+                        highest = max(
+                            highest, relieved[g, t] + more - (weights[d, t] * out - weights[e, t] * into if g == gpu else 0.0)
+                        )
                 gain -= highest - rest_of
             if gain > needed:
                 rate, slot, expert = gain / count, s, e
