@@ -1,10 +1,10 @@
 """The controller that chooses how to plan by what every way of planning would have served so far: experts' advice.
 
-Its advisers are windows of several lengths, planned on as a sum or step by step (sample-average), and, where moves are limited, the
-map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the next
-decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in which a
-decision counts half after ``HALF_LIFE`` more, so that a change of the traffic is noticed. One layer's steps are few and noisy: a
-layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``.
+Its advisers are windows of several lengths, planned on as a sum or step by step (sample-average), and, where moves are limited,
+the map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the
+next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
+which a decision counts half after ``HALF_LIFE`` more, so that a change of the traffic is noticed. One layer's steps are few and
+noisy: a layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``.
 """
 
 from __future__ import annotations

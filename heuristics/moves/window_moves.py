@@ -1,6 +1,6 @@
 """A new map within a number of moves for loads of several windows: each move where it lowers the sum of their makespans most.
 
-:func:`eplb_gap.heuristics.moves.migration.replan` plans on one window, the sum of its steps, of which the fullest GPU is that of no
+:func:`eplb_gap.heuristics.moves.migration.replan` plans on one window, a sum of steps, of which the fullest GPU is that of no
 single step. Here every step counts: from the map in use the step is taken, in any layer, that lowers the sum over windows of the
 largest GPU load most for each replica that it copies, and so on until the moves are spent. Two steps are known, two replicas of
 different GPUs of a node that change places, and a replica of an expert on a fullest GPU that takes the slot of another's.

@@ -1,4 +1,4 @@
-"""The adaptive controller: as good as its advisers, its regret recomputed, its choice blind to the future, its moves within the cap."""
+"""The adaptive controller: near the best fixed one, its regret recomputed, blind to the future, its moves within the cap."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def map_of(adviser: Adviser, past: np.ndarray, in_use: Placement, most: int | No
 
 def excess(placement: Placement, steps: np.ndarray) -> float:
     sizes = steps / placement.counts()
-    loads = per_gpu(np.take_along_axis(sizes, np.broadcast_to(placement.phy2log, (len(steps), *placement.phy2log.shape)), 2), 2)
+    loads = per_gpu(
+        np.take_along_axis(sizes, np.broadcast_to(placement.phy2log, (len(steps), *placement.phy2log.shape)), 2),
+        SHAPE.slots_by_gpu,
+    )
     return float(loads.max(axis=2).sum() / (steps.sum() / 4) - 1)
 
 
