@@ -185,7 +185,7 @@ class Adaptive:
         tops, below = step_makespans(placement, steps, self.deployment)
         sums = (tops.sum(axis=0, dtype=object) / below).astype(np.float64)
         sums, units = np.append(sums, sums.sum()), np.append(means, means.sum())
-        return np.divide(sums, units, out=np.ones_like(sums), where=units > 0) - 1
+        return np.asarray(np.divide(sums, units, out=np.ones_like(sums), where=units > 0) - 1)
 
 
 ADAPTIVE = Kind(

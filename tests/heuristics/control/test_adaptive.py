@@ -52,7 +52,7 @@ def excess(placement: Placement, steps: np.ndarray) -> float:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([None, 0.1]))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_the_stated_regret_is_what_a_recomputation_gives(seed: int, share: float | None) -> None:
     loads = drifting(seed, INTERVAL * 9)
     run = replay(LoadTrace(loads), SHAPE, [Controller("adaptive", interval=INTERVAL, moves=share)], warm_up=0).runs[0]
@@ -113,12 +113,11 @@ def test_a_layer_goes_its_own_way_only_where_that_is_certain() -> None:
     assert (best, own.tolist()) == (0, [0, 1, 0])
 
 
-@pytest.mark.parametrize("share", [None, 0.1])
-def test_adaptive_is_near_the_best_fixed_controller(share: float | None) -> None:
+@pytest.mark.parametrize(("share", "slack"), [(None, 0.003), (0.1, 0.01)])
+def test_adaptive_is_near_the_best_fixed_controller(share: float | None, slack: float) -> None:
     generator = np.random.default_rng(8)
-    still = generator.poisson(np.tile(30 * np.exp(generator.normal(0, 1, (1, 3, 6))), (96, 1, 1)))
-    kind = "periodic" if share is None else "budgeted"
-    for loads, slack in ((still, 0.003), (drifting(9, 96), 0.01)):
-        fixed = [Controller(kind, interval=INTERVAL, window=INTERVAL * window, moves=share) for window in (1, 4, 16)]
-        *others, ours = replay(LoadTrace(loads), SHAPE, [*fixed, Controller("adaptive", interval=INTERVAL, moves=share)]).runs
-        assert ours.balancedness > max(run.balancedness for run in others) - slack
+    still = generator.poisson(np.tile(30 * np.exp(generator.normal(0, 1, (1, 3, 6))), (64, 1, 1)))
+    kind, loads = ("periodic", still) if share is None else ("budgeted", drifting(9, 64))
+    fixed = [Controller(kind, interval=INTERVAL, window=INTERVAL * window, moves=share) for window in (1, 4, 16)]
+    *others, ours = replay(LoadTrace(loads), SHAPE, [*fixed, Controller("adaptive", interval=INTERVAL, moves=share)]).runs
+    assert ours.balancedness > max(run.balancedness for run in others) - slack
