@@ -117,7 +117,7 @@ def test_a_layer_goes_its_own_way_only_where_that_is_certain() -> None:
 def test_adaptive_is_near_the_best_fixed_controller(share: float | None, slack: float) -> None:
     generator = np.random.default_rng(8)
     still = generator.poisson(np.tile(30 * np.exp(generator.normal(0, 1, (1, 3, 6))), (64, 1, 1)))
-    kind, loads = ("periodic", still) if share is None else ("budgeted", drifting(9, 64))
+    kind, loads = ("periodic", still) if share is None else ("budgeted", drifting(9, 96))
     fixed = [Controller(kind, interval=INTERVAL, window=INTERVAL * window, moves=share) for window in (1, 4, 16)]
     *others, ours = replay(LoadTrace(loads), SHAPE, [*fixed, Controller("adaptive", interval=INTERVAL, moves=share)]).runs
     assert ours.balancedness > max(run.balancedness for run in others) - slack
