@@ -84,11 +84,11 @@ from eplb_gap.analysis.replay import chain, costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, foreseeing, kinds, presets
-from eplb_gap.heuristics.moves import lost_experts, migration, relabel
+from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.plugins import hosted
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
-from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split, window_moves
+from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
@@ -241,9 +241,6 @@ HEURISTICS = {
     forecast.choose: Entry(lambda x: forecast.choose(WINDOWS, x.deployment)),
     sample_average.plan: Entry(lambda x: x.legal(sample_average.plan(WINDOWS, x.deployment)), unequal),
     sample_average.patient_plan: Entry(lambda x: x.legal(sample_average.patient_plan(WINDOWS, x.deployment)), unequal),
-    window_moves.replan_windows: Entry(
-        lambda x: only_moves(x, window_moves.replan_windows(WINDOWS, x.deployment, x.other, 3)), irregular
-    ),
     split_placement.plan: Entry(lambda x: x.legal(split_placement.plan(x.loads, x.deployment)), unequal),
     token_split.optimal_split: Entry(split_found),
     evolved_programs.gepa: Entry(
@@ -257,6 +254,9 @@ HEURISTICS = {
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
     hosted.next_map: Entry(controlled),
     plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
+    window_moves.replan_on_windows: Entry(
+        lambda x: only_moves(x, window_moves.replan_on_windows(np.stack([x.loads, x.loads[:, ::-1]]), x.deployment, x.other, 3))
+    ),
     migration.replan: Entry(lambda x: only_moves(x, migration.replan(x.loads, x.deployment, x.other, total_moves=3))),
     migration.front: Entry(lambda x: migration.front(x.loads, x.deployment, x.other)),
     lost_experts.lost_experts: Entry(recovered),

@@ -31,7 +31,7 @@ PARTS: dict[str, set[str]] = {
     "heuristics/kernels": set(),
     "heuristics/planner": {"heuristics", "heuristics/kernels"},
     "heuristics/programs": {"heuristics", "heuristics/kernels"},
-    "heuristics/serving": {"heuristics", "heuristics/kernels", "heuristics/moves", "heuristics/planner"},
+    "heuristics/serving": {"heuristics", "heuristics/kernels", "heuristics/planner"},
     "heuristics/moves": {"heuristics", "heuristics/kernels", "heuristics/planner"},
     "heuristics/control": {"heuristics", "heuristics/moves", "heuristics/serving"},
     "heuristics/plugins": {"heuristics", "heuristics/control", "heuristics/moves"},

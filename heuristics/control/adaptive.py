@@ -1,28 +1,64 @@
-"""The controller that chooses its window by what windows of every length would have served so far.
+"""The controller that chooses how to plan by what every way of planning would have served so far: experts' advice.
 
-At a decision it makes, from the map in use, the best map within the moves that are allowed for each of several windows and serves
-the one whose window did best on the past; when the next decision comes, it scores all of them on the steps in between. Scores are
-means of served excess in which a decision counts half after ``HALF_LIFE`` more: it follows the best of a few advisers, with a
-memory that a change of the traffic cannot fool for long. Its regret against the best single window in hindsight can be read.
+Its advisers are windows of several lengths, planned on as a sum or step by step (sample-average), and, where moves are limited,
+the map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the
+next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
+which a decision counts half after ``HALF_LIFE`` more, so that a change of the traffic is noticed. One layer's steps are few and
+noisy: a layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from eplb_gap.heuristics.control.controller import Controller, Kind
-from eplb_gap.heuristics.control.kinds import full_plan, most_moves
+from eplb_gap.heuristics.control.kinds import most_moves
 from eplb_gap.heuristics.moves.migration import replan
+from eplb_gap.heuristics.moves.relabel import arrivals, relabel
+from eplb_gap.heuristics.moves.window_moves import replan_on_windows
+from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
+from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.step_makespans import step_makespans
 
-DOUBLINGS = 5
-"""Windows are one interval, two, four, ... so many times doubled, as far as they are full."""
 HALF_LIFE = 8
-"""Decisions after which a score counts half."""
+"""Decisions after which a judgement counts half."""
+MEMORY = 64
+"""Decisions that are remembered: older ones would count less than a two-hundredth."""
+STANDARD_ERRORS = 2.0
+"""Of the mean difference: by so many another adviser must have been better before a layer follows it on its own."""
+FEWEST = 4
+"""Decisions at which it must have been judged before."""
+
+
+class Adviser(NamedTuple):
+    """One way of planning.
+
+    Parameters
+    ----------
+    intervals : int
+        Length of its window in intervals; 0 keeps the map in use.
+    by_step : bool
+        Whether it plans on the window in parts rather than on its sum.
+    """
+
+    intervals: int
+    by_step: bool
+
+
+SUMS = tuple(Adviser(1 << doublings, by_step=False) for doublings in range(6))
+FREE = (*SUMS, *(Adviser(intervals, by_step=True) for intervals in (1, 2, 8)))
+"""Advisers where any number of replicas may move."""
+LIMITED = (Adviser(0, by_step=False), SUMS[0], SUMS[-1], *(Adviser(intervals, by_step=True) for intervals in (2, 8)))
+"""Advisers where moves are limited: planning within a limit takes longer, and short windows differ less."""
+
+
+LONGEST = max(adviser.intervals for adviser in (*FREE, *LIMITED))
+"""Intervals of the longest window."""
 
 
 @dataclass
@@ -37,71 +73,135 @@ class Adaptive:
 
     controller: Controller
     deployment: Deployment
-    _scores: np.ndarray = field(init=False)
-    _weights: np.ndarray = field(init=False)
-    _sums: np.ndarray = field(init=False)
-    _known: np.ndarray = field(init=False)
+    advisers: tuple[Adviser, ...] = field(init=False)
+    followed: np.ndarray | None = None
+    """Adviser of every layer at the last decision, int64 [layers]."""
     _advised: dict[int, Placement] = field(default_factory=dict)
-    _chosen: int = 0
-    _suffered: float = 0.0
+    _pending: list[tuple[dict[int, Placement], Placement]] = field(default_factory=list)
+    _losses: list[np.ndarray] = field(default_factory=list)
+    _regrets: np.ndarray = field(init=False)
+    _judged: int = 0
+    _started: bool = False
 
     def __post_init__(self) -> None:
-        self._scores, self._weights = np.zeros(DOUBLINGS + 1), np.zeros(DOUBLINGS + 1)
-        self._sums = np.zeros(DOUBLINGS + 1)
-        self._known = np.zeros(DOUBLINGS + 1, dtype=np.int64)
+        found = FREE if self.controller.moves is None else LIMITED
+        if self.deployment.live.unequal_slots and self.controller.moves is None:
+            found = SUMS  # sample-average refuses them
+        self.advisers = found
+        self._regrets = np.zeros(len(found))
 
     @property
     def regret(self) -> float:
-        """Mean served excess per decision above that of the best single window in hindsight, in parts of the mean load."""
-        judged = self._known.max(initial=0)
-        whole = self._known == judged
-        return float((self._suffered - self._sums[whole].min()) / judged) if judged else 0.0
+        """Excess above the single adviser that was best in hindsight, in parts of the mean load, per decision that was judged.
+
+        Of a decision, the makespans of the map that served less those of the adviser's map, summed over the steps to the next
+        decision and all layers, over the sum of their means; of an adviser, the sum of these over the decisions at which its
+        window was full, divided by all. The largest counts, so that it is below zero only if every adviser was beaten. Every
+        adviser started from the map in use, which is not the one that following it all along would have led to.
+        """
+        return float(self._regrets.max() / self._judged) if self._judged else 0.0
 
     def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
-        """Return the map of the window that did best so far, after scoring the last advice."""
+        """Return the maps of the advisers that did best so far, layer by layer, after judging the last advice."""
         self._judge(past)
-        self._advised = {
-            choice: self._map(past[-self.controller.interval << choice :], in_use)
-            for choice in range(DOUBLINGS + 1)
-            if self.controller.interval << choice <= len(past)
+        limited = self.controller.moves is not None and self._started  # the first map may move anything
+        full = {
+            number: self._map(past[-max(1, adviser.intervals) * self.controller.interval :], in_use, adviser, limited)
+            for number, adviser in enumerate(self.advisers)
+            if adviser.intervals * self.controller.interval <= len(past) and (limited or adviser.intervals)
         }
-        known = [choice for choice in self._advised if self._known[choice]]
-        self._chosen = (
-            min(known, key=lambda choice: self._scores[choice] / self._weights[choice]) if known else max(self._advised)
-        )
-        return self._advised[self._chosen]
+        self._advised = full
+        best, own = self._choose(past.shape[1])
+        self.followed, new = own, self._mixed(own, in_use)
+        if limited and arrivals(new, in_use, self.deployment).sum() > most_moves(self.controller, in_use):
+            self.followed = np.full_like(own, best)  # advisers divide the moves over the layers differently
+            new = full[best]
+        self._pending.append((full, new))
+        self._started = True
+        return new
 
-    def _map(self, window: np.ndarray, in_use: Placement) -> Placement:
-        if self.controller.moves is None or not self._advised:  # the first map may move anything
-            return full_plan(self.controller, window, in_use, self.deployment)
-        return replan(window.sum(axis=0), self.deployment, in_use, total_moves=most_moves(self.controller, in_use))
+    def _map(self, window: np.ndarray, in_use: Placement, adviser: Adviser, limited: bool) -> Placement:
+        if not adviser.intervals:
+            return in_use
+        parts = np.array_split(window, min(MOST_WINDOWS, len(window)))
+        history = np.stack([part.sum(axis=0) for part in parts])
+        if limited:
+            most = most_moves(self.controller, in_use)
+            if adviser.by_step:
+                return replan_on_windows(history, self.deployment, in_use, most)
+            return replan(history.sum(axis=0), self.deployment, in_use, total_moves=most)
+        if adviser.by_step and not self.deployment.live.unequal_slots:
+            return sample_average.plan(history, self.deployment, trials=0)  # perturbations would cost seconds on small maps
+        histories = get_method(self.controller.method).history
+        return rebalance(history if histories else history.sum(axis=0), self.deployment, self.controller.method)
+
+    def _mixed(self, own: np.ndarray, in_use: Placement) -> Placement:
+        """Return the map of which every layer is that of its own adviser."""
+        phy2log, ranks = in_use.phy2log.copy(), in_use.ranks.copy()
+        for number in np.unique(own).tolist():
+            rows = own == number
+            phy2log[rows], ranks[rows] = self._advised[number].phy2log[rows], self._advised[number].ranks[rows]
+        new = Placement(phy2log, in_use.num_experts, ranks)
+        return relabel(new, in_use, self.deployment) if self.controller.moves is None or not self._started else new
+
+    def _choose(self, layers: int) -> tuple[int, np.ndarray]:
+        """Return the adviser that was best for all layers, and that of every layer, int64 [layers]."""
+        known = np.array([loss[:, -1] for loss in self._losses]).reshape(-1, len(self.advisers))
+        there = ~np.isnan(known)
+        ready = [number for number in self._advised if there[:, number].any()]
+        if not ready:
+            best = max(self._advised)
+            return best, np.full(layers, best)
+        weights = 0.5 ** (np.arange(len(known))[::-1] / HALF_LIFE)
+        above = np.where(there, known - np.nanmin(known, axis=1, keepdims=True), 0.0)
+        scores = weights @ above / np.maximum(weights @ there, np.finfo(float).tiny)
+        best = min(reversed(ready), key=lambda number: float(scores[number]))  # of equal ones the longest window
+        own, gains = np.full(layers, best), np.zeros(layers)
+        losses = np.array(self._losses)[:, :, :-1]
+        for number in ready:
+            both = there[:, number] & there[:, best]
+            if number == best or both.sum() < FEWEST:
+                continue
+            differences, part = losses[both, number] - losses[both, best], weights[both] / weights[both].sum()
+            mean = part @ differences
+            # Unequal weights: as many equal ones as have the same variance of the mean.
+            count = 1.0 / float(part @ part)
+            error = np.sqrt(part @ (differences - mean) ** 2 / max(count - 1.0, 1.0))
+            found = mean + STANDARD_ERRORS * error
+            own[found < gains] = number
+            gains = np.minimum(gains, found)
+        return best, own
 
     def _judge(self, past: np.ndarray) -> None:
-        steps = past[len(past) - self.controller.interval + self.controller.lag :]
-        if not self._advised or not len(steps):
+        """Judge the advice whose maps have served by now: where they serve after a lag, that of the decision before the last."""
+        interval, lag = self.controller.interval, self.controller.lag
+        if len(self._pending) < (2 if lag else 1):
             return
-        excess = {choice: self._excess(placement, steps) for choice, placement in self._advised.items()}
-        least = min(excess.values())
-        for memory in (self._scores, self._weights):
-            memory *= 0.5 ** (1 / HALF_LIFE)
-        for choice in range(DOUBLINGS + 1):
-            if choice in excess:
-                self._scores[choice] += excess[choice] - least
-                self._weights[choice] += 1
-                self._sums[choice] += excess[choice]
-                self._known[choice] += 1
-        self._suffered += excess[self._chosen]
+        advised, served = self._pending.pop(0)
+        steps = past[len(past) - 2 * interval + lag : len(past) - interval + lag] if lag else past[-interval:]
+        if not len(steps):
+            return
+        means = steps.sum(axis=(0, 2), dtype=np.float64) / self.deployment.live.num_gpus
+        losses = np.full((len(self.advisers), steps.shape[1] + 1), np.nan)
+        for number, placement in advised.items():
+            losses[number] = self._excess(placement, steps, means)
+        self._losses = [*self._losses[1 - MEMORY :], losses]
+        excess = self._excess(served, steps, means)[-1]
+        self._regrets += np.where(np.isnan(losses[:, -1]), 0.0, excess - losses[:, -1])
+        self._judged += 1
 
-    def _excess(self, placement: Placement, steps: np.ndarray) -> float:
+    def _excess(self, placement: Placement, steps: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Return the makespans over the means less one, of every layer and, last, of all together; float64 [layers + 1]."""
         tops, below = step_makespans(placement, steps, self.deployment)
-        mean = float(steps.sum(dtype=np.float64)) / self.deployment.live.num_gpus
-        return float((tops / below).sum()) / mean - 1 if mean else 0.0
+        sums = (tops.sum(axis=0, dtype=object) / below).astype(np.float64)
+        sums, units = np.append(sums, sums.sum()), np.append(means, means.sum())
+        return np.asarray(np.divide(sums, units, out=np.ones_like(sums), where=units > 0) - 1)
 
 
 ADAPTIVE = Kind(
     "adaptive",
-    "chooses its window by what each would have served so far",
+    "chooses window and planning by what each would have served so far",
     frozenset({"interval", "moves", "method"}),
     Adaptive,
-    looks_back=lambda controller: controller.interval << DOUBLINGS,
+    looks_back=lambda controller: LONGEST * controller.interval,
 )

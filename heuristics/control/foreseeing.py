@@ -14,8 +14,8 @@ from eplb_gap.heuristics.control.controller import Controller, Kind
 from eplb_gap.heuristics.control.kinds import full_plan, most_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import relabel
+from eplb_gap.heuristics.moves.window_moves import replan_on_windows
 from eplb_gap.heuristics.serving.sample_average import patient_plan
-from eplb_gap.heuristics.serving.window_moves import replan_windows
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.step_makespans import step_makespans, total
@@ -37,9 +37,11 @@ class _Foreseeing:
         if before is None or self.controller.moves is None:
             return _best_of_each(self._free(steps, in_use), steps, self.deployment)
         within = most_moves(self.controller, in_use)
-        found = [replan(steps.sum(axis=0), self.deployment, in_use, total_moves=within)]
-        if self.deployment.is_regular:
-            found += [in_use, replan_windows(steps, self.deployment, in_use, within)]
+        found = [
+            in_use,
+            replan(steps.sum(axis=0), self.deployment, in_use, total_moves=within),
+            replan_on_windows(steps, self.deployment, in_use, within),
+        ]
         return min(found, key=lambda placement: _served(placement, steps, self.deployment))
 
     def _free(self, steps: np.ndarray, in_use: Placement) -> list[Placement]:

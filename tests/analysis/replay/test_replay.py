@@ -195,18 +195,6 @@ def test_foresight_is_a_limit_on_full_re_plans() -> None:
     assert blind < seer
 
 
-def test_adaptive_takes_long_windows_where_nothing_changes_and_short_ones_where_much_does() -> None:
-    rng = np.random.default_rng(8)
-    rates = 30 * np.exp(rng.normal(0, 1, (1, 2, 6)))
-    still = LoadTrace(rng.poisson(np.tile(rates, (160, 1, 1))))
-    for steps, slack in ((still, 0.003), (LoadTrace(drifting(9, steps=160)), 0.02)):
-        fixed = [Controller("periodic", interval=4, window=window, method=QUICK) for window in (4, 8, 16, 32)]
-        *others, ours = replay(steps, SHAPE, [*fixed, Controller("adaptive", interval=4, method=QUICK)]).runs
-        assert ours.balancedness > max(run.balancedness for run in others) - slack
-        assert ours.regret is not None
-        assert math.isfinite(ours.regret)
-
-
 def test_costs_are_seconds_of_the_fullest_receiver() -> None:
     costs = Costs(expert_bytes=10.0, bandwidth=5.0, overlap=0.5, stall=1.0, stall_per_layer=0.25)
     assert costs.seconds(np.array([[0, 2], [1, 1]])) == 1.0 + 2 * 0.25 + 0.5 * 3 * 10 / 5
