@@ -26,6 +26,8 @@ from eplb_gap.problem.validation import check
 
 LEAST_GAIN = 1e-9
 """Relative to the sum of the makespans; smaller gains are rounding."""
+STEPS_A_MOVE = 4
+"""So many steps are taken at most for every move and layer."""
 ENOUGH = 3
 """Full GPUs, those of most to gain first, after which no others are looked at if a step was found."""
 
@@ -457,7 +459,8 @@ def _spend(weights: np.ndarray, begin: np.ndarray, nodes: int, total: int, maps:
         values[row] = _refresh(layer, begin)
         rates[row] = _find(layer, values[row], gpus // nodes, total, scratch, steps[row])
     left = total
-    while True:
+    # Steps that cost no move are few; whatever rounding does, this ends.
+    for _ in range(STEPS_A_MOVE * (total + layers)):
         rest()
         row = 0
         for other in range(1, layers):
