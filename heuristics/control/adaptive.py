@@ -4,7 +4,9 @@ Its advisers are windows of several lengths, planned on as a sum or step by step
 the map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the
 next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
 which a decision counts half after ``HALF_LIFE`` more, so that a change of the traffic is noticed. One layer's steps are few and
-noisy: a layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``.
+noisy: a layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``. Where the loads
+of an interval differ from those before by far more than intervals usually do, the traffic has changed at once: windows then begin
+behind the change, whatever their length.
 """
 
 from __future__ import annotations
@@ -25,14 +27,18 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.step_makespans import step_makespans
 
-HALF_LIFE = 8
+HALF_LIFE = 24
 """Decisions after which a judgement counts half."""
 MEMORY = 64
 """Decisions that are remembered: older ones would count less than a two-hundredth."""
 STANDARD_ERRORS = 2.0
 """Of the mean difference: by so many another adviser must have been better before a layer follows it on its own."""
+CHANGE = 2.0
+"""An interval further than so many times the median distance from the one before begins another traffic."""
+FIRST = 4
+"""Intervals before the first map where moves are limited: what it gets wrong, nodes of groups above all, is dear to mend."""
 FEWEST = 4
-"""Decisions at which it must have been judged before."""
+"""Decisions at which it must have been judged before, and distances that a median needs."""
 
 
 class Adviser(NamedTuple):
@@ -82,6 +88,9 @@ class Adaptive:
     _regrets: np.ndarray = field(init=False)
     _judged: int = 0
     _started: bool = False
+    _distances: list[float] = field(default_factory=list)
+    _since: int = 0
+    """Intervals since the traffic changed at once, the last one included."""
 
     def __post_init__(self) -> None:
         found = FREE if self.controller.moves is None else LIMITED
@@ -104,11 +113,14 @@ class Adaptive:
     def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
         """Return the maps of the advisers that did best so far, layer by layer, after judging the last advice."""
         self._judge(past)
+        self._notice(past)
+        if self.controller.moves is not None and len(past) < FIRST * self.controller.interval:
+            return None
         limited = self.controller.moves is not None and self._started  # the first map may move anything
         full = {
-            number: self._map(past[-max(1, adviser.intervals) * self.controller.interval :], in_use, adviser, limited)
+            number: self._map(past[-self._steps(adviser) :], in_use, adviser, limited)
             for number, adviser in enumerate(self.advisers)
-            if adviser.intervals * self.controller.interval <= len(past) and (limited or adviser.intervals)
+            if adviser.intervals * self.controller.interval <= 2 * len(past) and (limited or adviser.intervals)
         }
         self._advised = full
         best, own = self._choose(past.shape[1])
@@ -119,6 +131,23 @@ class Adaptive:
         self._pending.append((full, new))
         self._started = True
         return new
+
+    def _steps(self, adviser: Adviser) -> int:
+        """Return how many of the newest steps an adviser plans on."""
+        return max(1, min(adviser.intervals, self._since)) * self.controller.interval
+
+    def _notice(self, past: np.ndarray) -> None:
+        """Compare the last interval with the one before: mean over layers of the total variation of their shares."""
+        interval = self.controller.interval
+        self._since = min(self._since, LONGEST) + 1
+        if len(past) < 2 * interval:
+            return
+        sums = np.stack([past[-2 * interval : -interval].sum(axis=0), past[-interval:].sum(axis=0)]).astype(np.float64)
+        shares = sums / np.maximum(sums.sum(axis=2, keepdims=True), 1.0)
+        distance = float(np.abs(shares[1] - shares[0]).sum(axis=1).mean() / 2)
+        if len(self._distances) >= FEWEST and distance > CHANGE * float(np.median(self._distances)):
+            self._since = 1
+        self._distances = [*self._distances[1 - MEMORY :], distance]
 
     def _map(self, window: np.ndarray, in_use: Placement, adviser: Adviser, limited: bool) -> Placement:
         if not adviser.intervals:
