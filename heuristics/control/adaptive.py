@@ -4,9 +4,9 @@ Its advisers are windows of several lengths, planned on as a sum or step by step
 the map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the
 next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
 which a decision counts half after ``HALF_LIFE`` more, so that a change of the traffic is noticed. One layer's steps are few and
-noisy: a layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``. Where the loads
-of an interval differ from those before by far more than intervals usually do, the traffic has changed at once: windows then begin
-behind the change, whatever their length.
+noisy: a layer follows another adviser than all layers together only where it served that layer better by ``STANDARD_ERRORS``. Where the
+loads of an interval differ from those before by far more than intervals usually do, the traffic has changed at once: windows then
+begin behind the change, whatever their length.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 
 from eplb_gap.heuristics.control.controller import Controller, Kind
 from eplb_gap.heuristics.control.kinds import most_moves
+from eplb_gap.heuristics.control.saved_moves import SavedMoves, saved_moves
 from eplb_gap.heuristics.moves.migration import replan
-from eplb_gap.heuristics.moves.relabel import arrivals, relabel
+from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.heuristics.moves.window_moves import replan_on_windows
 from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
 from eplb_gap.heuristics.serving import sample_average
@@ -88,6 +89,7 @@ class Adaptive:
     _regrets: np.ndarray = field(init=False)
     _judged: int = 0
     _started: bool = False
+    _saved: SavedMoves | None = None
     _distances: list[float] = field(default_factory=list)
     _since: int = 0
     """Intervals since the traffic changed at once, the last one included."""
@@ -117,17 +119,20 @@ class Adaptive:
         if self.controller.moves is not None and len(past) < FIRST * self.controller.interval:
             return None
         limited = self.controller.moves is not None and self._started  # the first map may move anything
+        most = self._allowed(in_use) if limited else 0
         full = {
-            number: self._map(past[-self._steps(adviser) :], in_use, adviser, limited)
+            number: self._map(past[-self._steps(adviser) :], in_use, adviser, most)
             for number, adviser in enumerate(self.advisers)
             if adviser.intervals * self.controller.interval <= 2 * len(past) and (limited or adviser.intervals)
         }
         self._advised = full
         best, own = self._choose(past.shape[1])
         self.followed, new = own, self._mixed(own, in_use)
-        if limited and arrivals(new, in_use, self.deployment).sum() > most_moves(self.controller, in_use):
+        if limited and moved(new, in_use, self.deployment).sum() > most:
             self.followed = np.full_like(own, best)  # advisers divide the moves over the layers differently
             new = full[best]
+        if limited and self._saved is not None:
+            self._saved.spend(int(moved(new, in_use, self.deployment).sum()))
         self._pending.append((full, new))
         self._started = True
         return new
@@ -149,16 +154,27 @@ class Adaptive:
             self._since = 1
         self._distances = [*self._distances[1 - MEMORY :], distance]
 
-    def _map(self, window: np.ndarray, in_use: Placement, adviser: Adviser, limited: bool) -> Placement:
+    def _allowed(self, in_use: Placement) -> int:
+        """Return how many replicas this decision may move: its own share, or what is saved where moves can be."""
+        if not self.controller.burst:
+            return most_moves(self.controller, in_use)
+        if self._saved is None:
+            self._saved = saved_moves(self.controller, in_use)
+        self._saved.add()
+        return self._saved.moves
+
+    def _map(self, window: np.ndarray, in_use: Placement, adviser: Adviser, most: int) -> Placement:
         if not adviser.intervals:
             return in_use
         parts = np.array_split(window, min(MOST_WINDOWS, len(window)))
         history = np.stack([part.sum(axis=0) for part in parts])
-        if limited:
-            most = most_moves(self.controller, in_use)
-            if adviser.by_step:
-                return replan_on_windows(history, self.deployment, in_use, most)
-            return replan(history.sum(axis=0), self.deployment, in_use, total_moves=most)
+        if self.controller.moves is not None and self._started:
+            if adviser.by_step:  # it knows no price: it would spend all that is saved
+                return replan_on_windows(history, self.deployment, in_use, min(most, most_moves(self.controller, in_use)))
+            loads, cost = history.sum(axis=0), 0.0
+            if self._saved is not None:
+                cost = self._saved.cost(loads, in_use, self.deployment)
+            return replan(loads, self.deployment, in_use, total_moves=most, cost_per_move=cost)
         if adviser.by_step and not self.deployment.live.unequal_slots:
             return sample_average.plan(history, self.deployment, trials=0)  # perturbations would cost seconds on small maps
         histories = get_method(self.controller.method).history
@@ -230,7 +246,7 @@ class Adaptive:
 ADAPTIVE = Kind(
     "adaptive",
     "chooses window and planning by what each would have served so far",
-    frozenset({"interval", "moves", "method"}),
+    frozenset({"interval", "moves", "burst", "method"}),
     Adaptive,
     looks_back=lambda controller: LONGEST * controller.interval,
 )

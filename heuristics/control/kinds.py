@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from eplb_gap.heuristics.control.controller import Controller, Kind, Session
-from eplb_gap.heuristics.control.saved_moves import SavedMoves
+from eplb_gap.heuristics.control.saved_moves import SavedMoves, saved_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
 from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
@@ -101,21 +100,18 @@ class _Saving:
     def plan(self, past: np.ndarray, in_use: Placement) -> Placement | None:
         controller, deployment = self.controller, self.deployment
         window = past[-controller.steps_needed :]
-        replicas = int((in_use.ranks >= 0).sum())
         if self.saved is None:
-            assert controller.moves is not None
-            self.saved = SavedMoves(Fraction(controller.moves) * replicas, Fraction(controller.burst) * replicas)
+            self.saved = saved_moves(controller, in_use)
             return full_plan(controller, window, in_use, deployment)
         self.saved.add()
         loads = window.sum(axis=0)
-        mean = float(loads.sum(dtype=np.float64)) / deployment.live.num_gpus
         new = replan(
             loads,
             deployment,
             in_use,
             total_moves=self.saved.moves,
             threshold=controller.gain,
-            cost_per_move=self.saved.price * mean / replicas,
+            cost_per_move=self.saved.cost(loads, in_use, deployment),
         )
         self.saved.spend(int(moved(new, in_use, deployment).sum()))
         return new

@@ -12,6 +12,12 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
+from eplb_gap.heuristics.control.controller import Controller
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.placement import Placement
+
 HIGHEST = 8.0
 """Price with nothing saved: in mean GPU loads of a layer, for as many moves as the layer has replicas."""
 BEND = 3.0
@@ -68,3 +74,15 @@ class SavedMoves:
         room = self.per_decision + self.burst
         left = float(self.saved / room) if room else 0.0
         return HIGHEST * math.expm1(BEND * (1 - left)) / math.expm1(BEND)
+
+    def cost(self, loads: np.ndarray, in_use: Placement, deployment: Deployment) -> float:
+        """Return the price in the unit of loads, [layers, experts], that are planned on."""
+        mean = float(loads.sum(dtype=np.float64)) / deployment.live.num_gpus
+        return self.price * mean / int((in_use.ranks >= 0).sum())
+
+
+def saved_moves(controller: Controller, in_use: Placement) -> SavedMoves:
+    """Return the bucket of a controller whose moves can be saved, empty."""
+    assert controller.moves is not None
+    replicas = int((in_use.ranks >= 0).sum())
+    return SavedMoves(Fraction(controller.moves) * replicas, Fraction(controller.burst) * replicas)
