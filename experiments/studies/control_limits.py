@@ -13,14 +13,23 @@ from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.studies import controllers
-from eplb_gap.experiments.studies.controllers import ADAPTIVE, ADAPTIVE_SMALL, FORESEEING, FULL, INTERVAL, NONE, SMALL
+from eplb_gap.experiments.studies.controllers import (
+    ADAPTIVE,
+    ADAPTIVE_SMALL,
+    FORESEEING,
+    FORESEEING_SMALL,
+    FULL,
+    INTERVAL,
+    NONE,
+    SAVED,
+)
 from eplb_gap.experiments.studies.numbers import Number
 from eplb_gap.experiments.studies.study import Study
 
 SUITE = "control_limits"
 LIMIT = "limit"
 PARTS = ("mean", "step_lower", "step_upper", "interval_lower", "interval_upper")
-SHOWN = (NONE, SMALL, FULL, ADAPTIVE_SMALL, ADAPTIVE, FORESEEING)
+SHOWN = (NONE, SAVED, FULL, ADAPTIVE_SMALL, ADAPTIVE, FORESEEING_SMALL, FORESEEING)
 TODAY = {"hierarchical": (0.7679, 0.8200), "global": (0.8186, 0.8485)}
 """What a prototype's budgeted controller served on the recorded steps, and one that planned on the steps to come."""
 

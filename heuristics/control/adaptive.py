@@ -201,17 +201,19 @@ class Adaptive:
         above = np.where(there, known - np.nanmin(known, axis=1, keepdims=True), 0.0)
         scores = weights @ above / np.maximum(weights @ there, np.finfo(float).tiny)
         best = min(reversed(ready), key=lambda number: float(scores[number]))  # of equal ones the longest window
+        longest = max(ready, key=lambda number: self.advisers[number].intervals)
+        if longest != best:
+            both = there[:, longest] & there[:, best]
+            mean, error = _mean_and_error(known[both, longest] - known[both, best], weights[both])
+            if mean < error:
+                best = longest
         own, gains = np.full(layers, best), np.zeros(layers)
         losses = np.array(self._losses)[:, :, :-1]
         for number in ready:
             both = there[:, number] & there[:, best]
             if number == best or both.sum() < FEWEST:
                 continue
-            differences, part = losses[both, number] - losses[both, best], weights[both] / weights[both].sum()
-            mean = part @ differences
-            # Unequal weights: as many equal ones as have the same variance of the mean.
-            count = 1.0 / float(part @ part)
-            error = np.sqrt(part @ (differences - mean) ** 2 / max(count - 1.0, 1.0))
+            mean, error = _mean_and_error(losses[both, number] - losses[both, best], weights[both])
             found = mean + STANDARD_ERRORS * error
             own[found < gains] = number
             gains = np.minimum(gains, found)
@@ -241,6 +243,15 @@ class Adaptive:
         sums = (tops.sum(axis=0, dtype=object) / below).astype(np.float64)
         sums, units = np.append(sums, sums.sum()), np.append(means, means.sum())
         return np.asarray(np.divide(sums, units, out=np.ones_like(sums), where=units > 0) - 1)
+
+
+def _mean_and_error(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted mean of values and its standard error, over the first axis."""
+    part = weights / weights.sum()
+    mean = part @ values
+    # Unequal weights: as many equal ones as have the same variance of the mean.
+    count = 1.0 / float(part @ part)
+    return mean, np.sqrt(part @ (values - mean) ** 2 / max(count - 1.0, 1.0))
 
 
 ADAPTIVE = Kind(

@@ -18,6 +18,7 @@ from eplb_gap.experiments.studies.controllers import (
     FORESEEING,
     FULL_WINDOWS,
     RARE,
+    SAVED_WINDOWS,
     SMALL_WINDOWS,
     SUITE,
     find,
@@ -28,6 +29,7 @@ SUITES = (SUITE,)
 KINDS = {
     "full re-plan every 100 steps": ((RARE,), LIGHT, "D"),
     "every 10 steps, at most 2 % move": (tuple(SMALL_WINDOWS), MIDDLE, "o"),
+    "every 10 steps, 1.8 % move on average": (tuple(SAVED_WINDOWS), "#e3b778", "v"),
     "every 10 steps, anything moves": (tuple(FULL_WINDOWS), "#6f8f5f", "s"),
     "the same, sample-average": (tuple(AVERAGE_WINDOWS), "#8d6a9f", "^"),
     "adaptive, with and without the limit": ((ADAPTIVE_SMALL, ADAPTIVE), DARK, "*"),

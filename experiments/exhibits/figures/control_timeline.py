@@ -13,7 +13,7 @@ from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from eplb_gap.experiments.loads.series import SERIES, series
 from eplb_gap.experiments.loads.traces import POLICIES
 from eplb_gap.experiments.measuring.rows import Rows
-from eplb_gap.experiments.studies.controllers import ADAPTIVE, FORESEEING, FULL, NONE, RARE, SMALL, STRETCH, SUITE, find
+from eplb_gap.experiments.studies.controllers import ADAPTIVE, FORESEEING, FULL, NONE, RARE, SAVED, STRETCH, SUITE, find
 
 SUITES = (SUITE,)
 NAME = "steps"
@@ -22,7 +22,7 @@ POINT = 40
 LINES = {
     NONE: ("0.65", "-", "no EPLB"),
     RARE: (LIGHT, "-", "every 100 steps, anything moves"),
-    SMALL: (MIDDLE, "-", "every 10 steps, at most 2 % move"),
+    SAVED: (MIDDLE, "-", "every 10 steps, 1.8 % move on average"),
     FULL: ("#6f8f5f", "-", "every 10 steps, anything moves"),
     ADAPTIVE: (DARK, "-", "every 10 steps, adaptive"),
     FORESEEING: (DARK, ":", "every 10 steps, knowing them"),
