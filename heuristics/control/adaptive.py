@@ -5,7 +5,7 @@ the map in use as it is. At a decision every adviser makes a map from the map in
 next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
 which a decision counts half after ``HALF_LIFE`` more, and of those that do not differ by a standard error the one that looks back
 furthest. One layer's steps are few and noisy: a layer follows another adviser than all layers together only where it served that
-layer better by ``STANDARD_ERRORS``. Where the loads of an interval differ from those before by far more than intervals usually do,
+layer better by ``STANDARD_ERRORS``. Where loads of an interval differ from those before by far more than intervals usually do,
 the traffic has changed at once: windows then begin behind the change, whatever their length.
 """
 
