@@ -3,8 +3,7 @@
 Its advisers are windows of several lengths, planned on as a sum or step by step (sample-average), and, where moves are limited,
 the map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the
 next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
-which a decision counts half after ``HALF_LIFE`` more, and of those that do not differ by a standard error the one that looks back
-furthest. One layer's steps are few and noisy: a layer follows another adviser than all layers together only where it served that
+which a decision counts half after ``HALF_LIFE`` more; of those that differ by less than noise the one that looks back furthest. One layer's steps are few and noisy: a layer follows another adviser than all layers together only where it served that
 layer better by ``STANDARD_ERRORS``. Where loads of an interval differ from those before by far more than intervals usually do,
 the traffic has changed at once: windows then begin behind the change, whatever their length.
 """
@@ -32,6 +31,8 @@ HALF_LIFE = 24
 """Decisions after which a judgement counts half."""
 MEMORY = 64
 """Decisions that are remembered: older ones would count less than a two-hundredth."""
+TIE = 0.75
+"""Standard errors of the mean difference below which the adviser of the longest window is followed rather than the best."""
 STANDARD_ERRORS = 2.0
 """Of the mean difference: by so many another adviser must have been better before a layer follows it on its own."""
 CHANGE = 2.0
@@ -205,7 +206,7 @@ class Adaptive:
         if longest != best:
             both = there[:, longest] & there[:, best]
             mean, error = _mean_and_error(known[both, longest] - known[both, best], weights[both])
-            if mean < error:
+            if mean < TIE * error:
                 best = longest
         own, gains = np.full(layers, best), np.zeros(layers)
         losses = np.array(self._losses)[:, :, :-1]
