@@ -223,7 +223,7 @@ def _check_candidates(candidates: Sequence[Controller], steps: int) -> None:
         if one.kind not in KINDS or KINDS[one.kind].foresees:
             choices = ", ".join(name for name, kind in KINDS.items() if not kind.foresees)
             raise InputError(f"candidates has a controller of kind {one.kind!r}; {choices} can run")
-        first = -(-one.steps_needed // one.interval) * one.interval + one.lag
+        first = KINDS[one.kind].first_decision(one) + one.lag
         if KINDS[one.kind].plans and first > steps // PARTS:
             raise InputError(
                 f"candidates has {one.label}, which serves its first map on step {first}; of {steps} steps to choose on judging "

@@ -290,7 +290,7 @@ def _first_served(controller: Controller) -> int:
     """Return the first step that a map of the controller can serve."""
     if not KINDS[controller.kind].plans:
         return 0
-    return controller.first_decision + controller.lag
+    return KINDS[controller.kind].first_decision(controller) + controller.lag
 
 
 def _check(
@@ -341,7 +341,7 @@ class _Run:
         tops, belows = [], []
         step = 0
         while step < count:
-            if step and step % controller.interval == 0 and kind.plans and step >= controller.steps_needed:
+            if step and step % controller.interval == 0 and kind.plans and step >= kind.needs(controller):
                 known = min(count, step + controller.lag + controller.interval) if kind.foresees else step
                 passed[filled:known], filled = loads[filled:known], known
                 decided = self._decide(session, passed[:known], newest, step)

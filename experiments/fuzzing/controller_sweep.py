@@ -47,7 +47,7 @@ def disagreements(number: int, seed: int) -> list[str]:
         Controller("periodic", interval=interval),
         Controller("clairvoyant", interval=interval),
         Controller("budgeted", interval=interval, moves=MOVES),
-        Controller("adaptive", interval=interval, moves=MOVES),
+        Controller("adaptive", interval=interval),
         Controller("clairvoyant", interval=interval, moves=MOVES),
     ]
     result = replay(LoadTrace(loads), shape, controllers, limit=interval)

@@ -3,9 +3,10 @@
 Its advisers are windows of several lengths, planned on as a sum or step by step (sample-average), and, where moves are limited,
 the map in use as it is. At a decision every adviser makes a map from the map in use, within the moves that are allowed; when the
 next decision comes, all maps are judged on the steps in between. The adviser is followed that served best so far, in a mean in
-which a decision counts half after ``HALF_LIFE`` more; of those that differ by less than noise the one that looks back furthest. One layer's steps are few and noisy: a layer follows another adviser than all layers together only where it served that
-layer better by ``STANDARD_ERRORS``. Where loads of an interval differ from those before by far more than intervals usually do,
-the traffic has changed at once: windows then begin behind the change, whatever their length.
+which a decision counts half after ``HALF_LIFE`` more; of those that differ by less than noise the one that looks back furthest.
+One layer's steps are few and noisy: a layer follows another adviser than all layers together only where it served it better
+by ``STANDARD_ERRORS``. Where loads of an interval differ from those before by far more than intervals usually do, traffic has
+changed at once: windows then begin behind the change, whatever their length.
 """
 
 from __future__ import annotations
@@ -117,12 +118,10 @@ class Adaptive:
         """Return the maps of the advisers that did best so far, layer by layer, after judging the last advice."""
         self._judge(past)
         self._notice(past)
-        if self.controller.moves is not None and len(past) < FIRST * self.controller.interval:
-            return None
         limited = self.controller.moves is not None and self._started  # the first map may move anything
         most = self._allowed(in_use) if limited else 0
         full = {
-            number: self._map(past[-self._steps(adviser) :], in_use, adviser, most)
+            number: self._map(past[-self.steps(adviser) :], in_use, adviser, most)
             for number, adviser in enumerate(self.advisers)
             if adviser.intervals * self.controller.interval <= 2 * len(past) and (limited or adviser.intervals)
         }
@@ -138,14 +137,14 @@ class Adaptive:
         self._started = True
         return new
 
-    def _steps(self, adviser: Adviser) -> int:
+    def steps(self, adviser: Adviser) -> int:
         """Return how many of the newest steps an adviser plans on."""
         return max(1, min(adviser.intervals, self._since)) * self.controller.interval
 
     def _notice(self, past: np.ndarray) -> None:
         """Compare the last interval with the one before: mean over layers of the total variation of their shares."""
         interval = self.controller.interval
-        self._since = min(self._since, LONGEST) + 1
+        self._since = min(LONGEST, self._since + 1 if self._started else len(past) // interval)
         if len(past) < 2 * interval:
             return
         sums = np.stack([past[-2 * interval : -interval].sum(axis=0), past[-interval:].sum(axis=0)]).astype(np.float64)
@@ -260,5 +259,6 @@ ADAPTIVE = Kind(
     "chooses window and planning by what each would have served so far",
     frozenset({"interval", "moves", "burst", "method"}),
     Adaptive,
+    needs=lambda controller: controller.interval * (1 if controller.moves is None else FIRST),
     looks_back=lambda controller: LONGEST * controller.interval,
 )

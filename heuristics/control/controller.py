@@ -97,11 +97,6 @@ class Controller:
         """Steps of the window: that many must have passed before the first decision."""
         return self.interval if self.window is None else self.window
 
-    @property
-    def first_decision(self) -> int:
-        """Steps before the first decision: the first multiple of the interval that fills the window."""
-        return -(-self.steps_needed // self.interval) * self.interval
-
     def changed(self) -> dict[str, object]:
         """Return the settings that differ from their defaults, without kind and name."""
         return {
@@ -128,7 +123,7 @@ class Session(Protocol):
         ----------
         past : ndarray
             Loads of the steps so far, int64 [steps, layers, experts], oldest first, read-only; there is nothing behind its end.
-            Of the older ones only those that :attr:`Kind.looks_back` counts need be there: a session may number steps from the
+            Of the older ones only those that :meth:`Kind.reach` counts need be there: a session may number steps from the
             end alone.
         in_use : Placement
             The newest map, which serves by now or is on its way.
@@ -154,8 +149,11 @@ class Kind:
         Whether ``past`` ends with the steps that the map will serve: nobody can, so that it is a limit.
     plans : bool
         Whether it ever makes a map.
-    looks_back : callable
-        ``looks_back(controller)`` says how many of the newest steps a decision looks at, at most.
+    needs : callable
+        ``needs(controller)`` says how many steps must have passed before the first decision.
+    looks_back : callable, optional
+        ``looks_back(controller)`` says how many of the newest steps a decision looks at, at most; as many as there are at the
+        first decision by default.
     """
 
     name: str
@@ -164,7 +162,16 @@ class Kind:
     start: Callable[[Controller, Deployment], Session]
     foresees: bool = False
     plans: bool = True
-    looks_back: Callable[[Controller], int] = lambda controller: controller.first_decision
+    needs: Callable[[Controller], int] = lambda controller: controller.steps_needed
+    looks_back: Callable[[Controller], int] | None = None
+
+    def first_decision(self, controller: Controller) -> int:
+        """Return the steps before the first decision: the first multiple of the interval that is enough."""
+        return -(-self.needs(controller) // controller.interval) * controller.interval
+
+    def reach(self, controller: Controller) -> int:
+        """Return how many of the newest steps a decision looks at, at most."""
+        return self.first_decision(controller) if self.looks_back is None else self.looks_back(controller)
 
     def check(self, controller: Controller) -> None:
         """Refuse settings that the kind does not read.

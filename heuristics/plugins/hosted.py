@@ -141,7 +141,10 @@ class Hosted:
         if known is None or not legal_layers(known, deployment).all():
             near = contiguous_map(deployment, layers) if known is None else known
             known = full_plan(controller, self._past()[-controller.steps_needed :], near, deployment)
-        if self.steps < controller.steps_needed or self.steps // controller.interval == before // controller.interval:
+        if (
+            self.steps < KINDS[controller.kind].needs(controller)
+            or self.steps // controller.interval == before // controller.interval
+        ):
             return known
         found = self.session.plan(self._past(), known)
         if found is None:
@@ -151,7 +154,7 @@ class Hosted:
 
     def _keep(self, history: np.ndarray) -> None:
         """Add steps to the past, and let go of those that the controller will never look at again."""
-        most = KINDS[self.controller.kind].looks_back(self.controller)
+        most = KINDS[self.controller.kind].reach(self.controller)
         self.past.extend(np.array(history[-most:]))  # a copy: the host may fill its own anew
         while len(self.past) > most:
             self.past.popleft()

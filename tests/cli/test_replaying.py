@@ -212,7 +212,7 @@ def test_what_is_finished_is_printed_on_ctrl_c(
         assert "| static (interval 12, method initial_program) |" in heard.out
         assert "interrupted; not finished: periodic (interval 4, method initial_program)" in heard.out
         assert heard.err == "eplb-gap: interrupted\n"
-        assert "missing: periodic" in (tmp_path / "p.html").read_text()
+        assert "not finished: periodic" in (tmp_path / "p.html").read_text()
         calls += [1, 1, 1]
         assert run(*given, "--json") == 130
         said = json.loads(capsys.readouterr().out)

@@ -16,6 +16,7 @@ from eplb_gap.analysis.online.host_defaults import HOSTS, host_default
 from eplb_gap.analysis.online.host_flags import in_host_steps
 from eplb_gap.analysis.online.report import answer, as_dict, report, save
 from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controllers_file import read_controllers
 
 SHAPE = Deployment(6, 8, 4)
@@ -150,7 +151,7 @@ def test_slots_are_chosen_too() -> None:
 def test_a_default_has_a_map_when_judging_begins(host: str, steps: int) -> None:
     found = host_default(host, steps, 3, SHAPE)
     one = found.controller
-    first = -(-one.steps_needed // one.interval) * one.interval + one.lag
+    first = KINDS[one.kind].first_decision(one) + one.lag
     assert steps // 2 < first <= steps or host == "tensorrt-llm" or steps == 5000
     assert bool(found.changed) == (steps < 5000 and host != "tensorrt-llm")
     summed = host_default(host, 5000, 3, SHAPE, 10).controller

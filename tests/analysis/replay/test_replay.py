@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "budgeted": {"interval": 3, "window": 4, "moves": 0.5},
     "threshold": {"interval": 2, "below": 0.9, "method": QUICK},
     "round-robin": {"interval": 1, "window": 2, "method": QUICK},
-    "adaptive": {"interval": 3, "moves": 0.2, "method": QUICK},
+    "adaptive": {"interval": 1, "moves": 0.2, "method": QUICK},
     "clairvoyant": {"interval": 3, "method": QUICK},
 }
 
@@ -140,23 +140,30 @@ def test_moves_stay_within_the_budget_but_for_the_first_map() -> None:
         assert new.moves == int(moved(new.placement, old.placement, SHAPE).sum())
 
 
-@pytest.mark.parametrize(("deployment", "allowed"), [(SHAPE, 0.13), (Deployment(8, 12, 4, num_nodes=2, num_groups=4), 0.03)])
-def test_saved_moves_are_spent_later_and_never_more_than_were_saved(deployment: Deployment, allowed: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "deployment", "allowed"),
+    [
+        ("budgeted", SHAPE, 0.13),
+        ("budgeted", Deployment(8, 12, 4, num_nodes=2, num_groups=4), 0.03),
+        ("adaptive", Deployment(8, 12, 4, num_nodes=2, num_groups=4), 0.03),
+    ],
+)
+def test_saved_moves_are_spent_later_and_never_more_than_were_saved(kind: str, deployment: Deployment, allowed: float) -> None:
     loads = LoadTrace(drifting(4, steps=80, experts=deployment.num_experts))
     replicas, burst = 2 * deployment.num_slots, 0.25
-    controller = Controller("budgeted", interval=2, moves=allowed, burst=burst)
+    controller = Controller(kind, interval=2, moves=allowed, burst=burst)
     run = replay(loads, deployment, [controller], warm_up=0).runs[0]
     moves = [change.moves for change in run.changes[1:]]
-    assert len(moves) == 38
-    for first in range(38):
-        for last in range(first, 38):
+    assert len(moves) == (38 if kind == "budgeted" else 35)  # the first map of an adaptive one waits
+    for first in range(len(moves)):
+        for last in range(first, len(moves)):
             together = sum(moves[first : last + 1])
             saved = min(first * allowed, burst)  # the first map may move anything, and nothing is saved before it
             assert together <= ((last - first + 1) * allowed + saved) * replicas + 1e-9
     # The negative control: a decision on its own keeps to its part no more.
     assert max(moves) > allowed * replicas
-    strict = replay(loads, deployment, [Controller("budgeted", interval=2, moves=allowed)], warm_up=0).runs[0]
-    assert run.balancedness > strict.balancedness
+    strict = replay(loads, deployment, [Controller(kind, interval=2, moves=allowed)], warm_up=0).runs[0]
+    assert kind == "adaptive" or run.balancedness > strict.balancedness
 
 
 def test_groups_change_nodes_when_enough_is_saved() -> None:

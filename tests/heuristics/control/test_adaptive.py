@@ -54,8 +54,10 @@ def excess(placement: Placement, steps: np.ndarray) -> float:
 @given(st.integers(0, 10**6), st.sampled_from([None, 0.1]))
 @settings(max_examples=3, deadline=None)
 def test_the_stated_regret_is_what_a_recomputation_gives(seed: int, share: float | None) -> None:
-    loads = drifting(seed, INTERVAL * 9)
-    run = replay(LoadTrace(loads), SHAPE, [Controller("adaptive", interval=INTERVAL, moves=share)], warm_up=0).runs[0]
+    loads = drifting(seed, INTERVAL * 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptive, "CHANGE", np.inf)  # windows as long as their advisers'
+        run = replay(LoadTrace(loads), SHAPE, [Controller("adaptive", interval=INTERVAL, moves=share)], warm_up=0).runs[0]
     advisers = FREE if share is None else LIMITED
     sums, judged = np.zeros(len(advisers)), 0
     for old, new in pairwise([None, *run.changes]):
@@ -65,7 +67,7 @@ def test_the_stated_regret_is_what_a_recomputation_gives(seed: int, share: float
         past, steps = loads[: new.decided], loads[new.decided : new.decided + INTERVAL]
         judged += 1
         for number, adviser in enumerate(advisers):
-            if adviser.intervals * INTERVAL <= len(past) and (limited or adviser.intervals):
+            if adviser.intervals * INTERVAL <= 2 * len(past) and (limited or adviser.intervals):
                 most = int(share * 24) if limited else None
                 found = map_of(adviser, past, new.placement if old is None else old.placement, most)
                 sums[number] += excess(new.placement, steps) - excess(found, steps)
@@ -85,6 +87,7 @@ def test_the_choice_never_reads_the_future(share: float | None) -> None:
 
 def test_moves_stay_under_the_cap_whatever_the_layers_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptive, "STANDARD_ERRORS", 0.0)  # layers part at the least difference
+    monkeypatch.setattr(adaptive, "CHANGE", np.inf)  # and windows of all lengths differ
     parted, plan = [], Adaptive.plan
 
     def watched(self: Adaptive, past: np.ndarray, in_use: Placement) -> Placement | None:
@@ -94,9 +97,21 @@ def test_moves_stay_under_the_cap_whatever_the_layers_follow(monkeypatch: pytest
         return new
 
     monkeypatch.setattr(Adaptive, "plan", watched)
-    run = replay(LoadTrace(drifting(3, 40)), SHAPE, [Controller("adaptive", interval=INTERVAL, moves=0.13)], warm_up=0).runs[0]
+    run = replay(LoadTrace(drifting(3, 100)), SHAPE, [Controller("adaptive", interval=INTERVAL, moves=0.13)], warm_up=0).runs[0]
     assert any(parted)
     assert all(moved(new.placement, old.placement, SHAPE).sum() <= int(0.13 * 24) for old, new in pairwise(run.changes))
+
+
+def test_windows_begin_behind_a_change_of_the_traffic() -> None:
+    generator = np.random.default_rng(5)
+    before, after = (np.exp(generator.normal(0, 1, (1, 2, 6))) for _ in range(2))
+    loads = generator.poisson(300 * np.concatenate([np.repeat(before, 24, axis=0), np.repeat(after, 8, axis=0)]))
+    session = Adaptive(Controller("adaptive", interval=INTERVAL), SHAPE)
+    in_use, reach = Placement([[0, 1, 2, 3, 4, 5, 0, 1]] * 2, 6), []
+    for step in range(INTERVAL, len(loads) + 1, INTERVAL):
+        in_use = session.plan(loads[:step], in_use) or in_use
+        reach.append(max(session.steps(adviser) for adviser in session.advisers) // INTERVAL)
+    assert reach == [*range(1, 13), 1, 2, 3, 4]
 
 
 def test_a_layer_goes_its_own_way_only_where_that_is_certain() -> None:

@@ -65,7 +65,7 @@ def test_a_word_says_a_controller() -> None:
         ("periodic:interval=1,interval=2", "'interval=2' is no setting"),
         ("periodic:interval=ten", "interval is 'ten'; an integer of at least 1"),
         ("periodic:interval=2.0", "interval is 2.0"),
-        ("adaptive:moves=0.1,burst=0.1", "burst is set, which a controller of kind 'adaptive' does not read"),
+        ("clairvoyant:moves=0.1,burst=0.1", "burst is set, which a controller of kind 'clairvoyant' does not read"),
         ("periodic:moves=0.1", "moves is set, which a controller of kind 'periodic' does not read"),
         ("budgeted:moves=nan", "moves is nan"),
         ("budgeted:moves=2", "moves is 2"),

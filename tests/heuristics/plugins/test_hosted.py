@@ -102,7 +102,7 @@ def test_every_kind_that_does_not_foresee_is_compared():
 def test_steps_that_nothing_looks_back_on_are_let_go(monkeypatch):
     text = "adaptive:interval=1,moves=0.05"
     monkeypatch.setenv(CONTROLLER, text)
-    most = KINDS["adaptive"].looks_back(parse_controller(text))
+    most = KINDS["adaptive"].reach(parse_controller(text))
     heat = np.geomspace(20, 1, EXPERTS)
     loads = np.random.default_rng(3).poisson(heat, (36, 1, EXPERTS))  # nothing changes: the longest window is the best
     expected = replayed(text, np.concatenate([loads, loads[-1:]]), GLOBAL)
