@@ -16,11 +16,11 @@ from eplb_gap.problem.errors import InputError
 
 
 class ReplanSeconds(NamedTuple):
-    """CPU seconds of one call: median and least of all calls, and of how many."""
+    """CPU seconds of one call: median and least of all calls, and those of every call."""
 
     median: float
     least: float
-    calls: int
+    all: tuple[float, ...]
 
 
 def replan_seconds(windows: np.ndarray, deployment: Deployment, layers: int, share: float, calls: int = 30) -> ReplanSeconds:
@@ -56,4 +56,4 @@ def replan_seconds(windows: np.ndarray, deployment: Deployment, layers: int, sha
         replan(after, deployment, in_use, total_moves=total)
         if call > 1:
             seconds.append(time.process_time() - began)
-    return ReplanSeconds(median(seconds), min(seconds), calls)
+    return ReplanSeconds(median(seconds), min(seconds), tuple(seconds))

@@ -27,7 +27,7 @@ def test_warm_calls_alone_are_timed_and_every_pair_of_windows_gives_its_layers(m
 
     monkeypatch.setattr(module, "replan", replan)
     monkeypatch.setattr(time, "process_time", lambda: clock[0])
-    assert replan_seconds(windows, deployment, 5, 0.1, calls=3) == (2.0, 1.0, 3)
+    assert replan_seconds(windows, deployment, 5, 0.1, calls=3) == (2.0, 1.0, (3.0, 1.0, 2.0))
     for loads, in_use, total in asked:
         assert (loads == np.concatenate([windows[1], windows[2], windows[1][:1]])).all()
         assert (in_use.phy2log[2:4] == plan(windows[1], deployment).phy2log).all()
