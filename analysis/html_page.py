@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+
+from eplb_gap.analysis.figures.style import drawn
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -53,10 +53,6 @@ def inline(text: str) -> str:
 
 
 def svg(fig: Figure, prefix: str) -> str:
-    """Return a figure as an SVG element; its ids get a prefix, since two figures share one document."""
-    buffer = io.StringIO()
-    fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(fig)
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
+    """Return a figure as an SVG element and close it; its ids get a prefix, since two figures share one document."""
+    text = drawn(fig, ".svg").decode()
+    return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text[text.index("<svg") :])

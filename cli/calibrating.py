@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eplb_gap.cli.asking import NUMBERS, Question, asks
-from eplb_gap.cli.options import JsonFlag, log, writable_file, writable_folder
+from eplb_gap.cli.options import JsonFlag, log, writable_files, writable_folder
 from eplb_gap.problem import InputError
 
 if TYPE_CHECKING:  # these load the planner, which `--help` need not wait for
@@ -121,11 +121,9 @@ def _controller(
     if slot_options is not None and NUMBERS.fullmatch(slot_options) is None:
         raise InputError(f"--slot-options is {slot_options!r}; numbers of slots, as in 256,288,320, are needed")
     for path, option, endings in ((file, "--out", (".toml",)), (figure, "--figure", (".pdf", ".png", ".svg"))):
-        if path is None:
-            continue
-        if path.suffix not in endings:
+        if path is not None and path.suffix not in endings:
             raise InputError(f"{option} is {path}; a name that ends in {' or '.join(endings)} is needed with --online")
-        writable_file(path, option)
+    writable_files((("--out", file), ("--figure", figure)), (("--loads", question.loads), ("--costs", costs)))
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -1,9 +1,9 @@
-"""What all commands share: where they print, options that several take, and the check of a folder to write to."""
+"""What all commands share: where they print, options that several take, and the checks of what they write to."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +49,29 @@ def writable_file(path: Path, option: str) -> Path:
     except InputError as error:
         raise InputError(f"{option} is {path}; {error}") from None
     return path
+
+
+def writable_files(written: Iterable[tuple[str, Path | None]], read: Iterable[tuple[str, Path | None]]) -> None:
+    """Check that files can be written, and that none of them is read or written as another option says.
+
+    Parameters
+    ----------
+    written, read : iterable of (str, Path or None)
+        Options and their files, None where an option is not given.
+
+    Raises
+    ------
+    InputError
+        As :func:`writable_file`, or if one file is that of two options.
+    """
+    taken = {path.resolve(): option for option, path in read if path is not None}
+    for option, path in written:
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise InputError(f"{option} is {path}, which is the file of {taken[path.resolve()]} too; another one is needed")
+        taken[path.resolve()] = option
+        writable_file(path, option)
 
 
 def writable_folder(path: Path, option: str) -> Path:

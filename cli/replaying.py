@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from eplb_gap.cli.asking import Question, asks
-from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, writable_file
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, writable_files
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
@@ -29,6 +29,8 @@ USUAL = (
     "clairvoyant:interval=10",
 )
 FIGURES = (".pdf", ".png", ".svg")
+TABLES = ".toml"
+"""Ending of a controller that is a file."""
 CONTROLLERS = (
     "A controller: a kind with settings (budgeted:interval=10,window=20,moves=0.02), the name of a serving system's default "
     "(vllm-default, ...), or a TOML file; can be repeated. By default five, from none at all to a clairvoyant."
@@ -62,7 +64,10 @@ def replay(
     chosen = [one for text in controllers or USUAL for one in _read(text)]
     if lag is not None:
         chosen = [_lagging(one, lag) for one in chosen]
-    _check_outputs(figure, page, question.loads)
+    if figure is not None and figure.suffix not in FIGURES:
+        raise InputError(f"--figure is {figure}; a name that ends in {', '.join(FIGURES)} is needed")
+    tables = [("--controller", Path(text)) for text in controllers or () if text.endswith(TABLES)]
+    writable_files((("--figure", figure), ("--page", page)), (("--loads", question.loads), ("--costs", costs), *tables))
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
     names = Column(no_wrap=True, overflow="ellipsis", max_width=60)
@@ -99,18 +104,6 @@ def _lagging(controller: Controller, lag: int) -> Controller:
     return replace(controller, lag=lag, name=controller.name and f"{controller.name} (lag {lag})")
 
 
-def _check_outputs(figure: Path | None, page: Path | None, loads: Path | None) -> None:
-    if figure is not None and figure.suffix not in FIGURES:
-        raise InputError(f"--figure is {figure}; a name that ends in {', '.join(FIGURES)} is needed")
-    taken = {} if loads is None else {loads.resolve(): "--loads"}
-    for path, option in ((figure, "--figure"), (page, "--page")):
-        if path is not None:
-            if path.resolve() in taken:
-                raise InputError(f"{option} is {path}, which is the file of {taken[path.resolve()]} too; another one is needed")
-            taken[path.resolve()] = option
-            writable_file(path, option)
-
-
 def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page: Path | None) -> list[Path]:
     """Write what was asked for, once all of it is drawn; return the files."""
     drawn: dict[Path, bytes] = {}
@@ -131,4 +124,4 @@ def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page
 def _read(text: str) -> list[Controller]:
     from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers
 
-    return read_controllers(text) if text.endswith(".toml") else [parse_controller(text)]
+    return read_controllers(text) if text.endswith(TABLES) else [parse_controller(text)]

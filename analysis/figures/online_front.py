@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
+from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, drawn, figure
 from eplb_gap.analysis.online.calibrate import OnlineCalibration
 from eplb_gap.analysis.online.report import lines, roles
 from eplb_gap.analysis.online.trial import moves
+from eplb_gap.problem.atomic import write_atomically
 
 LINEAR = 0.1
 """Moves per step and layer up to which the axis is linear: none at all has a place on it."""
@@ -73,9 +73,7 @@ def draw(result: OnlineCalibration) -> Figure:
 
 def write(result: OnlineCalibration, path: Path) -> None:
     """Write the figure as a file of the kind that its suffix says."""
-    fig = draw(result)
-    fig.savefig(path)
-    plt.close(fig)
+    write_atomically(path, drawn(draw(result), path.suffix))
 
 
 def _number(axis: Axes, at: list[tuple[float, float]]) -> None:

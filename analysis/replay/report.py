@@ -73,7 +73,7 @@ def remarks(result: Replay) -> list[str]:
         f"{run.controller.label}: looked at the steps it served, a limit and no choice" for run in result.runs if run.foresees
     ]
     notes += [
-        f"{run.controller.label}: {100 * run.regret:+.2f} points of excess against its best single window in hindsight"
+        f"{run.controller.label}: {100 * run.regret:+.2f} points of excess against its best single adviser in hindsight"
         for run in result.runs
         if run.regret is not None
     ]

@@ -166,6 +166,7 @@ def test_json_is_whole(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (("--controller", "none", "--page", "."), "--page is .; file"),
         (("--controller", "none", "--figure", "f.svg", "--page", "f.svg"), "--page is f.svg, which is the file of --figure too"),
         (("--controller", "none", "--page", "./steps.npz"), "--page is steps.npz, which is the file of --loads too"),
+        (("--controller", "fine.toml", "--page", "fine.toml"), "--page is fine.toml, which is the file of --controller too"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -173,6 +174,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ) -> None:
     LoadTrace(STEPS, {"window_steps": [1, 2] * 12}).save("uneven.npz")
     Path("unknown.toml").write_text('[[controller]]\nkind = "budgeted"\nmoved = 0.02\n')
+    Path("fine.toml").write_text('[[controller]]\nkind = "none"\n')
     before = sorted(tmp_path.rglob("*"))
     assert run("--page", "new/p.html", *given) == 2
     heard = capsys.readouterr()
