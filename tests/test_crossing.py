@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -83,7 +83,17 @@ from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
 from eplb_gap.heuristics import methods, own, plugins, registry
 from eplb_gap.heuristics.config import PipelineConfig
-from eplb_gap.heuristics.control import adaptive, catalogue, contiguous, controller, controllers_file, foreseeing, kinds, presets
+from eplb_gap.heuristics.control import (
+    adaptive,
+    catalogue,
+    contiguous,
+    controller,
+    controllers_file,
+    foreseeing,
+    kinds,
+    presets,
+    saved_moves,
+)
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.plugins import hosted
@@ -176,6 +186,15 @@ def controlled(x: Case) -> None:
         x.legal(hosted.next_map(controls, loads, x.deployment, in_use, lambda: pytest.fail("the controller failed")))
 
 
+def priced(x: Case) -> None:
+    """With nothing saved a move costs its part of what all replicas of a layer would; with all that can be saved, nothing."""
+    empty, full = (saved_moves.SavedMoves(Fraction(1), Fraction(2), Fraction(saved)) for saved in (0, 3))
+    replicas = len(x.loads) * len(live_slots(x.deployment))
+    mean = x.loads.sum() / x.deployment.live.num_gpus
+    assert empty.cost(x.loads, x.placement, x.deployment) == pytest.approx(saved_moves.HIGHEST * mean / replicas)
+    assert full.cost(x.loads, x.placement, x.deployment) == 0
+
+
 ROW = [0, 1, 2, 3]
 KERNEL = {
     validation.verify: Entry(judged),
@@ -253,6 +272,7 @@ HEURISTICS = {
     peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
     hosted.next_map: Entry(controlled),
+    saved_moves.SavedMoves.cost: Entry(priced),
     plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
     window_moves.replan_on_windows: Entry(
         lambda x: only_moves(x, window_moves.replan_on_windows(np.stack([x.loads, x.loads[:, ::-1]]), x.deployment, x.other, 3))
@@ -365,15 +385,21 @@ def test_every_public_function_that_takes_a_deployment_is_in_the_table() -> None
     assert {f"{f.__module__}.{f.__qualname__}" for f in found} == {f"{f.__module__}.{f.__qualname__}" for f in ENTRIES}
 
 
+@cache
+def done(call: Callable[[Case], Any], name: str) -> None:
+    """Make a call that may stand for several functions, once; one that fails does so for each of them."""
+    call(Case(DEPLOYMENTS[name]))
+
+
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 @pytest.mark.parametrize("function", ENTRIES, ids=lambda f: f"{f.__module__}.{f.__qualname__}")
 def test_a_judged_result_or_one_error(function: Callable[..., Any], name: str) -> None:
-    case, entry = Case(DEPLOYMENTS[name]), ENTRIES[function]
-    if entry.refuses(case.deployment):
+    entry = ENTRIES[function]
+    if entry.refuses(DEPLOYMENTS[name]):
         with pytest.raises((InputError, PlacementError)):
-            entry.call(case)
+            entry.call(Case(DEPLOYMENTS[name]))
     else:
-        entry.call(case)
+        done(entry.call, name)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

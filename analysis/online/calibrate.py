@@ -140,6 +140,8 @@ def calibrate_online(
     ------
     InputError
         If the steps do not fit the deployment or are too few, or an argument is out of range.
+    KeyboardInterrupt
+        On Ctrl-C: half a calibration is none.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.heuristics.control.presets import PRESETS
 from eplb_gap.heuristics.registry import get_method
@@ -72,7 +73,7 @@ def host_default(host: str, steps: int, layers: int, deployment: Deployment, rec
             lag=-(-default.lag // recorded),
         )
     assert default.window is not None
-    first = -(-default.window // default.interval) * default.interval + default.lag
+    first = KINDS[default.kind].first_decision(default) + default.lag
     if first > steps:
         lag = default.lag * steps // first
         interval = max(1, min(default.interval * steps // first, steps - lag))

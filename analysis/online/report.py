@@ -249,7 +249,11 @@ def _settings(result: OnlineCalibration) -> list[str]:
         said.append(f"  {NAMES[found.host]}: {written or 'no flags come close'}")
         if found.cannot:
             said.append(f"    {'not said: ' if found.flags else ''}{'; '.join(found.cannot)}")
-    return [*said, "  Our plug-ins run the controller itself: EPLB_GAP_CONTROLLER=FILE.toml, the file that --out writes."]
+    return [
+        *said,
+        "  Our plug-ins run the controller itself: EPLB_GAP_CONTROLLER=FILE.toml, the file that --out writes. In vLLM its "
+        "interval, window and lag count calls: divide them by vLLM's step_interval, and let window_size be as long.",
+    ]
 
 
 def _bytes(result: OnlineCalibration, judged: Judged) -> float | None:

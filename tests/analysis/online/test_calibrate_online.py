@@ -19,13 +19,13 @@ from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controllers_file import read_controllers
 
-SHAPE = Deployment(6, 8, 4)
+SHAPE = Deployment(32, 40, 8)  # on tiny layers the default planner searches for milliseconds
 
 
-def drifting(seed: int, steps: int = 40, layers: int = 1) -> np.ndarray:
-    """Return loads of experts that change their places, int64 [steps, layers, 6]."""
+def drifting(seed: int, steps: int = 40, experts: int = 32) -> np.ndarray:
+    """Return loads of experts that change their places, int64 [steps, 1, experts]."""
     rng = np.random.default_rng(seed)
-    return rng.poisson(200 * np.exp(np.cumsum(rng.normal(0, 0.4, (steps, layers, 6)), axis=0)))
+    return rng.poisson(200 * np.exp(np.cumsum(rng.normal(0, 0.4, (steps, 1, experts)), axis=0)))
 
 
 FEW = [
@@ -38,7 +38,7 @@ FEW = [
 
 def test_what_is_held_out_chooses_nothing() -> None:
     loads = drifting(1)
-    noise = np.random.default_rng(2).integers(0, 10**6, loads.shape)
+    noise = drifting(2)
     found = [
         calibrate_online(LoadTrace(np.concatenate([loads[:20], after])), SHAPE, candidates=FEW)
         for after in (loads[20:], noise[20:], 0 * noise[20:])
@@ -131,16 +131,18 @@ def test_a_limit_of_moves_holds_on_any_loads() -> None:
     assert most_moves_of(Controller("budgeted", interval=10, moves=0.02), 288) == pytest.approx(0.576)
     assert most_moves_of(Controller("threshold", interval=4), 8) == 2.0
     assert most_moves_of(Controller("static"), 8) == 0.0
-    loads = np.concatenate([np.tile(drifting(5)[:1], (20, 1, 1)), 100 * np.eye(6, dtype=np.int64)[np.arange(20) % 6][:, None]])
-    result = calibrate_online(LoadTrace(loads), SHAPE, most_moves=0.5, candidates=FEW)
+    loads = np.concatenate(
+        [np.tile(drifting(5, experts=6)[:1], (20, 1, 1)), 100 * np.eye(6, dtype=np.int64)[np.arange(20) % 6][:, None]]
+    )
+    result = calibrate_online(LoadTrace(loads), Deployment(6, 8, 4), most_moves=0.5, candidates=FEW)
     assert result.chosen.most <= 0.5
     judged = result.judged(result.chosen.controller)
     assert judged.run.moves_per_step <= 0.5
 
 
 def test_slots_are_chosen_too() -> None:
-    result = calibrate_online(LoadTrace(drifting(6)), SHAPE, slots=[8, 12], candidates=FEW)
-    assert {one.slots for one in result.by_slots} == {8, 12} == {one.slots for one in result.tried}
+    result = calibrate_online(LoadTrace(drifting(6)), SHAPE, slots=[40, 48], candidates=FEW)
+    assert {one.slots for one in result.by_slots} == {40, 48} == {one.slots for one in result.tried}
     assert result.deployment.num_slots == result.chosen.slots
     assert all(result.judged_choice(one).slots == one.slots for one in result.by_slots)
     assert f"| {result.chosen.slots} (chosen) |" in report(result)
@@ -178,7 +180,7 @@ def test_report_data_and_file_say_the_same(tmp_path: Path) -> None:
 
 
 def test_one_map_for_ever_is_planned_on_the_whole_first_part_and_moves_nothing() -> None:
-    steps = LoadTrace(np.random.default_rng(8).poisson(np.tile([[900, 800, 300, 100, 40, 10]], (64, 1, 1))))
+    steps = LoadTrace(np.random.default_rng(8).poisson(np.tile(np.geomspace(900, 10, 32), (64, 1, 1))))
     result = calibrate_online(steps, SHAPE, candidates=FEW)
     assert result.controller == Controller("static", interval=32)
     assert result.chosen.moves == 0
@@ -198,7 +200,7 @@ def arguments(**changed: object) -> Callable[[], object]:
         (arguments(split=0.9), "36 to choose on and 4 held out"),
         (arguments(split=0.0), "split is 0.0; a number between 0 and 1"),
         (arguments(split=True), "split is True"),
-        (arguments(deployment=Deployment(4, 4, 2)), "steps has 6 experts; the deployment has 4"),
+        (arguments(deployment=Deployment(4, 4, 2)), "steps has 32 experts; the deployment has 4"),
         (arguments(host="llama"), "host is 'llama'; vllm, sglang, tensorrt-llm, vllm-ascend are known"),
         (arguments(steps=LoadTrace(drifting(1), {"window_steps": 0})), "window_steps of the steps' provenance is 0"),
         (arguments(most_moves=-1), "most_moves is -1; a finite, non-negative number"),
@@ -208,9 +210,12 @@ def arguments(**changed: object) -> Callable[[], object]:
         (arguments(costs=Costs(1.0, 1.0), step_seconds=0), "step_seconds is 0; a finite, positive number"),
         (arguments(candidates=[Controller("clairvoyant")]), "candidates has a controller of kind 'clairvoyant'; none, static"),
         (arguments(candidates=[Controller("periodic", interval=6)]), "serves its first map on step 6; of 20 steps"),
-        (arguments(slots=[8, 9]), "num_gpus is 4; a divisor of num_slots = 9"),
+        (arguments(slots=[40, 41]), "num_gpus is 8; a divisor of num_slots = 41"),
         (arguments(slots=[8, 8]), "slots is 8, 8; every number once"),
-        (arguments(deployment=Deployment(6, slots_per_gpu=[1, 3, 4]), slots=[8]), "slots are given for GPUs with unequal slots"),
+        (
+            arguments(deployment=Deployment(32, slots_per_gpu=[10, 11, 12]), slots=[8]),
+            "slots are given for GPUs with unequal slots",
+        ),
     ],
 )
 def test_bad_input_is_named(call: Callable[[], object], message: str) -> None:

@@ -17,7 +17,9 @@ from eplb_gap import Controller, Deployment, InputError, LoadTrace, Placement, r
 from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.analysis.replay.replay import LIMIT, Change, told_apart
 from eplb_gap.heuristics.control.catalogue import KINDS
+from eplb_gap.heuristics.control.controller import Kind
 from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.step_makespans import step_makespans
 
 SHAPE = Deployment(6, 8, 4)
@@ -65,8 +67,6 @@ def test_step_makespans_are_those_of_verify(seed: int, kind: str) -> None:
     }[kind]
     live = deployment.live.num_slots
     row = rng.permutation(np.concatenate([np.arange(6), rng.integers(0, 6, live - 6)]))
-    from eplb_gap.problem.dead_ranks import with_dead
-
     placement = with_dead(Placement([row], 6), deployment)
     loads = rng.integers(0, 2**59 if kind == "huge" else 1000, (3, 1, 6))
     tops, below = step_makespans(placement, loads, deployment)
@@ -115,9 +115,6 @@ def test_every_map_serves_from_its_lag_on_also_where_the_next_is_decided_by_then
 
 
 def test_no_view_of_the_past_reaches_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    from eplb_gap.analysis.replay import replay as module
-    from eplb_gap.heuristics.control.controller import Kind
-
     loads, seen = drifting(3), []
 
     class Spy:
@@ -128,7 +125,7 @@ def test_no_view_of_the_past_reaches_the_future(monkeypatch: pytest.MonkeyPatch)
                 past[0, 0, 0] = 1
             seen.append((len(past), int(np.asarray(whole)[len(past) :].sum())))
 
-    monkeypatch.setitem(module.KINDS, "spy", Kind("spy", "", frozenset({"interval"}), lambda *_: Spy()))
+    monkeypatch.setitem(KINDS, "spy", Kind("spy", "", frozenset({"interval"}), lambda *_: Spy()))
     replay(LoadTrace(loads), SHAPE, [Controller("spy", interval=4)])
     assert seen == [(4, 0), (4, 0), (8, 0), (12, 0), (16, 0)]  # the first twice: not timed before it counts
 
