@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 from eplb_gap.heuristics.environment import compile_first
+from eplb_gap.heuristics.planner import fast
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("deterministic")
 
 compile_first()
+
+
+@pytest.fixture(scope="module")
+def short_plans() -> Iterator[None]:
+    """Let the default planner search tiny layers for a tenth of its time, where it is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "SHORT_WORK", fast.SHORT_WORK / 10)
+        yield

@@ -110,6 +110,8 @@ from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
 from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 REPLAY = (
     adaptive,
     catalogue,

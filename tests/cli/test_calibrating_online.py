@@ -17,6 +17,8 @@ from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.heuristics.control.controllers_file import read_controllers
 from eplb_gap.problem import LoadTrace
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 STEPS = np.random.default_rng(5).poisson(np.linspace(5, 200, 8), (40, 2, 8))
 Run = Callable[..., int]
 

@@ -21,6 +21,8 @@ from eplb_gap.analysis.replay import replay as module
 from eplb_gap.cli import main as cli
 from eplb_gap.problem import LoadTrace
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 STEPS = np.random.default_rng(5).integers(1, 90, (24, 2, 8))
 SHAPE = ("--slots", "10", "--gpus", "5")
 PERIODIC = "periodic:interval=4,method=initial_program"

@@ -18,6 +18,8 @@ from eplb_gap.experiments.fuzzing import controller_sweep
 from eplb_gap.experiments.fuzzing.map_sequences import least_served
 from eplb_gap.problem.fractions import parse
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 SHAPE = Deployment(4, 6, 2)
 LOADS = LoadTrace(np.random.default_rng(3).integers(1, 60, (8, 2, 4)))
 BUDGETED = Controller("budgeted", interval=2, moves=0.2)

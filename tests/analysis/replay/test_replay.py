@@ -22,6 +22,8 @@ from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.step_makespans import step_makespans
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 SHAPE = Deployment(6, 8, 4)
 QUICK = "initial_program"  # the default searches tiny layers for milliseconds
 SETTINGS: dict[str, dict[str, Any]] = {

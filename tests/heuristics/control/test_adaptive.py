@@ -19,6 +19,8 @@ from eplb_gap.heuristics.registry import rebalance
 from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.problem.metrics import per_gpu
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 SHAPE = Deployment(32, 40, 8)  # on tiny layers the default planner searches for milliseconds
 CONTIGUOUS = [*range(32), *range(8)]
 INTERVAL = 2

@@ -17,6 +17,8 @@ from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.dead_ranks import live_slots
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 # GPU 1 held expert 2 alone; experts 0 and 1 live on elsewhere.
 BEFORE = Placement([[0, 1, 2, 0, 1, 3]], 4)
 LEFT = Deployment(4, 6, 3, active=[True, False, True])

@@ -19,6 +19,8 @@ from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.metrics import duplicates
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 SHAPES = [
     Deployment(5, 8, 4),
     Deployment(6, 9, 3),

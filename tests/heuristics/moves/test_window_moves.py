@@ -15,6 +15,8 @@ from eplb_gap.heuristics.moves.window_moves import replan_on_windows
 from eplb_gap.problem.metrics import duplicates
 from eplb_gap.problem.step_makespans import step_makespans, total
 
+pytestmark = pytest.mark.usefixtures("short_plans")
+
 SHAPES = [
     Deployment(5, 8, 4),
     Deployment(6, slots_per_gpu=[2, 3, 4]),
