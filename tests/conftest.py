@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from eplb_gap.heuristics.environment import compile_first
-from eplb_gap.heuristics.planner import fast
+from eplb_gap.heuristics.planner import fast, uneven
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("deterministic")
@@ -18,7 +18,8 @@ compile_first()
 
 @pytest.fixture(scope="module")
 def short_plans() -> Iterator[None]:
-    """Let the default planner search tiny layers for a tenth of its time, where it is not what is tested."""
+    """Let the default planners search tiny layers for a tenth of their time, where they are not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast, "SHORT_WORK", fast.SHORT_WORK / 10)
+        patch.setattr(uneven.plan, "__defaults__", (uneven.TOLERANCE, uneven.STEPS // 10))
         yield
