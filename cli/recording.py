@@ -58,6 +58,8 @@ def record(
 
     if threads < 1:
         raise InputError(f"--threads is {threads}; at least 1 is needed")
+    if trace.suffix != ".npz":
+        raise InputError(f"--out is {trace}; a name that ends in .npz is needed")
     writable_file(trace, "--out")
     writable_file(checkpoint, "--checkpoint")
     if not corpus.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.heuristics.registry import get_method
 from eplb_gap.problem.deployment import Deployment
@@ -16,6 +17,8 @@ DOUBLINGS = 3
 """Windows are one interval, two, four, ... so many times doubled."""
 MOVES = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Parts of all replicas that may move at a decision."""
+BURST = 0.1
+"""Part of all replicas whose moves can be saved for later decisions, where they can be."""
 GAINS = (0.02, 0.05, 0.1)
 """Parts of its makespan that a layer must gain to be changed."""
 BELOW = (0.0, 0.03)
@@ -88,12 +91,13 @@ def second_round(steps: int, served: dict[Rung, float], deployment: Deployment) 
             found += [_periodic(interval, width, method) for method in methods]
             found += [Controller("budgeted", interval=interval, window=width, moves=part) for part in MOVES]
         found += [Controller("budgeted", interval=interval, window=window, moves=part, gain=GAINS[1]) for part in MOVES[1:-1]]
+        found += [Controller("budgeted", interval=interval, window=window, moves=part, burst=BURST) for part in MOVES[:-1]]
         found += [Controller("threshold", interval=interval, window=window, gain=gain) for gain in GAINS]
         reached = round(served[interval, window], 2)
         levels = dict.fromkeys(round(max(0.0, reached - less), 2) for less in BELOW)
         found += [Controller("threshold", interval=interval, window=window, below=level) for level in levels if level < 1]
         found += [Controller("adaptive", interval=interval, moves=part) for part in (None, *MOVES[1:-1])]
-    return found
+    return [one for one in found if KINDS[one.kind].first_decision(one) <= steps // PARTS]
 
 
 def _periodic(interval: int, window: int, method: str = "fast") -> Controller:

@@ -107,12 +107,18 @@ def chain(limit: Limit) -> list[str]:
 
     least, most = limit.balancedness
     return [
-        f"no controller that changes its maps every {limit.interval} steps serves more than {most:.4f}; maps made for the very "
+        f"no controller that changes its maps at {_steps_of(limit)} alone serves more than {most:.4f}; maps made for the very "
         f"steps they serve reach {least:.4f}",
         f"excess over the mean: {excess(limit.step_lower, limit.step_upper)} with a map of its own for every step (integrality, "
         f"hierarchy), {excess(limit.interval_lower, limit.interval_upper)} with the best map of every interval (price of the "
         "interval); the certified regret is what a controller loses beyond that",
     ]
+
+
+def _steps_of(limit: Limit) -> str:
+    """Return at which steps maps may change for the limit to hold, in words."""
+    behind = f", {limit.offset} behind each" if limit.offset else ""
+    return f"every multiple of {limit.interval} steps{behind}"
 
 
 def _line(run: Replayed, timed: bool) -> list[str]:

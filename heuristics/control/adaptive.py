@@ -107,10 +107,10 @@ class Adaptive:
     def regret(self) -> float:
         """Excess above the single adviser that was best in hindsight, in parts of the mean load, per decision that was judged.
 
-        Of a decision, the makespans of the map that served less those of the adviser's map, summed over the steps to the next
-        decision and all layers, over the sum of their means; of an adviser, the sum of these over the decisions at which its
-        window was full, divided by all. The largest counts, so that it is below zero only if every adviser was beaten. Every
-        adviser started from the map in use, which is not the one that following it all along would have led to.
+        Of a decision, the makespans of the map that served less those of the adviser's map, summed over the steps that it served
+        and all layers, over the sum of their means; of an adviser, the sum of these over the decisions at which it was asked,
+        half its window at least having passed, divided by all. The largest counts, so that it is below zero only if every
+        adviser was beaten. Every adviser started from the map in use, not from one that following it would have led to.
         """
         return float(self._regrets.max() / self._judged) if self._judged else 0.0
 

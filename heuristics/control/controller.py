@@ -94,7 +94,7 @@ class Controller:
 
     @property
     def steps_needed(self) -> int:
-        """Steps of the window: that many must have passed before the first decision."""
+        """Steps of the window."""
         return self.interval if self.window is None else self.window
 
     def changed(self) -> dict[str, object]:

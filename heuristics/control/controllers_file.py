@@ -65,7 +65,9 @@ def parse_controller(text: str) -> Controller:
     table: dict[str, Any] = {"kind": kind}
     for part in rest.split(",") if rest else []:
         key, equals, value = part.partition("=")
-        if not equals or key not in TYPES or key in table:
+        if key in table:
+            raise InputError(f"controller {text!r}: {key} is given twice")
+        if not equals or key not in TYPES:
             allowed = ", ".join(key for key in TYPES if key != "kind")
             raise InputError(f"controller {text!r}: {part!r} is no setting; KEY=VALUE, each key once, of {allowed} is needed")
         table[key] = _number(value) if TYPES[key] is not str else value
@@ -104,6 +106,8 @@ def _made(table: dict[str, Any], where: str) -> Controller:
         if TYPES[key] is str and not (isinstance(found, str) and found.isprintable()):
             raise InputError(f"{where}: {key} is {found!r}; a string of printable characters is needed")
     kind = table.get("kind")
+    if kind in PRESETS:
+        raise InputError(f"{where}: {kind} is the name of a controller, which takes no settings; kinds are {', '.join(KINDS)}")
     if kind not in KINDS:
         raise InputError(f"{where}: kind is {kind!r}; {', '.join((*KINDS, *PRESETS))} are known")
     try:

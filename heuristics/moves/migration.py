@@ -74,7 +74,8 @@ def replan(
     cost_per_move : float, default 0.0
         What copying one replica costs, in the unit of the loads: the sum over layers of the largest GPU load and of this for
         every move is made small. Where it is positive, groups change their nodes first, if what the GPUs of the fullest node lose
-        by that is worth a :data:`GROUPS_LAST`-th of the cost, and if the largest GPU load falls.
+        by that is worth a :data:`GROUPS_LAST`-th of the cost, and if the largest GPU load falls: on these loads alone such a
+        layer may cost more than the map in use, for groups stay the right ones for longer.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def replan(
     [[0, 3, 2, 1]]
     """
     for name, value in (("threshold", threshold), ("cost_per_move", cost_per_move)):
-        if not 0.0 <= value < np.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0.0 <= value < np.inf:
             raise InputError(f"{name} is {value!r}; a finite number of at least 0 is needed")
     lost = lost_experts(previous, deployment)
     limits = _limits(max_moves, previous.num_layers, deployment.live.num_slots)

@@ -60,7 +60,7 @@ def test_a_table_a_figure_and_a_page(run: Run, tmp_path: Path, capsys: pytest.Ca
     assert r"| a\|b $x^{ |" in said
     assert r"| a\|b $x^{ #2 |" in said
     assert "costs: 1 MB an expert, 1 GB/s a GPU, 0 % of the transfer hidden" in said
-    assert "no controller that changes its maps every 12 steps serves more than" in said
+    assert "no controller that changes its maps at every multiple of 12 steps alone serves more than" in said
     assert figure.read_text().lstrip().startswith("<?xml")
     written = page.read_text()
     for name in (*NAMES, "a|b $x^{ #2"):

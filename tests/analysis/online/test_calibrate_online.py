@@ -101,7 +101,7 @@ def test_candidates_are_bounded_whatever_the_recording_is() -> None:
         # All have a full window when judging begins.
         controllers = [*first_round(steps), *second_round(steps, dict.fromkeys(found, 0.9), SHAPE)]
         assert len(set(controllers)) == len(controllers) <= 150
-        assert all(one.steps_needed <= steps // PARTS for one in controllers if one.kind != "none")
+        assert all(KINDS[one.kind].first_decision(one) <= steps // PARTS for one in controllers if one.kind != "none")
 
 
 def tried(*points: tuple[float, float], net: bool = False) -> list[Tried]:
