@@ -227,7 +227,7 @@ def table(measured: Rows) -> str:
                     f"{1000 * np.mean([row['seconds'][0] for row in of]):.1f}",
                 ]
             body.append(line)
-        seeds = f", seeds {' and '.join(map(str, found.seeds))}" if found.seeds != (0,) else ""
+        seeds = f", seeds {', '.join(map(str, found.seeds))}" if found.seeds != (0,) else ""
         header = ["controller", *(f"{policy}: {what}" for policy in POLICIES for what in ("served", "worst step", "moves", "ms"))]
         texts.append(f"*{name}* ({found.title}{seeds}), steps from {found.first} on\n\n{markdown(header, body)}\n")
     meaning = "; ".join(f"`{method}`: `{controller}`" for method, controller in CONTROLLERS.items())
@@ -244,9 +244,9 @@ ADVICE = (
     (
         "alternating within an interval",
         "recurring",
-        f"average {INTERVAL}/40",
+        ADAPTIVE_SMALL,
         FULL,
-        "plan for the steps, not for their sum",
+        "plan for the steps, not for their sum, and stay",
     ),
     ("stationary", "stationary", f"2 % {INTERVAL}/160", FULL, "look back far, move little"),
 )
@@ -306,7 +306,6 @@ def _numbers() -> dict[str, Number]:
     found = {}
     for policy in POLICIES:
         for name in RECORDED:
-            found[f"control-small-{name}-{policy}"] = _gain(policy, name, SMALL, RARE)
             found[f"control-saved-{name}-{policy}"] = _gain(policy, name, SAVED, RARE)
             found[f"control-part-{name}-{policy}"] = _part(policy, name)
         for key, method in STATED.items():

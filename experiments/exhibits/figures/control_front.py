@@ -32,7 +32,7 @@ KINDS = {
     "every 10 steps, 1.8 % move on average": (tuple(SAVED_WINDOWS), "#e3b778", "v"),
     "every 10 steps, anything moves": (tuple(FULL_WINDOWS), "#6f8f5f", "s"),
     "the same, sample-average": (tuple(AVERAGE_WINDOWS), "#8d6a9f", "^"),
-    "adaptive, with and without the limit": ((ADAPTIVE_SMALL, ADAPTIVE), DARK, "*"),
+    "adaptive, limited or not": ((ADAPTIVE_SMALL, ADAPTIVE), DARK, "*"),
 }
 """Methods, colour and marker of what is drawn; windows from 10 to 160 steps."""
 TITLES = {"steps": "tuned on", "rhythm": "held out"}
@@ -40,7 +40,7 @@ TITLES = {"steps": "tuned on", "rhythm": "held out"}
 
 def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw a panel per recording and policy."""
-    fig, axes = figure(7.2, 2.5, ncols=4, sharex=True)
+    fig, axes = figure(7.2, 2.9, ncols=4, sharex=True)
     panels = [(name, policy) for policy in POLICIES for name in RECORDED]
     for axis, (name, policy) in zip(axes, panels, strict=True):
         for label, (methods, colour, marker) in KINDS.items():
@@ -58,11 +58,11 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         seen = find(rows, name, policy, FORESEEING)["balancedness"]
         axis.axhline(seen, color="0.4", linewidth=1, linestyle=":", label="knowing the steps to come")
         axis.set_xscale("log")
+        axis.set_xlabel("replicas moved per\nstep and layer", fontsize=8)
         axis.set_title(f"{policy},\n{name} ({TITLES[name]})", fontsize=8)
         axis.tick_params(labelsize=7.5)
         axis.grid(color="0.92")
         axis.set_axisbelow(True)
     axes[0].set_ylabel("served balancedness")
-    fig.supxlabel("replicas moved per step and layer", fontsize=9)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5)
     return save(fig, folder, "control_front")
