@@ -21,7 +21,7 @@ reproduce-all: setup
 	$(BIN)/eplb-gap reproduce --all
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

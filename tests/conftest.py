@@ -16,6 +16,11 @@ settings.load_profile("deterministic")
 compile_first()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest file: at the end one process would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
 @pytest.fixture(scope="module")
 def short_plans() -> Iterator[None]:
     """Let the default planners search tiny layers for a tenth of their time, where they are not what is tested."""

@@ -38,6 +38,8 @@ LONG = {"bench", "calibrate", "record", "reproduce"}
 """Commands that take minutes, or need a corpus: only their help is asked for, once for every command."""
 FILLED = {"FILE": "loads.npz", "NAME": SMALL, "FILE|METHOD": "fast-lpt", "STEPS": "2", "100": "1"}
 """What stands for the words of the README that a reader fills in."""
+CHEAP = {"solve": ["--time-limit", "5"], "replay": ["--controller", "periodic:interval=1"]}
+"""What keeps commands short that nothing is compiled for."""
 DOTS = {
     "solve": ["--example", "flashlb"],
     "evaluate": ["--loads", "steps.npz", "--deployment", SMALL, "--map", "fast-lpt"],
@@ -177,11 +179,11 @@ def test_every_command_of_the_readme_runs_without_the_checkout(installed: Instal
     before = {path for path in installed.packages.rglob("*") if "__pycache__" not in path.parts}
     ran = set()
     for command in commands(installed):
-        limits = ["--time-limit", "5"] if command[0] == "solve" else []
+        limits = CHEAP.get(command[0], [])
         printed = installed.run(*command, *limits)
         assert printed
         ran.add(command[0])
-    assert ran >= {"solve", "verify", "evaluate", "explain", "convert", "capacity", "status", *LONG}
+    assert ran >= {"solve", "verify", "evaluate", "explain", "convert", "capacity", "replay", "status", *LONG}
     for name in ("certificate.json", "why.html", "map.json", "location.json", "trace.npz"):
         assert (installed.folder / name).stat().st_size > 0
     # What commands write goes to the folder where they are run, never into the installation.
