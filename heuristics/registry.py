@@ -27,6 +27,18 @@ MOST_WINDOWS = 8
 """Past windows that a plan on a history looks at."""
 
 
+def in_windows(steps: np.ndarray) -> np.ndarray:
+    """Return steps summed into at most ``MOST_WINDOWS`` consecutive windows, as equally long as their number allows.
+
+    Parameters
+    ----------
+    steps : ndarray
+        [steps, layers, experts], oldest first.
+    """
+    parts = np.array_split(steps, min(MOST_WINDOWS, len(steps)))
+    return np.stack([part.sum(axis=0) for part in parts])
+
+
 _OF_CONFIGS = {**SEED_PROGRAMS, **{name: recommendation.config for name, recommendation in RECOMMENDATIONS.items()}}
 HEURISTICS: dict[str, Heuristic] = {
     **by_name(Heuristic(name, from_config(config)) for name, config in _OF_CONFIGS.items()),

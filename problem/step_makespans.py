@@ -43,5 +43,10 @@ def step_makespans(placement: Placement, steps: np.ndarray, deployment: Deployme
 
 def total(numerators: np.ndarray, denominators: np.ndarray) -> Fraction:
     """Return the sum of makespans over all steps and layers, exactly."""
+    return sum(by_layer(numerators, denominators), Fraction(0))
+
+
+def by_layer(numerators: np.ndarray, denominators: np.ndarray) -> list[Fraction]:
+    """Return the sum of every layer's makespans over all steps, exactly."""
     sums = numerators.sum(axis=0, dtype=object)
-    return sum((Fraction(int(top), int(below)) for top, below in zip(sums, denominators, strict=True)), Fraction(0))
+    return [Fraction(int(top), int(below)) for top, below in zip(sums, denominators, strict=True)]

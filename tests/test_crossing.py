@@ -336,6 +336,7 @@ JUDGING = {
     per_step.per_step: Entry(stepped),
     replay.replay: Entry(replayed),
     contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),
+    kinds.plan_window: Entry(lambda x: x.legal(kinds.plan_window(controller.Controller("periodic"), WINDOWS, x.deployment))),
     kinds.full_plan: Entry(
         lambda x: x.legal(kinds.full_plan(controller.Controller("periodic"), WINDOWS, x.placement, x.deployment))
     ),

@@ -21,7 +21,7 @@ from eplb_gap.problem.bounds.sample_average import interval_bounds
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.step_makespans import step_makespans, total
+from eplb_gap.problem.step_makespans import by_layer, step_makespans, total
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,7 @@ def certified_limit(
 
 def _best_by_layer(plans: list[Placement], steps: np.ndarray, deployment: Deployment) -> Fraction:
     """Return the sum over layers of what the best of some maps serves there."""
-    found = []
-    for placement in plans:
-        tops, below = step_makespans(placement, steps, deployment)
-        found.append([Fraction(int(top), int(b)) for top, b in zip(tops.sum(axis=0, dtype=object), below, strict=True)])
+    found = [by_layer(*step_makespans(placement, steps, deployment)) for placement in plans]
     return sum((min(layer) for layer in zip(*found, strict=True)), Fraction(0))
 
 

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_gap.heuristics.control.controller import Controller, Kind
-from eplb_gap.heuristics.control.kinds import most_moves
+from eplb_gap.heuristics.control.kinds import most_moves, plan_window
 from eplb_gap.heuristics.control.saved_moves import SavedMoves, saved_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.heuristics.moves.window_moves import replan_on_windows
-from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
+from eplb_gap.heuristics.registry import in_windows
 from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
@@ -31,7 +31,7 @@ from eplb_gap.problem.step_makespans import step_makespans
 HALF_LIFE = 24
 """Decisions after which a judgement counts half."""
 MEMORY = 64
-"""Decisions that are remembered: older ones would count less than a two-hundredth."""
+"""Decisions that are remembered."""
 TIE = 0.75
 """Standard errors of the mean difference below which the adviser of the longest window is followed rather than the best."""
 STANDARD_ERRORS = 2.0
@@ -166,8 +166,7 @@ class Adaptive:
     def _map(self, window: np.ndarray, in_use: Placement, adviser: Adviser, most: int) -> Placement:
         if not adviser.intervals:
             return in_use
-        parts = np.array_split(window, min(MOST_WINDOWS, len(window)))
-        history = np.stack([part.sum(axis=0) for part in parts])
+        history = in_windows(window)
         if self.controller.moves is not None and self._started:
             if adviser.by_step:  # it knows no price: it would spend all that is saved
                 return replan_on_windows(history, self.deployment, in_use, min(most, most_moves(self.controller, in_use)))
@@ -177,8 +176,7 @@ class Adaptive:
             return replan(loads, self.deployment, in_use, total_moves=most, cost_per_move=cost)
         if adviser.by_step and not self.deployment.live.unequal_slots:
             return sample_average.plan(history, self.deployment, trials=0)  # perturbations would cost seconds on small maps
-        histories = get_method(self.controller.method).history
-        return rebalance(history if histories else history.sum(axis=0), self.deployment, self.controller.method)
+        return plan_window(self.controller, window, self.deployment)
 
     def _mixed(self, own: np.ndarray, in_use: Placement) -> Placement:
         """Return the map of which every layer is that of its own adviser."""

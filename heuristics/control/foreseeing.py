@@ -18,7 +18,7 @@ from eplb_gap.heuristics.moves.window_moves import replan_on_windows
 from eplb_gap.heuristics.serving.sample_average import patient_plan
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.step_makespans import step_makespans, total
+from eplb_gap.problem.step_makespans import by_layer, step_makespans, total
 
 
 @dataclass
@@ -57,10 +57,7 @@ def _served(placement: Placement, steps: np.ndarray, deployment: Deployment) -> 
 
 def _best_of_each(plans: list[Placement], steps: np.ndarray, deployment: Deployment) -> Placement:
     """Return the best map of every layer, of several."""
-    sums = []
-    for placement in plans:
-        tops, below = step_makespans(placement, steps, deployment)
-        sums.append([Fraction(int(top), int(b)) for top, b in zip(tops.sum(axis=0, dtype=object), below, strict=True)])
+    sums = [by_layer(*step_makespans(placement, steps, deployment)) for placement in plans]
     best = [min(range(len(plans)), key=lambda one: sums[one][layer]) for layer in range(steps.shape[1])]
     maps = np.stack([plans[one].phy2log[layer] for layer, one in enumerate(best)])
     ranks = np.stack([plans[one].ranks[layer] for layer, one in enumerate(best)])

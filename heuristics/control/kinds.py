@@ -10,19 +10,21 @@ from eplb_gap.heuristics.control.controller import Controller, Kind, Session
 from eplb_gap.heuristics.control.saved_moves import SavedMoves, saved_moves
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
-from eplb_gap.heuristics.registry import MOST_WINDOWS, get_method, rebalance
+from eplb_gap.heuristics.registry import get_method, in_windows, rebalance
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.problem.placement import Placement
 
 
+def plan_window(controller: Controller, window: np.ndarray, deployment: Deployment) -> Placement:
+    """Return the map of the controller's method for a window of steps."""
+    loads = in_windows(window) if get_method(controller.method).history else window.sum(axis=0)
+    return rebalance(loads, deployment, controller.method)
+
+
 def full_plan(controller: Controller, window: np.ndarray, in_use: Placement, deployment: Deployment) -> Placement:
-    """Return the map of the controller's method for a window of steps, renamed so that few replicas move."""
-    loads: np.ndarray = window.sum(axis=0)
-    if get_method(controller.method).history:
-        parts = min(MOST_WINDOWS, len(window))
-        loads = np.stack([part.sum(axis=0) for part in np.array_split(window, parts)])
-    return relabel(rebalance(loads, deployment, controller.method), in_use, deployment)
+    """Return the same, renamed so that few replicas move."""
+    return relabel(plan_window(controller, window, deployment), in_use, deployment)
 
 
 def most_moves(controller: Controller, in_use: Placement) -> int:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eplb_gap.heuristics.compiled import kernel, rest
+from eplb_gap.heuristics.kernels.window_loads import load_without, rank_gpus, total_makespan
 from eplb_gap.heuristics.moves.lost_experts import lost_experts
 from eplb_gap.heuristics.moves.migration import replan
 from eplb_gap.heuristics.moves.relabel import keep_slots, replica_ranks
@@ -163,40 +164,7 @@ def _refresh(layer: _Layer, begin: np.ndarray) -> float:
             share = 1.0 / counts[items[slot]]
             for t in range(loads.shape[1]):
                 loads[g, t] += weights[items[slot], t] * share
-    total = 0.0
-    for t in range(loads.shape[1]):
-        highest = 0.0
-        for g in range(loads.shape[0]):
-            highest = max(highest, loads[g, t])
-        total += highest
-    return total
-
-
-@kernel
-def _rank(loads: np.ndarray, top: np.ndarray) -> None:
-    """Write the three fullest GPUs of every window; -1 where there are fewer."""
-    gpus, windows = loads.shape
-    for t in range(windows):
-        one = two = three = -1
-        for g in range(gpus):
-            load = loads[g, t]
-            if one < 0 or load > loads[one, t]:
-                one, two, three = g, one, two
-            elif two < 0 or load > loads[two, t]:
-                two, three = g, two
-            elif three < 0 or load > loads[three, t]:
-                three = g
-        top[t, 0], top[t, 1], top[t, 2] = one, two, three
-
-
-@kernel
-def _without(loads: np.ndarray, top: np.ndarray, t: int, one: int, other: int) -> float:
-    """Return the largest load of a window on all GPUs but two."""
-    for place in range(3):
-        g = top[t, place]
-        if g >= 0 and g != one and g != other:
-            return float(loads[g, t])
-    return 0.0
+    return total_makespan(loads)
 
 
 @kernel
@@ -229,7 +197,7 @@ def _exchanges(
             continue
         hope = 0.0
         for t in range(windows):
-            others[t] = _without(loads, top, t, full, gpu)
+            others[t] = load_without(loads, top, t, full, gpu)
             # No exchange can bring the pair below its own mean.
             hope += loads[top[t, 0], t] - max(others[t], 0.5 * (loads[full, t] + loads[gpu, t]))
         if hope <= max(least, rate):
@@ -293,7 +261,7 @@ def _replacements(
             share = held[e, g] * (1.0 / counts[e] - 1.0 / (counts[e] + 1))
             for t in range(windows):
                 relieved[g, t] = loads[g, t] - weights[e, t] * share
-        _rank(relieved, top)
+        rank_gpus(relieved, top)
         hope = value
         for t in range(windows):
             hope -= relieved[top[t, 0], t]
@@ -304,7 +272,7 @@ def _replacements(
         for t in range(windows):
             g = top[t, 0]
             if first <= g < first + per_node:
-                spare[g] += relieved[g, t] - _without(relieved, top, t, g, g)
+                spare[g] += relieved[g, t] - load_without(relieved, top, t, g, g)
                 widest = max(widest, spare[g])
         if hope + widest <= max(least, rate):
             continue
@@ -322,7 +290,7 @@ def _replacements(
             for t in range(windows):
                 if gain <= needed:
                     break
-                rest_of = _without(relieved, top, t, gpu, gpu)
+                rest_of = load_without(relieved, top, t, gpu, gpu)
                 here = relieved[gpu, t] - weights[d, t] * out + weights[e, t] * into
                 gain -= max(here, rest_of) - rest_of
             if gain <= needed:
@@ -330,7 +298,7 @@ def _replacements(
             burden = 1.0 / (counts[d] - 1) - out
             gain = hope + spare[gpu]
             for t in range(windows):
-                rest_of = _without(relieved, top, t, gpu, gpu)
+                rest_of = load_without(relieved, top, t, gpu, gpu)
                 highest = max(rest_of, relieved[gpu, t] - weights[d, t] * out + weights[e, t] * into)
                 for g in range(first, first + per_node):
                     left = int(held[d, g]) - int(g == gpu)
@@ -354,14 +322,14 @@ def _find(layer: _Layer, value: float, per_node: int, most: int, scratch: _Scrat
     for slot in range(items.size):
         for t in range(windows):
             sizes[slot, t] = weights[items[slot], t] / counts[items[slot]]
-    _rank(loads, top)
+    rank_gpus(loads, top)
     best = 0.0
     step[0] = step[1] = -1
     hopes = scratch.hopes
     for t in range(windows):
         hopes[top[t, 0]] = 0.0
     for t in range(windows):
-        hopes[top[t, 0]] += loads[top[t, 0], t] - _without(loads, top, t, top[t, 0], top[t, 0])
+        hopes[top[t, 0]] += loads[top[t, 0], t] - load_without(loads, top, t, top[t, 0], top[t, 0])
     for looked in range(gpus):
         # Where most can be gained first: what is found there rules out much of the others.
         full = top[0, 0]

@@ -29,7 +29,7 @@ from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.heuristics.methods import Heuristic
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
 from eplb_gap.heuristics.plugins.hosted import controller_from, next_map, warm_up
-from eplb_gap.heuristics.registry import DEFAULT_METHOD, MOST_WINDOWS, choose
+from eplb_gap.heuristics.registry import DEFAULT_METHOD, choose, in_windows
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -116,7 +116,7 @@ def _plain(
 ) -> Placement:
     """Plan on this call alone."""
     if weight.ndim == 3:
-        weight = _windows(weight) if method.history else weight.sum(axis=0, dtype=np.float64)
+        weight = in_windows(weight.astype(np.float64)) if method.history else weight.sum(axis=0, dtype=np.float64)
     planned = with_dead(method(weight, deployment.live), deployment)
     if previous is None:
         return planned
@@ -124,12 +124,6 @@ def _plain(
     if LOG.isEnabledFor(logging.INFO):
         _report(adopted, planned, previous, deployment)
     return adopted
-
-
-def _windows(history: np.ndarray) -> np.ndarray:
-    """Return a history summed into at most ``MOST_WINDOWS`` consecutive windows, as equally long as its length allows."""
-    parts = np.array_split(history, min(MOST_WINDOWS, len(history)))
-    return np.stack([part.sum(axis=0, dtype=np.float64) for part in parts])
 
 
 def _report(adopted: Placement, planned: Placement, previous: Placement, deployment: Deployment) -> None:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_gap.heuristics.compiled import holds, kernel, rest
-from eplb_gap.heuristics.serving.window_packing import WindowPacking, refresh, total_makespan
+from eplb_gap.heuristics.kernels.window_loads import load_without, rank_gpus, total_makespan
+from eplb_gap.heuristics.serving.window_packing import WindowPacking, refresh
 
 WORK = 2_000_000
 """Most searches of one descent times what each looks at: GPUs of a node times slots per GPU squared times windows."""
@@ -70,38 +71,12 @@ def new_scratch(experts: int, slots: int, gpus: int, windows: int) -> Scratch:
 
 
 @kernel
-def rank_gpus(loads: np.ndarray, top: np.ndarray) -> None:
-    """Write the three fullest GPUs of every window, int64 [windows, 3]; -1 where there are fewer."""
-    gpus, windows = loads.shape
-    for t in range(windows):
-        top[t, 0] = top[t, 1] = top[t, 2] = -1
-        for g in range(gpus):
-            load = loads[g, t]
-            if top[t, 0] < 0 or load > loads[top[t, 0], t]:
-                top[t, 2], top[t, 1], top[t, 0] = top[t, 1], top[t, 0], g
-            elif top[t, 1] < 0 or load > loads[top[t, 1], t]:
-                top[t, 2], top[t, 1] = top[t, 1], g
-            elif top[t, 2] < 0 or load > loads[top[t, 2], t]:
-                top[t, 2] = g
-
-
-@kernel
 def is_met(top: np.ndarray, t: int) -> bool:
     """Whether the fullest GPU of a window is that of an earlier one."""
     for earlier in range(t):  # noqa: SIM110 - any() over a generator does not compile
         if top[earlier, 0] == top[t, 0]:
             return True
     return False
-
-
-@kernel
-def load_without(loads: np.ndarray, top: np.ndarray, t: int, one: int, other: int) -> float:
-    """Return the largest load of a window on all GPUs but two."""
-    for place in range(3):
-        g = top[t, place]
-        if g >= 0 and g != one and g != other:
-            return float(loads[g, t])
-    return 0.0
 
 
 @kernel

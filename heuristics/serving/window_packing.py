@@ -13,6 +13,7 @@ import numpy as np
 
 from eplb_gap.heuristics.compiled import descending, kernel
 from eplb_gap.heuristics.kernels.greedy import adams_counts
+from eplb_gap.heuristics.kernels.window_loads import total_makespan
 
 
 class WindowPacking(NamedTuple):
@@ -55,18 +56,6 @@ def refresh(packing: WindowPacking) -> None:
         share = 1.0 / counts[e]
         for t in range(loads.shape[1]):
             loads[slot // k, t] += weights[e, t] * share
-
-
-@kernel
-def total_makespan(loads: np.ndarray) -> float:
-    """Return the sum over windows of the largest load; float64 [gpus, windows]."""
-    total = 0.0
-    for t in range(loads.shape[1]):
-        highest = 0.0
-        for g in range(loads.shape[0]):
-            highest = max(highest, loads[g, t])
-        total += highest
-    return total
 
 
 @kernel

@@ -194,6 +194,14 @@ def _homes(groups: int, nodes: int) -> np.ndarray:
     return np.array(list(partitions(tuple(range(groups)), groups // nodes)))
 
 
+def _nodes_and_groups(deployment: Deployment) -> tuple[int, int] | None:
+    """Return the nodes of a map and their groups, 1 and 1 under the global policy; None where there are too many to list."""
+    live = deployment.live
+    nodes = live.num_nodes if live.policy == "hierarchical" else 1
+    groups = live.num_groups if nodes > 1 else 1
+    return None if live.unequal_slots or num_partitions(groups, nodes) > MAX_VECTORS else (nodes, groups)
+
+
 def maps_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
     """Return the optimum, by listing all maps; None where there are more than :data:`MAX_MAPS`.
 
@@ -207,11 +215,10 @@ def maps_value(history: np.ndarray, deployment: Deployment) -> Fraction | None:
     deployment : Deployment
         With equally many slots on all live GPUs; otherwise None is returned.
     """
-    live = deployment.live
-    nodes = live.num_nodes if live.policy == "hierarchical" else 1
-    groups = live.num_groups if nodes > 1 else 1
-    if live.unequal_slots or num_partitions(groups, nodes) > MAX_VECTORS:
+    live, shape = deployment.live, _nodes_and_groups(deployment)
+    if shape is None:
         return None
+    nodes, groups = shape
     experts, size = live.num_experts // nodes, live.num_experts // groups
     held = _contents(experts, live.num_slots // nodes, live.num_gpus // nodes, live.duplicates == "forbidden")
     homes = _homes(groups, nodes)
@@ -270,11 +277,10 @@ def counts_value(history: np.ndarray, deployment: Deployment) -> Fraction | None
     deployment : Deployment
         With equally many slots on all live GPUs; otherwise None is returned.
     """
-    live = deployment.live
-    nodes = live.num_nodes if live.policy == "hierarchical" else 1
-    groups = live.num_groups if nodes > 1 else 1
-    if live.unequal_slots or num_partitions(groups, nodes) > MAX_VECTORS:
+    live, shape = deployment.live, _nodes_and_groups(deployment)
+    if shape is None:
         return None
+    nodes, groups = shape
     gpus, slots, size = live.num_gpus // nodes, live.num_slots // nodes, live.num_experts // groups
     vectors = _count_vectors(live.num_experts // nodes, slots, gpus if live.duplicates == "forbidden" else slots)
     homes = list(partitions(tuple(range(groups)), groups // nodes))

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eplb_gap.heuristics import rebalance
+from eplb_gap.heuristics.kernels.window_loads import total_makespan
 from eplb_gap.heuristics.planner import fast
 from eplb_gap.heuristics.serving.sample_average import plan
-from eplb_gap.heuristics.serving.window_packing import WindowPacking, total_makespan
+from eplb_gap.heuristics.serving.window_packing import WindowPacking
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.bounds.sample_average import sample_average_bound, sample_average_makespan
 from eplb_gap.problem.metrics import duplicates, gpu_loads
