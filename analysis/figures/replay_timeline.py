@@ -58,7 +58,7 @@ def timeline(result: Replay, trace: LoadTrace) -> Figure:
     names = [f"{run.balancedness:.3f}  {_plain(_short(run.controller.label))}" for run, _ in best]
     if result.limit is not None:
         most = result.limit.balancedness[1]
-        names.append(f"{most:.3f}  certified: no controller that changes maps at the steps of the limit has a larger mean")
+        names.append(f"{most:.3f}  certified limit of the mean")
     left_out = len(result.runs) - len(best)
     fig.legend(
         top.lines[: len(names)],
