@@ -71,6 +71,7 @@ PARTS: dict[str, set[str]] = {
         "experiments/exhibits/figures",
     },
     "experiments/fuzzing": {"experiments", "experiments/loads"},
+    "experiments/hosts": {"experiments"},
     "cli": set(),
 }
 """Which parts of its own room a part may use beside itself; of the rooms before its own it may use all.
