@@ -9,7 +9,6 @@ them.
 from __future__ import annotations
 
 import json
-import math
 import re
 import zipfile
 from dataclasses import dataclass
@@ -113,6 +112,26 @@ def call_paths(folder: Path) -> list[Path]:
     """
     found = [(number, path) for path in _listed(folder) if (number := call_number(path)) is not None]
     return [path for _, path in sorted(found)]
+
+
+def one_model(path: Path) -> list[Path]:
+    """Return the files of calls that a path means, oldest first: itself, or those of the only model in a record folder.
+
+    Raises
+    ------
+    InputError
+        If it is a folder without any, or of several models.
+    """
+    if not path.is_dir():
+        return [path]
+    models = model_folders(path)
+    if len(models) > 1:
+        names = ", ".join(str(model) for model in models)
+        raise InputError(f"record folder {path} holds the calls of {len(models)} models; name the folder of one: {names}")
+    found = call_paths(models[0]) if models else []
+    if not found:
+        raise InputError(f"record folder {path} holds no recorded calls")
+    return found
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -220,7 +239,7 @@ def _told(entry: np.ndarray, where: str) -> dict[str, Any]:
     if told["version"] != VERSION:
         raise InputError(f"{where}: version is {shown(told['version'])}; {VERSION} is needed")
     time = told["time"]
-    if isinstance(time, bool) or not isinstance(time, int | float) or not (math.isfinite(time) and 0 <= time <= MAX_SECONDS):
+    if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time <= MAX_SECONDS:
         raise InputError(f"{where}: time is {shown(time)}; seconds since 1970 are needed")
     for name in ("host", "host_version"):
         files.label(told[name], f"{where}: {name}")
