@@ -114,6 +114,13 @@ def call_paths(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def is_record(path: Path) -> bool:
+    """Return whether a path is a record folder, the folder of a model in one, or named as the file of a call."""
+    if not path.is_dir():
+        return FILE.fullmatch(path.name) is not None
+    return any(FILE.fullmatch(found.name) or MODEL.fullmatch(found.name) for found in _listed(path))
+
+
 def one_model(path: Path) -> list[Path]:
     """Return the files of calls that a path means, oldest first: itself, or those of the only model in a record folder.
 
