@@ -37,14 +37,14 @@ def watch(folder: str | os.PathLike[str], last: int = LAST) -> list[Window]:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> import numpy as np
     >>> from eplb_gap import Deployment, watch
     >>> from eplb_gap.problem.formats.containers.record_files import Call, call_path, write_call
-    >>> even, doubled = np.array([[0, 1, 2, 3]]), np.array([[0, 0, 1, 2]])
-    >>> call = Call(np.array([[[4, 1, 2, 3]]]), 1.7e9, "vllm", "0.33.0", Deployment(4, 4, 2), even, even)
+    >>> table, loads = np.array([[0, 1, 2, 3]]), np.array([[[4, 1, 2, 3]]])
+    >>> call = Call(loads, 1.7e9, "vllm", "0.33.0", Deployment(4, 4, 2), in_use=table, answered=table)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = call_path(folder, 1, 1, 4)
+    ...     path = call_path(pathlib.Path(folder), 1, 1, 4)
     ...     path.parent.mkdir()
     ...     with path.open("wb") as file:
     ...         write_call(file, call)

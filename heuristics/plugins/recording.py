@@ -149,10 +149,10 @@ class _Given:
             counts = whole
         history = counts.ndim == 3
         counts = as_loads(counts if history else counts[None], "loads", 3)
-        maps = [_checked(table, name, counts) for table, name in ((self.in_use, "in_use"), (self.answered, "answered"))]
+        in_use, answered = _checked(self.in_use, "in_use", counts), _checked(self.answered, "answered", counts)
         host, version = label(self.host, "host"), _version(self.host)
         ids = None if self.layer_ids is None else [int(one) for one in self.layer_ids]
-        return Call(counts, self.came, host, version, self.deployment, *maps, ids, history, rounded)
+        return Call(counts, self.came, host, version, self.deployment, in_use, answered, ids, history, rounded)
 
 
 def _copied(value: Any) -> Any:

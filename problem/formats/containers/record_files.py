@@ -174,7 +174,7 @@ def write_call(file: IO[bytes], call: Call) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 npy_format.write_array_header_1_0(member, npy_format.header_data_from_array_1_0(array))
-                data = memoryview(np.ascontiguousarray(array)).cast("B")
+                data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 for start in range(0, len(data), CHUNK_BYTES):
                     member.write(data[start : start + CHUNK_BYTES])
 
@@ -226,7 +226,8 @@ def read_call(path: Path, loads: bool = True) -> Call:
         told["host"],
         told["host_version"],
         deployment,
-        *maps.values(),
+        maps[IN_USE],
+        maps[ANSWERED],
         ids,
         told["history"],
         told["rounded"],
