@@ -89,14 +89,19 @@ def watch(
                 rows = max(1, (out.size.height - AROUND) // max(1, len(kept)) - HEADING)
                 live.update(tables([one for model in kept.values() for one in model], str(folder), rows), refresh=True)
 
-        first = True
+        first, unwritten = True, ""
         while True:
-            found = follower.new()
-            export(found)
+            found, problems = follower.new(), follower.broken
+            try:
+                export(found)
+                unwritten = ""
+            except InputError as error:  # a disk that is full now need not stay so
+                problems = problems if str(error) == unwritten else [*problems, str(error)]
+                unwritten = str(error)
             if found or first:
                 show(found)
             first = False
-            for problem in follower.broken:
+            for problem in problems:
                 log.print(f"left out: {problem}", markup=False, highlight=False, soft_wrap=True)
             if _unread():
                 raise typer.Exit(1)

@@ -118,6 +118,16 @@ def test_lines_come_as_files_do_until_ctrl_c(
     assert 'eplb_gap_calls_total{model="2x4"} 4\n' in metrics.read_text()
 
 
+def test_metrics_that_cannot_be_written_are_said_once(
+    run: Run, folder: Path, looks: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = tmp_path / "m.prom"
+    looks(lambda: (metrics.unlink(), metrics.mkdir()), lambda: None, lambda: metrics.rmdir())
+    assert run(folder, "--prometheus", metrics) == 130
+    assert capsys.readouterr().err.count("m.prom cannot be written") == 1
+    assert metrics.is_file()
+
+
 def test_a_terminal_shows_a_table_that_fits(
     run: Run, folder: Path, looks: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

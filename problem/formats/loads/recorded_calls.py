@@ -76,8 +76,10 @@ def read(path: Path, progress: Progress | None) -> Recording:
     ):
         if count:
             notes[key] = count
-    ids = newest.layer_ids or range(steps.shape[1])
-    return Recording(steps, ids, notes=notes)
+    layers = steps.shape[1]
+    # SGLang counts all layers of a model, dense ones too, of which it then says nothing; other hosts those with experts.
+    model_layers = layers if newest.host == "sglang" and newest.layer_ids is None else None
+    return Recording(steps, newest.layer_ids or range(layers), model_layers, notes=notes)
 
 
 def recorded_deployment(path: str | os.PathLike[str]) -> Deployment | None:
