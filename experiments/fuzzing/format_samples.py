@@ -57,6 +57,19 @@ def _trace(loads: np.ndarray) -> dict[str, bytes]:
         return {"trace.npz": (Path(folder) / "trace.npz").read_bytes()}
 
 
+def _record(loads: np.ndarray) -> dict[str, bytes]:
+    """A call for each step but the last two, which one call hands over as a history."""
+    from eplb_gap.problem import Deployment
+    from eplb_gap.problem.formats.containers.record_files import Call, call_path, write_call
+
+    deployment, files = Deployment(EXPERTS, PHY2LOG.shape[1], 3), {}
+    for number, counts in enumerate((*loads[: STEPS - 2, None], loads[STEPS - 2 :]), 9):
+        buffer = io.BytesIO()
+        write_call(buffer, Call(counts, 1.7e9 + number, "vllm", "0.33.0", deployment, PHY2LOG, PHY2LOG, history=len(counts) > 1))
+        files[call_path(Path(), number, LAYERS, EXPERTS).name] = buffer.getvalue()
+    return files
+
+
 def _sglang_stat(loads: np.ndarray) -> dict[str, bytes]:
     """Two unused rows of the circular buffer, and the dense layers, are zero."""
     counts = np.zeros((STEPS + 2, DENSE + LAYERS, EXPERTS), dtype=np.int32)
@@ -226,6 +239,7 @@ def _torch(content: Any) -> bytes:
 
 SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "eplb-gap": _trace,
+    "eplb-gap-record": _record,
     "sglang-recorder": _sglang_stat,
     "sglang-recorder:per_pass": lambda loads: _sglang_passes(loads, per_token=False),
     "sglang-recorder:per_token": lambda loads: _sglang_passes(loads, per_token=True),

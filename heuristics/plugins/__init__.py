@@ -3,7 +3,7 @@
 A system starts a plug-in without arguments, so its settings come from the environment and are read in every call:
 
 =======================  ===============================================================================================
-``EPLB_GAP_METHOD``      key of :data:`eplb_gap.heuristics.METHODS`; without it "fast"
+``EPLB_GAP_METHOD``      key of :data:`eplb_gap.heuristics.METHODS`; without it "fast"; with "host" the host's own policy answers
 ``EPLB_GAP_CONFIG``      path of a configuration to run in place of a named method (:mod:`eplb_gap.heuristics.config_file`)
 ``EPLB_GAP_THRESHOLD``   least part of its largest GPU load that a layer must gain to be changed, as "0.02"; without it any gain
 ``EPLB_GAP_CONTROLLER``  controller of :mod:`eplb_gap.heuristics.control` in place of these three, as for ``eplb-gap replay``:
@@ -11,6 +11,8 @@ A system starts a plug-in without arguments, so its settings come from the envir
                          it is in a server: :mod:`eplb_gap.heuristics.plugins.hosted`
 ``EPLB_GAP_THREADS``     threads of the method "fast" and its kin (:mod:`eplb_gap.heuristics.planner.fast`); without it one
 ``EPLB_GAP_INTERPRET``   "0" compiles before the first answer, in this process (:mod:`eplb_gap.heuristics.tiers`)
+``EPLB_GAP_RECORD``      folder that every call is recorded in, under any method (:mod:`eplb_gap.heuristics.plugins.recording`)
+``EPLB_GAP_RECORD_MB``   megabytes that the folder may hold, the oldest calls removed; without it 512
 =======================  ===============================================================================================
 
 An empty value is none. Every rank of a server plans for itself and must come to the same map: all need the same settings.

@@ -12,6 +12,7 @@ from eplb_gap.problem.formats.loads import (
     megatron,
     omni_activations,
     omni_csv,
+    recorded_calls,
     sglang_recorder,
     tables,
     tensorrt_llm_statistics,
@@ -40,6 +41,7 @@ FORMATS: dict[str, LoadFormat] = {
         omni_csv.FORMAT,
         omni_activations.FORMAT,
         megatron.FORMAT,
+        recorded_calls.FORMAT,
     )
 }
 """The records of all formats by name, in the order in which they are named and asked whether a file is theirs."""
