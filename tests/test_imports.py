@@ -18,8 +18,8 @@ FORMAT_LIBRARIES = {"torch", "safetensors", "ijson", "polars", "yaml"}
 
 FOUNDATION = {f"{FACE}.heuristics.compiled"}
 """What every kernel is made with; it imports nothing of ours itself."""
-BY_NAME = {"experiments/studies", "experiments/exhibits"}
-"""Parts that import what their lists name: studies by the catalogue, figures by the study that declares them."""
+BY_NAME = {"experiments/studies", "experiments/exhibits", "experiments/hosts"}
+"""Parts that import what their lists name: studies by the catalogue, figures by the study that declares them, hosts in tests."""
 PARTS: dict[str, set[str]] = {
     "problem": {"problem/bounds"},
     "problem/bounds": {"problem"},
@@ -71,6 +71,7 @@ PARTS: dict[str, set[str]] = {
         "experiments/exhibits/figures",
     },
     "experiments/fuzzing": {"experiments", "experiments/loads"},
+    "experiments/hosts": {"experiments"},
     "cli": set(),
 }
 """Which parts of its own room a part may use beside itself; of the rooms before its own it may use all.
