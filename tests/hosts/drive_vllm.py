@@ -1,346 +1,46 @@
-"""vLLM's own state machine, four ranks of it as processes on this machine's CPU, with the plug-in registered.
+"""Four ranks of vLLM's own state machine as processes, with the plug-in registered, driven through what a server meets.
 
-Run as ``python drive_vllm.py FOLDER``; it starts itself once for every rank. Three ranks serve, the fourth joins them later. After
-every change each rank checks that its expert weights are those that the map says, and that all ranks have the same map; a line of
-rank 0 says what was driven, and how balanced the loads are on the map before, on ours and on that of vLLM's own policy. What a
-GPU would do, streams and events, is left out: a copy on the CPU is finished when the call returns.
+Run as ``python drive_vllm.py FOLDER``; it starts itself once for every rank. Three ranks serve, the fourth joins them later. Each
+rank checks after every change that its expert weights are those that the map says, and that all ranks have the same map; a line
+of rank 0 says what was driven, and how balanced the loads are on the map before, on ours and on that of vLLM's own policy.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import traceback
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from vllm_ranks import EXPERTS, LAYERS, LOCAL, SPARE, WORLD, Rank
 
-from eplb_gap.experiments.hosts.shells import hollow, shell
+from eplb_gap.heuristics.plugins import CONTROLLER, MAP, METHOD, calls, hosted, planning, recording, settings
+from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 
-LAYERS, EXPERTS, LOCAL, GROUPS, WORLD, SPARE = 3, 16, 8, 4, 4, 3
-WINDOW, INTERVAL = 4, 24
-STEPS = 120
-"""More than any rebalance takes."""
-
-
-class Idle:
-    """A stream or an event of a device that has nothing to do."""
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *given, **named: 0.0
-
-    def __enter__(self) -> Idle:
-        return self
-
-    def __exit__(self, *given: object) -> None:
-        pass
-
-
-class Logger(logging.LoggerAdapter):
-    """vLLM's logger."""
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return getattr(self, name.removesuffix("_once")) if name.endswith("_once") else super().__getattribute__(name)
-
-
-class Coordinator(hollow("StatelessGroupCoordinator")):  # type: ignore[misc]
-    """Ranks that plan together."""
-
-    def __init__(self, ranks: list[int]) -> None:
-        self.world_size = len(ranks)
-        self.device_group, self.cpu_group = dist.new_group(ranks), dist.new_group(ranks)
-        self.tcp_store_group = self.cpu_group
-        self.rank = dist.get_rank()
-        self.device = torch.device("cpu")
-
-
-class Model:
-    """A model of nothing but experts: the weights of expert e in layer l hold 1000 l + e."""
-
-    def __init__(self, ranks: int, rank: int) -> None:
-        self.num_moe_layers, self.num_logical_experts, self.num_routed_experts = LAYERS, EXPERTS, EXPERTS
-        self.num_expert_groups, self.num_local_physical_experts = GROUPS, LOCAL
-        self.moe_layers: list[Any] = []
-        self.resize(ranks)
-        first = torch.tensor([slot % EXPERTS for slot in range(self.num_physical_experts)])
-        mine = first[rank * LOCAL : (rank + 1) * LOCAL] if rank < ranks else torch.full((LOCAL,), -7)
-        self.expert_weights = [[filled(mine + 1000 * layer, width) for width in (3, 5)] for layer in range(LAYERS)]
-
-    def resize(self, ranks: int) -> None:
-        self.num_physical_experts = ranks * LOCAL
-        self.num_redundant_experts = self.num_physical_experts - EXPERTS
-
-    def set_eplb_state(self, *tensors: torch.Tensor) -> None:
-        pass
-
-
-def filled(values: torch.Tensor, width: int) -> torch.Tensor:
-    """Return weights [experts, width] of which each expert's hold its value."""
-    return values.to(torch.float32)[:, None].repeat(1, width)
-
-
-def balancedness(table: torch.Tensor, loads: np.ndarray, ranks: int) -> float:
-    """Return mean over largest GPU load, summed over layers."""
-    slots = np.asarray(table)
-    counts = np.stack([np.bincount(row, minlength=EXPERTS) for row in slots])
-    per_gpu = np.take_along_axis(loads / counts, slots, axis=1).reshape(LAYERS, ranks, -1).sum(axis=2)
-    return float(per_gpu.mean(axis=1).sum() / per_gpu.max(axis=1).sum())
-
-
-class Rank:
-    """One rank: vLLM's state, its model, and what its policy was asked."""
-
-    def __init__(self, root: Path, rank: int) -> None:
-        self.rank, self.group, self.nodes = rank, None, 1
-        self.import_vllm(root)
-        self.three, self.four = Coordinator([0, 1, 2]), Coordinator([0, 1, 2, 3])
-        self.eplb_of = {id(one): Coordinator(ranks) for one, ranks in ((self.three, [0, 1, 2]), (self.four, [0, 1, 2, 3]))}
-        for one in self.eplb_of.values():
-            one.__class__ = hollow("GroupCoordinator")  # only stateless ones insist on NCCL
-        self.calls: list[tuple[Any, ...]] = []
-        self.answers: list[torch.Tensor] = []
-
-    def import_vllm(self, root: Path) -> None:
-        config = SimpleNamespace(is_rocm=lambda: False, is_cuda_alike=lambda: False)
-        given = {
-            "vllm.config.parallel": {"EPLBPolicyOption": Literal["default"]},
-            "vllm.config.utils": {"compute_hash_cached": lambda model: model.compute_hash()},
-            "vllm.logger": {"init_logger": lambda name: Logger(logging.getLogger(name), {})},
-            "vllm.platforms": {"current_platform": config},
-            "vllm.distributed.parallel_state": {
-                "get_ep_group": lambda: self.group,
-                "get_eplb_group": lambda: self.eplb_of[id(self.group)],
-                "get_node_count": lambda: self.nodes,
-                "in_the_same_node_as": lambda group, rank: [True] * group.size(),
-                "is_local_first_rank": lambda: self.rank == 0,
-            },
-            "vllm.distributed.stateless_coordinator": {"StatelessGroupCoordinator": Coordinator},
-            "vllm.distributed.nixl_utils": {"NixlWrapper": None},
-            "vllm.distributed.utils": {"is_weak_contiguous": lambda tensor: True},
-            "vllm.utils.torch_utils": {"PIN_MEMORY": False},
-            "vllm.utils.gpu_sync_debug": {"gpu_sync_allowed": nullcontext},
-        }
-        if not (root / "vllm/distributed/eplb/eplb_communicator.py").is_file():
-            del given["vllm.distributed.parallel_state"]["get_eplb_group"]  # as in the versions of that time
-        shell(root, ["vllm.distributed.eplb.*"], ["vllm"], given)
-        torch.Event = torch.Stream = torch.cuda.Event = torch.cuda.Stream = Idle
-        torch.cuda.stream = lambda stream: nullcontext()
-        torch.cuda.current_stream = torch.accelerator.current_stream = lambda *given, **named: Idle()
-        torch.cuda.synchronize = torch.cuda.set_device = lambda *given: None
-        torch.accelerator.set_stream = torch.accelerator.set_device_index = lambda *given: None
-        torch.accelerator.current_accelerator = lambda *given: None
-
-    def listen(self) -> None:
-        """Keep what the policy that was registered is asked, and answers."""
-        from vllm.distributed.eplb.policy import EPLB_POLICIES
-
-        self.policy = EPLB_POLICIES["default"]
-        asked = self.policy.rebalance_experts
-
-        def rebalance_experts(*given: Any) -> Any:
-            found = asked(*given)
-            self.calls.append(tuple(one.clone() if isinstance(one, torch.Tensor) else one for one in given))
-            self.answers.append(self.table(found).clone())
-            return found
-
-        self.policy.rebalance_experts = rebalance_experts
-
-    @staticmethod
-    def table(answer: Any) -> torch.Tensor:
-        return answer[0] if isinstance(answer, tuple) else answer
-
-    def start(self, use_async: bool) -> None:
-        """Begin to serve a model on three ranks; the spare one has nothing yet."""
-        from vllm.distributed.eplb.eplb_state import EplbState
-
-        settings = SimpleNamespace(
-            window_size=WINDOW,
-            step_interval=INTERVAL,
-            use_async=use_async,
-            policy="default",
-            communicator="torch_gloo",
-            log_balancedness_interval=1,
-            migration_batching_enabled=False,
-            num_redundant_experts=3 * LOCAL - EXPERTS,
-        )
-        self.parallel = SimpleNamespace(
-            eplb_config=settings, enable_elastic_ep=True, elastic_ep_max_dp_size=4, data_parallel_size=3, num_ubatches=0
-        )
-        self.config = SimpleNamespace(model="m", compute_hash=lambda: "m")
-        self.group, self.nodes = self.three, 1
-        self.model = Model(3, self.rank)
-        self.state = EplbState(self.parallel, torch.device("cpu"))
-        self.state.device_index = self.state.cuda_device_index = 0
-        if self.rank != SPARE:
-            self.state.add_model(self.model, self.config)
-            self.state.start_async_loop()
-
-    @property
-    def inner(self) -> Any:
-        return self.state.model_states["m"]
-
-    @property
-    def map(self) -> torch.Tensor:
-        return self.inner.physical_to_logical_map
-
-    def profile(self) -> None:
-        """Let vLLM measure its memory, which asks for a map and must not adopt it."""
-        if self.rank == SPARE:
-            for _ in range(2):
-                dist.barrier()  # of all processes, once for every weight
-            return
-        before = self.map.clone()
-        self.state.step(is_dummy=True, is_profile=True)
-        assert not self.calls[-1][0].any()
-        assert self.map.equal(before)
-
-    def serve(self, seed: int) -> None:
-        """Serve tokens until a plan has been made and all of its layers are in use."""
-        generator = np.random.default_rng(seed)
-        heat = generator.gamma(0.6, 1.0, (LAYERS, EXPERTS)) + 0.05
-        asked = len(self.calls)
-        for _ in range(STEPS):
-            tokens = generator.poisson(40 * heat, (WORLD, LAYERS, EXPERTS))[self.rank]
-            passed = self.inner.expert_load_pass
-            passed.zero_()
-            passed[:, : self.map.shape[1]] = spread(tokens, self.map.numpy())
-            self.state.step()
-            busy = torch.tensor([int(len(self.calls) == asked or self.inner.rebalanced)])
-            dist.all_reduce(busy, group=self.group.device_group)
-            if not busy.item():
-                return
-            time.sleep(0.002)  # the thread that moves weights gets its turn
-        raise AssertionError("no plan was made and put in use")
-
-    def join(self) -> None:
-        """Add the spare rank, with -1 for its slots in the map, and let vLLM plan for four."""
-        from vllm.distributed.eplb.eplb_state import EplbState
-
-        state, slots = self.state, 4 * LOCAL
-        if hasattr(state, "get_eep_state"):
-            return self.join_as_older_versions_do()
-        if self.rank != SPARE:
-            state.drain_async()
-        self.group, self.nodes = self.four, 2
-        mapping = torch.full((LAYERS, slots), -1, dtype=torch.int64)
-        if self.rank != SPARE:
-            mapping[:, : 3 * LOCAL] = self.map
-        dist.broadcast(mapping, 0)
-        self.model.resize(4)
-        self.parallel.data_parallel_size = 4
-        if self.rank == SPARE:
-            more = () if hasattr(state, "reconfigure_physical_expert_slots") else (3 * LOCAL,)
-            self.state = EplbState.from_mapping(self.model, self.config, torch.device("cpu"), self.parallel, mapping, *more)
-            self.state.device_index = self.state.cuda_device_index = 0
-        elif hasattr(state, "reconfigure_physical_expert_slots"):
-            self.model.resize(3)
-            state.reconfigure_physical_expert_slots(self.config, slots)
-            self.model.resize(4)
-            state.update_communicator(self.config, state.create_communicator(self.config, self.eplb_of[id(self.four)]))
-        else:
-            from vllm.distributed.eplb.eplb_communicator import create_eplb_communicator
-
-            inner = self.inner
-            inner.physical_to_logical_map = mapping
-            for name in ("expert_load_pass", "expert_load_window"):
-                setattr(inner, name, torch.nn.functional.pad(getattr(inner, name), (0, LOCAL)))
-            state.num_valid_physical_experts = 3 * LOCAL
-            inner.communicator = create_eplb_communicator(
-                self.eplb_of[id(self.four)], "torch_gloo", self.model.expert_weights, inner.expert_buffer
-            )
-        state, was_async = self.state, self.state.is_async
-        assert (self.map[:, 3 * LOCAL :] == -1).all()
-        state.is_async = False
-        state.rearrange()
-        state.is_async, state.expert_rearrangement_step = was_async, 0
-        if hasattr(state, "num_valid_physical_experts"):
-            state.num_valid_physical_experts = slots
-        state.start_async_loop()
-        return None
-
-    def join_as_older_versions_do(self) -> None:
-        """The newcomer plans while its model is added, the others when they rearrange; both before weights are sent."""
-        mapping = {rank: rank for rank in range(3)}
-        self.group, self.nodes = self.four, 2
-        sizes = torch.tensor([LOCAL], dtype=torch.int32)
-        dist.broadcast(sizes, 0)
-        if self.rank == SPARE:
-            loads, tables, mapping = type(self.state).get_eep_state(self.parallel)
-            self.model.resize(4)
-            self.parallel.eplb_config.use_async = False
-            self.state.add_model(self.model, self.config, loads[0], tables[0], mapping)
-            self.parallel.eplb_config.use_async = True
-            self.state.is_async = True
-        else:
-            dist.broadcast(sizes, 0, group=self.four.cpu_group)
-            loads = self.state.rearrange(execute_shuffle=False)
-            self.model.resize(4)
-            self.state.is_async = False
-            self.state.rearrange(global_expert_loads=loads, rank_mapping=mapping)
-            self.state.is_async = True
-            self.state.expert_rearrangement_step = 0
-            for name in ("expert_load_pass", "expert_load_window"):
-                setattr(self.inner, name, torch.nn.functional.pad(getattr(self.inner, name), (0, LOCAL)))
-
-    def lose(self) -> None:
-        """Plan for the first two ranks of three, and send what they need, before the third goes."""
-        self.state.rearrange(rank_mapping={0: 0, 1: 1, 2: -1})
-
-    def check(self, what: str, ranks: int, before: torch.Tensor) -> None:
-        """Compare the weights with the map and the maps of all ranks; say what was driven."""
-        table = self.answers[-1]
-        assert self.map[:, : ranks * LOCAL].equal(table), "the map in use is not the one that was planned"
-        assert all(set(row.tolist()) == set(range(EXPERTS)) for row in table), "an expert is nowhere"
-        if self.rank < ranks:
-            for layer, weights in enumerate(self.model.expert_weights):
-                mine = table[layer, self.rank * LOCAL : (self.rank + 1) * LOCAL] + 1000 * layer
-                assert all(weight.equal(filled(mine, weight.shape[1])) for weight in weights), f"weights of layer {layer}"
-        tables = [torch.empty_like(table) for _ in range(self.group.world_size)]
-        dist.all_gather(tables, table, group=self.group.device_group)
-        assert all(table.equal(one) for one in tables), "ranks have different maps"
-        loads = self.calls[-1][0].numpy().astype(np.int64)
-        theirs = self.table(self.policy.own.rebalance_experts(*self.calls[-1]))
-        old = balancedness(before, loads, before.shape[1] // LOCAL)
-        figures = [old, *(balancedness(one, loads, ranks) for one in (table, theirs))]
-        if self.rank == 0:
-            shown = "before {:.4f}, ours {:.4f}, vllm's own {:.4f}".format(*figures)
-            print(f"  {what}: {ranks} ranks agree, weights follow the map; balancedness {shown}", flush=True)
-
-
-def spread(tokens: np.ndarray, table: np.ndarray) -> torch.Tensor:
-    """Return the tokens of every slot, where the replicas of an expert share its tokens."""
-    found = np.zeros(table.shape, dtype=np.int32)
-    for layer, expert in np.ndindex(tokens.shape):
-        slots = np.flatnonzero(table[layer] == expert)
-        found[layer, slots] = tokens[layer, expert] // len(slots)
-        found[layer, slots[: tokens[layer, expert] % len(slots)]] += 1
-    return torch.from_numpy(found)
-
-
-@contextmanager
-def alone(rank: Rank, others: bool) -> Iterator[bool]:
-    """Let the others wait until the ranks that serve are done."""
-    yield others
-    dist.barrier()
+SECONDS = 180
+"""After so many the ranks are killed, and what they have printed is shown."""
+THREE = 3 * LOCAL
+BUDGETED = """[[controller]]
+kind = "budgeted"
+interval = 2
+window = 2
+moves = 0.1
+"""
 
 
 def scenario(rank: Rank) -> None:
     """Drive one server without a thread of its own, then one that moves weights beside its work."""
-    from eplb_gap.heuristics.plugins.vllm import register
-
-    register()
+    rank.load_plugins()
+    logging.getLogger("eplb_gap").setLevel(logging.WARNING)
     rank.listen()
     serving = rank.rank != SPARE
     rank.start(use_async=False)
@@ -351,7 +51,7 @@ def scenario(rank: Rank) -> None:
             before = rank.map.clone()
             rank.serve(number)
             rank.check(f"sync, {what}", 3, before)
-            register()  # which must change nothing
+            rank.register()  # which must change nothing
         before = rank.map.clone()
         rank.lose()
         rank.check("sync, one rank lost", 2, before)
@@ -365,14 +65,79 @@ def scenario(rank: Rank) -> None:
             rank.serve(10 + number)
             rank.check(f"async, {what}", 3, before)
     dist.barrier()
-    before = rank.map.clone() if serving else torch.zeros((LAYERS, 3 * LOCAL), dtype=torch.int64)
+    before = rank.map.clone() if serving else torch.zeros((LAYERS, THREE), dtype=torch.int64)
     dist.broadcast(before, 0)
     rank.join()
     rank.check("scaled up", 4, before)
     before = rank.map.clone()
     rank.serve(20)
-    rank.check("async, rebalanced on two nodes", 4, before)
+    rank.check(f"{'async' if rank.state.is_async else 'sync'}, rebalanced on two nodes", 4, before)
     dist.barrier()
+
+
+def settings_of_a_server(rank: Rank, folder: Path) -> None:
+    """Drive one server of three ranks after the other, each with settings of its own, which may differ from rank to rank."""
+    table = np.random.default_rng(7).permuted(np.tile(np.arange(THREE) % EXPERTS, (LAYERS, 1)), axis=1)
+    if rank.rank == 0:
+        np.save(folder / "map.npy", table)
+        (folder / "budgeted.toml").write_text(BUDGETED)
+    dist.barrier(group=rank.three.cpu_group)
+    fresh_server(rank, {METHOD: "host"})
+    assert rank.whose(3) == ["own"] * 3
+    rank.say("METHOD=host: vllm's own policy answers three times")
+    fresh_server(rank, {MAP: str(folder / "map.npy")})
+    dist.barrier(group=rank.three.cpu_group)
+    if rank.rank == 0:
+        (folder / "map.npy").unlink()  # it was read when the plug-in was registered
+    dist.barrier(group=rank.three.cpu_group)
+    rank.serve(0)
+    assert rank.answers[-1].equal(torch.from_numpy(table))
+    assert rank.whose(2) == ["ours"] * 2
+    rank.say("MAP=FILE: the planned map is served first, then plans follow; the file may vanish")
+    fresh_server(rank, {CONTROLLER: str(folder / "budgeted.toml")})
+    moves = []
+    for step in range(1, 7):
+        before = rank.map.clone()
+        rank.serve(step)
+        moves.append(int((rank.map != before).sum()))
+        rank.register()
+    steps = hosted.MODELS[LAYERS, EXPERTS].steps
+    assert steps == 6, steps
+    assert moves[1] > 0 == moves[2] == moves[4] and max(moves[3:]) <= 0.1 * LAYERS * THREE < moves[1] + moves[0], moves
+    rank.say(f"CONTROLLER=budgeted.toml, interval 2, moves 0.1 of {LAYERS * THREE}: moves {moves}, registered again after each")
+    if not rank.compares:
+        return
+    fresh_server(rank, {METHOD: "initial_program" if rank.rank == 1 else "fast"})
+    assert rank.whose(2) == ["own"] * 2
+    rank.say("METHOD of rank 1 differs: all ranks take the answers of vllm's own policy")
+    fresh_server(rank, {METHOD: "nonsense"} if rank.rank == 2 else {})
+    assert rank.whose(2) == ["own"] * 2
+    rank.say("METHOD of rank 2 is unknown: likewise")
+    fresh_server(rank, {})
+    plans = planning.replan
+    if rank.rank == 1:
+        planning.replan = calls.replan = out_of_memory
+    assert rank.whose(1) == ["own"]
+    planning.replan = calls.replan = plans
+    assert rank.whose(1) == ["ours"]
+    rank.say("rank 1 runs out of memory once: all ranks take vllm's own answer, then ours again")
+
+
+def out_of_memory(*given: object) -> None:
+    raise MemoryError
+
+
+def fresh_server(rank: Rank, environment: dict[str, str]) -> None:
+    """Start a server whose processes remember nothing."""
+    for name in (METHOD, MAP, CONTROLLER):
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    settings.forget()
+    hosted.MODELS.clear()
+    planning.SERVED.clear()
+    COMPLAINTS.forget()
+    rank.register()
+    rank.start(use_async=False)
 
 
 def run_rank(root: Path, rank: int, store: str) -> None:
@@ -381,33 +146,42 @@ def run_rank(root: Path, rank: int, store: str) -> None:
     threading.excepthook = lambda found: sys.excepthook(found.exc_type, found.exc_value, found.exc_traceback)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
-    scenario(Rank(root, rank))
-    from eplb_gap.heuristics.plugins import recording
-
+    one = Rank(root, rank)
+    scenario(one)
+    if rank != SPARE:
+        settings_of_a_server(one, Path(store).parent)
     assert recording.flush(10.0)
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) > 1:
-        run_rank(Path(arguments[0]), int(arguments[1]), arguments[2])
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        commands = [[sys.executable, __file__, arguments[0], str(rank), f"{folder}/store"] for rank in range(WORLD)]
-        files = [Path(folder, str(rank)).open("w+") for rank in range(WORLD)]
-        ranks = [subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) for command, file in zip(commands, files, strict=True)]
-        while any(one.poll() is None for one in ranks) and not any(one.poll() for one in ranks):
+        code = 1
+        try:
+            run_rank(Path(arguments[0]), int(arguments[1]), arguments[2])
+            code = 0
+        except Exception:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(code)  # threads that wait for the next plan would be waited for
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as open_files:
+        outputs = [Path(folder, f"{rank}.txt") for rank in range(WORLD)]
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, __file__, arguments[0], str(rank), f"{folder}/store"],
+                stdout=open_files.enter_context(output.open("w")),
+                stderr=subprocess.STDOUT,
+            )
+            for rank, output in enumerate(outputs)
+        ]
+        end = time.monotonic() + SECONDS
+        while any(one.poll() is None for one in ranks) and not any(one.poll() for one in ranks) and time.monotonic() < end:
             time.sleep(0.1)
-        failed = [one.poll() for one in ranks if one.poll()]
+        failed = any(one.poll() != 0 for one in ranks)
         for one in ranks:
-            if one.poll() is None:
-                one.kill()
+            one.kill()
             one.wait()
-        for rank, file in enumerate(files):
-            file.seek(0)
-            text = file.read()
-            print(text if rank == 0 or failed else "", end="")
-            file.close()
-        return 1 if failed else 0
+        print("".join(output.read_text() for output in (outputs if failed else outputs[:1])), end="")
+    return int(failed)
 
 
 if __name__ == "__main__":
