@@ -83,7 +83,7 @@ from eplb_gap.analysis.online import candidates as online_candidates
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
 from eplb_gap.analysis.watch import scored as scored_calls
-from eplb_gap.heuristics import methods, own, plugins, registry
+from eplb_gap.heuristics import methods, own, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import (
     adaptive,
@@ -98,14 +98,15 @@ from eplb_gap.heuristics.control import (
 )
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
-from eplb_gap.heuristics.plugins import hosted, recording
+from eplb_gap.heuristics.plugins import hosted, planning, recording
+from eplb_gap.heuristics.plugins.settings import Settings
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
-from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps, recorded_map
+from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps, phy2log, recorded_map
 from eplb_gap.solvers import auto, facade, hierarchical, planner_maps
 from eplb_gap.solvers.engines import first_pass
 from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
@@ -189,6 +190,17 @@ def controlled(x: Case) -> None:
     hosted.MODELS.clear()
     for loads, in_use in ((x.loads, x.other), (WINDOWS, None), (x.loads, x.placement)):
         x.legal(hosted.next_map(controls, loads, x.deployment, in_use, lambda: pytest.fail("the controller failed")))
+    hosted.adopt(controls, x.loads, x.deployment, x.other)
+    assert hosted.MODELS[x.loads.shape].newest is x.other
+
+
+def served(x: Case) -> None:
+    """A planned map is served once."""
+    asked = Settings(None, 0.0, None, maps.MapFile(x.placement.phy2log, "a map", phy2log.NPY), "")
+    planning.SERVED.clear()
+    assert planning.planned_map(0 * x.loads, x.deployment, asked) is None
+    x.legal(planning.planned_map(x.loads, x.deployment, asked))
+    assert planning.planned_map(x.loads, x.deployment, asked) is None
 
 
 def priced(x: Case) -> None:
@@ -278,9 +290,12 @@ HEURISTICS = {
     peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
     hosted.next_map: Entry(controlled),
+    hosted.adopt: Entry(controlled),
+    planning.planned_map: Entry(served),
+    maps.MapFile.read: Entry(served),
     recording.record_call: Entry(recorded),
     saved_moves.SavedMoves.cost: Entry(priced),
-    plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
+    planning.replan: Entry(lambda x: x.legal(planning.replan(x.loads, x.deployment, x.other))),
     window_moves.replan_on_windows: Entry(
         lambda x: only_moves(x, window_moves.replan_on_windows(np.stack([x.loads, x.loads[:, ::-1]]), x.deployment, x.other, 3))
     ),

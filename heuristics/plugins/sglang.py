@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from eplb_gap.heuristics.plugins import prepare, replan
+from eplb_gap.heuristics.plugins.calls import prepare
+from eplb_gap.heuristics.plugins.planning import replan
 from eplb_gap.heuristics.tensors import as_tensors, as_weight
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -81,8 +82,8 @@ def install() -> None:
     Raises
     ------
     InputError
-        If the module or its function is missing, or the environment is not what :func:`eplb_gap.heuristics.plugins.settings`
-        needs.
+        If the module or its function is missing, or the environment is not what
+        :func:`eplb_gap.heuristics.plugins.settings.settings` needs.
     """
     try:
         import sglang.srt.eplb.eplb_algorithms as algorithms
@@ -92,7 +93,7 @@ def install() -> None:
         ) from None
     if not hasattr(algorithms, "rebalance_experts"):
         raise InputError("sglang.srt.eplb.eplb_algorithms has no rebalance_experts; a SGLang that has it is needed")
-    prepare()
+    prepare("sglang")
     algorithms.rebalance_experts = _installed
 
 

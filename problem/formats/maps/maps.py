@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,43 @@ def read_map(
     ...     read_map(f"{folder}/map.json", deployment).phy2log.tolist()
     [[0, 1, 2, 0]]
     """
+    layers = check_layer_ids(layer_ids)
+    if format is None and is_record(Path(path)):
+        return read_in_use(Path(path), deployment, layers)
+    return open_map(path, format).read(deployment, layers)
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """A file of a map, opened and recognised, of which no deployment is known yet; made by :func:`open_map`.
+
+    Parameters
+    ----------
+    content : object
+        What its container holds.
+    where : str
+        Begins the messages.
+    format : MapFormat
+    """
+
+    content: Any
+    where: str
+    format: MapFormat
+
+    def read(self, deployment: Deployment, layers: list[int] | None = None) -> Placement | GpuLists:
+        """Return the map as :func:`read_map` does; ``layers`` are its ``layer_ids``, checked."""
+        return self.format.read(self.content, self.where, deployment, layers)
+
+
+def open_map(path: str | os.PathLike[str], format: str | None = None) -> MapFile:
+    """Read a file of a map into memory, to be fitted to a deployment later; see :func:`read_map`."""
     path = Path(path)
     told = None if format is None else _told(format)
-    layers = check_layer_ids(layer_ids)
-    if told is None and is_record(path):
-        return read_in_use(path, deployment, layers)
     container = _container(path)
     if told is not None and container not in told.containers:
         raise InputError(f"map file {path} is {container}; format {format!r} is {' or '.join(told.containers)}")
     content = _open(path, container)
-    found = told or _recognised(content, container, path)
-    return found.read(content, f"map file {path}", deployment, layers)
+    return MapFile(content, f"map file {path}", told or _recognised(content, container, path))
 
 
 def write_map(
