@@ -27,6 +27,7 @@ from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
     import numpy as np
+    import torch
 
     from eplb_gap.heuristics.plugins.calls import Call
     from eplb_gap.problem.deployment import Deployment
@@ -120,7 +121,9 @@ class Planner:
         except Exception as error:
             COMPLAINTS.say(f"{HOST}'s own policy answers", error)
             return own()
-        return answer(HOST, lambda: _read_call(*given, **named), _as_triple, own, lambda triple: triple[0])
+        found = answer(HOST, lambda: _read_call(*given, **named), _as_triple, own, lambda triple: triple[0])
+        warm_up_once()
+        return found
 
 
 def _version() -> str:
@@ -132,6 +135,14 @@ def _version() -> str:
         return "(of unknown version)"
 
 
+@functools.cache
+def warm_up_once() -> None:
+    """Let what plans be compiled for the second call; SGLang gives no sign before the first."""
+    from eplb_gap.heuristics.plugins.calls import warm_up
+
+    warm_up()
+
+
 def _read_call(
     tokens_per_expert: Any,
     num_physical_experts: int,
@@ -140,13 +151,16 @@ def _read_call(
     num_nodes: int,
     algorithm: Any,
 ) -> Call:
+    import torch
+
     from eplb_gap.heuristics.plugins.calls import Call
     from eplb_gap.heuristics.tensors import as_weight
     from eplb_gap.problem.dead_ranks import with_dead, without_dead
     from eplb_gap.problem.errors import InputError
     from eplb_gap.problem.placement import Placement
 
-    history = _oldest_first(as_weight(tokens_per_expert, "tokens_per_expert", "steps, layers, experts"))
+    tokens = torch.as_tensor(tokens_per_expert).detach().to("cpu")
+    history = as_weight(_oldest_first(tokens) if tokens.ndim == 3 else tokens, "tokens_per_expert", "steps, layers, experts")
     layers, experts = history.shape[1:]
     slots, local = num_physical_experts, num_local_physical_experts
     if not isinstance(local, int) or local < 1 or slots % local:
@@ -164,22 +178,21 @@ def _read_call(
     return Call(history, deployment, _with_idle_layers(in_use, deployment, history))
 
 
-def _oldest_first(history: np.ndarray) -> np.ndarray:
+def _oldest_first(tokens: torch.Tensor) -> torch.Tensor:
     """Return the passes that have a token, in the order in which they came; one without load where none has."""
-    import numpy as np
+    import torch
 
-    order, begin = np.arange(len(history)), 0
-    if len(history) > 1:
+    begin: Any = 0
+    if len(tokens) > 1:
         try:
             from sglang.srt.eplb.expert_distribution import get_global_expert_distribution_recorder
 
             begin = FIRST_ROW(get_global_expert_distribution_recorder())
         except (ImportError, AttributeError):  # a buffer without bound, which is in order, or another version
             pass
-    if type(begin) is int:
-        order = np.roll(order, -begin)
-    used = order[history[order].any(axis=(1, 2))]
-    return history[used if used.size else order[:1]]
+    order = torch.arange(len(tokens)).roll(-begin if type(begin) is int else 0)
+    used = order[tokens.flatten(1).any(dim=1)[order]]
+    return tokens[used if len(used) else order[:1]]
 
 
 def _deployment(experts: int, slots: int, num_gpus: int, num_groups: int | None, num_nodes: int, algorithm: str) -> Deployment:
