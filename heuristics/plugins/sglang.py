@@ -15,7 +15,6 @@ Nothing of what plans is imported before the first call: SGLang imports this mod
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import os
 from collections.abc import Callable
@@ -34,7 +33,6 @@ if TYPE_CHECKING:  # these import numpy, torch and numba
     from eplb_gap.problem.placement import Placement
 
 HOST = "sglang"
-MODULE, FUNCTION = "sglang.srt.eplb.eplb_algorithms", "rebalance_experts"
 SUPPORTED = "0.5.23"
 """Versions that the tests of hosts drive; what lies outside may work."""
 ELASTIC = ("elasticity_aware", "elasticity_aware_hierarchical")
@@ -53,12 +51,13 @@ def register() -> None:
     """
     asked = any(os.environ.get(name) for name in SETTINGS)
     try:
-        algorithms = importlib.import_module(MODULE)
-        own = getattr(algorithms, FUNCTION)
+        import sglang.srt.eplb.eplb_algorithms as algorithms
+
+        own = algorithms.rebalance_experts
         if not callable(own):
-            raise TypeError(f"{FUNCTION} of {MODULE} is {own!r}, which cannot be called")
+            raise TypeError(f"rebalance_experts of its eplb_algorithms is {own!r}, which cannot be called")
         if not isinstance(own, Planner):
-            setattr(algorithms, FUNCTION, Planner(own))
+            algorithms.rebalance_experts = Planner(own)
     except Exception as error:
         LOG.log(
             logging.WARNING if asked else logging.INFO,
@@ -173,7 +172,7 @@ def _read_call(
         return Call(history, deployment, None)
     ranks = None
     if str(getattr(algorithm, "name", algorithm)) in ELASTIC:
-        ranks = _without_returned(table, history.any(axis=(0, 2)), slots // local, experts)
+        ranks = _without_returned(table, history.sum(axis=(0, 2)) > 0, slots // local, experts)
     in_use = with_dead(without_dead(Placement(table, experts, ranks), deployment), deployment)
     return Call(history, deployment, _with_idle_layers(in_use, deployment, history))
 

@@ -31,6 +31,7 @@ LOADS = np.random.default_rng(5).poisson(
 
 
 WARM_UP_ONCE = sglang.warm_up_once
+ALGORITHMS = "sglang.srt.eplb.eplb_algorithms"
 
 
 class Algorithm(Enum):
@@ -72,7 +73,7 @@ class Server:
             "algorithm": algorithm,
             **change,
         }
-        return sys.modules[sglang.MODULE].rebalance_experts(**given)
+        return sys.modules[ALGORITHMS].rebalance_experts(**given)
 
 
 def put(monkeypatch, name: str, **contents) -> ModuleType:
@@ -91,9 +92,10 @@ def put(monkeypatch, name: str, **contents) -> ModuleType:
 @pytest.fixture
 def server(monkeypatch):
     found = Server()
+    monkeypatch.setattr(calls, "begin", lambda kernels: None)
     monkeypatch.setattr(sglang, "warm_up_once", lambda: None)
     manager = SimpleNamespace(instance=lambda: found.ranks)
-    put(monkeypatch, sglang.MODULE, rebalance_experts=found.own)
+    put(monkeypatch, ALGORITHMS, rebalance_experts=found.own)
     put(monkeypatch, "sglang.srt.elastic_ep.elastic_ep", ElasticEPStateManager=manager)
     put(monkeypatch, "sglang.srt.eplb.expert_location", get_global_expert_location_metadata=lambda: found.metadata)
     put(monkeypatch, "sglang.srt.eplb.expert_distribution", get_global_expert_distribution_recorder=lambda: found.recorder)
@@ -323,7 +325,7 @@ def test_whatever_fails_is_one_line_and_sglangs_own_function_answers(server, mon
 def test_where_sglangs_own_function_is_asked_for_its_errors_are_its_own(server, asked_for):
     asked_for(**{METHOD: "host"})
     assert server.plan(LOADS[:1])[1] == "their own"
-    sys.modules[sglang.MODULE].rebalance_experts.own = lambda **given: 1 / 0
+    sys.modules[ALGORITHMS].rebalance_experts.own = lambda **given: 1 / 0
     with pytest.raises(ZeroDivisionError):
         server.plan(LOADS[:1])
 
@@ -343,7 +345,7 @@ def test_register_says_why_it_does_nothing(monkeypatch, caplog, asked_for):
     asked_for(**{METHOD: "fast"})
     assert f"the plug-in was tested with {sglang.SUPPORTED}" in said(logging.WARNING)
     monkeypatch.delitem(sys.modules, "sglang")
-    algorithms = put(monkeypatch, sglang.MODULE)
+    algorithms = put(monkeypatch, ALGORITHMS)
     assert "has no attribute 'rebalance_experts'" in said(logging.WARNING)
     algorithms.rebalance_experts = 3
     assert "which cannot be called" in said(logging.WARNING)
@@ -362,6 +364,7 @@ def test_register_says_why_it_does_nothing(monkeypatch, caplog, asked_for):
 def test_what_plans_is_warmed_up_behind_the_first_answer(server, monkeypatch):
     done = []
     monkeypatch.setattr(calls, "warm_up", lambda: done.append(1))
+    monkeypatch.setattr(calls, "begin", lambda kernels: None)
     monkeypatch.setattr(sglang, "warm_up_once", WARM_UP_ONCE)
     WARM_UP_ONCE.cache_clear()
     for _ in range(3):
