@@ -1,0 +1,81 @@
+"""vLLM-Ascend's real EPLB with the plug-in: its factory, worker process, transfers, map files and configuration."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from driving import drive
+
+from eplb_gap import Deployment, Placement, read_loads, rebalance, write_map
+from eplb_gap.experiments.hosts.packages import VLLM_ASCEND
+from eplb_gap.problem.formats.maps.maps import read_map
+
+RANKS = 4
+DEPLOYMENT = Deployment(12, 16, RANKS, duplicates="forbidden")
+DYNAMIC = {"DYNAMIC_EPLB": "true"}
+REFUSED = re.compile("invalid|not placed on any rank|Subprocess crashed|Traceback")
+"""What the host says of a table that it does not like."""
+
+
+def serve(folder, expert_map="", **environment):
+    """Run the server through its phases and return what it tells of each, and all other lines."""
+    folder.mkdir()
+    printed = drive("vllm_ascend_server.py", VLLM_ASCEND, str(folder), str(RANKS), str(expert_map), **DYNAMIC, **environment)
+    lines = [line for line in printed if not line.startswith("{")]
+    assert not [line for line in lines if REFUSED.search(line)]
+    return [json.loads(line) for line in printed if line.startswith("{")], lines
+
+
+@pytest.fixture(scope="module")
+def host_alone(tmp_path_factory):
+    """The phases under the host's own policy, recorded, its process spawned and not forked."""
+    folder = tmp_path_factory.mktemp("host")
+    told, lines = serve(
+        folder / "server", START="spawn", EPLB_GAP_METHOD="host", EPLB_GAP_RECORD=str(folder / "record"), EPLB_GAP_INTERPRET="1"
+    )
+    return told, lines, folder / "record"
+
+
+def recorded(folder, told):
+    """Check that a record holds exactly the tokens of every phase."""
+    loads = read_loads(folder).loads
+    assert loads.tolist() == [phase["collected"] for phase in told]
+
+
+def test_planned_in_the_server_from_our_map_file_to_its_own(tmp_path):
+    first = rebalance(np.arange(36).reshape(3, 12) ** 2, DEPLOYMENT)
+    write_map(tmp_path / "map.json", first, DEPLOYMENT, "vllm-ascend")
+    told, lines = serve(tmp_path / "server", tmp_path / "map.json", EPLB_GAP_RECORD=str(tmp_path / "record"))
+    assert sum("eplb-gap plans for vllm-ascend" in line for line in lines) == RANKS
+    assert np.reshape(told[0]["before"], (3, -1)).tolist() == first.phy2log.tolist()
+    assert [[received > 0 for received in phase["received"]] for phase in told] == [
+        [True] * 3,
+        [False] * 3,
+        [False, True, False],
+        [True] * 3,
+    ]
+    for phase in told:
+        assert phase["changed"] == phase["received"]  # nothing moves inside a device, every other slot is one transfer
+    assert all(told[at]["balance"][1] > told[at]["balance"][0] + 0.05 for at in (0, 3))
+    written = read_map(tmp_path / "server" / "record.json", DEPLOYMENT)
+    assert isinstance(written, Placement)
+    assert written.phy2log.tolist() == np.reshape(told[-1]["after"], (3, -1)).tolist()
+    recorded(tmp_path / "record", told)
+
+
+def test_the_host_alone_is_recorded(host_alone):
+    told, lines, record = host_alone
+    assert sum("method host" in line for line in lines) == RANKS
+    recorded(record, told)
+
+
+def test_one_rank_with_bad_settings_leaves_all_to_the_host(tmp_path, host_alone):
+    told, lines = serve(tmp_path / "server", ODD="EPLB_GAP_METHOD=no_such_method")
+    assert [phase["after"] for phase in told] == [phase["after"] for phase in host_alone[0]]
+    warned = [line for line in lines if "eplb_gap WARNING" in line]
+    assert len(warned) == RANKS
+    assert sum("no_such_method" in line for line in warned) == 1
+    assert sum("ranks differ" in line for line in warned) == RANKS - 1
