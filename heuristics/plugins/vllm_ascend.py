@@ -1,15 +1,15 @@
 """EPLB policy for vLLM-Ascend: the planner of this project in place of its own policies, which answer wherever ours fails.
 
-vLLM-Ascend makes the policy of a rank with ``PolicyFactory.generate_policy(eplb_policy_type)`` in the process that holds the model
-and runs it in a process beside that one. :func:`register`, an entry point of the group ``vllm.general_plugins``, which vLLM loads
-in every process before it makes a worker, replaces that method: the policy of any type is handed out inside a :class:`Policy`.
-The type that a server was started with, 2 unless it says otherwise, decides whose answer counts where ours fails; with 3 the loads
-come step by step. A server without ``DYNAMIC_EPLB`` or ``EXPERT_MAP_RECORD`` in its environment, one of which vLLM-Ascend demands
-for dynamic EPLB, is not touched, and nothing heavy is imported. What happens in a call: :mod:`eplb_gap.heuristics.plugins.calls`.
+vLLM-Ascend makes a rank's policy with ``PolicyFactory.generate_policy(eplb_policy_type)`` in the process that holds the model and
+runs it in a process beside that one. :func:`register`, an entry point of the group ``vllm.general_plugins``, which vLLM loads in
+every process before it makes a worker, replaces that method: the policy of any type is handed out inside a :class:`Policy`. The
+type that a server was started with, 2 unless it says otherwise, decides whose answer counts where ours fails; with 3 loads come
+step by step. A server without ``DYNAMIC_EPLB`` or ``EXPERT_MAP_RECORD`` in its environment, one of which vLLM-Ascend demands for
+dynamic EPLB, is not touched, and nothing heavy is imported. What happens in a call: :mod:`eplb_gap.heuristics.plugins.calls`.
 
-The host takes the table of an answer, whatever its flag says, but puts a layer back where an expert has no slot, a device holds an
-expert twice, or an expert that stays on its device changes its slot. So duplicates on a device are forbidden to the planner, and
-what stays on a device stays in its slot. Every other slot is one transfer, from a device that held the expert.
+The host takes the table of an answer, whatever its flag says, but puts a layer back where an expert has no slot, a device holds
+an expert twice, or an expert that stays on its device changes its slot. So duplicates on a device are forbidden to the planner,
+and what stays on a device stays in its slot. Every other slot is one transfer, from a device that held the expert.
 
 *Ranks.* Every rank plans for itself, from loads that were gathered from all, in a process that cannot reach the others. Before it
 starts they compare their settings and the version of this project, with one ``all_reduce`` of 16 bytes in the group of the expert

@@ -121,7 +121,7 @@ class Server:
         self.manager = multiprocessing.Manager()
         shared = self.manager.dict({"expert_map": None, "moe_load": None, "expert_maps": None})
         process = EplbProcess(shared_dict=shared, policy_type=config.eplb_policy_type, enable_d2d=True, tp_size=1)
-        self.updator = EplbUpdator(config, loader, process, process._launch_process())
+        self.updator = EplbUpdator(config, loader, process, process._launch_process())  # noqa: SLF001
         self.layers = [Layer(index, config) for index in range(LAYERS)]
         for layer in self.layers:
             VllmEplbAdaptor.register_layer(layer)
@@ -193,7 +193,7 @@ def serve() -> None:
         }
         if RANK == 0:
             print(json.dumps(told), flush=True)
-    server.adaptor._export_tensor_to_file(server.updator.shared_dict["expert_maps"], str(FOLDER / "record.json"))
+    server.adaptor._export_tensor_to_file(server.updator.shared_dict["expert_maps"], str(FOLDER / "record.json"))  # noqa: SLF001
     dist.barrier()
     server.updator.shutdown()
     server.manager.shutdown()
