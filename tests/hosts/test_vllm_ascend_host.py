@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from eplb_gap.problem.formats.maps.maps import read_map
 RANKS = 4
 DEPLOYMENT = Deployment(12, 16, RANKS, duplicates="forbidden")
 DYNAMIC = {"DYNAMIC_EPLB": "true"}
+README = Path(__file__).resolve().parents[2] / "README.md"
 REFUSED = re.compile("invalid|not placed on any rank|Subprocess crashed|Traceback")
 """What the host says of a table that it does not like."""
 
@@ -79,3 +81,30 @@ def test_one_rank_with_bad_settings_leaves_all_to_the_host(tmp_path, host_alone)
     assert len(warned) == RANKS
     assert sum("no_such_method" in line for line in warned) == 1
     assert sum("ranks differ" in line for line in warned) == RANKS - 1
+
+
+def test_against_the_hosts_policies_and_what_its_configuration_takes():
+    printed = drive("vllm_ascend_policies.py", VLLM_ASCEND)
+    assert not [line for line in printed if "ERROR" in line]
+    *policies, configuration = [json.loads(line) for line in printed if line.startswith("{")]
+    print(f"{'policy':60} served {'planned':>9} received seconds")
+    mean = {}
+    for told in policies:
+        name = told["policy"]
+        mean[name] = np.mean(told["before"][1:]), np.mean(told["after"]), told["received"]
+        print(f"{name:60} {mean[name][0]:6.3f} {mean[name][1]:9.4f} {mean[name][2]:8} {told['seconds']:7.2f}")
+    default, swift, flashlb, for_2, for_3, budgeted = mean.values()
+    for ours in (for_2, for_3, budgeted):
+        assert ours[1] < min(default[1], swift[1], flashlb[1])
+        assert ours[2] < default[2]
+    assert for_2 == for_3  # the same tokens, in one sum and step by step
+    assert budgeted[2] < for_3[2] / 2
+    assert set(configuration["refused"]) == {"no_such_key", "eplb_policy_type", "expert_map_path", "dynamic_eplb"}
+
+
+def test_the_readme_shows_keys_that_exist():
+    *_, configuration = drive("vllm_ascend_policies.py", VLLM_ASCEND)
+    shown = re.findall(r'"eplb_config": (\{.*?\})', README.read_text())
+    assert shown, "README.md shows no eplb_config"
+    for text in shown:
+        assert set(json.loads(text)) <= set(json.loads(configuration)["defaults"])
