@@ -83,13 +83,18 @@ def test_one_rank_with_bad_settings_leaves_all_to_the_host(tmp_path, host_alone)
     assert sum("ranks differ" in line for line in warned) == RANKS - 1
 
 
-def test_against_the_hosts_policies_and_what_its_configuration_takes():
+@pytest.fixture(scope="module")
+def policies():
+    """What the script tells of each policy, and of the configuration in the end."""
     printed = drive("vllm_ascend_policies.py", VLLM_ASCEND)
     assert not [line for line in printed if "ERROR" in line]
-    *policies, configuration = [json.loads(line) for line in printed if line.startswith("{")]
+    return [json.loads(line) for line in printed if line.startswith("{")]
+
+
+def test_against_the_hosts_policies(policies):
     print(f"{'policy':60} served {'planned':>9} received seconds")
     mean = {}
-    for told in policies:
+    for told in policies[:-1]:
         name = told["policy"]
         mean[name] = np.mean(told["before"][1:]), np.mean(told["after"]), told["received"]
         print(f"{name:60} {mean[name][0]:6.3f} {mean[name][1]:9.4f} {mean[name][2]:8} {told['seconds']:7.2f}")
@@ -99,12 +104,11 @@ def test_against_the_hosts_policies_and_what_its_configuration_takes():
         assert ours[2] < default[2]
     assert for_2 == for_3  # the same tokens, in one sum and step by step
     assert budgeted[2] < for_3[2] / 2
-    assert set(configuration["refused"]) == {"no_such_key", "eplb_policy_type", "expert_map_path", "dynamic_eplb"}
 
 
-def test_the_readme_shows_keys_that_exist():
-    *_, configuration = drive("vllm_ascend_policies.py", VLLM_ASCEND)
+def test_the_readme_shows_keys_that_the_host_takes(policies):
+    assert set(policies[-1]["refused"]) == {"no_such_key", "eplb_policy_type", "expert_map_path", "dynamic_eplb"}
     shown = re.findall(r'"eplb_config": (\{.*?\})', README.read_text())
     assert shown, "README.md shows no eplb_config"
     for text in shown:
-        assert set(json.loads(text)) <= set(json.loads(configuration)["defaults"])
+        assert set(json.loads(text)) <= set(policies[-1]["defaults"])

@@ -71,7 +71,7 @@ def test_what_is_written_is_read_and_written_again(
     path, again, bare = folder / f"map{FORMATS[name].suffix}", folder / "again", folder / "no_suffix"
     on_devices = placement.phy2log.reshape(-1, deployment.slots_per_gpu).tolist()
     if name == "vllm-ascend" and any(len(set(experts)) < len(experts) for experts in on_devices):
-        with pytest.raises(InputError, match="holds an expert twice, which vLLM-Ascend misreads; .* duplicates forbidden"):
+        with pytest.raises(InputError, match=r"holds an expert twice, which vLLM-Ascend misreads; .* duplicates forbidden"):
             write_map(path, placement, deployment, name, layer_ids, model_layers)
         assert not path.exists()
         return
