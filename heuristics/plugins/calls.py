@@ -20,7 +20,7 @@ import numpy as np
 
 from eplb_gap.heuristics.plugins import hosted
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
-from eplb_gap.heuristics.plugins.planning import planned_map, replan
+from eplb_gap.heuristics.plugins.planning import planned_map, rehearse, replan
 from eplb_gap.heuristics.plugins.recording import record_call
 from eplb_gap.heuristics.plugins.settings import Settings, settings
 from eplb_gap.heuristics.tiers import KERNELS, begin
@@ -121,10 +121,7 @@ def warm_up() -> None:
         if asked.controller is not None:
             hosted.warm_up(asked.controller)
         elif asked.method is not None:
-            loads = np.arange(1, 65).reshape(2, 2, 16) ** 2
-            for deployment in (Deployment(16, 24, 8, num_nodes=2, num_groups=4), Deployment(16, 24, 8)):
-                if asked.method.plans(deployment):
-                    replan(loads[1], deployment, replan(loads[0], deployment, None))
+            rehearse(asked.method)
         else:
             return
         begin(KERNELS)

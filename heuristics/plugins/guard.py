@@ -39,7 +39,7 @@ class Complaints:
                 self._held_back += 1
                 return
             self._next, held_back, self._held_back = now + SECONDS, self._held_back, 0
-        why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        why = error if isinstance(error, str) else f"{type(error).__name__}: {error}".rstrip(": ")
         more = f" ({held_back} more lines like this since the last)" if held_back else ""
         LOG.warning("eplb-gap: %s: %s%s", what, " ".join(why.split()), more)
         if isinstance(error, BaseException):

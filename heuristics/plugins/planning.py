@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 
+from eplb_gap.heuristics.methods import Heuristic
 from eplb_gap.heuristics.moves.relabel import adopt_where_better, moved, relabel
 from eplb_gap.heuristics.plugins import hosted
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
@@ -79,18 +80,33 @@ def _fitted(map_file: MapFile, deployment: Deployment, layers: int) -> Placement
     return with_dead(without_dead(found, deployment), deployment)  # a file does not mark filler
 
 
+def rehearse(method: Heuristic) -> None:
+    """Run plans of a method and their relabelling on a small model, so that what they need is loaded or compiled."""
+    for deployment in (Deployment(16, 24, 8, num_nodes=2, num_groups=4), Deployment(16, 24, 8)):
+        if method.plans(deployment):
+            first, second = np.arange(1, 65).reshape(2, 2, 16) ** 2
+            _adopted(second, deployment, method(first, deployment), method, 0.0)
+
+
 def _plain(weight: np.ndarray, deployment: Deployment, previous: Placement | None, asked: Settings) -> Placement:
     """Plan on this call alone."""
     method = asked.method or get_method(DEFAULT_METHOD)
     if weight.ndim == 3:
         weight = in_windows(weight.astype(np.float64)) if method.history else weight.sum(axis=0, dtype=np.float64)
-    planned = with_dead(method(weight, deployment.live), deployment)
-    if previous is None:
-        return planned
-    adopted = adopt_where_better(relabel(planned, previous, deployment), previous, weight, deployment, asked.threshold)
-    if LOG.isEnabledFor(logging.INFO):
+    planned, adopted = _adopted(weight, deployment, previous, method, asked.threshold)
+    if previous is not None and LOG.isEnabledFor(logging.INFO):
         _report(adopted, planned, previous, deployment)
     return adopted
+
+
+def _adopted(
+    weight: np.ndarray, deployment: Deployment, previous: Placement | None, method: Heuristic, threshold: float
+) -> tuple[Placement, Placement]:
+    """Return a new plan, and what of it is worth moving for."""
+    planned = with_dead(method(weight, deployment.live), deployment)
+    if previous is None:
+        return planned, planned
+    return planned, adopt_where_better(relabel(planned, previous, deployment), previous, weight, deployment, threshold)
 
 
 def _report(adopted: Placement, planned: Placement, previous: Placement, deployment: Deployment) -> None:
