@@ -22,10 +22,10 @@ REFUSED = re.compile("invalid|not placed on any rank|Subprocess crashed|Tracebac
 """What the host says of a table that it does not like."""
 
 
-def serve(folder, expert_map="", **environment):
+def serve(folder, expert_map="", ranks=RANKS, **environment):
     """Run the server through its phases and return what it tells of each, and all other lines."""
     folder.mkdir()
-    printed = drive("vllm_ascend_server.py", VLLM_ASCEND, str(folder), str(RANKS), str(expert_map), **DYNAMIC, **environment)
+    printed = drive("vllm_ascend_server.py", VLLM_ASCEND, str(folder), str(ranks), str(expert_map), **DYNAMIC, **environment)
     lines = [line for line in printed if not line.startswith("{")]
     assert not [line for line in lines if REFUSED.search(line)]
     return [json.loads(line) for line in printed if line.startswith("{")], lines
@@ -66,6 +66,21 @@ def test_planned_in_the_server_from_our_map_file_to_its_own(tmp_path):
     assert isinstance(written, Placement)
     assert written.phy2log.tolist() == np.reshape(told[-1]["after"], (3, -1)).tolist()
     recorded(tmp_path / "record", told)
+
+
+def test_loads_step_by_step_and_a_planned_map_served_first(tmp_path):
+    deployment = Deployment(12, 16, 2, duplicates="forbidden")
+    planned = rebalance(np.arange(36).reshape(3, 12) ** 2, deployment)
+    write_map(tmp_path / "map.json", planned, deployment, "phy2log-json")
+    record = str(tmp_path / "record")
+    told, _ = serve(tmp_path / "server", ranks=2, POLICY="3", EPLB_GAP_MAP=str(tmp_path / "map.json"), EPLB_GAP_RECORD=record)
+    assert np.sort(told[0]["after"]).tolist() == np.sort(planned.phy2log.reshape(3, 2, 8)).tolist()
+    for phase in told:
+        assert phase["changed"] == phase["received"]
+    assert told[-1]["balance"][1] > told[-1]["balance"][0] + 0.05
+    steps = read_loads(record).loads
+    assert len(steps) == 4 * 5  # as long as loads are collected
+    assert steps.reshape(4, 5, 3, 12).sum(axis=1).tolist() == [phase["collected"] for phase in told]
 
 
 def test_the_host_alone_is_recorded(host_alone):

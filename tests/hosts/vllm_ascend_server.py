@@ -4,7 +4,8 @@
 calls ``expert_map_path`` or "". Every rank is a process, started by this script with its number as a fifth argument, and has the
 process beside it in which the host runs its policy. What is done is what the host's model runner does. In every forward pass each
 token goes where its rank's own table says, and the weights that it meets must be its expert's. Rank 0 prints a line of JSON for
-each phase of the traffic. ``START`` is the way in which the host's process is started, ``ODD`` a setting of rank 1 alone.
+each phase of the traffic. In the environment ``POLICY`` is the host's type of policy, ``START`` the way in which its process is
+started, ``ODD`` a setting of rank 1 alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ RANK = int(sys.argv[5]) if len(sys.argv) > 5 else None
 LAYERS, EXPERTS, REDUNDANT = 3, 12, 4
 COLLECTED, PLANNED = 5, 3
 """Forward passes in which loads are collected, and those after them in which the policy has time to plan."""
+POLICY = int(os.environ.get("POLICY", "2"))
 PHASES = ("first plan", "same loads", "one layer only", "all layers")
 
 
@@ -93,7 +95,16 @@ class Layer:
         number = (slots + 100 * index).to(torch.float32)
         self.w13_weight = number[:, None, None].repeat(1, 4, 2).contiguous()
         self.w2_weight = -number[:, None, None].repeat(1, 2, 2).contiguous()
-        self.moe_load = torch.zeros(self.local_num_experts, dtype=torch.int64)
+        # Type 3 looks at every forward pass, the others at their sum.
+        shape = (COLLECTED, self.local_num_experts) if POLICY == 3 else (self.local_num_experts,)
+        self.moe_load, self.passes = torch.zeros(shape, dtype=torch.int64), 0
+
+    def serve(self, load: torch.Tensor) -> None:
+        if POLICY == 3:
+            self.moe_load[self.passes % COLLECTED] += load
+        else:
+            self.moe_load += load
+        self.passes += 1
 
     def get_log2phy_map(self) -> torch.Tensor:
         return self.log2phy
@@ -110,6 +121,7 @@ class Server:
 
         settings.get_ascend_config = lambda: SimpleNamespace(enable_fused_mc2=0)
         asked = {"dynamic_eplb": True, "num_redundant_experts": REDUNDANT, "expert_map_path": MAP or None}
+        asked["eplb_policy_type"] = POLICY
         intervals = {"expert_heat_collection_interval": COLLECTED, "algorithm_execution_interval": PLANNED}
         config = settings.EplbConfig(asked | intervals)
         from vllm_ascend.eplb.adaptor.vllm_adaptor import VllmEplbAdaptor
@@ -159,7 +171,7 @@ class Server:
                 slot, number = table[expert] % slots, expert + 100 * index
                 assert (layer.w13_weight[slot] == number).all(), f"layer {index}: slot {slot} is not expert {expert}"
                 assert (layer.w2_weight[slot] == -number).all(), f"layer {index}: slot {slot} is not wholly expert {expert}"
-        layer.moe_load += torch.from_numpy(load.reshape(RANKS, slots)[RANK])
+        layer.serve(torch.from_numpy(load.reshape(RANKS, slots)[RANK]))
         gpus = load.reshape(RANKS, slots).sum(axis=1)
         return float(gpus.mean() / gpus.max())
 
