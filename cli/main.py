@@ -8,6 +8,7 @@ import typer
 
 from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving
 from eplb_gap.cli.options import INTERRUPTED, log
+from eplb_gap.cli.words import ConvertCommand, LoadsCommand
 from eplb_gap.problem import InputError, PlacementError
 from eplb_gap.problem.certificate import CertificateError
 
@@ -19,20 +20,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=solving.SolveCommand)(solving.solve)
-for command in (
-    judging.evaluate,
-    judging.explain,
-    calibrating.calibrate,
-    sizing.capacity,
-    replaying.replay,
-    measuring.bench,
-    recording.record,
-    converting.convert,
-    solving.verify,
-    measuring.reproduce,
-    measuring.status,
+for command, kind in (
+    (judging.evaluate, LoadsCommand),
+    (judging.explain, LoadsCommand),
+    (calibrating.calibrate, LoadsCommand),
+    (sizing.capacity, LoadsCommand),
+    (replaying.replay, LoadsCommand),
+    (measuring.bench, None),
+    (recording.record, None),
+    (converting.convert, ConvertCommand),
+    (solving.verify, None),
+    (measuring.reproduce, None),
+    (measuring.status, None),
 ):
-    app.command()(command)
+    app.command(cls=kind)(command)
 
 
 RESUMABLE = {"bench", "record", "reproduce"}

@@ -51,9 +51,9 @@ def as_paths(value: Paths) -> list[Path]:
 
 
 def named(paths: Sequence[Path]) -> str:
-    """Return what loads of these files are called: the name of the only one, or of the first and the last."""
-    names = [path.name or path.absolute().name for path in (paths[0], paths[-1])]
-    return names[0] if len(paths) == 1 else f"{len(paths)} files, {names[0]} to {names[1]}"
+    """Return what loads of these files are called: the name of the only one, or of the first and how many more there are."""
+    first = paths[0].name or paths[0].absolute().name
+    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
 
 def recordings(given: Sequence[Path], format: LoadFormat) -> list[Path]:
@@ -122,7 +122,8 @@ def joined(parts: Sequence[tuple[Path, Recording]], how: str | None) -> Recordin
     for path, part in parts[1:]:
         for what, mine, other in _traits(first, part):
             if mine != other:
-                raise InputError(f"{first_path} has {mine}, {path} has {other}; {what} must be the same to be joined")
+                hint = " (those that never occur are added where experts says how many there are)" if what == "experts" else ""
+                raise InputError(f"{first_path} has {mine}, {path} has {other}; {what} must be the same to be joined{hint}")
     spans = {key: [part.notes.get(key) for _, part in parts] for key in SPANS}
     told = {key: found for key, found in spans.items() if all(map(_is_span, found))}
     if how is None and told:
@@ -187,7 +188,7 @@ def _traits(first: Recording, other: Recording) -> list[tuple[str, str, str]]:
     modes = [f"the mode {part.notes.get('mode')}" for part in both]
     return [
         ("layers", layers[0], layers[1]),
-        ("experts (told as experts, those that never occur are added)", experts[0], experts[1]),
+        ("experts", experts[0], experts[1]),
         ("models", model[0], model[1]),
         ("windows", rows[0], rows[1]),
         ("modes", modes[0], modes[1]),

@@ -198,3 +198,11 @@ def _part(path: Path, format: LoadFormat, progress: Progress | None, left_out: f
     found = format.read(path, progress) if format.cached_bytes is None else _trace(path, format, progress, path.name)
     whole = of_trace(found) if isinstance(found, LoadTrace) else found
     return without_layers(whole, left_out) if left_out else whole
+
+
+def holds_loads(path: Path) -> bool:
+    """Return whether a file or folder is there that may be a recording: of a known format, or broken."""
+    try:
+        return path.exists() and recognised(path, FORMATS.values()) is not None
+    except (InputError, OSError, ValueError):
+        return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, next_multiples, such_as
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.loads import LoadTrace, as_loads
 
@@ -169,7 +169,8 @@ def grouped(trace: LoadTrace, window: int | None) -> LoadTrace:
     if not isinstance(window, int) or isinstance(window, bool) or not 1 <= window <= steps:
         raise InputError(f"window is {window!r}; 1 to {steps} steps, as many as there are, is needed")
     if window % row_steps:
-        raise InputError(f"window is {window} steps; a multiple of {row_steps} is needed, the steps of a recorded window")
+        near = such_as(("", [count for count in next_multiples(window, row_steps, row_steps) if count <= steps]))
+        raise InputError(f"window is {window} steps; a multiple of {row_steps} is needed, the steps of a recorded window{near}")
     rows = window // row_steps
     left_out = trace.loads.shape[0] % rows
     told = {**trace.provenance, "left_out_steps": left_out * row_steps}

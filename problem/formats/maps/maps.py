@@ -160,6 +160,27 @@ def write_map(
     write_atomically(path, render(placement, deployment, layers, num_model_layers))
 
 
+def holds_map(path: Path, format: str) -> bool:
+    """Return whether a file is a map that :func:`write_map` writes in a format, for whatever model and deployment.
+
+    Of loads it never says so, although arrays and lists of both can look alike.
+    """
+    told = _told(format)
+    try:
+        return told.written is not None and _container(path) == told.container and told.written(_open(path, told.container))
+    except InputError:
+        return False
+
+
+def check_suffix(path: Path, format: str) -> None:
+    """Refuse a name that says another container than a format's: no reader would understand such a file."""
+    told, named = _told(format), SUFFIXES.get(path.suffix.lower())
+    if named is not None and named != told.container:
+        raise InputError(
+            f"{path} ends like {named}; a map of format {format!r} is {told.container}, a name ending in {told.suffix} is needed"
+        )
+
+
 def _told(name: str) -> MapFormat:
     if name not in FORMATS:
         raise InputError(f"format is {name!r}; the map formats are {', '.join(FORMATS)}")
