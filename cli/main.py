@@ -8,7 +8,7 @@ import typer
 
 from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving
 from eplb_gap.cli.options import INTERRUPTED, log
-from eplb_gap.cli.words import ConvertCommand, LoadsCommand
+from eplb_gap.cli.words import Command, ConvertCommand, LoadsCommand
 from eplb_gap.problem import InputError, PlacementError
 from eplb_gap.problem.certificate import CertificateError
 
@@ -26,12 +26,12 @@ for command, kind in (
     (calibrating.calibrate, LoadsCommand),
     (sizing.capacity, LoadsCommand),
     (replaying.replay, LoadsCommand),
-    (measuring.bench, None),
-    (recording.record, None),
+    (measuring.bench, Command),
+    (recording.record, Command),
     (converting.convert, ConvertCommand),
-    (solving.verify, None),
-    (measuring.reproduce, None),
-    (measuring.status, None),
+    (solving.verify, Command),
+    (measuring.reproduce, Command),
+    (measuring.status, Command),
 ):
     app.command(cls=kind)(command)
 

@@ -144,6 +144,21 @@ def writable_folder(path: Path, option: str) -> Path:
     return path
 
 
+def rows_folder(path: Path, option: str) -> Path:
+    """Create the folder that rows and the tables drawn from them go to; tables of others are not written over.
+
+    Raises
+    ------
+    InputError
+        As :func:`writable_folder`, or if it has tables and no rows.
+    """
+    writable_folder(path, option)
+    tables = sorted(path.glob("*tables.md"))
+    if tables and not any(path.glob("*.ndjson")):
+        raise InputError(f"{option} is {path}, which holds {tables[0].name} and no rows of eplb-gap; another folder is needed")
+    return path
+
+
 def _same(path: Path, other: Path) -> bool:
     """Return whether two names are of one file, by links too."""
     try:

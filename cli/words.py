@@ -1,4 +1,7 @@
-"""Several words behind ``--loads``, as a shell expands ``recorder_*.pt``: click's options take a fixed number of them."""
+"""The words of a command line before click sees them: none is empty, and several may stand behind ``--loads``.
+
+A shell expands ``--loads recorder_*.pt`` to several words; click's options take a fixed number of them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,25 @@ from eplb_gap.problem import InputError
 LOADS = "--loads"
 
 
-class LoadsCommand(TyperCommand):
+class Command(TyperCommand):
+    """A command that refuses empty words, which are variables of a shell that nothing was assigned to."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse them.
+
+        Raises
+        ------
+        InputError
+            Naming the option.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            if not word or (word.startswith("--") and word.endswith("=")):
+                name = word.rstrip("=") or (before if before.startswith("-") else "an argument")
+                raise InputError(f"{name} is empty; a value is needed")
+        return super().parse_args(ctx, args)
+
+
+class LoadsCommand(Command):
     """A command whose ``--loads`` takes all words up to the next option, and can be repeated."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -91,15 +91,22 @@ def in_order(paths: Sequence[Path], format: LoadFormat) -> tuple[list[Path], str
     InputError
         If two have the same time, or numbers such as 1.9 and 1.10 that can be read in two ways.
     """
-    times = [_time(path, format) for path in paths]
-    if all(time is not None for time in times):
-        return _sorted(paths, times, lambda time: f"the same time, {time}"), "times in their names"
+    times = [time for path in paths if (time := _time(path, format)) is not None]
+    if len(times) == len(paths):
+        _refuse_ties(paths, times, "the same time")
+        return _sorted(paths, times), "times in their names"
+    tied = None
     for texts in ([path.name for path in paths], [path.as_posix() for path in paths]):
         numbers = [tuple(NUMBER.findall(text)) for text in texts]
-        if len({NUMBER.sub("#", text) for text in texts}) == 1 and len(set(numbers)) > 1:
-            _refuse_two_readings(paths, numbers)
-            keys = [tuple(map(Decimal, each)) for each in numbers]
-            return _sorted(paths, keys, lambda _: "the same numbers"), "numbers in their names"
+        if len({NUMBER.sub("#", text) for text in texts}) > 1 or not numbers[0]:
+            continue
+        _refuse_two_readings(paths, numbers)
+        keys = [tuple(map(Decimal, each)) for each in numbers]
+        if len(set(keys)) == len(keys):
+            return _sorted(paths, keys), "numbers in their names"
+        tied = keys
+    if tied is not None:
+        _refuse_ties(paths, tied, "the same numbers")
     return None
 
 
@@ -156,14 +163,16 @@ def _time(path: Path, format: LoadFormat) -> Decimal | None:
     return Decimal(match["time"]) if match is not None and "time" in match.re.groupindex else None
 
 
-def _sorted(paths: Sequence[Path], keys: Sequence[Any], describe: Callable[[Any], str]) -> list[Path]:
-    ordered = sorted(range(len(paths)), key=lambda index: keys[index])
-    for one, other in pairwise(ordered):
-        if keys[one] == keys[other]:
-            raise InputError(
-                f"{paths[one]} and {paths[other]} have {describe(keys[one])} in their names; what is joined needs an order"
-            )
-    return [paths[index] for index in ordered]
+def _sorted(paths: Sequence[Path], keys: Sequence[Any]) -> list[Path]:
+    return [paths[index] for index in sorted(range(len(paths)), key=lambda index: keys[index])]
+
+
+def _refuse_ties(paths: Sequence[Path], keys: Sequence[Any], what: str) -> None:
+    first: dict[Any, Path] = {}
+    for path, key in zip(paths, keys, strict=True):
+        if key in first:
+            raise InputError(f"{first[key]} and {path} have {what} in their names; what is joined needs an order")
+        first[key] = path
 
 
 def _refuse_two_readings(paths: Sequence[Path], numbers: Sequence[tuple[str, ...]]) -> None:
