@@ -84,11 +84,11 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure engines, heuristics, planning for serving or controllers against their levels, or regime by regime; resumable."""
-    from eplb_gap.experiments.studies.jobs import BENCHES
-
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
     rows_folder(runs, "--runs")
+    from eplb_gap.experiments.studies.jobs import BENCHES
+
     chosen = BENCHES[what]
     measured = chosen.run(runs, workers, log, scheduler)
     failed = any(row.failed for row in measured)

@@ -97,7 +97,7 @@ def _refuse_recording(target: str, loads: Sequence[str]) -> None:
     from eplb_gap.problem.formats.loads.recorded import holds_loads
 
     if holds_loads(Path(target)):
-        shown = [*loads, target] if len(loads) < 3 else [loads[0], "...", target]
+        shown = [*loads, target] if len(loads) < 2 else [loads[0], "...", target]
         raise InputError(
             f"OUT is missing, or it is {target}, the last word behind {LOADS}, which holds recorded loads itself; name OUT in "
             f"front: convert OUT {LOADS} {' '.join(shown)}"
