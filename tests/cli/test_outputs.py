@@ -43,13 +43,18 @@ CASES = [
 ]
 """A command, the option that names what it writes (None: an argument), and a file that it writes."""
 FOREIGN = {
-    "text": b"do not lose this",
-    "page": b"<!DOCTYPE html>\n<html><body>mine</body></html>",
-    "picture": b"\x89PNG\r\n\x1a\n" + bytes(64),
-    "settings": b'name = "fast"\n[[controller]]\nkind = "none"\n',
-    "counts": json.dumps({"logical_count": [[1, 2, 3, 4]]}).encode(),
-    "rows": b"window,layer,expert,tokens\n0,0,0,4\n",
+    ".json": b'{"logical_count": [[1, 2, 3, 4]]}',
+    ".html": b"<!DOCTYPE html>\n<html><body>mine</body></html>",
+    ".png": b"\x89PNG\r\n\x1a\n" + bytes(64),
+    ".pdf": b"%PDF-1.4",
+    ".svg": b"<svg></svg>",
+    ".toml": b'name = "fast"\n[[controller]]\nkind = "none"\n',
+    ".yaml": b"num_slots: 8",
+    ".npy": Path("table.npy"),
+    ".npz": Path("loads.npz"),
+    ".pt": Path("loads.pt"),
 }
+"""What looks like the output of a command and is none."""
 
 
 def run(monkeypatch, *arguments):
@@ -68,6 +73,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     LoadTrace(LOADS).save("loads.npz")
     np.save("loads.npy", LOADS)
+    np.save("table.npy", LOADS[0])
     torch.save(torch.from_numpy(LOADS), "loads.pt")
     (tmp_path / "corpus").mkdir()
 
@@ -92,18 +98,18 @@ def test_what_is_not_the_commands_own_is_kept(command, option, path, folder, mon
     Path(path).parent.mkdir(exist_ok=True)
     named = f"{option or 'OUT'} is {path}"
     begins = "has no sub-folder" if command.startswith("record") else "work begins"
-    for content in (*FOREIGN.values(), *(Path(name).read_bytes() for name in ("loads.npz", "loads.npy", "loads.pt"))):
+    alike = FOREIGN[Path(path).suffix]
+    for content in (alike if isinstance(alike, bytes) else alike.read_bytes(), Path("loads.npy").read_bytes()):
         Path(path).write_bytes(content)
         assert run(monkeypatch, *words(command, option, path)) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"eplb-gap: {named}, which is ")
         assert said.count("\n") == 1
         assert Path(path).read_bytes() == content
-        if option != "--checkpoint":
-            assert "or --force to write over it" in said
-            assert run(monkeypatch, *words(command, option, path, "--force")) == 2
-            assert begins in capsys.readouterr().err
     if option != "--checkpoint":
+        assert "or --force to write over it" in said
+        assert run(monkeypatch, *words(command, option, path, "--force")) == 2
+        assert begins in capsys.readouterr().err
         Path(path).write_bytes(b"")  # nothing is lost
         assert run(monkeypatch, *words(command, option, path)) == 2
         assert begins in capsys.readouterr().err
@@ -112,11 +118,10 @@ def test_what_is_not_the_commands_own_is_kept(command, option, path, folder, mon
 @pytest.mark.parametrize(("command", "option", "path"), [case for case in CASES if not case[0].startswith("record")])
 def test_never_over_what_is_read_whatever_is_said(command, option, path, folder, monkeypatch, capsys):
     Path(path).parent.mkdir(exist_ok=True)
-    for make in (lambda: Path(path).symlink_to(folder / "loads.npz"), lambda: Path(path).hardlink_to("loads.npz")):
-        make()
-        for force in ((), ("--force",)):
-            assert run(monkeypatch, *words(command, option, path, *force)) == 2
-            assert "which is the file of --loads too; another one is needed" in capsys.readouterr().err
+    for link, more in ((Path(path).symlink_to, ()), (Path(path).hardlink_to, ("--force",))):
+        link(folder / "loads.npz")
+        assert run(monkeypatch, *words(command, option, path, *more)) == 2
+        assert "which is the file of --loads too; another one is needed" in capsys.readouterr().err
         Path(path).unlink()
     before = folder / "loads" / Path(path).name
     before.parent.mkdir()

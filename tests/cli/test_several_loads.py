@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": ("--map", "fast", "--to", "vllm", "out.json"),
 }
 """What each command needs beside loads and deployment, the loads in front of it."""
+FORMS = ("before an option", "repeated", "repeated with =", "last", "mixed")
 
 
 def run(monkeypatch, *arguments):
@@ -57,8 +58,13 @@ def dumps(tmp_path, monkeypatch):
     return sorted(path.name for path in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("form", ["as expanded", "before an option", "repeated", "repeated with =", "last", "mixed"])
+@pytest.mark.parametrize(
+    ("command", "form"),
+    [
+        *((command, "as expanded") for command in COMMANDS),
+        *((command, form) for command in ("evaluate", "convert") for form in FORMS),
+    ],
+)
 def test_every_command_reads_all_of_them(command, form, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     given = []
@@ -82,14 +88,16 @@ def test_every_command_reads_all_of_them(command, form, monkeypatch, capsys, tmp
     assert given == ["a_2", "a_10"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_path_and_an_empty_one_are_one_line(command, monkeypatch, capsys):
-    name = command.split()[0]
-    for words, message in (
-        (["--loads", "--json"], "--loads is followed by no path; one, or several, are needed"),
-        (["--loads", ""], "--loads is empty; a value is needed"),
-        (["--loads="], "--loads is empty; a value is needed"),
-        (["--loads", "x", "--deployment", ""], "--deployment is empty; a value is needed"),
+def test_no_path_and_an_empty_one_are_one_line(monkeypatch, capsys):
+    for name, (words, message) in zip(
+        ("evaluate", "convert", "solve", "replay"),
+        (
+            (["--loads", "--json"], "--loads is followed by no path; one, or several, are needed"),
+            (["--loads", ""], "--loads is empty; a value is needed"),
+            (["--loads="], "--loads is empty; a value is needed"),
+            (["--loads", "x", "--deployment", ""], "--deployment is empty; a value is needed"),
+        ),
+        strict=True,
     ):
         assert run(monkeypatch, name, *words) == 2
         assert capsys.readouterr().err == f"eplb-gap: {message}\n"
