@@ -217,7 +217,8 @@ def _with_options(command: Callable[..., None], loads_required: bool) -> Callabl
         asked[0] = asked[0].replace(annotation=Annotated[list[Path], LoadsOption], default=inspect.Parameter.empty)
 
     def run(**given: Any) -> None:
-        question = Question(**{name: given.pop(name) or None if name == "loads" else given.pop(name) for name in options})
+        taken: dict[str, Any] = {name: given.pop(name) for name in options}
+        question = Question(**{**taken, "loads": taken["loads"] or None})  # click gives none as an empty list
         command(question, **given)
 
     # By keyword: then an option without a default may come behind one that has it.

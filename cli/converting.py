@@ -48,7 +48,7 @@ def convert(
     OUT stands behind another option or in front; where only --loads is given, its last word is OUT.
     """
     from eplb_gap.problem import formats
-    from eplb_gap.problem.formats.maps.maps import check_suffix, holds_map
+    from eplb_gap.problem.formats.maps.maps import check_target, holds_map
 
     if source is None:
         if question.loads is None:
@@ -70,7 +70,7 @@ def convert(
         raise InputError("--move-cost needs --previous, without --max-moves; only one of the two can say how many replicas move")
     if to not in formats.MAP_FORMATS:
         raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
-    check_suffix(target, to)
+    check_target(target, to)
     maps = existing([("--map", source), ("--previous", previous)])
     check_outputs(
         [Output("OUT", target, f"map of format {to!r}", lambda path: holds_map(path, to))],

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -131,8 +131,11 @@ def joined(parts: Sequence[tuple[Path, Recording]], how: str | None) -> Recordin
             if mine != other:
                 hint = " (those that never occur are added where experts says how many there are)" if what == "experts" else ""
                 raise InputError(f"{first_path} has {mine}, {path} has {other}; {what} must be the same to be joined{hint}")
-    spans = {key: [part.notes.get(key) for _, part in parts] for key in SPANS}
-    told = {key: found for key, found in spans.items() if all(map(_is_span, found))}
+    told: dict[str, list[list[int]]] = {}
+    for key in SPANS:
+        spans = [span for _, part in parts if _is_span(span := part.notes.get(key))]
+        if len(spans) == len(parts):
+            told[key] = spans
     if how is None and told:
         starts = next(iter(told.values()))
         parts = [parts[index] for index in sorted(range(len(parts)), key=lambda index: starts[index])]
@@ -211,7 +214,7 @@ def _ids(layer_ids: Sequence[int]) -> str:
     return ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in ranges)
 
 
-def _is_span(value: Any) -> bool:
+def _is_span(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and len(value) == 2 and all(type(end) is int for end in value) and value[0] <= value[1]
 
 

@@ -21,6 +21,10 @@ SUFFIXES: dict[str, Container] = {
 }
 
 
+Render = Callable[[Placement, Deployment, list[int] | None, int | None], bytes]
+"""Placement, deployment, layers of the loads and number of the model's layers -> content of a file."""
+
+
 @dataclass(frozen=True)
 class MapFormat:
     """A format of maps, declared at the end of its module and listed in :mod:`.maps`.
@@ -50,7 +54,7 @@ class MapFormat:
     description: str
     containers: Mapping[Container, Callable[[Any], bool]]
     read: Callable[[Any, str, Deployment, list[int] | None], Placement | GpuLists]
-    render: Callable[[Placement, Deployment, list[int] | None, int | None], bytes] | None = None
+    render: Render | None = None
     written: Callable[[Any], bool] | None = None
     general: bool = False
 

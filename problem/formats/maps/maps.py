@@ -25,7 +25,7 @@ from eplb_gap.problem.formats.maps import (
     vllm_expert_map,
 )
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
-from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat
+from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat, Render
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
 from eplb_gap.problem.validation import check
@@ -146,9 +146,7 @@ def write_map(
     ...     path.read_text().split()
     ['[[0,1,2,0]]']
     """
-    render = _told(format).render
-    if render is None:
-        raise InputError(f"format {format!r} is read only; the others are {', '.join(WRITTEN)}")
+    render = _renderer(format)
     layers = check_layer_ids(layer_ids)
     if isinstance(placement, GpuLists):
         raise InputError(f"placement is uneven: {placement.describe()}; a map is written where all GPUs hold equally many")
@@ -172,13 +170,27 @@ def holds_map(path: Path, format: str) -> bool:
         return False
 
 
-def check_suffix(path: Path, format: str) -> None:
-    """Refuse a name that says another container than a format's: no reader would understand such a file."""
+def check_target(path: Path, format: str) -> None:
+    """Refuse what :func:`write_map` cannot write to a file, before the map is planned.
+
+    Raises
+    ------
+    InputError
+        If the format is unknown or read only, or the file's suffix says another container, so that no reader would understand it.
+    """
+    _renderer(format)
     told, named = _told(format), SUFFIXES.get(path.suffix.lower())
     if named is not None and named != told.container:
         raise InputError(
             f"{path} ends like {named}; a map of format {format!r} is {told.container}, a name ending in {told.suffix} is needed"
         )
+
+
+def _renderer(name: str) -> Render:
+    found = _told(name).render
+    if found is None:
+        raise InputError(f"format {name!r} is read only; the others are {', '.join(WRITTEN)}")
+    return found
 
 
 def _told(name: str) -> MapFormat:
