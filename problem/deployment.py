@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.errors import InputError, next_divisors, next_multiples, shown, such_as
 
 Duplicates = Literal["allowed", "forbidden"]
 Policy = Literal["hierarchical", "global"]
@@ -114,7 +114,7 @@ class Deployment:
             raise InputError(
                 f"num_slots is {self.num_slots}; at least num_experts = {self.num_experts} are needed, one slot each"
             )
-        self._check_divides("num_gpus", "num_slots")
+        self._check_divides("num_gpus", "num_slots", self.num_experts)
 
     def _check(self) -> None:
         self._check_divides("num_nodes", "num_gpus")
@@ -142,9 +142,13 @@ class Deployment:
             return self.slots_by_gpu
         return tuple(slots for slots, alive in zip(self.slots_by_gpu, self.active, strict=True) if alive)
 
-    def _check_divides(self, part: str, whole: str) -> None:
-        if getattr(self, whole) % getattr(self, part):
-            raise InputError(f"{part} is {getattr(self, part)}; a divisor of {whole} = {getattr(self, whole)} is needed")
+    def _check_divides(self, part: str, whole: str, least: int | None = None) -> None:
+        """Refuse a part that does not divide; the next that do are named, and of a whole of at least so many that it divides."""
+        divisor, size = getattr(self, part), getattr(self, whole)
+        if size % divisor:
+            larger = [] if least is None else next_multiples(size, divisor, least)
+            near = such_as(("", next_divisors(divisor, size)), (f"{whole} = ", larger))
+            raise InputError(f"{part} is {divisor}; a divisor of {whole} = {size} is needed{near}")
 
     def __repr__(self) -> str:
         return f"Deployment({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"

@@ -306,7 +306,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, c
     outputs = {
         "solve": lambda path: ("solve", "--example", "deepseek-readme", "--method", "oracle", "--certificate", path),
         "explain": lambda path: ("explain", *loads, "--map", "fast", "--html", path),
-        "convert": lambda path: ("convert", "--map", "fast", path, *loads, "--to", "phy2log"),
+        "convert": lambda path: ("convert", "--map", "fast", path, *loads, "--to", "vllm"),
     }
     for path in (tmp_path, tmp_path / "file" / "c.json"):
         done = run(*outputs[command](path))

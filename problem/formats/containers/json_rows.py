@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from eplb_gap.problem.errors import InputError, shown
 MAX_EXACT = 1 << 53  # larger floating-point numbers do not tell which integer was meant
 
 
-def count_table(value: Any, where: str) -> np.ndarray:
-    """Return a list of equally long lists of integers, int64 [layers, experts].
+def count_table(value: Any, where: str, left_out: Collection[int] = ()) -> np.ndarray:
+    """Return a list of equally long lists of integers, int64 [layers, experts]; rows that are left out are not looked at.
 
     Raises
     ------
@@ -21,11 +22,14 @@ def count_table(value: Any, where: str) -> np.ndarray:
     """
     if not isinstance(value, list) or not value:
         raise InputError(f"{where} is {shown(value)}; a list of one list per layer is needed")
-    rows = [_count_row(row, f"{where}[{layer}]") for layer, row in enumerate(value)]
-    for layer, row in enumerate(rows):
-        if row.size != rows[0].size:
-            raise InputError(f"{where}[{layer}] has {row.size} entries; {rows[0].size}, as many as layer 0, are needed")
-    return np.stack(rows)
+    rows = {layer: _count_row(row, f"{where}[{layer}]") for layer, row in enumerate(value) if layer not in left_out}
+    if not rows:
+        raise InputError(f"{where} has no layers but those to be left out; at least one is needed")
+    first = next(iter(rows))
+    for layer, row in rows.items():
+        if row.size != rows[first].size:
+            raise InputError(f"{where}[{layer}] has {row.size} entries; {rows[first].size}, as many as layer {first}, are needed")
+    return np.stack(list(rows.values()))
 
 
 def _count_row(row: Any, where: str) -> np.ndarray:

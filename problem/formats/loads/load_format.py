@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,6 +114,13 @@ class LoadFormat:
         ``recognise(start)``: whether a file is of this format.
     general : bool, default False
         Whether ``recognise`` takes whatever has its container: all other formats are asked first.
+    recordings : callable, optional
+        ``recordings(path)``: the recordings that a file or folder stands for, each as a path that ``read`` takes; by default the
+        path itself.
+    read_without : callable, optional
+        ``read_without(path, progress, layers)``: what ``read`` returns without some layers, where layers can differ in their
+        number of experts, which ``read`` refuses; the notes have :func:`left_out_note`. Elsewhere they are taken out of what was
+        read.
     cached_bytes : int, optional
         Reading is slow: of a large file, of at most so many bytes, a copy as a trace is kept beside it.
     """
@@ -127,4 +134,6 @@ class LoadFormat:
     keys: tuple[str, ...] = ()
     recognise: Callable[[FileStart], bool] | None = None
     general: bool = False
+    recordings: Callable[[Path], list[Path]] | None = None
+    read_without: Callable[[Path, Progress | None, Collection[int]], Recording] | None = None
     cached_bytes: int | None = None

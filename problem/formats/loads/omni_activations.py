@@ -88,4 +88,5 @@ FORMAT = LoadFormat(
     read,
     folder=True,
     names=NAME,
+    recordings=lambda path: [folder_of(path)],
 )

@@ -35,8 +35,9 @@ def read(path: Path, _progress: Progress | None) -> Recording:
         If header, layer names or counts are not as described, or files of a folder differ in shape or mode or share steps.
     """
     if not path.is_dir():
-        loads = _read_file(path)
-        return Recording(loads[None], range(loads.shape[0]), notes={"counts": UNITS, "experts": POSITIONS})
+        loads, match = _read_file(path), STEPS.fullmatch(path.name)
+        told = {} if match is None else {"mode": match["mode"], "recorded_steps": [int(match["first"]), int(match["last"])]}
+        return Recording(loads[None], range(loads.shape[0]), notes={"counts": UNITS, "experts": POSITIONS, **told})
     ordered = _ordered(path)
     windows = [_read_file(file) for _, _, file in ordered]
     for window, (_, _, file) in zip(windows, ordered, strict=True):

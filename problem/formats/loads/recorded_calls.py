@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.limits import MAX_ELEMENTS
 from eplb_gap.problem.formats.containers.record_files import FILE, MODEL, Call, is_record, one_model, read_call
+from eplb_gap.problem.formats.loads.joined import Paths, as_paths
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
@@ -82,21 +82,24 @@ def read(path: Path, progress: Progress | None) -> Recording:
     return Recording(steps, newest.layer_ids or range(layers), model_layers, notes=notes)
 
 
-def recorded_deployment(path: str | os.PathLike[str]) -> Deployment | None:
-    """Return the deployment of the newest call where a path is a record folder, the folder of a model, or a file of it.
+def recorded_deployment(loads: Paths) -> Deployment | None:
+    """Return the deployment of the newest call where paths are record folders, the folders of models, or files of them.
 
     Returns
     -------
     Deployment or None
-        None where the path is none of these, or the host's shape was none that can be.
+        None where a path is none of these, or the host's shape was none that can be.
 
     Raises
     ------
     InputError
-        If the folder or its newest file cannot be read, or it holds several models.
+        If a folder or its newest file cannot be read, or it holds several models.
     """
-    path = Path(path)
-    return read_call(one_model(path)[-1], loads=False).deployment if is_record(path) else None
+    paths = as_paths(loads)
+    if not all(map(is_record, paths)):
+        return None
+    newest = [read_call(one_model(path)[-1], loads=False) for path in paths]
+    return max(newest, key=lambda call: call.time).deployment
 
 
 def _size(file: Path) -> int:

@@ -6,7 +6,9 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from eplb_gap.problem.errors import MAX_REASON, InputError, reason, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads import parquet_process
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
-from eplb_gap.problem.formats.loads.recording import Progress, Recording
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, left_out_note
 from eplb_gap.problem.npy import read_array
 
 COLUMNS = ("window", "layer", "expert", "tokens")
@@ -25,7 +27,7 @@ MAX_TABLE = 1 << 22
 MAGIC = b"PAR1"
 
 
-def read_csv(path: Path, _progress: Progress | None) -> Recording:
+def read_csv(path: Path, _progress: Progress | None, left_out: Collection[int] = ()) -> Recording:
     """Read comma-separated integers under the header ``window,layer,expert,tokens`` (columns in any order).
 
     Raises
@@ -46,10 +48,10 @@ def read_csv(path: Path, _progress: Progress | None) -> Recording:
     for name in COLUMNS:
         if table[name].null_count():
             raise InputError(f"file {path} has empty entries in column {name!r}; integers are needed")
-    return _recording({name: table[name].to_numpy() for name in COLUMNS}, path)
+    return _recording({name: table[name].to_numpy() for name in COLUMNS}, path, left_out)
 
 
-def read_parquet(path: Path, _progress: Progress | None) -> Recording:
+def read_parquet(path: Path, _progress: Progress | None, left_out: Collection[int] = ()) -> Recording:
     """Read integer columns ``window``, ``layer``, ``expert`` and ``tokens``; errors as of :func:`read_csv`."""
     _check_magic(path)
     command = [sys.executable, "-P", parquet_process.__file__, str(path.absolute()), str(MAX_ROWS), *COLUMNS]
@@ -62,7 +64,7 @@ def read_parquet(path: Path, _progress: Progress | None) -> Recording:
         if done.returncode:
             raise InputError(f"file {path} is no readable Parquet: its reader ended with code {done.returncode}")
         columns = read_array(output, MAX_ROWS * len(COLUMNS) * 8, f"file {path}")
-    return _recording(dict(zip(COLUMNS, columns, strict=True)), path)
+    return _recording(dict(zip(COLUMNS, columns, strict=True)), path, left_out)
 
 
 def _check_magic(path: Path) -> None:
@@ -83,12 +85,17 @@ def _check_columns(found: list[str], path: Path) -> None:
         raise InputError(f"file {path} has the columns {shown(found)}; {', '.join(COLUMNS)} are needed")
 
 
-def _recording(columns: dict[str, np.ndarray], path: Path) -> Recording:
+def _recording(columns: dict[str, np.ndarray], path: Path, left_out: Collection[int]) -> Recording:
     if not columns["tokens"].size:
         raise InputError(f"file {path} has no rows; one per window, layer and expert is needed")
     for name in COLUMNS[:3]:
         if columns[name].min() < 0:
             raise InputError(f"file {path}: column {name!r} has {columns[name].min()}; numbers from 0 on are needed")
+    notes: dict[str, Any] = {}
+    if left_out:
+        notes |= left_out_note(set(np.unique(columns["layer"]).tolist()), left_out)
+        kept = ~np.isin(columns["layer"], list(left_out))
+        columns = {name: column[kept] for name, column in columns.items()}
     axes = [_labels(columns[name]) for name in COLUMNS[:3]]
     shape = tuple(labels.size for labels, _ in axes)
     experts = axes[2][0]
@@ -108,7 +115,9 @@ def _recording(columns: dict[str, np.ndarray], path: Path) -> Recording:
         )
     loads = np.empty_like(columns["tokens"])
     loads[cells] = columns["tokens"]
-    return Recording(loads.reshape(shape), axes[1][0].tolist())
+    windows = axes[0][0]
+    notes["windows"] = [int(windows[0]), int(windows[-1])]
+    return Recording(loads.reshape(shape), axes[1][0].tolist(), notes=notes)
 
 
 def _labels(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +142,7 @@ CSV = LoadFormat(
     read_csv,
     recognise=lambda start: set(COLUMNS) <= set(start.header),
     general=True,
+    read_without=read_csv,
 )
 PARQUET = LoadFormat(
     "parquet",
@@ -140,4 +150,5 @@ PARQUET = LoadFormat(
     read_parquet,
     recognise=lambda start: start.content.startswith(MAGIC),
     general=True,
+    read_without=read_parquet,
 )

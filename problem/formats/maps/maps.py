@@ -27,7 +27,7 @@ from eplb_gap.problem.formats.maps import (
     vllm_expert_map,
 )
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
-from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat
+from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat, Render
 from eplb_gap.problem.formats.maps.recorded_map import read_in_use
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
@@ -178,9 +178,7 @@ def write_map(
     ...     path.read_text().split()
     ['[[0,1,2,0]]']
     """
-    render = _told(format).render
-    if render is None:
-        raise InputError(f"format {format!r} is read only; the others are {', '.join(WRITTEN)}")
+    render = _renderer(format)
     layers = check_layer_ids(layer_ids)
     if isinstance(placement, GpuLists):
         raise InputError(f"placement is uneven: {placement.describe()}; a map is written where all GPUs hold equally many")
@@ -190,6 +188,41 @@ def write_map(
         raise InputError(f"num_model_layers is {num_model_layers}; at least the placement's {placement.num_layers} are needed")
     check(placement, deployment)
     write_atomically(path, render(placement, deployment, layers, num_model_layers))
+
+
+def holds_map(path: Path, format: str) -> bool:
+    """Return whether a file is a map that :func:`write_map` writes in a format, for whatever model and deployment.
+
+    Of loads it never says so, although arrays and lists of both can look alike.
+    """
+    told = _told(format)
+    try:
+        return told.written is not None and _container(path) == told.container and told.written(_open(path, told.container))
+    except InputError:
+        return False
+
+
+def check_target(path: Path, format: str) -> None:
+    """Refuse what :func:`write_map` cannot write to a file, before the map is planned.
+
+    Raises
+    ------
+    InputError
+        If the format is unknown or read only, or the file's suffix says another container, so that no reader would understand it.
+    """
+    _renderer(format)
+    told, named = _told(format), SUFFIXES.get(path.suffix.lower())
+    if named is not None and named != told.container:
+        raise InputError(
+            f"{path} ends like {named}; a map of format {format!r} is {told.container}, a name ending in {told.suffix} is needed"
+        )
+
+
+def _renderer(name: str) -> Render:
+    found = _told(name).render
+    if found is None:
+        raise InputError(f"format {name!r} is read only; the others are {', '.join(WRITTEN)}")
+    return found
 
 
 def _told(name: str) -> MapFormat:

@@ -94,4 +94,5 @@ FORMAT = MapFormat(
     {"JSON": has_key("layer_list", "moe_layer_count")},
     read,
     render,
+    has_key("layer_list"),
 )
