@@ -20,12 +20,15 @@ from eplb_gap.experiments.hosts.packages import SGLANG, VLLM, VLLM_ASCEND, Relea
 from eplb_gap.experiments.hosts.peer_cases import KINDS, Case
 from eplb_gap.experiments.hosts.shells import shell
 from eplb_gap.problem.deployment import Policy
+from eplb_gap.problem.metrics import duplicates
 from eplb_gap.problem.placement import Placement
 
 Call = Callable[[], Any]
 """What is timed: one call of the original, which returns its map in any form of as many numbers."""
 Loaded = Callable[[Case], Call]
 """Makes the arguments of the original of a case."""
+Discards = Callable[[Placement, Case], np.ndarray]
+"""Says of a map of the original in which layers its host throws it away."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Original:
         Whether it plans with dead GPUs.
     kinds : tuple of str
         Kinds of loads that it can plan on at all.
+    discards : callable, optional
+        ``discards(map, case)`` says in which layers its host throws the map away, bool [layers].
     """
 
     name: str
@@ -58,6 +63,7 @@ class Original:
     steps: int = 1
     dead: bool = False
     kinds: tuple[str, ...] = KINDS
+    discards: Discards | None = None
 
     @property
     def key(self) -> str:
@@ -162,10 +168,23 @@ def _flashlb() -> Any:
     return FlashLB
 
 
+def _without_a_place(found: Placement, case: Case) -> np.ndarray:
+    """Return where FlashLB found a replica no GPU without its expert: on the last GPU, which the host refuses, or it gave up."""
+    kept = (found.phy2log == case.in_use.phy2log).all(axis=1)
+    return np.asarray(kept | (duplicates(found, case.deployment) > 0))
+
+
 STEPS = 8
 HIERARCHICAL: Policy = "hierarchical"
-_WITH_ROOM = tuple(kind for kind in KINDS if kind != "one")
-"""FlashLB writes beyond its arrays where an expert is to have more replicas than there are GPUs."""
+_flashlb_original = partial(
+    Original,
+    "FlashLB",
+    VLLM_ASCEND,
+    "flashlb",
+    partial(_vllm_ascend, _flashlb),
+    kinds=tuple(kind for kind in KINDS if kind != "one"),  # many more replicas than GPUs: it writes beyond its arrays
+    discards=_without_a_place,
+)
 ORIGINALS = (
     *(Original("default", release, "vllm-default", _vllm) for release in VLLM[:3]),
     *(Original("default", release, "vllm-default", _vllm, HIERARCHICAL) for release in VLLM[:3]),
@@ -187,7 +206,7 @@ ORIGINALS = (
     ),
     Original("DefaultEplb", VLLM_ASCEND, "vllm-ascend", partial(_vllm_ascend, _default)),
     Original("SwiftBalance", VLLM_ASCEND, "swift-balance", partial(_vllm_ascend, _swift)),
-    Original("FlashLB", VLLM_ASCEND, "flashlb", partial(_vllm_ascend, _flashlb), kinds=_WITH_ROOM),
-    Original("FlashLB", VLLM_ASCEND, "flashlb", partial(_vllm_ascend, _flashlb), steps=STEPS, kinds=_WITH_ROOM),
+    _flashlb_original(),
+    _flashlb_original(steps=STEPS),
 )
 """In the order of the table. TensorRT-LLM's balancer is C++: its published test vectors are tests of ours."""

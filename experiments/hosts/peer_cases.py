@@ -23,8 +23,7 @@ SHAPES = (
     Deployment(8, 16, 8),
 )
 KINDS = ("uniform", "lognormal", "zipf", "small", "half", "one")
-"""Integers up to a million; spread as those of real experts; of a heavy tail; below 20, mostly tied; half of them zero; all on one
-expert."""
+"""Integers up to a million; spread as those of real experts; heavy-tailed; below 20, mostly tied; half of them zero; one hot."""
 LAYERS = 20
 """Of every shape and kind."""
 LARGEST = 1_000_000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
-from eplb_gap.experiments.hosts.originals import Loaded, as_map
+from eplb_gap.experiments.hosts.originals import Discards, Loaded, as_map
 from eplb_gap.experiments.hosts.peer_cases import Case, tied
 from eplb_gap.problem.dead_ranks import without_dead
 from eplb_gap.problem.placement import Placement
@@ -36,7 +37,7 @@ class Tally:
         Layers that a tie can decide; of these, with equal makespans.
     tied_worst : float
     failed : int
-        Layers of which the original returned no legal map, or none at all; they count nowhere else.
+        Layers of which the original returned no legal map, none at all, or one that its host discards; they count nowhere else.
     """
 
     layers: int = 0
@@ -49,7 +50,7 @@ class Tally:
     failed: int = 0
 
 
-def compare(original: Loaded, ours: Ours, asked: Iterable[Case]) -> Tally:
+def compare(original: Loaded, ours: Ours, asked: Iterable[Case], discards: Discards | None = None) -> Tally:
     """Run both on every case and hold their maps against each other.
 
     Parameters
@@ -59,32 +60,34 @@ def compare(original: Loaded, ours: Ours, asked: Iterable[Case]) -> Tally:
     ours : callable
         ``ours(case)`` returns a placement, which must be legal.
     asked : iterable of Case
+    discards : callable, optional
+        Of :attr:`eplb_gap.experiments.hosts.originals.Original.discards`.
     """
     tally = Tally()
     for case in asked:
         try:
-            theirs = as_map(original(case)(), case)
+            found = [(as_map(original(case)(), case), case)]
         except Exception:  # of the package's own, whatever it is: layer by layer then, to know which
-            for layer in range(len(case.totals)):
-                _add_or_fail(tally, original, ours, case.layer(layer))
-        else:
-            _add(tally, theirs, ours(case), case)
+            found = list(_layer_by_layer(original, case))
+            tally.failed += len(case.totals) - len(found)
+        for theirs, part in found:
+            _add(tally, theirs, ours(part), part, discards)
     return tally
 
 
-def _add_or_fail(tally: Tally, original: Loaded, ours: Ours, case: Case) -> None:
-    try:
-        theirs = as_map(original(case)(), case)
-    except Exception:
-        tally.failed += len(case.totals)
-    else:
-        _add(tally, theirs, ours(case), case)
+def _layer_by_layer(original: Loaded, case: Case) -> Iterator[tuple[Placement, Case]]:
+    """Yield the layers of a case that the original plans alone, with its maps."""
+    for layer in range(len(case.totals)):
+        part = case.layer(layer)
+        with suppress(Exception):
+            yield as_map(original(part)(), part), part
 
 
-def _add(tally: Tally, theirs: Placement, ours: Placement, case: Case) -> None:
+def _add(tally: Tally, theirs: Placement, ours: Placement, case: Case, discards: Discards | None) -> None:
     """Add the layers of two maps of a case."""
     deployment = replace(case.deployment, duplicates="allowed")
-    usable = np.flatnonzero(legal_layers(theirs, deployment))
+    legal = legal_layers(theirs, deployment)
+    usable = np.flatnonzero(legal if discards is None else legal & ~discards(theirs, case))
     tally.failed += len(case.totals) - len(usable)
     if not len(usable):
         return
