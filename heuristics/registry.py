@@ -13,7 +13,7 @@ from eplb_gap.heuristics.config import Config, FastConfig, PipelineConfig
 from eplb_gap.heuristics.config_file import check, read
 from eplb_gap.heuristics.methods import Heuristic, Method, by_name, from_config
 from eplb_gap.heuristics.own import FAST, SAMPLE_AVERAGE, run_fast
-from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS
+from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS, REWRITTEN
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
@@ -44,6 +44,7 @@ _OF_CONFIGS = {**SEED_PROGRAMS, **{name: recommendation.config for name, recomme
 HEURISTICS: dict[str, Heuristic] = {
     **by_name(Heuristic(name, from_config(config)) for name, config in _OF_CONFIGS.items()),
     **PEERS,
+    **REWRITTEN,
     **ELASTIC,
     **FAST,
     SAMPLE_AVERAGE.name: SAMPLE_AVERAGE,

@@ -17,8 +17,7 @@ from eplb_gap.problem.placement import Placement
 
 _HEAP = Stage("heap_lpt")
 SGLANG = PipelineConfig(groups=_HEAP, replicas=_HEAP)
-VLLM = PipelineConfig(groups=_HEAP, replicas=_HEAP, dtype="float64")
-"""DeepSeek's algorithm as two systems have it, of which one divides in float64; all three differ by rounding alone."""
+VLLM = PipelineConfig(groups=_HEAP, replicas=_HEAP, dtype="float64")  # which divides in float64
 
 
 def sglang_vec(weight: np.ndarray, deployment: Deployment) -> Placement:
@@ -101,8 +100,6 @@ def _more_slots_than_experts(deployment: Deployment) -> str | None:
 
 PEERS = EVOLVED_PROGRAMS | by_name(
     (
-        Heuristic("vllm-default", from_config(VLLM)),
-        Heuristic("sglang-deepseek", from_config(SGLANG)),
         Heuristic("sglang-vec", sglang_vec, history=True, compiled=True),
         Heuristic("tensorrt-llm", tensorrt_llm, GLOBAL, compiled=True),
         Heuristic("vllm-ascend", vllm_ascend, GLOBAL, refuses=_more_extras_than_gpus, compiled=True),
@@ -118,6 +115,8 @@ PEERS = EVOLVED_PROGRAMS | by_name(
     )
 )
 """Heuristics by name."""
+REWRITTEN = by_name((Heuristic("vllm-default", from_config(VLLM)), Heuristic("sglang-deepseek", from_config(SGLANG))))
+"""DeepSeek's algorithm as vLLM and SGLang have rewritten it: the maps of ``initial_program`` but for rounding, in less time."""
 ELASTIC = by_name((Heuristic("sglang-elastic", from_config(SGLANG), GLOBAL),))
 """SGLang's ``elasticity_aware`` by name: DeepSeek's global algorithm on the GPUs that are alive.
 
