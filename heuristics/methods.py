@@ -40,6 +40,9 @@ class Heuristic:
         Whether it takes at most some 25 ms a layer on one core, with kernels; others take up to a tenth of a second.
     refuses : callable, optional
         ``refuses(deployment)`` says why it can't plan on some deployment of its policies; None where it can.
+    improve : callable, optional
+        ``improve(weight, deployment, previous)`` plans from the map in use, where the method is one that improves it; ``plan``
+        then starts from the map that the method's host starts with.
     """
 
     name: str
@@ -50,13 +53,19 @@ class Heuristic:
     unequal: bool = False
     compiled: bool = False
     refuses: Callable[[Deployment], str | None] | None = None
+    improve: Callable[[np.ndarray, Deployment, Placement], Placement] | None = None
 
-    def __call__(self, weight: np.ndarray, deployment: Deployment) -> Placement:
-        """Plan, or raise an InputError with the reason not to."""
+    def __call__(self, weight: np.ndarray, deployment: Deployment, previous: Placement | None = None) -> Placement:
+        """Plan, from a map in use if the method improves one, or raise an InputError with the reason not to."""
         reason = self.refusal(deployment)
         if reason is not None:
             raise InputError(reason)
-        return self.plan(weight, deployment)
+        if previous is None:
+            return self.plan(weight, deployment)
+        if self.improve is None:
+            who = f"method {self.name!r}" if self.name else "config"
+            raise InputError(f"previous is given, but {who} plans anew; eplb_gap.replan moves from a map in use")
+        return self.improve(weight, deployment, previous)
 
     def refusal(self, deployment: Deployment) -> str | None:
         """Return why it plans on no loads at all on a deployment without dead GPUs, or None."""

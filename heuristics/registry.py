@@ -13,14 +13,15 @@ from eplb_gap.heuristics.config import Config, FastConfig, PipelineConfig
 from eplb_gap.heuristics.config_file import check, read
 from eplb_gap.heuristics.methods import Heuristic, Method, by_name, from_config
 from eplb_gap.heuristics.own import FAST, SAMPLE_AVERAGE, run_fast
-from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS
+from eplb_gap.heuristics.programs.peers import ELASTIC, PEERS, REWRITTEN
 from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
-from eplb_gap.problem.dead_ranks import with_dead
+from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, PlacementError
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import check as check_map
 
 DEFAULT_METHOD = "fast"
 MOST_WINDOWS = 8
@@ -43,6 +44,7 @@ _OF_CONFIGS = {**SEED_PROGRAMS, **{name: recommendation.config for name, recomme
 HEURISTICS: dict[str, Heuristic] = {
     **by_name(Heuristic(name, from_config(config)) for name, config in _OF_CONFIGS.items()),
     **PEERS,
+    **REWRITTEN,
     **ELASTIC,
     **FAST,
     SAMPLE_AVERAGE.name: SAMPLE_AVERAGE,
@@ -97,7 +99,13 @@ def choose(method: str, config: Any) -> Heuristic:
     raise InputError(f"config is a {type(config).__name__}; a path, a FastConfig or a PipelineConfig is needed")
 
 
-def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, config: Any = None) -> Placement:
+def rebalance(
+    loads: Any,
+    deployment: Deployment,
+    method: str = DEFAULT_METHOD,
+    config: Any = None,
+    previous: Placement | None = None,
+) -> Placement:
     """Plan a placement with a heuristic.
 
     Parameters
@@ -111,6 +119,9 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     config : path, FastConfig or PipelineConfig, optional
         What to run in place of a named method; a file is one that ``eplb-gap calibrate`` wrote
         (:mod:`eplb_gap.heuristics.config_file`).
+    previous : Placement, optional
+        The map in use, for a method that improves it, such as "swift-balance"; without one it starts from the map that its host
+        starts with. Every expert must be on a GPU that is alive: :func:`eplb_gap.replan` brings lost ones back.
 
     Returns
     -------
@@ -121,7 +132,9 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     ------
     InputError
         If the loads are no non-negative integers of such a shape, do not fit the deployment, method or config is not what it must
-        be, or the method refuses the deployment.
+        be, the method refuses the deployment, or a map in use is given to one that plans anew or does not belong to the loads.
+    PlacementError
+        If the map in use is not legal.
 
     Examples
     --------
@@ -138,7 +151,20 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     checked = as_loads(loads, "loads", 3 if history else 2)
     if checked.shape[-1] != deployment.num_experts:
         raise InputError(f"loads has {checked.shape[-1]} experts; the deployment has {deployment.num_experts}")
-    return with_dead(plan(checked if plan.history or not history else checked.sum(axis=0), deployment.live), deployment)
+    in_use = None if previous is None else _in_use(previous, checked.shape[-2], deployment)
+    planned_on = checked if plan.history or not history else checked.sum(axis=0)
+    return with_dead(plan(planned_on, deployment.live, in_use), deployment)
+
+
+def _in_use(previous: Placement, layers: int, deployment: Deployment) -> Placement:
+    """Return a map in use on the GPUs that are alive."""
+    try:
+        check_map(previous, deployment)
+    except (InputError, PlacementError) as error:
+        raise type(error)(f"previous: {error}") from None
+    if previous.num_layers != layers:
+        raise InputError(f"previous has {previous.num_layers} layers; the loads have {layers}")
+    return without_dead(previous, deployment)
 
 
 def _axes(loads: Any) -> int:

@@ -167,6 +167,17 @@ def same_map(case: Case, placement: Placement) -> None:
     assert placement.phy2log[:, names].shape == case.placement.phy2log[:, names].shape
 
 
+def improved(case: Case) -> None:
+    """Judge what the methods that improve a map in use make of one: legal, and what they did not move in its slot."""
+    for heuristic in registry.HEURISTICS.values():
+        if heuristic.improve is None or heuristic.refusal(case.deployment.live) is not None:
+            continue
+        found = registry.rebalance(case.loads, case.deployment, heuristic.name, previous=case.other)
+        case.legal(found)
+        changed = (found.phy2log != case.other.phy2log).sum(axis=1)
+        assert (changed == relabel.moved(found, case.other, case.deployment)).all()
+
+
 def written_and_read(case: Case, name: str) -> None:
     path = case.folder / "map"
     maps.write_map(path, case.placement, case.deployment, name, [0, 1, 2, 3], 4)

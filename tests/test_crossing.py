@@ -35,6 +35,7 @@ from crossing import (
     explained_from_a_trace,
     first_passes,
     flat,
+    improved,
     irregular,
     judged,
     kept,
@@ -100,7 +101,7 @@ from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_m
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.plugins import hosted, planning, recording
 from eplb_gap.heuristics.plugins.settings import Settings
-from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
+from eplb_gap.heuristics.programs import evolved_programs, flashlb, peers, pipeline, sglang_vec, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
@@ -268,7 +269,7 @@ FORMATS = {
     },
 }
 HEURISTICS = {
-    registry.rebalance: Entry(lambda x: x.legal(registry.rebalance(x.loads, x.deployment))),
+    registry.rebalance: Entry(lambda x: (x.legal(registry.rebalance(x.loads, x.deployment)), improved(x))),
     fast.plan: Entry(lambda x: x.legal(fast.plan(x.loads, x.deployment)), unequal),
     own.run_fast: Entry(lambda x: x.legal(own.run_fast("fast", x.loads, x.deployment)), unequal),
     methods.Heuristic.refusal: Entry(said_before),
@@ -289,6 +290,11 @@ HEURISTICS = {
     peers.tensorrt_llm: Entry(lambda x: peers.tensorrt_llm(x.loads, x.deployment), irregular),
     peers.vllm_ascend: Entry(lambda x: peers.vllm_ascend(x.loads, x.deployment), irregular),
     peers.flashlb: Entry(lambda x: peers.flashlb(x.loads, x.deployment), irregular),
+    flashlb.plan: Entry(lambda x: flashlb.plan(WINDOWS, x.deployment), irregular),
+    peers.sglang_vec: Entry(lambda x: peers.sglang_vec(x.loads, x.deployment), irregular),
+    sglang_vec.plan: Entry(lambda x: sglang_vec.plan(WINDOWS, x.deployment), irregular),
+    peers.swift_balance: Entry(lambda x: peers.swift_balance(x.loads, x.deployment), irregular),
+    peers.swift_balance_from: Entry(lambda x: peers.swift_balance_from(x.loads, x.deployment, x.other), irregular),
     hosted.next_map: Entry(controlled),
     hosted.adopt: Entry(controlled),
     planning.planned_map: Entry(served),

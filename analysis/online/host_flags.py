@@ -15,6 +15,9 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
 DEEPSEEK = "initial_program"
+ASCEND_POLICIES = {"vllm-ascend": 1, "swift-balance": 2, "flashlb": 3}
+SGLANG_ALGORITHMS = {"sglang-deepseek": "deepseek", "sglang-vec": "deepseek_vec"}
+"""Planners of hosts that can be chosen, by the heuristic that repeats them."""
 MAP_FILE = "MAP"
 """Stands for the file that ``eplb-gap convert`` writes."""
 
@@ -139,7 +142,8 @@ def _vllm(controller: Controller, deployment: Deployment, layers: int) -> Writte
         "step_interval": controller.interval,
         "num_redundant_experts": deployment.num_slots - deployment.num_experts,
     }
-    return f"--enable-eplb --eplb-config '{json.dumps(config)}'", {"interval", "window"}, _remarks_of_window(controller)
+    said = {"interval", "window"} | ({"method"} if controller.method == "vllm-default" else set())
+    return f"--enable-eplb --eplb-config '{json.dumps(config)}'", said, _remarks_of_window(controller)
 
 
 def _sglang(controller: Controller, deployment: Deployment, layers: int) -> Written:
@@ -154,7 +158,11 @@ def _sglang(controller: Controller, deployment: Deployment, layers: int) -> Writ
         remarks.append(
             f"a window of {controller.steps_needed} steps: the recorder's buffer must not exceed the interval, {buffer} steps"
         )
-    algorithm = "elasticity_aware" if deployment.dead_gpus else "deepseek"
+    algorithm = SGLANG_ALGORITHMS.get(controller.method, "deepseek")
+    if controller.method in SGLANG_ALGORITHMS:
+        said.add("method")
+    if deployment.dead_gpus:
+        algorithm = "elasticity_aware"
     flags = [
         f"--enable-eplb --eplb-rebalance-num-iterations {controller.interval}",
         f"--expert-distribution-recorder-buffer-size {buffer} {redundant}",
@@ -214,6 +222,8 @@ def _vllm_ascend(controller: Controller, deployment: Deployment, layers: int) ->
 
 def _ascend_policy(controller: Controller) -> tuple[int, set[str]]:
     """Return the policy that comes closest, and what it says: 1 DeepSeek-like, 2 bounded swaps from the map in use, 3 FlashLB."""
+    if controller.kind in PLANNING and controller.method in ASCEND_POLICIES:
+        return ASCEND_POLICIES[controller.method], {"method"}
     if controller.moves is not None or controller.gain > 0:
         return 2, set()
     if controller.method == "sample-average":

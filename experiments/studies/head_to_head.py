@@ -17,7 +17,7 @@ from eplb_gap.experiments.measuring.statistics import Interval, paired
 from eplb_gap.experiments.studies.numbers import Number, Pattern, percent, span
 from eplb_gap.experiments.studies.study import Drawn, Study
 from eplb_gap.heuristics.own import FAST
-from eplb_gap.heuristics.programs.peers import PEERS
+from eplb_gap.heuristics.programs.peers import PEERS, REWRITTEN
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.fractions import fractions
 
@@ -31,7 +31,7 @@ BASE = "initial_program"
 
 def applicable(policy: str) -> tuple[str, ...]:
     """Return the methods that plan under a policy: some balancers of others know no nodes and say so."""
-    return (BASE, *planning_peers(POLICIES[policy]), *FAST)
+    return (BASE, *REWRITTEN, *planning_peers(POLICIES[policy]), *FAST)
 
 
 def planning_peers(deployment: Deployment) -> list[str]:

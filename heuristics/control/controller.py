@@ -31,7 +31,8 @@ class Controller:
     lag : int, default 0
         Steps from a decision until its map serves, at most the interval.
     method : str, default "fast"
-        Heuristic of full re-plans, a key of :data:`eplb_gap.HEURISTICS`; one of histories gets the window in up to eight parts.
+        Heuristic of full re-plans, a key of :data:`eplb_gap.HEURISTICS`; one of histories gets the window in up to eight parts,
+        one that improves the map in use ("swift-balance") starts from it.
     moves : float, optional
         Largest part of all replicas that may be copied at a decision, all layers together, 0 to 1; any number by default.
     burst : float, default 0.0

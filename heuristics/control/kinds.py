@@ -14,6 +14,7 @@ from eplb_gap.heuristics.registry import get_method, in_windows, rebalance
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.metrics import balancedness_gpu
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.validation import legal_layers
 
 
 def plan_window(controller: Controller, window: np.ndarray, deployment: Deployment) -> Placement:
@@ -23,7 +24,9 @@ def plan_window(controller: Controller, window: np.ndarray, deployment: Deployme
 
 
 def full_plan(controller: Controller, window: np.ndarray, in_use: Placement, deployment: Deployment) -> Placement:
-    """Return the same, renamed so that few replicas move."""
+    """Return the same, renamed so that few replicas move; a method that improves a legal map in use starts from it."""
+    if get_method(controller.method).improve is not None and legal_layers(in_use, deployment).all():
+        return rebalance(window.sum(axis=0), deployment, controller.method, previous=in_use)
     return relabel(plan_window(controller, window, deployment), in_use, deployment)
 
 
@@ -137,17 +140,14 @@ class _InTurn:
         weights = controller.decay ** np.arange(len(window))[::-1]
         layers = (self.following + np.arange(min(controller.layers, window.shape[1]))) % window.shape[1]
         self.following = int(layers[-1] + 1) % window.shape[1]
+        # Integers, as all methods take; the largest load becomes 2^40, so that rounding does not show.
         loads = np.tensordot(weights, window[:, layers], axes=1)
+        scaled = np.rint(loads * (2.0**40 / max(float(loads.max()), 1e-300))).astype(np.int64)
         part = Placement(in_use.phy2log[layers], in_use.num_experts, in_use.ranks[layers])
-        new = relabel(self._plan(loads), part, self.deployment)
+        new = full_plan(controller, scaled[None], part, self.deployment)
         phy2log, ranks = in_use.phy2log.copy(), in_use.ranks.copy()
         phy2log[layers], ranks[layers] = new.phy2log, new.ranks
         return Placement(phy2log, in_use.num_experts, ranks)
-
-    def _plan(self, loads: np.ndarray) -> Placement:
-        # Integers, as all methods take; the largest load becomes 2^40, so that rounding does not show.
-        scale = 2.0**40 / max(float(loads.max()), 1e-300)
-        return rebalance(np.rint(loads * scale).astype(np.int64), self.deployment, self.controller.method)
 
 
 NONE = Kind("none", "no EPLB: the contiguous map for ever", frozenset(), _Never, plans=False)

@@ -17,8 +17,9 @@ PRESETS: dict[str, Controller] = {
         # TensorRT-LLM's online balancer: layer_updates_per_iter layers an iteration, one after the other; loads start anew
         # after a layer's update.
         Controller("round-robin", "tensorrt-llm-online", interval=1, window=58, layers=1, decay=1.0, method="initial_program"),
-        # vLLM-Ascend 0.23.0: expert_heat_collection_interval 600, then algorithm_execution_interval 50 until the map serves.
-        Controller("periodic", "vllm-ascend-default", interval=650, window=600, lag=50, method="initial_program"),
+        # vLLM-Ascend 0.23.0: expert_heat_collection_interval 600, then algorithm_execution_interval 50 until the map serves;
+        # eplb_policy_type 2, which knows no nodes.
+        Controller("periodic", "vllm-ascend-default", interval=650, window=600, lag=50, method="swift-balance"),
     )
 }
 """By name; TensorRT-LLM's window is as many iterations as a model of 58 layers takes for a round."""

@@ -46,25 +46,6 @@ def adams(weight: Tensor, slots: int) -> Replication:
     return _one_by_one(weight, slots, lambda count: (weight / count).max(dim=1).indices)
 
 
-def largest_relief(weight: Tensor, slots: int) -> Replication:
-    """SGLang's ``deepseek_vec`` on one step of loads: the replica after which the row's largest load per replica is smallest.
-
-    Only a replica of the most loaded expert can lower it. The published tie-break, ``1e-4`` tokens per expert id, belongs to
-    the current loads and not to the relieved one; where float32 swallows it and two experts tie for the largest load, no
-    replica helps and the first expert of the row gets it.
-    """
-    nudged = weight + 1e-4 * torch.arange(weight.shape[1])
-
-    def choose(count: Tensor) -> Tensor:
-        score = nudged / count
-        largest, expert = score.max(dim=1, keepdim=True)
-        relieved = weight.gather(1, expert) / (count.gather(1, expert) + 1)
-        after = score.scatter_(1, expert, relieved).amax(dim=1, keepdim=True)
-        return torch.where(after < largest, expert, 0).squeeze(1)
-
-    return _one_by_one(weight, slots, choose)
-
-
 def _one_by_one(weight: Tensor, slots: int, choose: Callable[[Tensor], Tensor]) -> Replication:
     """Hand out the extra replicas one at a time: ``choose(count)`` names the next expert of every row."""
     rows, experts = weight.shape
@@ -221,7 +202,6 @@ REPLICATORS: dict[str, Replicator] = {
     "adams_top_k": adams_top_k,
     "threshold": threshold,
     "hamilton_or_threshold": hamilton_or_threshold,
-    "largest_relief": largest_relief,
     "hybrid_on_copies": hybrid_on_copies,
     "hybrid_on_extras": hybrid_on_extras,
 }

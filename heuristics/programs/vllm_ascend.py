@@ -1,4 +1,4 @@
-"""vLLM-Ascend's default policy, compiled: extra replicas one per GPU in the order of experts, then every expert once by LPT."""
+"""vLLM-Ascend's policy 1, compiled: extra replicas one per GPU in the order of experts, then every expert once by LPT."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from eplb_gap.heuristics import HEURISTICS, METHODS, rebalance
-from eplb_gap.problem import Deployment, InputError, PlacementError, verify
+from eplb_gap.heuristics.config import FastConfig
+from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, verify
 from eplb_gap.problem.metrics import duplicates
 
 DEPLOYMENTS = [
@@ -62,7 +63,7 @@ def test_every_map_of_every_method_is_legal_or_refused_as_its_record_says(method
         )
 
 
-@pytest.mark.parametrize("method", ["tensorrt-llm", "vllm-ascend", "flashlb"])
+@pytest.mark.parametrize("method", ["tensorrt-llm", "vllm-ascend", "swift-balance", "flashlb"])
 def test_maps_of_balancers_without_nodes_would_be_illegal_under_the_hierarchical_policy(method):
     deployment = DEPLOYMENTS[0]
     loads = degenerate_loads(deployment.num_experts)[3]
@@ -74,9 +75,10 @@ def test_records_know_the_balancers_that_are_peculiar():
     flagship = Deployment.preset("dsv3-prefill-ep32")
     refused = {name for name, record in HEURISTICS.items() if not record.plans(flagship)}
     without_nodes = {"levi", "adaevolve", "spread-replica", "tensorrt-llm", "vllm-ascend", "flashlb", "sglang-elastic"}
-    assert refused == {*without_nodes, "gepa"}
+    assert refused == {*without_nodes, "swift-balance", "gepa"}
     assert all(record.plans(flagship.as_global()) for record in HEURISTICS.values())
-    assert [name for name, record in HEURISTICS.items() if record.history] == ["sample-average"]
+    assert {name for name, record in HEURISTICS.items() if record.history} == {"sample-average", "sglang-vec", "flashlb"}
+    assert [name for name, record in HEURISTICS.items() if record.improve is not None] == ["swift-balance"]
     assert [name for name, record in HEURISTICS.items() if record.unequal] == ["fast"]  # what a refusal names
     many = Deployment(8, 16, 4)
     assert [name for name, record in HEURISTICS.items() if not record.plans(many)] == ["vllm-ascend"]
@@ -90,6 +92,27 @@ def test_a_history_is_planned_on_its_sum():
     history = np.random.default_rng(4).integers(1, 90, size=(3, 2, 12))
     deployment = DEPLOYMENTS[0]
     assert (rebalance(history, deployment).phy2log == rebalance(history.sum(axis=0), deployment).phy2log).all()
+
+
+IN_USE = Placement([[0, 1, 2, 3, 0, 1]], 4)  # on three GPUs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"method": "fast"}, InputError, r"previous is given, but method 'fast' plans anew; eplb_gap\.replan moves"),
+        ({"config": FastConfig()}, InputError, "previous is given, but config plans anew"),
+        ({"loads": np.ones((2, 4), int)}, InputError, "previous has 1 layers; the loads have 2"),
+        ({"previous": Placement([[0, 1, 2, 3]], 4)}, InputError, r"previous: placement has shape \(1, 4\) for 4 experts"),
+        ({"previous": Placement([[0, 1, 2, 0, 0, 1]], 4)}, PlacementError, "previous: layer 0: expert 3 has no replica"),
+        ({"deployment": Deployment(4, 6, 3, active=[True, False, True])}, PlacementError, "previous: layer 0: expert 2 has no"),
+    ],
+)
+def test_a_map_in_use_is_taken_by_methods_that_improve_one_if_it_is_whole(arguments, error, message):
+    given = {"loads": np.ones((1, 4), int), "deployment": Deployment(4, 6, 3), "previous": IN_USE, "config": None, **arguments}
+    given.setdefault("method", "fast" if given["config"] else "swift-balance")
+    with pytest.raises(error, match=message):
+        rebalance(**given)
 
 
 def test_diversity_avoids_the_duplicates_that_lpt_makes():

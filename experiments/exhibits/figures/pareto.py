@@ -20,7 +20,15 @@ from eplb_gap.heuristics.own import FAST
 from eplb_gap.heuristics.programs.peers import PEERS
 
 SUITES = ("heuristics", SECONDS_SUITE)
-SHOWN = {"initial_program": "DeepSeek EPLB", "sglang-vec": "SGLang vec", "tensorrt-llm": "TensorRT-LLM", "flashlb": "FlashLB"}
+SHOWN = {
+    "initial_program": "DeepSeek EPLB",
+    "vllm-default": "vLLM",
+    "sglang-deepseek": "SGLang",
+    "sglang-vec": "SGLang vec",
+    "swift-balance": "SwiftBalance",
+    "tensorrt-llm": "TensorRT-LLM",
+    "flashlb": "FlashLB",
+}
 
 
 def draw(rows: Rows, folder: Path) -> list[Path]:

@@ -107,6 +107,26 @@ def test_a_default_comes_back_as_the_default(host: str) -> None:
         "tensorrt-llm": "layer_updates_per_iter: 1",
         "vllm-ascend": '"expert_heat_collection_interval": 600, "algorithm_execution_interval": 50',
     }[host] in found.flags
+    assert not any("plans by" in words for words in found.cannot)
+    assert host != "vllm-ascend" or '"eplb_policy_type": 2' in found.flags
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "flags"),
+    [
+        ("vllm-default", "vllm", "--enable-eplb"),
+        ("sglang-deepseek", "sglang", "--eplb-algorithm deepseek"),
+        ("sglang-vec", "sglang", "--eplb-algorithm deepseek_vec"),
+        ("vllm-ascend", "vllm-ascend", '"eplb_policy_type": 1'),
+        ("swift-balance", "vllm-ascend", '"eplb_policy_type": 2'),
+        ("flashlb", "vllm-ascend", '"eplb_policy_type": 3'),
+        ("fast", "vllm-ascend", '"eplb_policy_type": 1'),
+    ],
+)
+def test_a_planner_of_the_host_is_chosen_by_its_flags(method: str, host: str, flags: str) -> None:
+    found = host_flags(Controller("periodic", interval=100, window=99, lag=1, method=method), SHAPE, 58, host)
+    assert flags in found.flags
+    assert any("plans by" in words for words in found.cannot) is (method == "fast")
 
 
 @pytest.mark.parametrize(("interval", "updates"), [(1, 58), (10, 6), (58, 1), (100, 1)])
