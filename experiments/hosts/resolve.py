@@ -1,11 +1,11 @@
 """Whether this package can be installed beside the serving systems: pip's resolver is asked, nothing is installed.
 
-``python -m eplb_gap.experiments.hosts.resolve``. For every system pip chooses versions of it, of this checkout and of all that they
-need, for an empty environment of the Python that runs this, as pip is configured here; the constraints in force are printed. What
-pip resolves is what ``pip check`` finds consistent once it is installed.
+``python -m eplb_gap.experiments.hosts.resolve``. For every system pip chooses versions of it, of this checkout and of all that
+they need, for an empty environment of the Python that runs this, as pip is configured here; the constraints in force are printed.
+What pip resolves is what ``pip check`` finds consistent once it is installed.
 
-Where pip finds no release of something that a system needs, the system is replaced by the rest of its requirements. Where a system
-does not resolve beside us, it is tried alone: a failure that stays is its own.
+Where pip finds no release of something that a system needs, the system is replaced by the rest of its requirements. Where a
+system does not resolve beside us, it is tried alone: a failure that stays is its own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ast
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ TOGETHER: tuple[tuple[Release, ...], ...] = (
     (VLLM_ASCEND,),
     (VLLM_ASCEND, Release("vllm", VLLM_ASCEND.version)),
 )
-"""What is resolved beside us. vLLM-Ascend does not require vLLM; the release of the same number is the one that it is written for."""
+"""What is resolved beside us. vLLM-Ascend does not require vLLM; it is written for the release of the same number."""
 SHOWN = ("torch", "numba", "numpy", "scipy", "protobuf", "typer", "tokenizers")
 """Of the versions chosen, those that differ or that others have stumbled over."""
 SECONDS = 1800
@@ -148,19 +149,30 @@ def _reason(said: str) -> str:
     return "; ".join(line for line in errors if not line.startswith("Ignored the following")) or "pip does not say why"
 
 
+def _ours(scratch: Path) -> str:
+    """Return what stands for this package: its metadata without its modules, so that nothing is built in the checkout."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        if not (ROOT / name).is_file():
+            raise InputError(f"{ROOT} holds no {name}; a checkout of this package is needed")
+        shutil.copy(ROOT / name, scratch)
+    (scratch / "eplb_gap").mkdir()
+    (scratch / "eplb_gap" / "__init__.py").touch()
+    return str(scratch)
+
+
 def main() -> int:
     """Print which systems resolve beside this checkout, and with which versions; return 1 if one is kept out by us."""
-    if not (ROOT / "pyproject.toml").is_file():
-        raise InputError(f"{ROOT} holds no pyproject.toml; a checkout of this package is needed")
     kept_out, body, reasons = 0, [], []
-    for hosts in TOGETHER:
-        name = " ".join(map(str, hosts))
-        print(f"resolving {name}", file=sys.stderr, flush=True)
-        answer, found = beside(hosts, str(ROOT))
-        kept_out |= answer == "no"
-        body.append([name, answer, str(len(found.versions) or ""), *(found.versions.get(package, "") for package in SHOWN)])
-        if found.reason:
-            reasons.append(f"{name}: {found.reason}")
+    with tempfile.TemporaryDirectory() as scratch:
+        ours = _ours(Path(scratch))
+        for hosts in TOGETHER:
+            name = " ".join(map(str, hosts))
+            print(f"resolving {name}", file=sys.stderr, flush=True)
+            answer, found = beside(hosts, ours)
+            kept_out |= answer == "no"
+            body.append([name, answer, str(len(found.versions) or ""), *(found.versions.get(package, "") for package in SHOWN)])
+            if found.reason:
+                reasons.append(f"{name}: {found.reason}")
     limits = ", ".join(constraints()) or "none"
     print(f"Python {platform.python_version()}, {_pip('--version').stdout.split(' from ')[0]}; constraints in force: {limits}\n")
     print(markdown(["installed together with this package", "resolves", "packages", *SHOWN], body), *reasons, sep="\n")
