@@ -25,7 +25,7 @@ from pathlib import Path
 
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.hosts.packages import SGLANG, VLLM, VLLM_ASCEND, Release, Unavailable, unpacked
-from eplb_gap.experiments.measuring.rows import ROOT
+from eplb_gap.problem.child import ROOT
 from eplb_gap.problem.errors import InputError
 
 TOGETHER: tuple[tuple[Release, ...], ...] = (
