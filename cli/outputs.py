@@ -19,6 +19,7 @@ Force = Annotated[
 Recognise = Callable[[Path], bool]
 ENDS = 4096
 """Bytes at both ends of a file in which its mark is looked for."""
+METRICS = b"# HELP eplb_gap_"
 FIGURE, PAGE = b"eplb-gap figure", b'<meta name="generator" content="eplb-gap">'
 CERTIFICATE = b'{"schema": "eplb-gap certificate'
 CONFIGURATION, CONTROLLER = b", chosen by eplb-gap calibrate for ", b"# Chosen by eplb-gap calibrate --online on "
@@ -59,6 +60,11 @@ def figure(option: str, path: Path | None) -> Output:
 def page(option: str, path: Path | None) -> Output:
     """Return a page as an output."""
     return Output(option, path, "page of eplb-gap", marked(PAGE))
+
+
+def metrics(option: str, path: Path | None) -> Output:
+    """Return metrics in Prometheus's text format as an output."""
+    return Output(option, path, "metrics of eplb-gap", marked(METRICS))
 
 
 def existing(names: Iterable[tuple[str, str | None]]) -> list[tuple[str, Path]]:

@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from eplb_gap.cli.options import log, out, writable_file
+from eplb_gap.cli.options import log, out
+from eplb_gap.cli.outputs import Force, check_outputs, metrics
 from eplb_gap.problem import InputError
 from eplb_gap.problem.atomic import write_atomically
 
@@ -41,6 +42,7 @@ def watch(
         Path | None, typer.Option(help="Write metrics to this file at every look, for a textfile collector (.prom).")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Serve metrics at http://127.0.0.1:PORT/metrics; 0: any port.")] = None,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object a window; with --once, one of all.")] = False,
 ) -> None:
     """Show what a server records: balance, gap to a bound and moves of every window, as it comes; on Ctrl-C it ends."""
@@ -51,8 +53,7 @@ def watch(
 
     if once and port is not None:
         raise InputError("--port is given with --once, which does not stay to be asked; --prometheus writes a file")
-    if prometheus is not None:
-        writable_file(prometheus, "--prometheus")
+    check_outputs([metrics("--prometheus", prometheus)], [("FOLDER", folder)], force)
     exposition, page = Exposition(counting=not once), [""]
 
     def export(windows: list[Window]) -> None:
