@@ -401,7 +401,7 @@ def recorded(x: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(recording.RECORD, str(folder))
         recording.record_call("numpy", x.loads, x.deployment, x.other, x.placement, rank=0)
-        assert recording.flush(5)
+        assert recording.flush(60)
     assert recorded_deployment(folder) == x.deployment
     makespans = x.legal(with_dead(without_dead(x.other, x.deployment), x.deployment))
     assert validation.verify(recorded_map.read_in_use(folder, x.deployment, None), x.loads, x.deployment) == makespans

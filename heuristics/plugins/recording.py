@@ -238,9 +238,9 @@ class Recorder:
             )
 
     def flush(self, seconds: float) -> bool:
-        """Wait until nothing waits any more; return whether that is so."""
+        """Wait until nothing waits any more; return whether that is so. In a forked process there is nobody to wait for."""
         end = time.monotonic() + seconds
-        while self._waiting.unfinished_tasks and time.monotonic() < end:
+        while self._waiting.unfinished_tasks and self._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.002)
         return not self._waiting.unfinished_tasks
 

@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,7 +161,5 @@ def test_it_ends_when_nobody_reads_it_any_more(folder: Path) -> None:
         assert process.stderr is not None
         assert "call=1" in process.stdout.readline()
         process.stdout.close()  # as `| head -1` does
-        started = time.monotonic()
-        assert process.wait(timeout=20) == 1
-        assert time.monotonic() - started < 10
+        assert process.wait(timeout=60) == 1
         assert "Traceback" not in process.stderr.read()
