@@ -81,7 +81,8 @@ def record_call(
     deployment : Deployment or None
         With the GPUs that are dead.
     in_use, answered : Placement, Tensor or array_like of int [layers, slots], or None
-        The map that served these loads, where the host says it, and the one that it got in return.
+        The map that served these loads, where the host says it, and the one that it got in return. What is no map of these
+        layers and experts is left out, the loads are kept.
     layer_ids : list of int, optional
         Index of each layer in the model, where the host says it.
     rank : int, optional
@@ -149,7 +150,7 @@ class _Given:
             counts = whole
         history = counts.ndim == 3
         counts = as_loads(counts if history else counts[None], "loads", 3)
-        in_use, answered = _checked(self.in_use, "in_use", counts), _checked(self.answered, "answered", counts)
+        in_use, answered = _if_map(self.in_use, counts), _if_map(self.answered, counts)
         host, version = label(self.host, "host"), _version(self.host)
         ids = None if self.layer_ids is None else [int(one) for one in self.layer_ids]
         return Call(counts, self.came, host, version, self.deployment, in_use, answered, ids, history, rounded)
@@ -166,18 +167,12 @@ def _copied(value: Any) -> Any:
     return np.array(array)
 
 
-def _checked(table: np.ndarray | None, name: str, counts: np.ndarray) -> np.ndarray | None:
-    if table is None:
-        return None
+def _if_map(table: np.ndarray | None, counts: np.ndarray) -> np.ndarray | None:
+    """Return a map of these layers and experts, -1 allowed; None of what is none: the loads are worth keeping without it."""
     layers, experts = counts.shape[1:]
-    if (
-        table.ndim != 2
-        or table.shape[0] != layers
-        or table.dtype.kind not in "iu"
-        or not -1 <= table.min() <= table.max() < experts
-    ):
-        raise InputError(f"{name} is {table.dtype} of shape {table.shape}; experts, or -1, [{layers} layers, slots] are needed")
-    return table
+    if table is None or table.ndim != 2 or table.shape[0] != layers or table.dtype.kind not in "iu" or not table.size:
+        return None
+    return table if -1 <= table.min() <= table.max() < experts else None
 
 
 def _version(host: str) -> str:

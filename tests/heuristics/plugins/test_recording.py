@@ -50,6 +50,14 @@ def files(folder: Path) -> list[Path]:
     return [path for model in model_folders(folder) for path in call_paths(model)]
 
 
+def test_loads_are_kept_without_what_is_no_map_of_them(folder: Path) -> None:
+    for table in (OLD[:1], OLD[0], OLD + 4, OLD - 2, OLD.astype(float), OLD[:, :0], "map"):
+        record_call("numpy", LOADS, DEPLOYMENT, table, NEW)
+    assert flush(60)
+    found = [read_call(path) for path in files(folder)]
+    assert len(found) == 7 and all(call.in_use is None and np.array_equal(call.answered, NEW) for call in found)
+
+
 def test_a_call_comes_back_as_it_was(folder: Path) -> None:
     before = time.time()
     record()
