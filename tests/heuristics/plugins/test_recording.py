@@ -202,7 +202,7 @@ def bad_limit(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
 
 
 def bad_check(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
-    monkeypatch.setattr(recording, "_checked", lambda *_: 1 / 0)
+    monkeypatch.setattr(recording, "_if_map", lambda *_: 1 / 0)
 
 
 def own_error(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
