@@ -17,7 +17,8 @@ corrupt weights without a word. Versions with an EPLB group (``get_eplb_group``)
 used, with one ``all_reduce`` of 16 bytes at a place that all of them reach: where one differs or has failed, all take vLLM's own
 answer, a function of the call alone. So a rank stays in the registry even where its settings are bad; the plug-in must be
 installed on all nodes or on none. Older versions have no group that is free at that time. A rank that joins finds every other
-one planning anew, as all of them forget with the deployment.
+one planning anew, as all of them forget with the deployment. Ray hands variables on to other machines only where
+``VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=EPLB_GAP_`` says so.
 """
 
 from __future__ import annotations
