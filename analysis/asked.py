@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from eplb_gap.problem import formats
 from eplb_gap.problem.deployment import Deployment, Duplicates
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 from eplb_gap.problem.loads import LoadTrace
 
 PolicyChoice = Literal["as-deployed", "global"]
@@ -68,7 +69,8 @@ def read_problem(
     loads : path
         A trace (.npz), or a file or folder of a serving system.
     deployment : str or Deployment, optional
-        A preset by its name, or a deployment as it is; without one, ``num_slots`` and ``num_gpus`` or ``slots_per_gpu`` say it.
+        A preset by its name, or a deployment as it is; without one, ``num_slots`` and ``num_gpus`` or ``slots_per_gpu`` say it,
+        or a record folder of the plug-ins does, whose newest call had one.
     format : str, optional
         Format of the loads; recognised by default.
     window : int, optional
@@ -103,7 +105,12 @@ def read_problem(
     if isinstance(deployment, str):
         Deployment.preset(deployment)
     elif deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
-        raise InputError("deployment is missing; the name of a preset, or num_slots and num_gpus, or slots_per_gpu, is needed")
+        found = recorded_deployment(loads)
+        if found is None:
+            raise InputError(
+                "deployment is missing; the name of a preset, or num_slots and num_gpus, or slots_per_gpu, is needed"
+            )
+        shape = {**_shape_of(found), **shape}
     recorded = formats.read(loads, format, progress=progress)
     trace = formats.grouped(recorded, window)
     return Asked(trace, choose_deployment(trace.loads.shape[2], deployment, **shape), recorded)
@@ -138,6 +145,14 @@ def choose_deployment(experts: int, deployment: str | Deployment | None = None, 
     if made.num_experts != experts:
         raise InputError(f"the loads have {experts} experts; deployment {deployment!r} has {made.num_experts}")
     return made.as_global() if policy == "global" else made
+
+
+def _shape_of(deployment: Deployment) -> Shape:
+    """Return what makes a deployment for experts that the loads tell."""
+    shape: Shape = {"num_nodes": deployment.num_nodes, "num_groups": deployment.num_groups, "dead_gpus": deployment.dead_gpus}
+    if deployment.unequal_slots:
+        return {**shape, "slots_per_gpu": deployment.unequal_slots}
+    return {**shape, "num_slots": deployment.num_slots, "num_gpus": deployment.num_gpus}
 
 
 def _made(experts: int, preset: str | None, policy: PolicyChoice, shape: Shape) -> Deployment:

@@ -26,6 +26,7 @@ LEFT_OUT = (
     ("dropped_layers", "layers without load (dense ones)"),
     ("dropped_steps", "steps without load"),
     ("left_out_steps", "oldest steps that fill no window"),
+    ("older_calls", "calls older than can be read at once"),
 )
 NUMBERS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
 
@@ -104,10 +105,12 @@ class Question:
             As :func:`eplb_gap.read_problem`; a misspelt deployment is refused before a long read.
         """
         from eplb_gap.analysis.asked import read_problem
+        from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 
         assert self.loads is not None  # the commands that can do without look first
         shape = self.shape()
-        if self.deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
+        said = {"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape or self.deployment is not None
+        if not said and recorded_deployment(self.loads) is None:
             raise InputError(MISSING)
         columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
         with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:

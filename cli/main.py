@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving
+from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving, watching
 from eplb_gap.cli.options import INTERRUPTED, log
 from eplb_gap.problem import InputError, PlacementError
 from eplb_gap.problem.certificate import CertificateError
@@ -25,6 +25,7 @@ for command in (
     calibrating.calibrate,
     sizing.capacity,
     replaying.replay,
+    watching.watch,
     measuring.bench,
     recording.record,
     converting.convert,

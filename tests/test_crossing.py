@@ -42,6 +42,7 @@ from crossing import (
     only_moves,
     planned_by_all,
     program_file,
+    recorded,
     recovered,
     replayed,
     same_map,
@@ -81,6 +82,7 @@ from eplb_gap.analysis.online import (
 from eplb_gap.analysis.online import candidates as online_candidates
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
+from eplb_gap.analysis.watch import scored as scored_calls
 from eplb_gap.heuristics import methods, own, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import (
@@ -96,7 +98,7 @@ from eplb_gap.heuristics.control import (
 )
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
-from eplb_gap.heuristics.plugins import hosted, planning
+from eplb_gap.heuristics.plugins import hosted, planning, recording
 from eplb_gap.heuristics.plugins.settings import Settings
 from eplb_gap.heuristics.programs import evolved_programs, peers, pipeline, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
@@ -104,7 +106,7 @@ from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, m
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
-from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps, phy2log
+from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps, phy2log, recorded_map
 from eplb_gap.solvers import auto, facade, hierarchical, planner_maps
 from eplb_gap.solvers.engines import first_pass
 from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
@@ -141,6 +143,7 @@ ANALYSES = (
     per_step,
     protocol,
     protocol_runs,
+    scored_calls,
     user_program,
 )
 
@@ -244,6 +247,7 @@ KERNEL = {
     averages.ascend_shares: Entry(lambda x: averages.ascend_shares(WINDOWS[:, 0], x.deployment)),
 }
 FORMATS = {
+    recorded_map.read_in_use: Entry(recorded),
     maps.read_map: Entry(lambda x: written_and_read(x, "phy2log-npy")),
     maps.write_map: Entry(lambda x: written_and_read(x, "phy2log-json")),
     certificate_map.read: Entry(
@@ -289,6 +293,7 @@ HEURISTICS = {
     hosted.adopt: Entry(controlled),
     planning.planned_map: Entry(served),
     maps.MapFile.read: Entry(served),
+    recording.record_call: Entry(recorded),
     saved_moves.SavedMoves.cost: Entry(priced),
     planning.replan: Entry(lambda x: x.legal(planning.replan(x.loads, x.deployment, x.other))),
     window_moves.replan_on_windows: Entry(
@@ -331,6 +336,7 @@ JUDGING = {
     evaluate.evaluate: Entry(evaluated_from_a_trace),
     evaluate.planned_on: Entry(evaluated_from_a_trace),
     evaluate.evaluate_map: Entry(lambda x: evaluated(x, x.placement)),
+    scored_calls.quick_bounds: Entry(recorded),
     evaluate.mean_loads: Entry(lambda x: evaluate.mean_loads(x.loads, x.deployment)),
     explain.explain: Entry(explained_from_a_trace, unequal),
     explain.explain_map: Entry(lambda x: explained(x, explain.explain_map), unequal),

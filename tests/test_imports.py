@@ -43,6 +43,7 @@ PARTS: dict[str, set[str]] = {
     "analysis/figures": {"analysis", "analysis/online", "analysis/replay"},
     "analysis/online": {"analysis", "analysis/replay"},
     "analysis/replay": {"analysis"},
+    "analysis/watch": {"analysis"},
     "experiments": set(),
     "experiments/measuring": {"experiments"},
     "experiments/loads": {"experiments", "experiments/measuring", "experiments/loads/moe_trace"},

@@ -1,8 +1,8 @@
 """How long a plan inside a server keeps Python's lock: a thread that wakes every millisecond beside one that plans.
 
 vLLM plans in a thread of the worker whose main thread launches the forward passes. What the planning thread computes between two
-wake-ups of the main thread bounds how long it kept the lock from it: as CPU time, less the millisecond that was slept anyway. It is
-an upper bound, as compiled kernels let the lock go, and a busy machine may not give the waking thread a core at once.
+wake-ups of the main thread bounds how long it kept the lock from it: as CPU time, less the millisecond that was slept anyway. It
+is an upper bound, as compiled kernels let the lock go, and a busy machine may not give the waking thread a core at once.
 
 Run ``python -m eplb_gap.experiments.measuring.lock_held``; 58 layers of 256 experts, 288 slots, 32 GPUs.
 """

@@ -8,8 +8,8 @@ folder read-only, is dropped, counted in the next file that is written, and said
 
 One process writes: rank 0, by ``torch.distributed`` or the environment (:data:`RANKS`), else whichever has the folder's lock.
 Where files would exceed ``EPLB_GAP_RECORD_MB`` megabytes (512 if it is not set) the oldest are removed: the newest are kept. A
-server that is started again goes on in the same folder. What a file holds:
-:mod:`eplb_gap.problem.formats.containers.record_files`.
+server that is started again goes on in the same folder. Models of a server are told apart by layers and experts. What a file
+holds: :mod:`eplb_gap.problem.formats.containers.record_files`.
 """
 
 from __future__ import annotations
@@ -149,10 +149,10 @@ class _Given:
             counts = whole
         history = counts.ndim == 3
         counts = as_loads(counts if history else counts[None], "loads", 3)
-        maps = [_checked(table, name, counts) for table, name in ((self.in_use, "in_use"), (self.answered, "answered"))]
+        in_use, answered = _checked(self.in_use, "in_use", counts), _checked(self.answered, "answered", counts)
         host, version = label(self.host, "host"), _version(self.host)
         ids = None if self.layer_ids is None else [int(one) for one in self.layer_ids]
-        return Call(counts, self.came, host, version, self.deployment, *maps, ids, history, rounded)
+        return Call(counts, self.came, host, version, self.deployment, in_use, answered, ids, history, rounded)
 
 
 def _copied(value: Any) -> Any:
@@ -261,7 +261,7 @@ class Recorder:
         call = given.call()
         if call is None:
             return
-        limit = _limit_bytes()
+        limit = int(_megabytes() * 1e6)
         if not self._may_write(given.rank):
             if given.rank == 0:
                 raise InputError("another server records into this folder; each needs one of its own")
@@ -305,6 +305,12 @@ class Recorder:
             os.close(held)
             raise
         self._held = held
+        LOG.info(
+            "recording into %s: %d calls are there, of at most %s MB the newest are kept",
+            self.folder,
+            len(self._kept),
+            _megabytes(),
+        )
         return True
 
     def _look_around(self) -> None:
@@ -331,7 +337,7 @@ class Recorder:
             self._kept_bytes -= size
 
 
-def _limit_bytes() -> int:
+def _megabytes() -> float:
     text = os.environ.get(MEGABYTES) or str(DEFAULT_MEGABYTES)
     try:
         found = float(text)
@@ -339,7 +345,7 @@ def _limit_bytes() -> int:
         found = 0.0
     if not 0.0 < found < 1e12:
         raise InputError(f"{MEGABYTES} is {text!r}; a positive number of megabytes is needed")
-    return int(found * 1e6)
+    return found
 
 
 def _on_disk(path: Path) -> int:
@@ -347,7 +353,7 @@ def _on_disk(path: Path) -> int:
 
 
 def _locked(file: int, rank: int | None) -> bool:
-    """Take the lock of an open file, which goes with the process; where there are no locks, rank 0 has it."""
+    """Take the lock of an open file, which goes with the process; where the file system has no locks, rank 0 has it."""
     try:
         import fcntl
 
@@ -355,7 +361,10 @@ def _locked(file: int, rank: int | None) -> bool:
     except ImportError:
         return rank == 0
     except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN) and rank == 0
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if rank != 0:
+            raise
     return True
 
 

@@ -114,6 +114,13 @@ def call_paths(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def is_record(path: Path) -> bool:
+    """Return whether a path is a record folder, the folder of a model in one, or named as the file of a call."""
+    if not path.is_dir():
+        return FILE.fullmatch(path.name) is not None
+    return any(FILE.fullmatch(found.name) or MODEL.fullmatch(found.name) for found in _listed(path))
+
+
 def one_model(path: Path) -> list[Path]:
     """Return the files of calls that a path means, oldest first: itself, or those of the only model in a record folder.
 
@@ -167,7 +174,7 @@ def write_call(file: IO[bytes], call: Call) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 npy_format.write_array_header_1_0(member, npy_format.header_data_from_array_1_0(array))
-                data = memoryview(np.ascontiguousarray(array)).cast("B")
+                data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 for start in range(0, len(data), CHUNK_BYTES):
                     member.write(data[start : start + CHUNK_BYTES])
 
@@ -219,7 +226,8 @@ def read_call(path: Path, loads: bool = True) -> Call:
         told["host"],
         told["host_version"],
         deployment,
-        *maps.values(),
+        maps[IN_USE],
+        maps[ANSWERED],
         ids,
         told["history"],
         told["rounded"],

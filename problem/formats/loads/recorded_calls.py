@@ -13,7 +13,7 @@ import numpy as np
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.limits import MAX_ELEMENTS
-from eplb_gap.problem.formats.containers.record_files import FILE, MODEL, Call, one_model, read_call
+from eplb_gap.problem.formats.containers.record_files import FILE, MODEL, Call, is_record, one_model, read_call
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
@@ -76,8 +76,10 @@ def read(path: Path, progress: Progress | None) -> Recording:
     ):
         if count:
             notes[key] = count
-    ids = newest.layer_ids or range(steps.shape[1])
-    return Recording(steps, ids, notes=notes)
+    layers = steps.shape[1]
+    # SGLang counts all layers of a model, dense ones too, of which it then says nothing; other hosts those with experts.
+    model_layers = layers if newest.host == "sglang" and newest.layer_ids is None else None
+    return Recording(steps, newest.layer_ids or range(layers), model_layers, notes=notes)
 
 
 def recorded_deployment(path: str | os.PathLike[str]) -> Deployment | None:
@@ -91,19 +93,10 @@ def recorded_deployment(path: str | os.PathLike[str]) -> Deployment | None:
     Raises
     ------
     InputError
-        If the folder holds several models, or its newest file cannot be read.
+        If the folder or its newest file cannot be read, or it holds several models.
     """
     path = Path(path)
-    if path.is_dir():
-        try:
-            names = [found.name for found in path.iterdir()]
-        except OSError:
-            return None
-        if not any(FILE.fullmatch(name) or MODEL.fullmatch(name) for name in names):
-            return None
-    elif FILE.fullmatch(path.name) is None:
-        return None
-    return read_call(one_model(path)[-1], loads=False).deployment
+    return read_call(one_model(path)[-1], loads=False).deployment if is_record(path) else None
 
 
 def _size(file: Path) -> int:

@@ -14,6 +14,7 @@ from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
+from eplb_gap.problem.formats.containers.record_files import is_record
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 from eplb_gap.problem.formats.containers.yaml_text import parse_yaml
 from eplb_gap.problem.formats.maps import (
@@ -27,6 +28,7 @@ from eplb_gap.problem.formats.maps import (
 )
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
 from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat
+from eplb_gap.problem.formats.maps.recorded_map import read_in_use
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
 from eplb_gap.problem.validation import check
@@ -64,7 +66,8 @@ def read_map(
     Parameters
     ----------
     path : path
-        Its suffix, first bytes and keys tell the format. A JSON list of lists is read as ``"vllm"``.
+        Its suffix, first bytes and keys tell the format. A JSON list of lists is read as ``"vllm"``. Of a record folder of the
+        plug-ins it is the last map in use.
     deployment : Deployment
         What the map must fit: experts, slots, GPUs. Whether the map is legal is judged by :func:`eplb_gap.problem.verify`.
     format : str, optional
@@ -96,6 +99,8 @@ def read_map(
     [[0, 1, 2, 0]]
     """
     layers = check_layer_ids(layer_ids)
+    if format is None and is_record(Path(path)):
+        return read_in_use(Path(path), deployment, layers)
     return open_map(path, format).read(deployment, layers)
 
 
