@@ -24,7 +24,6 @@ told so by ``VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=EPLB_GAP_``.
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import logging
 import os
@@ -32,6 +31,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from eplb_gap.heuristics.plugins import SETTINGS
+from eplb_gap.heuristics.plugins.agreement import same_everywhere
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
@@ -319,12 +319,9 @@ def _ranks_agree(placement: Placement | None) -> bool:
         group = get_eplb_group().cpu_group
         if group is None or torch.distributed.get_world_size(group) == 1:
             return True
-        word = 0 if placement is None else int.from_bytes(hashlib.sha256(placement.phy2log.tobytes()).digest()[:7], "big") + 1
-        words = torch.tensor([word, -word], dtype=torch.int64)
-        torch.distributed.all_reduce(words, op=torch.distributed.ReduceOp.MAX, group=group)
+        return same_everywhere(placement, group)
     except (ImportError, AssertionError, AttributeError, ValueError):  # no such group in this version, or it is not in use
         return True
     except Exception as error:
         COMPLAINTS.say("ranks cannot be asked whether they agree; vllm's own policy answers", error)
         return False
-    return bool(words[0] == -words[1])
