@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from eplb_gap.heuristics.plugins import SETTINGS
+from eplb_gap.heuristics.plugins.agreement import same_everywhere
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
@@ -119,8 +120,9 @@ class Planner:
             from eplb_gap.heuristics.plugins.calls import answer
         except Exception as error:
             COMPLAINTS.say(f"{HOST}'s own policy answers", error)
+            _ranks_agree(None)  # the other ranks wait for this one's word
             return own()
-        found = answer(HOST, lambda: _read_call(*given, **named), _as_triple, own, lambda triple: triple[0])
+        found = answer(HOST, lambda: _read_call(*given, **named), _as_triple, own, lambda triple: triple[0], _ranks_agree)
         warm_up_once()
         return found
 
@@ -278,3 +280,25 @@ def _as_triple(placement: Placement) -> Any:
     from eplb_gap.heuristics.tensors import as_tensors
 
     return tuple(tensor.clone() for tensor in as_tensors(placement))
+
+
+def _ranks_agree(placement: Placement | None) -> bool:
+    """Return whether all ranks have the same map; True where they are not asked.
+
+    They plan at the same moment, behind a sum of their counts over all of them. Elastic ranks are not asked: one that is lost
+    would be waited for, and once the server was scaled rank 0 plans for all.
+    """
+    try:
+        import torch
+        from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
+        from sglang.srt.runtime_context import get_device
+
+        group = torch.distributed
+        if not (group.is_available() and group.is_initialized()) or ElasticEPStateManager.instance() is not None:
+            return True
+        return group.get_world_size() == 1 or same_everywhere(placement, None, get_device().device)
+    except (ImportError, AttributeError):  # another version
+        return True
+    except Exception as error:
+        COMPLAINTS.say("ranks cannot be asked whether they agree; sglang's own policy answers", error)
+        return False

@@ -17,13 +17,13 @@ corrupt weights without a word. Versions with an EPLB group (``get_eplb_group``)
 used, with one ``all_reduce`` of 16 bytes at a place that all of them reach: where one differs or has failed, all take vLLM's own
 answer, a function of the call alone. So a rank stays in the registry even where its settings are bad; the plug-in must be
 installed on all nodes or on none. Older versions have no group that is free at that time. A rank that joins finds every other
-one planning anew, as all of them forget with the deployment.
+one planning anew, as all of them forget with the deployment. Ray hands variables on to other machines where newer versions are
+told so by ``VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=EPLB_GAP_``.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import logging
 import os
@@ -31,6 +31,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from eplb_gap.heuristics.plugins import SETTINGS
+from eplb_gap.heuristics.plugins.agreement import same_everywhere
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
@@ -174,6 +175,7 @@ def register() -> None:
     bad settings the policy is put there all the same, and lets vLLM's own answer every call. A vLLM without that module is a
     warning only to those who set a variable of this plug-in.
     """
+    _log_as_vllm_does()
     try:
         policies, policy = _found()
     except Exception as error:
@@ -223,6 +225,15 @@ def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]
     if "Tensor" in returned:
         return MapPolicy
     raise TypeError(f"its AbstractEplbPolicy returns {returned}, which is neither a tuple, nor a Tensor, nor a plan")
+
+
+def _log_as_vllm_does() -> None:
+    """Send our lines where vLLM's go, at its level, unless somebody has said where they go: by default INFO is dropped."""
+    theirs = logging.getLogger("vllm")
+    if not (LOG.handlers or logging.getLogger().handlers) and theirs.handlers:
+        for handler in theirs.handlers:
+            LOG.addHandler(handler)
+        LOG.setLevel(theirs.level)
 
 
 def _found() -> tuple[dict[str, Any], Any]:
@@ -308,12 +319,9 @@ def _ranks_agree(placement: Placement | None) -> bool:
         group = get_eplb_group().cpu_group
         if group is None or torch.distributed.get_world_size(group) == 1:
             return True
-        word = 0 if placement is None else int.from_bytes(hashlib.sha256(placement.phy2log.tobytes()).digest()[:7], "big") + 1
-        words = torch.tensor([word, -word], dtype=torch.int64)
-        torch.distributed.all_reduce(words, op=torch.distributed.ReduceOp.MAX, group=group)
+        return same_everywhere(placement, group)
     except (ImportError, AssertionError, AttributeError, ValueError):  # no such group in this version, or it is not in use
         return True
     except Exception as error:
         COMPLAINTS.say("ranks cannot be asked whether they agree; vllm's own policy answers", error)
         return False
-    return bool(words[0] == -words[1])

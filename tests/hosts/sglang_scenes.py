@@ -19,6 +19,7 @@ from sglang_server import DENSE, EXPERTS, INTERVAL, LAYERS, LINES, RANKS, SLOTS,
 
 from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.heuristics.plugins import SETTINGS, hosted, planning, sglang
+from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.heuristics.plugins.recording import RECORD, flush
 from eplb_gap.heuristics.plugins.settings import forget
 from eplb_gap.problem import Deployment, Placement
@@ -36,6 +37,7 @@ def set_up(**environment):
     LINES.clear()
     hosted.MODELS.clear()
     planning.SERVED.clear()
+    COMPLAINTS.forget()
     sglang.register()
 
 
@@ -73,6 +75,26 @@ def every_way_of_planning(rank, folder):
                 check(Placement(server.map[1:], EXPERTS), HIERARCHICAL)
             no_trouble()
             say(rank, f"{algorithm}, {name}: {halves(server)}; {changed} slots changed in 3 rebalances")
+
+
+def ranks_that_differ(rank, folder):
+    """One rank has other settings, one cannot load what plans: all take SGLang's own map, and weights stay right."""
+    for trouble in ("settings", "import"):
+        set_up(**({"EPLB_GAP_METHOD": "initial_program"} if trouble == "settings" and rank == 1 else {}))
+        calls = "eplb_gap.heuristics.plugins.calls"
+        kept = sys.modules[calls]
+        if trouble == "import" and rank == 1:
+            sys.modules[calls] = None
+        server = Server(rank)
+        for _ in range(2 * INTERVAL + 1):
+            server.step()
+            server.agree()
+        sys.modules[calls] = kept
+        lines = [line for line in LINES if "sglang's own policy answers" in line]
+        assert len(lines) == 1, LINES  # one a minute
+        said = [None] * RANKS
+        dist.all_gather_object(said, lines[0].partition(": ")[2])
+        say(rank, f"ranks that differ, {trouble}: {halves(server)}; they say {sorted(set(said))}")
 
 
 def layers_in_chunks(rank, folder):
@@ -207,6 +229,7 @@ def recorded_by_the_plug_in(rank, folder):
 
 SCENES = [
     every_way_of_planning,
+    ranks_that_differ,
     layers_in_chunks,
     controller,
     a_rank_is_lost_and_comes_back,

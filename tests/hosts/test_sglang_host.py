@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from driving import drive
+from driving import drive, package_of
 
-from eplb_gap import Deployment, read_loads, read_map
+from eplb_gap import Controller, Deployment, read_loads, read_map
+from eplb_gap.analysis.online.host_flags import host_flags
 from eplb_gap.experiments.hosts.packages import SGLANG
 
 DEPLOYMENT = Deployment(16, 24, 4, num_nodes=2, num_groups=4)
@@ -40,6 +42,7 @@ def test_a_server_is_rebalanced_loses_a_rank_and_gets_it_back(served):
     assert sum("before the first rebalance" in line for line in lines) == 8
     assert sum(line.startswith("controller,") for line in lines) == 3
     assert sum("rank 2 of 4 lost" in line for line in lines) == 4
+    assert sum(line.startswith("ranks that differ,") for line in lines) == 2
 
 
 @pytest.mark.parametrize("mode", ["stat", "stat_approx", "per_pass", "per_token"])
@@ -83,3 +86,18 @@ def test_maps_for_its_start_are_taken_as_they_were_written(served, tmp_path):
     lines = drive("sglang_driver.py", SGLANG, "maps", str(tmp_path))
     assert sum(line.startswith("init_by_mapping location") for line in lines) == 2
     assert sum(line.startswith("init_by_eplb") for line in lines) == 9
+
+
+def options_of_release() -> set[str]:
+    """Return the command-line options that SGLang makes of the fields of its arguments."""
+    fields = (package_of(SGLANG) / "sglang" / "srt" / "arg_groups" / "fields").glob("*.py")
+    names = {name for path in fields for name in re.findall(r"^    (\w+): A\[", path.read_text(), flags=re.M)}
+    return {f"--{name.replace('_', '-')}" for name in names}
+
+
+def test_flags_that_calibrate_writes_exist():
+    controllers = [Controller("static"), Controller("periodic", interval=50, window=20), Controller("threshold", below=0.9)]
+    flags = {flag for one in controllers for flag in re.findall(r"--[\w-]+", host_flags(one, DEPLOYMENT, 3, "sglang").flags)}
+    assert len(flags) >= 5
+    assert flags <= options_of_release()
+    print(f"\nin the release: {' '.join(sorted(flags))}")

@@ -322,6 +322,23 @@ def test_whatever_fails_is_one_line_and_sglangs_own_function_answers(server, mon
     assert re.search(said, line.getMessage())
 
 
+def test_ranks_that_differ_take_sglangs_own_map_unless_one_may_be_lost(server, monkeypatch, caplog):
+    asked = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(calls, "record_call", lambda *given: None)
+    monkeypatch.setattr(sglang, "same_everywhere", lambda placement, *given: asked.append(placement))
+    put(monkeypatch, "sglang.srt.runtime_context", get_device=lambda: SimpleNamespace(device="cpu"))
+    assert server.plan(LOADS[:1])[1] == "their own"
+    assert "ranks come to different maps" in caplog.text
+    break_calls(monkeypatch, server)
+    assert server.plan(LOADS[:1])[1] == "their own"
+    assert [placement is None for placement in asked] == [False, True]  # the other ranks wait for the word of one that fails
+    server.ranks = SimpleNamespace(active_ranks=torch.ones(GPUS))
+    server.plan(LOADS[:1])
+    assert len(asked) == 2
+
+
 def test_where_sglangs_own_function_is_asked_for_its_errors_are_its_own(server, asked_for):
     asked_for(**{METHOD: "host"})
     assert server.plan(LOADS[:1])[1] == "their own"
