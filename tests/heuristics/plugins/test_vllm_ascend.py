@@ -130,7 +130,7 @@ def test_the_factory_hands_ours_out_once_and_it_can_be_sent_to_a_process(factory
 @pytest.mark.parametrize(
     ("signature", "message"),
     [
-        (lambda policy_type, config: None, r"keeps its own EPLB; .* 0\.23\.0 and .*: TypeError: .* takes \(policy_type, config\)"),
+        (lambda policy_type, config: None, r"keeps its own EPLB; .* 0\.23\.0 .*: TypeError: .* takes \(policy_type, config\)"),
         (None, "keeps its own EPLB; .* AttributeError: .*generate_policy"),
     ],
 )
