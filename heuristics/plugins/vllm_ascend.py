@@ -11,6 +11,10 @@ The host takes the table of an answer, whatever its flag says, but puts a layer 
 an expert twice, or an expert that stays on its device changes its slot. So duplicates on a device are forbidden to the planner,
 and what stays on a device stays in its slot. Every other slot is one transfer, from a device that held the expert.
 
+With ``expert_map_record_path`` the host writes the maps that its policy answers and moves no weight, but goes on with them as if
+they were in use: what slots served is then told of other experts, and neither a plan nor a record would be true. There its own
+policy stays.
+
 *Ranks.* Every rank plans for itself, from loads that were gathered from all, in a process that cannot reach the others. Before it
 starts they compare their settings and the version of this project, with one ``all_reduce`` of 16 bytes in the group of the expert
 parallel ranks: where one differs or has failed, all keep vLLM-Ascend's own policy. So the plug-in must be installed on all nodes
@@ -36,8 +40,8 @@ if TYPE_CHECKING:  # these import numpy, torch and numba
     from eplb_gap.problem.placement import Placement
 
 HOST = "vllm-ascend"
-SUPPORTED = "0.23.0"
-"""Version that the tests of hosts drive; the EPLB of 0.26.0rc1 is the same."""
+SUPPORTED = "0.23.0 and 0.26.0rc1"
+"""Versions that the tests of hosts drive; what lies between them may work."""
 SWITCHES = {"DYNAMIC_EPLB": ("true", "1"), "EXPERT_MAP_RECORD": ("true",)}
 """Variables of which vLLM-Ascend demands one for dynamic EPLB, and the values that count."""
 
@@ -121,6 +125,8 @@ def _ready(own: Any) -> str | None:
         taken = list(inspect.signature(own.rebalance_experts).parameters)
         if taken[:2] != ["current_expert_table", "expert_workload"]:
             raise TypeError(f"its {type(own).__name__}.rebalance_experts takes {', '.join(taken)}; tested was {SUPPORTED}")
+        if _only_writes_maps():
+            raise ValueError("expert_map_record_path is set, with which loads are told of tables that are not in use")
         from importlib.metadata import version
 
         from eplb_gap.heuristics.plugins.calls import prepare
@@ -131,6 +137,15 @@ def _ready(own: Any) -> str | None:
     except Exception as error:
         COMPLAINTS.say(f"{HOST}'s own policy answers every call", error)
         return None
+
+
+def _only_writes_maps() -> bool:
+    try:
+        from vllm_ascend.ascend_config import get_ascend_config
+
+        return get_ascend_config().eplb_config.expert_map_record_path is not None
+    except (ImportError, AttributeError, RuntimeError):  # a version without that setting, or without any yet
+        return False
 
 
 def _ranks_agree(told: str | None) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from driving import drive
 
 from eplb_gap import Deployment, Placement, read_loads, rebalance, write_map
-from eplb_gap.experiments.hosts.packages import VLLM_ASCEND
+from eplb_gap.experiments.hosts.packages import VLLM_ASCEND, VLLM_ASCEND_NEXT
 from eplb_gap.problem.formats.maps.maps import read_map
 
 RANKS = 4
@@ -20,10 +20,10 @@ REFUSED = re.compile("invalid|not placed on any rank|Subprocess crashed|Tracebac
 """What the host says of a table that it does not like."""
 
 
-def serve(folder, expert_map="", ranks=RANKS, **environment):
+def serve(folder, expert_map="", ranks=RANKS, release=VLLM_ASCEND, **environment):
     """Run the server through its phases and return what it tells of each, and all other lines."""
     folder.mkdir()
-    printed = drive("vllm_ascend_server.py", VLLM_ASCEND, str(folder), str(ranks), str(expert_map), **DYNAMIC, **environment)
+    printed = drive("vllm_ascend_server.py", release, str(folder), str(ranks), str(expert_map), **DYNAMIC, **environment)
     lines = [line for line in printed if not line.startswith("{")]
     assert not [line for line in lines if REFUSED.search(line)]
     return [json.loads(line) for line in printed if line.startswith("{")], lines
@@ -45,10 +45,12 @@ def recorded(folder, told):
     assert loads.tolist() == [phase["collected"] for phase in told]
 
 
-def test_planned_in_the_server_from_our_map_file_to_its_own(tmp_path):
+@pytest.mark.parametrize("release", [VLLM_ASCEND, VLLM_ASCEND_NEXT], ids=str)
+def test_planned_in_the_server_from_our_map_file_to_its_own(tmp_path, release):
     first = rebalance(np.arange(36).reshape(3, 12) ** 2, DEPLOYMENT)
     write_map(tmp_path / "map.json", first, DEPLOYMENT, "vllm-ascend")
-    told, lines = serve(tmp_path / "server", tmp_path / "map.json", EPLB_GAP_RECORD=str(tmp_path / "record"))
+    record = str(tmp_path / "record")
+    told, lines = serve(tmp_path / "server", tmp_path / "map.json", release=release, EPLB_GAP_RECORD=record)
     assert sum("eplb-gap plans for vllm-ascend" in line for line in lines) == RANKS
     assert np.reshape(told[0]["before"], (3, -1)).tolist() == first.phy2log.tolist()
     assert [[received > 0 for received in phase["received"]] for phase in told] == [
@@ -63,7 +65,7 @@ def test_planned_in_the_server_from_our_map_file_to_its_own(tmp_path):
     written = read_map(tmp_path / "server" / "record.json", DEPLOYMENT)
     assert isinstance(written, Placement)
     assert written.phy2log.tolist() == np.reshape(told[-1]["after"], (3, -1)).tolist()
-    recorded(tmp_path / "record", told)
+    recorded(record, told)
 
 
 def test_loads_step_by_step_and_a_planned_map_served_first(tmp_path):

@@ -119,11 +119,11 @@ class Server:
     def __init__(self) -> None:
         import vllm_ascend.ascend_config as settings
 
-        settings.get_ascend_config = lambda: SimpleNamespace(enable_fused_mc2=0)
         asked = {"dynamic_eplb": True, "num_redundant_experts": REDUNDANT, "expert_map_path": MAP or None}
         asked["eplb_policy_type"] = POLICY
         intervals = {"expert_heat_collection_interval": COLLECTED, "algorithm_execution_interval": PLANNED}
         config = settings.EplbConfig(asked | intervals)
+        settings.get_ascend_config = lambda: SimpleNamespace(enable_fused_mc2=0, eplb_config=config)
         from vllm_ascend.eplb.adaptor.vllm_adaptor import VllmEplbAdaptor
         from vllm_ascend.eplb.core.eplb_device_transfer_loader import D2DExpertWeightLoader
         from vllm_ascend.eplb.core.eplb_worker import EplbProcess

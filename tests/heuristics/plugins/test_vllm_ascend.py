@@ -130,7 +130,7 @@ def test_the_factory_hands_ours_out_once_and_it_can_be_sent_to_a_process(factory
 @pytest.mark.parametrize(
     ("signature", "message"),
     [
-        (lambda policy_type, config: None, r"keeps its own EPLB; .* 0\.23\.0: TypeError: .* takes \(policy_type, config\)"),
+        (lambda policy_type, config: None, r"keeps its own EPLB; .* 0\.23\.0 .*: TypeError: .* takes \(policy_type, config\)"),
         (None, "keeps its own EPLB; .* AttributeError: .*generate_policy"),
     ],
 )
@@ -175,6 +175,16 @@ def test_a_rank_that_cannot_plan_or_differs_keeps_the_hosts_policy(
     (line,) = warnings()
     assert re.search(message, line)
     assert (told == [[0, 0]]) == (others is None)  # a rank that has failed says so: the others wait for its word
+
+
+def test_where_only_maps_are_written_the_hosts_policy_stays(factory, monkeypatch, warnings):
+    vllm_ascend.register()
+    for path, ours in ((None, True), ("map.json", False)):
+        config = SimpleNamespace(eplb_config=SimpleNamespace(expert_map_record_path=path))
+        put(monkeypatch, "vllm_ascend.ascend_config", get_ascend_config=lambda config=config: config)
+        assert isinstance(factory.generate_policy(2), vllm_ascend.Policy) == ours
+    (line,) = warnings()
+    assert "expert_map_record_path is set" in line
 
 
 def test_the_hosts_own_errors_are_its_own(factory):
