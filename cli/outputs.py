@@ -127,6 +127,12 @@ def check_outputs(
             raise InputError(f"{output.option} is {path}; {error}") from None
 
 
+def check_folder(path: Path, option: str) -> None:
+    """Refuse a name that is that of a file where a folder is needed, before any long work and before it is made."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} is {path}; a folder that can be written to is needed")
+
+
 def writable_folder(path: Path, option: str) -> Path:
     """Create the folder that a file will be written to, before any long work.
 
