@@ -18,7 +18,7 @@ from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
 
@@ -133,6 +133,7 @@ def rebalance(loads: Any, deployment: Deployment, method: str = DEFAULT_METHOD, 
     >>> verify(placement, loads, deployment)
     [Fraction(70, 1)]
     """
+    require_kind("deployment", deployment, Deployment)
     plan = choose(method, config)
     history = _axes(loads) == 3
     checked = as_loads(loads, "loads", 3 if history else 2)

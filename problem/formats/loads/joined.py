@@ -249,7 +249,8 @@ def _refuse_shared_steps(paths: Sequence[Path], steps: Sequence[np.ndarray]) -> 
             if count == 1:
                 shared[once.setdefault(digest, index)] += 1
         for other in shared.keys() - {index}:
-            if shared[other] >= SHARED_PART * min(sizes[other], sizes[index]):
+            found = shared[other]
+            if found >= SHARED_PART * min(sizes[other], sizes[index]):
                 raise InputError(
-                    f"{paths[other]} and {paths[index]} share steps of the same loads ({shared[other]}); what is joined shares none"
+                    f"{paths[other]} and {paths[index]} share steps of the same loads ({found}); what is joined shares none"
                 )

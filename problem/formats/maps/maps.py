@@ -11,7 +11,7 @@ from typing import Any
 from eplb_gap.problem import files
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.errors import InputError, require_kind, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 from eplb_gap.problem.formats.containers.yaml_text import parse_yaml
@@ -94,6 +94,7 @@ def read_map(
     ...     read_map(f"{folder}/map.json", deployment).phy2log.tolist()
     [[0, 1, 2, 0]]
     """
+    require_kind("deployment", deployment, Deployment)
     path = Path(path)
     told = None if format is None else _told(format)
     layers = check_layer_ids(layer_ids)
