@@ -194,7 +194,8 @@ class Question:
             _say(f"{self.loads_name}: {which}; added without load")
         if len(self.loads or ()) > 1 and (parts := trace.provenance.get("joined")):
             first, last = parts[0]["file"], parts[-1]["file"]
-            _say(f"{len(parts)} recordings joined by the {trace.provenance['joined_by']}, {first} to {last}")
+            ends = "" if first == last else f", {first} to {last}"
+            _say(f"{len(parts)} recordings joined by the {trace.provenance['joined_by']}{ends}")
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from eplb_gap.cli.asking import NUMBERS, Question, asks
 from eplb_gap.cli.options import JsonFlag, log
-from eplb_gap.cli.outputs import CONFIGURATION, CONTROLLER, Force, Output, check_outputs, marked, writable_folder
+from eplb_gap.cli.outputs import CONFIGURATION, CONTROLLER, Force, Output, check_folder, check_outputs, marked, writable_folder
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.problem import InputError
 
@@ -81,6 +81,7 @@ def _configuration(question: Question, budget_ms: float | None, folder: Path, fo
 
     if budget_ms is not None and not budget_ms >= 0:
         raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
+    check_folder(folder, "--out")
     figures = [figure_at("--out", folder / f"{calibration_front.NAME}{suffix}") for suffix in (".pdf", ".png")]
     chosen = Output("--out", folder / "config.toml", "configuration that eplb-gap calibrate chose", marked(CONFIGURATION))
     check_outputs([chosen, *figures], [("--loads", question.loads)], force)

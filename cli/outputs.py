@@ -69,7 +69,7 @@ def metrics(option: str, path: Path | None) -> Output:
 
 def existing(names: Iterable[tuple[str, str | None]]) -> list[tuple[str, Path]]:
     """Return those options, each with the name of a method or file, that name a file which is there."""
-    return [(option, Path(name)) for option, name in names if name is not None and Path(name).exists()]
+    return [(option, Path(name)) for option, name in names if name is not None and os.path.exists(name)]
 
 
 def marked(mark: bytes) -> Recognise:
@@ -117,12 +117,11 @@ def check_outputs(
             if _same(path, other):
                 raise InputError(f"{output.option} is {path}, which is the file of {option} too; another one is needed")
         taken.append((path, output.option))
-        inside = next(
-            (option for other, option in sources if path.exists() and other.is_dir() and _same(path.parent, other)), None
-        )
+        lost = os.path.isfile(path) and path.stat().st_size > 0 and not output.recognise(path)
+        inside = next((option for other, option in sources if lost and other.is_dir() and _same(path.parent, other)), None)
         if inside is not None:
             raise InputError(f"{output.option} is {path}, a file in the folder of {inside}; another one is needed")
-        if path.is_file() and path.stat().st_size and not force and not output.recognise(path):
+        if lost and not force:
             raise InputError(
                 f"{output.option} is {path}, which is there and {_said(path, output.kind)}; another name is needed, or "
                 "--force to write over it"
@@ -131,6 +130,12 @@ def check_outputs(
             check_writable(path)
         except InputError as error:
             raise InputError(f"{output.option} is {path}; {error}") from None
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Refuse a name that is that of a file where a folder is needed, before any long work and before it is made."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InputError(f"{option} is {path}; a folder that can be written to is needed")
 
 
 def writable_folder(path: Path, option: str) -> Path:

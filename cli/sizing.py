@@ -10,7 +10,7 @@ import typer
 
 from eplb_gap.cli.asking import Question, asks
 from eplb_gap.cli.options import JsonFlag, PlanWindow, log
-from eplb_gap.cli.outputs import Force, check_outputs, writable_folder
+from eplb_gap.cli.outputs import Force, check_folder, check_outputs, writable_folder
 from eplb_gap.cli.outputs import figure as figure_at
 
 
@@ -33,6 +33,7 @@ def capacity(
     from eplb_gap.analysis.figures.capacity_curve import NAME, draw
 
     if folder is not None:
+        check_folder(folder, "--out")
         figures = [figure_at("--out", folder / f"{NAME}{suffix}") for suffix in (".pdf", ".png")]
         check_outputs(figures, [("--loads", question.loads)], force)
         writable_folder(folder, "--out")

@@ -5,6 +5,7 @@ A shell expands ``--loads recorder_*.pt`` to several words; click's options take
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typer.core import TyperCommand
 from eplb_gap.problem import InputError
 
 LOADS = "--loads"
+NUMBER = re.compile(r"-[0-9.].*")
+"""No option begins like that, but the value of one can."""
 
 
 class Command(TyperCommand):
@@ -77,7 +80,7 @@ def _groups(args: Sequence[str]) -> list[list[str]]:
     """Return every option with the words up to the next one; words in front of all options, and ``--``, begin a group too."""
     groups: list[list[str]] = []
     for word in args:
-        if groups and (groups[-1][0] == "--" or not word.startswith("-") or word == "-"):
+        if groups and (groups[-1][0] == "--" or not word.startswith("-") or word == "-" or NUMBER.fullmatch(word)):
             groups[-1].append(word)
         else:
             groups.append([word])

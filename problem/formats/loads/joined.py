@@ -30,6 +30,8 @@ SPANS = {
     "iterations": "iterations",
 }
 """Notes of readers that say which steps a recording holds, the first and the last; the server counts them."""
+SHARED_PART = 0.1
+"""Two recordings of which so large a part is the same were taken at the same time."""
 
 
 def as_paths(value: Paths) -> list[Path]:
@@ -230,20 +232,27 @@ def _refuse_shared_spans(parts: Sequence[tuple[Path, Recording]], key: str) -> N
 
 
 def _refuse_shared_steps(paths: Sequence[Path], steps: Sequence[np.ndarray]) -> None:
-    """Refuse two recordings of the same tokens under different names: a step that both hold once, or all of them.
+    """Refuse two recordings of the same tokens under different names: all their steps, or a part of them, are the same.
 
-    Steps of real counts are not alike by chance. A recording whose own steps are alike is synthetic, and steady on purpose.
+    Steps of real counts are hardly alike by chance: only an idle server's are, which holds them more than once, or a few of many.
+    A recording whose own steps are alike is synthetic, and steady on purpose.
     """
-    once: dict[bytes, Path] = {}
-    whole: dict[bytes, Path] = {}
-    for path, loads in zip(paths, steps, strict=True):
-        digests = [hashlib.sha256(step.data).digest() for step in loads]
-        content = hashlib.sha256(b"".join(digests)).digest()
-        if content in whole:
-            raise InputError(f"{whole[content]} and {path} hold the same loads; each recording is joined once")
-        whole[content] = path
-        counts = Counter(digest for digest, step in zip(digests, loads, strict=True) if step.any())
-        for digest in (digest for digest, count in counts.items() if count == 1):
-            if digest in once:
-                raise InputError(f"{once[digest]} and {path} share a step of the same loads; what is joined in time shares none")
-            once[digest] = path
+    whole: dict[bytes, int] = {}
+    once: dict[bytes, int] = {}
+    sizes = []
+    for index, loads in enumerate(steps):
+        digests = [hashlib.sha256(step.data).digest() for step in loads if step.any()]
+        sizes.append(len(digests))
+        before = whole.setdefault(hashlib.sha256(b"".join(digests)).digest(), index)
+        if before != index and digests:
+            raise InputError(f"{paths[before]} and {paths[index]} hold the same loads; each recording is joined once")
+        shared: Counter[int] = Counter()
+        for digest, count in Counter(digests).items():
+            if count == 1:
+                shared[once.setdefault(digest, index)] += 1
+        for other in shared.keys() - {index}:
+            found = shared[other]
+            if found >= SHARED_PART * min(sizes[other], sizes[index]):
+                raise InputError(
+                    f"{paths[other]} and {paths[index]} share steps of the same loads ({found}); what is joined shares none"
+                )

@@ -40,7 +40,7 @@ def read(path: Path, _progress: Progress | None) -> Recording:
         loads, match = _read_file(path), STEPS.fullmatch(path.name)
         told = {} if match is None else {"mode": match["mode"], "recorded_steps": [int(match["first"]), int(match["last"])]}
         return Recording(loads[None], range(loads.shape[0]), notes={"counts": UNITS, "experts": POSITIONS, **told})
-    ordered = _ordered(path)
+    ordered, mode = _ordered(path)
     windows = [_read_file(file) for _, _, file in ordered]
     for window, (_, _, file) in zip(windows, ordered, strict=True):
         if window.shape != windows[0].shape:
@@ -48,12 +48,12 @@ def read(path: Path, _progress: Progress | None) -> Recording:
                 f"file {file} has {window.shape} layers and experts; {windows[0].shape}, as the first file, is needed"
             )
     check_elements((len(windows), *windows[0].shape), f"folder {path}")
-    notes = {"counts": UNITS, "experts": POSITIONS, "recorded_steps": [ordered[0][0], ordered[-1][1]]}
+    notes = {"counts": UNITS, "experts": POSITIONS, "mode": mode, "recorded_steps": [ordered[0][0], ordered[-1][1]]}
     return Recording(np.stack(windows), range(windows[0].shape[0]), notes=notes)
 
 
-def _ordered(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return first step, last step and path of the files of a folder, oldest first."""
+def _ordered(folder: Path) -> tuple[list[tuple[int, int, Path]], str]:
+    """Return first step, last step and path of the files of a folder, oldest first, and their mode."""
     found, modes = [], set()
     for _, file in matching(folder, NAME):
         match = STEPS.fullmatch(file.name)
@@ -67,7 +67,7 @@ def _ordered(folder: Path) -> list[tuple[int, int, Path]]:
     for (_, last, _), (first, _, file) in pairwise(found):
         if first <= last:
             raise InputError(f"file {file} begins at step {first}; the one before it ends at step {last}")
-    return found
+    return found, modes.pop()
 
 
 def _read_file(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,6 @@ def _part(path: Path, format: LoadFormat, progress: Progress | None, left_out: f
 def holds_loads(path: Path) -> bool:
     """Return whether a file or folder is there that may be a recording: of a known format, or broken."""
     try:
-        return path.exists() and recognised(path, FORMATS.values()) is not None
+        return os.path.exists(path) and recognised(path, FORMATS.values()) is not None
     except (InputError, OSError, ValueError):
         return True

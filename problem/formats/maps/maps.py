@@ -12,7 +12,7 @@ from typing import Any
 from eplb_gap.problem import files
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.errors import InputError, require_kind, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
 from eplb_gap.problem.formats.containers.record_files import is_record
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch
@@ -98,6 +98,7 @@ def read_map(
     ...     read_map(f"{folder}/map.json", deployment).phy2log.tolist()
     [[0, 1, 2, 0]]
     """
+    require_kind("deployment", deployment, Deployment)
     layers = check_layer_ids(layer_ids)
     if format is None and is_record(Path(path)):
         return read_in_use(Path(path), deployment, layers)

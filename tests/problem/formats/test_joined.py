@@ -98,7 +98,7 @@ def test_a_file_of_a_set_stands_for_it_once(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda loads: loads, "a_1.npy and .*a_2.npy hold the same loads"),
-        (lambda loads: np.concatenate([loads[2:], counts(9)]), "a_1.npy and .*a_2.npy share a step"),
+        (lambda loads: np.concatenate([loads[2:], counts(9)]), "a_1.npy and .*a_2.npy share steps of the same loads"),
         (lambda loads: loads[:, :1], r"a_1.npy has 2 layers \(0 to 1\), .*a_2.npy has 1 layers \(0\); layers must be the same"),
         (lambda loads: loads[:, :, :3], "a_1.npy has 4 experts, .*a_2.npy has 3 experts; experts must be the same"),
         (lambda loads: np.zeros_like(loads) - 1, r"a_2.npy: loads\[0, 0, 0\] is -1"),
@@ -114,6 +114,15 @@ def test_steady_synthetic_steps_are_no_overlap(tmp_path: Path) -> None:
     one = saved(tmp_path / "a_1.npy", np.full((3, 1, 4), 7))
     two = saved(tmp_path / "a_2.npy", np.full((4, 1, 4), 7))
     assert read([one, two]).loads.shape == (7, 1, 4)
+
+
+def test_a_request_that_an_idle_server_sends_itself_is_no_overlap(tmp_path: Path) -> None:
+    alike = counts(0, 1)
+    paths = [saved(tmp_path / f"a_{seed}.npy", np.concatenate([counts(seed, 20), alike])) for seed in (1, 2)]
+    assert len(read(paths).loads) == 42
+    paths.append(saved(tmp_path / "a_3.npy", np.concatenate([counts(2, 20)[10:], counts(3, 10)])))
+    with pytest.raises(InputError, match=r"a_2.npy and .*a_3.npy share steps of the same loads \(10\)"):
+        read(paths)
 
 
 @pytest.mark.parametrize(
