@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Collection
 from typing import Any
 
 MAX_REASON = 200
@@ -47,7 +48,7 @@ def require_kind(name: str, value: Any, kind: type) -> None:
 
 def reason(error: BaseException) -> str:
     """Return what a library says of a broken file, as part of one line: it may quote the file at any length."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
+    text = printable(str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
     text = text or type(error).__name__
     return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
 
@@ -71,6 +72,17 @@ def such_as(*alternatives: tuple[str, list[int]]) -> str:
     """Return the end of a message that names the allowed numbers next to what was found, each list of them with its beginning."""
     told = [start + " or ".join(map(str, numbers)) for start, numbers in alternatives if numbers]
     return f": {', or '.join(told)}" if told else ""
+
+
+def printable(text: str) -> str:
+    """Return text as part of one line: what cannot be printed is a space."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def listed(names: Collection[str], most: int = 8) -> str:
+    """Return names of a file as a message lists them: in one line, short however many and long they are."""
+    said = [printable(name[:40]).strip() or "one without name" for name in list(names)[:most]]
+    return ", ".join(said) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 _SHORT = reprlib.Repr()

@@ -17,7 +17,7 @@ import numpy as np
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
-from eplb_gap.problem.formats.loads.recording import Recording
+from eplb_gap.problem.formats.loads.recording import MAX_NOTICES, Recording
 from eplb_gap.problem.loads import as_loads
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -159,6 +159,8 @@ def joined(parts: Sequence[tuple[Path, Recording]], how: str | None) -> Recordin
         }
         for path, part in parts
     ]
+    notices = list(dict.fromkeys(text for _, part in parts for text in part.notes.get("notices", ())))[:MAX_NOTICES]
+    same |= {"notices": notices} if notices else {}
     notes = {**same, **ends, "joined": files, "joined_by": how or "order in which they were given"}
     return Recording(np.concatenate(steps), first.layer_ids, first.num_model_layers, first.row_steps, notes)
 

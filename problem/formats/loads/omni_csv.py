@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.rank_files import matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
-NAME = re.compile(r"topk_ids_count_.*\.csv")
-STEPS = re.compile(r"topk_ids_count_.*_(?P<mode>[A-Za-z]+)_step(?P<first>\d{1,15})to(?P<last>\d{1,15})\.csv")
+NAME = re.compile(r"topk_ids_count_.*\.csv" + text_files.SUFFIXES)
+STEPS = re.compile(
+    r"topk_ids_count_.*_(?P<mode>[A-Za-z]+)_step(?P<first>\d{1,15})to(?P<last>\d{1,15})\.csv" + text_files.SUFFIXES
+)
 MAX_FILE_BYTES = 1 << 26
 MAX_COLUMNS = 1 << 16
 COUNT = re.compile(r"\d{1,18}")
@@ -69,7 +71,7 @@ def _ordered(folder: Path) -> tuple[list[tuple[int, int, Path]], str]:
 
 
 def _read_file(path: Path) -> np.ndarray:
-    lines = files.read_text(path, MAX_FILE_BYTES).split("\n")
+    lines = text_files.read_text(path, MAX_FILE_BYTES).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     header = lines[0].rstrip("\r").split(",") if lines else []

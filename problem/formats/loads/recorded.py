@@ -13,11 +13,11 @@ from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.loads import (
     adrs,
     arrays,
+    logical_count,
     megatron,
     omni_activations,
     omni_csv,
     sglang_recorder,
-    tables,
     tensorrt_llm_statistics,
     vllm_ascend_loads,
     vllm_snapshots,
@@ -25,7 +25,7 @@ from eplb_gap.problem.formats.loads import (
 from eplb_gap.problem.formats.loads.cached import cached
 from eplb_gap.problem.formats.loads.joined import Paths, as_paths, in_order, joined, named, recordings
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
-from eplb_gap.problem.formats.loads.recognition import recognised
+from eplb_gap.problem.formats.loads.recognition import recognised, unrecognised
 from eplb_gap.problem.formats.loads.recording import (
     LEFT_OUT,
     Progress,
@@ -36,6 +36,8 @@ from eplb_gap.problem.formats.loads.recording import (
     with_experts,
     without_layers,
 )
+from eplb_gap.problem.formats.loads.routing import routed_experts
+from eplb_gap.problem.formats.loads.tables import csv_table, json_table, parquet_table
 from eplb_gap.problem.loads import LoadTrace
 
 FORMATS: dict[str, LoadFormat] = {
@@ -47,13 +49,16 @@ FORMATS: dict[str, LoadFormat] = {
         vllm_snapshots.FORMAT,
         vllm_ascend_loads.FORMAT,
         adrs.FORMAT,
-        tables.CSV,
-        tables.PARQUET,
+        logical_count.FORMAT,
+        csv_table.CSV,
+        parquet_table.PARQUET,
+        json_table.JSON,
         arrays.NPY,
         arrays.NPZ,
         omni_csv.FORMAT,
         omni_activations.FORMAT,
         megatron.FORMAT,
+        routed_experts.FORMAT,
     )
 }
 """The records of all formats by name, in the order in which they are named and asked whether a file is theirs."""
@@ -136,7 +141,7 @@ def _one_format(paths: list[Path]) -> str:
         _check_exists(path)
         name = recognised(path, FORMATS.values())
         if name is None:
-            raise InputError(f"{path} holds no recorded loads of a known format; these are {', '.join(LOAD_FORMATS)}")
+            raise InputError(unrecognised(path, FORMATS.values()))
         found.setdefault(name, path)
     if len(found) > 1:
         (one, first), (other, second), *_ = found.items()

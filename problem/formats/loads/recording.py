@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError, next_multiples, such_as
+from eplb_gap.problem.errors import InputError, next_multiples, shown, such_as
 from eplb_gap.problem.formats.containers.limits import check_elements
+from eplb_gap.problem.formats.loads.one_rank import one_rank_notice
 from eplb_gap.problem.loads import LoadTrace, as_loads
 
 Progress = Callable[[int, int], None]
@@ -18,6 +19,10 @@ Progress = Callable[[int, int], None]
 MAX_COUNT = np.iinfo(np.int64).max
 LEFT_OUT = "left_out_layers"
 """Note of the layers that a recording has and that were not read."""
+
+
+MAX_NOTICES, MAX_NOTICE = 100, 1000
+"""Lines that a user is to see of a recording, and characters of each: the note ``notices``."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Recording:
     row_steps : int, default 1
         Steps that one row of ``steps`` sums.
     notes : dict, optional
-        What a user of these loads must know; JSON-serialisable, for the provenance.
+        What a user of these loads must know; JSON-serialisable, for the provenance. Lines under ``notices`` are printed.
     """
 
     steps: np.ndarray
@@ -151,7 +156,22 @@ def finished(recording: Recording, format: str, name: str, where: str) -> LoadTr
         "window_steps": recording.row_steps,
         **notes,
     }
+    if (said := one_rank_notice(loads)) is not None:
+        provenance["notices"] = [*(text for text in notes.get("notices", ()) if text != said), said][-MAX_NOTICES:]
     return LoadTrace(loads, provenance)
+
+
+def check_notices(value: Any, where: str) -> None:
+    """Refuse notices of a file, which commands print, unless they are a few short printable lines.
+
+    Raises
+    ------
+    InputError
+        Naming the file.
+    """
+    few = isinstance(value, list) and len(value) <= MAX_NOTICES
+    if not few or not all(isinstance(text, str) and len(text) <= MAX_NOTICE and text.isprintable() for text in value):
+        raise InputError(f"{where}: notices is {shown(value)}; at most {MAX_NOTICES} lines of text are needed")
 
 
 def grouped(trace: LoadTrace, window: int | None) -> LoadTrace:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.json_rows import count_table
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
@@ -32,7 +32,7 @@ def read(path: Path, _progress: Progress | None, left_out: Collection[int] = ())
     InputError
         If a key is missing, tables and maps do not belong together, or the steps of snapshots do not ascend.
     """
-    document = files.parse_json(path)
+    document = text_files.parse_json(path)
     where = f"file {path}"
     snapshots = document.get("snapshots") if isinstance(document, dict) else None
     if not isinstance(snapshots, list) or not snapshots:
