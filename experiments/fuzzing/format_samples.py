@@ -19,7 +19,8 @@ from eplb_gap.problem import LoadTrace
 
 STEPS, LAYERS, EXPERTS, RANKS = 4, 3, 4, 2
 TOKENS, STEP_TOKENS, REQUESTS = 556, 256, (200, 300)
-"""Tokens of the samples of routing, those of a step, and those of the first requests."""
+FEW_TOKENS = 5
+"""Tokens of the samples of routing, those of a step, those of the first requests, and those of a request where few are enough."""
 DENSE = 1
 """Layers without experts that come first in the model of the formats that count all layers."""
 PHY2LOG = np.array([[0, 1, 2, 3, 0, 1], [3, 2, 1, 0, 3, 3], [0, 1, 2, 3, 2, 1]])
@@ -43,10 +44,11 @@ def sample_routing() -> np.ndarray:
 def sample_expected(name: str) -> np.ndarray:
     """Return the loads that a sample is read as, int64 [steps, layers, experts]."""
     loads = sample_loads()
-    if name in ONE_STEP:
-        return loads[:1]
     if name.partition(":")[0] != "routed-experts":
-        return loads
+        return loads[:1] if name in ONE_STEP else loads
+    if name in ONE_STEP:
+        few = np.concatenate([request[:FEW_TOKENS, DENSE:] for request in _requests()[:2]])
+        return np.array([[np.bincount(row.ravel(), minlength=EXPERTS) for row in few.transpose(1, 0, 2)]])
     chosen = sample_routing()[: TOKENS // STEP_TOKENS * STEP_TOKENS, DENSE:]
     return np.array(
         [
@@ -203,10 +205,6 @@ def _csv_sglang(loads: np.ndarray) -> dict[str, bytes]:
     return {"logical_count.csv": "\n".join(["layer_id,expert_id,count", *rows]).encode()}
 
 
-def _json_records(loads: np.ndarray) -> dict[str, bytes]:
-    return {"loads.json": json.dumps(_table(loads)).encode()}
-
-
 def _json_lines(loads: np.ndarray) -> dict[str, bytes]:
     return {"loads.jsonl": "".join(json.dumps(row) + "\n" for row in _table(loads)).encode()}
 
@@ -230,14 +228,10 @@ def _requests() -> list[np.ndarray]:
     return np.split(sample_routing(), np.cumsum(REQUESTS))
 
 
-def _routed_npz(_: np.ndarray) -> dict[str, bytes]:
-    return {"routing.npz": _archive({"routed_experts": sample_routing(), "offsets": np.cumsum((0, *REQUESTS))})}
-
-
 def _routed_requests(_: np.ndarray) -> dict[str, bytes]:
-    """A key for each request."""
+    """A key for each request, and one that is not read."""
     entries = {f"routed_experts_{index}": request.astype(np.int32) for index, request in enumerate(_requests())}
-    return {"routing.npz": _archive(entries)}
+    return {"routing.npz": _archive({**entries, "offsets": np.cumsum((0, *REQUESTS))})}
 
 
 def _routed_safetensors(_: np.ndarray) -> dict[str, bytes]:
@@ -251,7 +245,9 @@ def _routed_torch(_: np.ndarray) -> dict[str, bytes]:
 
 
 def _routed_json(_: np.ndarray) -> dict[str, bytes]:
-    return {"routing.json": json.dumps({"routed_experts": [request.tolist() for request in _requests()]}).encode()}
+    return {
+        "routing.json": json.dumps({"routed_experts": [request[:FEW_TOKENS].tolist() for request in _requests()[:2]]}).encode()
+    }
 
 
 def _routed_answers(_: np.ndarray) -> dict[str, bytes]:
@@ -348,11 +344,9 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "csv:dataframe": _csv_dataframe,
     "csv:sglang": _csv_sglang,
     "csv:gzip": _gzipped(_csv),
-    "json-table:records": _json_records,
     "json-table:lines": _json_lines,
     "json-table:columns": _json_columns,
     "logical-count": _logical_count,
-    "logical-count:gzip": _gzipped(_logical_count),
     "parquet": _parquet,
     "npy": _npy,
     "npz": _npz,
@@ -360,16 +354,15 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "omni-csv": _omni_csv,
     "omni-activations": _omni_activations,
     "megatron": _megatron,
-    "routed-experts": _routed_npz,
-    "routed-experts:requests": _routed_requests,
+    "routed-experts": _routed_requests,
     "routed-experts:safetensors": _routed_safetensors,
     "routed-experts:torch": _routed_torch,
     "routed-experts:json": _routed_json,
     "routed-experts:answers": _routed_answers,
 }
 """Format, and variant where it has several -> what builds the files of the sample from the loads."""
-ONE_STEP = frozenset({"vllm-ascend", "csv:sglang"})
-"""Samples of one step: their formats hold no more."""
+ONE_STEP = frozenset({"vllm-ascend", "csv:sglang", "routed-experts:json"})
+"""Samples of one step: their formats hold no more, or it is enough."""
 SLOW = frozenset({"parquet"})
 """Formats whose readers start a process for every file."""
 

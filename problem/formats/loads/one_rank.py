@@ -30,8 +30,7 @@ def one_rank_notice(loads: np.ndarray) -> str | None:
     if size is None or (used[used.any(axis=1)].sum(axis=1) < max(2, size / 2)).any():
         return None
     start = first // size * size
-    rest = experts - size
     return (
-        f"looks like the share of one rank of {experts // size}: of {experts} experts only {start} to {start + size - 1} have load, "
-        f"the other {rest} none in any window of any of the {layers} layers; the loads of all ranks are needed"
+        f"looks like the share of one rank of {experts // size}: of {experts} experts only {start} to {start + size - 1} have "
+        f"load, the other {experts - size} none in any window of any of the {layers} layers; the loads of all ranks are needed"
     )

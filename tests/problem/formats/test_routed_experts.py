@@ -23,7 +23,7 @@ def saved(tmp_path: Path, array: Any, name: str = "routing.npy") -> Path:
 
 
 def test_tokens_become_steps_and_what_is_left_out_is_said(tmp_path: Path) -> None:
-    trace = read(write_samples(tmp_path, "routed-experts:requests"))
+    trace = read(write_samples(tmp_path, "routed-experts"))
     found = trace.provenance
     assert (found["step_tokens"], found["top_k"], found["requests"], found["left_out_tokens"]) == (256, 2, 3, 44)
     assert (found["layer_ids"], found["dropped_layers"], found["num_model_layers"]) == ([1, 2, 3], [0], 4)
@@ -36,7 +36,7 @@ def test_tokens_become_steps_and_what_is_left_out_is_said(tmp_path: Path) -> Non
 
 def test_tokens_in_pieces_are_counted_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "CHUNK_CHOICES", 101)
-    assert np.array_equal(read(write_samples(tmp_path, "routed-experts:requests")).loads, LOADS)
+    assert np.array_equal(read(write_samples(tmp_path, "routed-experts")).loads, LOADS)
 
 
 def test_padding_and_tokens_that_were_not_captured_fill_no_step(tmp_path: Path) -> None:

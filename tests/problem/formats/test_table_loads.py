@@ -105,6 +105,16 @@ def test_columns_are_found_by_other_names_and_the_rest_is_said_to_be_ignored(tmp
     assert exact.loads.tolist() == [[[5]], [[6]]]
 
 
+@pytest.mark.parametrize("write", ["write_json", "write_ndjson", "write_csv"])
+def test_what_a_dataframe_writes_is_read(tmp_path: Path, write: str) -> None:
+    table = polars.DataFrame(list(np.ndenumerate(LOADS)), schema=["place", "tokens"], orient="row")
+    places = {
+        name: [cell[axis] for cell in table["place"].to_list()] for axis, name in enumerate(("window", "layer_id", "expert"))
+    }
+    getattr(polars.DataFrame({**places, "count": table["tokens"]}), write)(tmp_path / "table")
+    assert np.array_equal(read(tmp_path / "table").loads, LOADS)
+
+
 def test_a_layer_of_other_experts_is_left_out_where_asked(tmp_path: Path) -> None:
     path = csv(tmp_path, HEAD + "".join(f"0,{layer},{e},5\n" for layer in range(4) for e in range(9 if layer == 3 else 3)))
     with pytest.raises(InputError, match="layer 3 has 9 experts, 3 layers have 3"):
