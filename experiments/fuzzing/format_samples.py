@@ -209,13 +209,6 @@ def _json_lines(loads: np.ndarray) -> dict[str, bytes]:
     return {"loads.jsonl": "".join(json.dumps(row) + "\n" for row in _table(loads)).encode()}
 
 
-def _json_columns(loads: np.ndarray) -> dict[str, bytes]:
-    """Columns as pandas writes them: row labels to entries."""
-    names = ("window", "layer", "expert", "tokens")
-    columns = {name: dict(enumerate(column.tolist())) for name, column in zip(names, _rows(loads), strict=True)}
-    return {"loads.json": json.dumps(columns).encode()}
-
-
 def _logical_count(loads: np.ndarray) -> dict[str, bytes]:
     return {"counts.json": json.dumps({"logical_count": loads.tolist()}).encode()}
 
@@ -238,10 +231,6 @@ def _routed_safetensors(_: np.ndarray) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     return {"routing.safetensors": save({"routed_experts": sample_routing()})}
-
-
-def _routed_torch(_: np.ndarray) -> dict[str, bytes]:
-    return {"routing.pt": _torch({"routed_experts": [_tensor(request) for request in _requests()]})}
 
 
 def _routed_json(_: np.ndarray) -> dict[str, bytes]:
@@ -344,19 +333,16 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "csv:dataframe": _csv_dataframe,
     "csv:sglang": _csv_sglang,
     "csv:gzip": _gzipped(_csv),
-    "json-table:lines": _json_lines,
-    "json-table:columns": _json_columns,
+    "json-table": _json_lines,
     "logical-count": _logical_count,
     "parquet": _parquet,
     "npy": _npy,
     "npz": _npz,
-    "npz:unnamed": lambda loads: {"loads.npz": _archive({"arr_0": loads})},
     "omni-csv": _omni_csv,
     "omni-activations": _omni_activations,
     "megatron": _megatron,
     "routed-experts": _routed_requests,
     "routed-experts:safetensors": _routed_safetensors,
-    "routed-experts:torch": _routed_torch,
     "routed-experts:json": _routed_json,
     "routed-experts:answers": _routed_answers,
 }

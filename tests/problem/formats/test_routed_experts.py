@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from eplb_gap.experiments.fuzzing.format_samples import DENSE, sample_expected, sample_routing, write_samples
 from eplb_gap.problem import InputError
@@ -37,6 +38,17 @@ def test_tokens_become_steps_and_what_is_left_out_is_said(tmp_path: Path) -> Non
 def test_tokens_in_pieces_are_counted_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "CHUNK_CHOICES", 101)
     assert np.array_equal(read(write_samples(tmp_path, "routed-experts")).loads, LOADS)
+
+
+def test_torch_files_hold_one_request_or_several(tmp_path: Path) -> None:
+    requests = [torch.from_numpy(part.copy()) for part in np.split(ROUTING, [200, 500])]
+    torch.save({"routed_experts": requests}, tmp_path / "routing.pt")
+    assert np.array_equal(read(tmp_path / "routing.pt").loads, LOADS)
+    torch.save(torch.from_numpy(ROUTING), tmp_path / "routing.pt")
+    assert np.array_equal(read(tmp_path / "routing.pt", "routed-experts").loads, LOADS)
+    torch.save({"routing": requests}, tmp_path / "routing.pt")
+    with pytest.raises(InputError, match="has the keys routing; the key 'routed_experts' is needed"):
+        read(tmp_path / "routing.pt", "routed-experts")
 
 
 def test_padding_and_tokens_that_were_not_captured_fill_no_step(tmp_path: Path) -> None:
