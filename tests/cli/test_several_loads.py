@@ -207,6 +207,6 @@ def test_what_a_reader_has_to_say_is_said(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "dump.csv: columns read: Layer, Expert, Count as tokens; ignored: one without name",
-        "dump.csv: looks like the share of one rank of 4: of 16 experts only 0 to 3 have load, the other 12 none in any window of "
-        "any of the 2 layers; the loads of all ranks are needed",
+        "dump.csv: looks like the share of one rank of 4: of 16 experts only 0 to 3 have load, the other 12 none in any window "
+        "of any of the 2 layers; the loads of all ranks are needed",
     ]

@@ -115,16 +115,19 @@ def test_json_without_choices(tmp_path: Path, document: Any, message: str) -> No
         read(tmp_path / "answer.json", "routed-experts")
 
 
-@pytest.mark.parametrize("name", ["routing.npy", "routing.npz"])
-def test_an_array_that_can_be_routing_or_counts_is_told_by_the_user(tmp_path: Path, name: str) -> None:
-    path = saved(tmp_path, ROUTING)
-    if name == "routing.npz":
-        path = tmp_path / name
+@pytest.mark.parametrize(("name", "counts"), [("routing.npy", "npy"), ("routing.npz", "npz"), ("routing.pt", "vllm-ascend")])
+def test_an_array_that_can_be_routing_or_counts_is_told_by_the_user(tmp_path: Path, name: str, counts: str) -> None:
+    path = tmp_path / name
+    if name == "routing.npy":
+        np.save(path, ROUTING)
+    elif name == "routing.npz":
         np.savez_compressed(path, ROUTING)
-    with pytest.raises(InputError, match=r"\(556, 4, 2\), no row .* npy or npz, or routed-experts \(--format\)"):
+    else:
+        torch.save(torch.from_numpy(ROUTING), path)
+    with pytest.raises(InputError, match=r"\(556, 4, 2\), no row .* npy, npz or vllm-ascend, or routed-experts \(--format\)"):
         read(path)
     assert np.array_equal(read(path, "routed-experts").loads, LOADS)
-    assert read(path, path.suffix[1:]).loads.shape[2] == 2
+    assert read(path, counts).loads.shape[2] == 2
 
 
 def test_counts_are_not_taken_for_routing(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class Counter:
             "tokens_without_routing": self._blank,
             "experts": "as many as the largest number that was chosen says",
             "order": "tokens as the file has them, one request after another",
+            "tokens": "all that were returned; those of a prompt that the server had in its cache are among them",
         }
         return Recording(counts, range(self._layers), self._layers, notes={**told, **notes, "notices": said})
 
