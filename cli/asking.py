@@ -196,6 +196,8 @@ class Question:
             first, last = parts[0]["file"], parts[-1]["file"]
             ends = "" if first == last else f", {first} to {last}"
             _say(f"{len(parts)} recordings joined by the {trace.provenance['joined_by']}{ends}")
+        for notice in trace.provenance.get("notices", ()):
+            _say(f"{self.loads_name}: {notice}")
 
 
 def _say(text: str) -> None:

@@ -47,7 +47,7 @@ def sample_expected(name: str) -> np.ndarray:
     if name.partition(":")[0] != "routed-experts":
         return loads[:1] if name in ONE_STEP else loads
     if name in ONE_STEP:
-        few = np.concatenate([request[:FEW_TOKENS, DENSE:] for request in _requests()[:2]])
+        few = np.concatenate([request[:FEW_TOKENS, DENSE:] for request in _requests(loads)[:2]])
         return np.array([[np.bincount(row.ravel(), minlength=EXPERTS) for row in few.transpose(1, 0, 2)]])
     chosen = sample_routing()[: TOKENS // STEP_TOKENS * STEP_TOKENS, DENSE:]
     return np.array(
@@ -222,13 +222,6 @@ def _json_lines(loads: np.ndarray) -> dict[str, bytes]:
     return {"loads.jsonl": "".join(json.dumps(row) + "\n" for row in _table(loads)).encode()}
 
 
-def _json_columns(loads: np.ndarray) -> dict[str, bytes]:
-    """Columns as pandas writes them: row labels to entries."""
-    names = ("window", "layer", "expert", "tokens")
-    columns = {name: dict(enumerate(column.tolist())) for name, column in zip(names, _rows(loads), strict=True)}
-    return {"loads.json": json.dumps(columns).encode()}
-
-
 def _logical_count(loads: np.ndarray) -> dict[str, bytes]:
     return {"counts.json": json.dumps({"logical_count": loads.tolist()}).encode()}
 
@@ -237,36 +230,36 @@ def _gzipped(build: Callable[[np.ndarray], dict[str, bytes]]) -> Callable[[np.nd
     return lambda loads: {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in build(loads).items()}
 
 
-def _requests() -> list[np.ndarray]:
-    return np.split(sample_routing(), np.cumsum(REQUESTS))
+def _requests(loads: np.ndarray) -> list[np.ndarray]:
+    """Return the requests of a sample, which are others for other loads than those of the samples."""
+    shift = int((loads - sample_loads()).max())
+    return np.split(np.roll(sample_routing(), shift, axis=0), np.cumsum(REQUESTS))
 
 
-def _routed_requests(_: np.ndarray) -> dict[str, bytes]:
+def _routed_requests(loads: np.ndarray) -> dict[str, bytes]:
     """A key for each request, and one that is not read."""
-    entries = {f"routed_experts_{index}": request.astype(np.int32) for index, request in enumerate(_requests())}
+    entries = {f"routed_experts_{index}": request.astype(np.int32) for index, request in enumerate(_requests(loads))}
     return {"routing.npz": _archive({**entries, "offsets": np.cumsum((0, *REQUESTS))})}
 
 
-def _routed_safetensors(_: np.ndarray) -> dict[str, bytes]:
+def _routed_safetensors(loads: np.ndarray) -> dict[str, bytes]:
     from safetensors.numpy import save
 
-    return {"routing.safetensors": save({"routed_experts": sample_routing()})}
+    return {"routing.safetensors": save({"routed_experts": np.concatenate(_requests(loads))})}
 
 
-def _routed_torch(_: np.ndarray) -> dict[str, bytes]:
-    return {"routing.pt": _torch({"routed_experts": [_tensor(request) for request in _requests()]})}
-
-
-def _routed_json(_: np.ndarray) -> dict[str, bytes]:
+def _routed_json(loads: np.ndarray) -> dict[str, bytes]:
     return {
-        "routing.json": json.dumps({"routed_experts": [request[:FEW_TOKENS].tolist() for request in _requests()[:2]]}).encode()
+        "routing.json": json.dumps(
+            {"routed_experts": [request[:FEW_TOKENS].tolist() for request in _requests(loads)[:2]]}
+        ).encode()
     }
 
 
-def _routed_answers(_: np.ndarray) -> dict[str, bytes]:
+def _routed_answers(loads: np.ndarray) -> dict[str, bytes]:
     """Answers of vLLM, one on each line; the last without routing, as of an aborted request."""
     answers = []
-    for request in _requests():
+    for request in _requests(loads):
         buffer = io.BytesIO()
         np.save(buffer, request)
         text = base64.b64encode(buffer.getvalue()).decode()
@@ -358,8 +351,7 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "csv:dataframe": _csv_dataframe,
     "csv:sglang": _csv_sglang,
     "csv:gzip": _gzipped(_csv),
-    "json-table:lines": _json_lines,
-    "json-table:columns": _json_columns,
+    "json-table": _json_lines,
     "logical-count": _logical_count,
     "parquet": _parquet,
     "npy": _npy,
@@ -370,7 +362,6 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "megatron": _megatron,
     "routed-experts": _routed_requests,
     "routed-experts:safetensors": _routed_safetensors,
-    "routed-experts:torch": _routed_torch,
     "routed-experts:json": _routed_json,
     "routed-experts:answers": _routed_answers,
 }

@@ -198,3 +198,15 @@ def test_experts_and_layers_reach_the_reader(monkeypatch, capsys, tmp_path):
     said = capsys.readouterr().err
     assert "--experts is 9; deployment 'mixtral-ep8' has 8" in said
     assert "num_slots is 8; at least num_experts = 9" in said
+
+
+def test_what_a_reader_has_to_say_is_said(tmp_path, monkeypatch, capsys):
+    rows = [f"{index},{layer},{expert},{5 * (expert < 4)}" for index, (layer, expert) in enumerate(np.ndindex(2, 16))]
+    (tmp_path / "dump.csv").write_text("\n".join([",Layer,Expert,Count", *rows]))
+    assert run(monkeypatch, "convert", "--loads", tmp_path / "dump.csv", tmp_path / "trace.npz") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "dump.csv: columns read: Layer, Expert, Count as tokens; ignored: one without name",
+        "dump.csv: looks like the share of one rank of 4: of 16 experts only 0 to 3 have load, the other 12 none in any window "
+        "of any of the 2 layers; the loads of all ranks are needed",
+    ]

@@ -87,7 +87,7 @@ def read(
         format are joined in the order of the times or numbers in their names (2.5 before 10.5), else of the steps that they hold,
         else as given.
     format : str, optional
-        One of :data:`LOAD_FORMATS`; recognised by default.
+        One of :data:`LOAD_FORMATS`; recognised by default. Text may be packed with gzip or zstd.
     window : int, optional
         Sum so many consecutive steps into a window; the oldest steps that fill none are left out. By default every recorded
         step or window is one.
@@ -104,7 +104,8 @@ def read(
         Loads of the layers and steps that have any. The provenance has ``format``, ``file``, ``layer_ids`` (of each row in
         the model), ``num_model_layers`` (or None), ``dropped_layers``, ``dropped_steps``, ``left_out_steps``,
         ``window_steps`` and what else a user of the format must know; of several recordings ``joined`` and ``joined_by``, where
-        asked for ``left_out_layers`` and ``added_experts``. A trace of this package keeps the provenance it has.
+        asked for ``left_out_layers`` and ``added_experts``; ``notices``, lines that a user is to see, where there are any. A
+        trace of this package keeps the provenance it has.
 
     Raises
     ------

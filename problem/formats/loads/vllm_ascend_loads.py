@@ -8,6 +8,7 @@ from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch, tensor_array
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
+from eplb_gap.problem.formats.loads.routing.ambiguity import refuse_routing
 
 
 def read(path: Path, _progress: Progress | None) -> Recording:
@@ -25,6 +26,6 @@ FORMAT = LoadFormat(
     "vllm-ascend",
     "vLLM-Ascend loads: .pt of one tensor [layers, experts]",
     read,
-    recognise=lambda start: start.is_torch and not isinstance(start.torch, dict),
+    recognise=lambda start: start.is_torch and not isinstance(start.torch, dict) and not refuse_routing(start),
     general=True,
 )

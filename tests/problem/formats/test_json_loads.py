@@ -133,6 +133,36 @@ def test_small_files_are_not_copied(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([], r"logical_count is \[\]; a list"),
+        ([1, 2], r"logical_count\[0\] is 1; a list of integers"),
+        ([[1, 2.5]], r"logical_count\[0\]\[1\] is 2.5, a fraction"),
+        ([[1, 2], [1, 2], [1]], "logical_count: layer 2 has 1 experts, 2 layers have 2; .* leave_out_layers"),
+        ([[[1, 2]], [[1, 2], [1, 2]]], r"logical_count\[1\] has \(2, 2\) layers and experts; \(1, 2\), as the first"),
+        ([[[1, 2]], [1, 2]], r"logical_count\[1\]\[0\] is 1; a list"),
+    ],
+)
+def test_logical_counts_that_are_none(tmp_path: Path, counts: Any, message: str) -> None:
+    refused(tmp_path, json.dumps({"logical_count": counts}), "logical-count", message)
+
+
+def test_logical_counts_of_one_window_and_of_layers_that_differ(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text('{"logical_count": [[1, 2], [3.0, 4], [5, 6, 7]], "rank": 0}')
+    trace = read(tmp_path / "file.json", leave_out_layers=[2])
+    assert trace.loads.tolist() == [[[1, 2], [3, 4]]]
+    assert trace.provenance["notices"] == ["key read: logical_count; ignored: rank"]
+    assert trace.provenance["left_out_layers"] == [2]
+
+
+def test_layers_of_a_history_are_left_out_before_they_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text(history([[1, 2], [3, 4, 5], [6, 7]], [[1, 2], [3, 4, 5], [6, 7]]))
+    assert read(tmp_path / "file.json", leave_out_layers=[1]).loads.tolist() == [[[1, 2], [6, 7]]] * 2
+    with pytest.raises(InputError, match="layer 1 has 3 experts, 2 layers have 2"):
+        read(tmp_path / "file.json")
+
+
 def snapshots(tmp_path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(write_samples(tmp_path, "vllm-snapshots").read_text())
     return document

@@ -13,7 +13,7 @@ from eplb_gap.problem.formats import read
 from eplb_gap.problem.formats.containers import text_files
 
 LOADS = sample_loads()
-TEXT = ["csv", "csv:dataframe", "json-table:lines", "logical-count", "adrs", "vllm-snapshots", "omni-csv", "omni-activations"]
+TEXT = ["csv", "csv:dataframe", "json-table", "logical-count", "adrs", "vllm-snapshots", "omni-csv", "omni-activations"]
 
 
 def packed(folder: Path, name: str, kind: str) -> Path:

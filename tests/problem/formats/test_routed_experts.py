@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from eplb_gap.experiments.fuzzing.format_samples import DENSE, sample_expected, sample_routing, write_samples
 from eplb_gap.problem import InputError
@@ -37,6 +38,17 @@ def test_tokens_become_steps_and_what_is_left_out_is_said(tmp_path: Path) -> Non
 def test_tokens_in_pieces_are_counted_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "CHUNK_CHOICES", 101)
     assert np.array_equal(read(write_samples(tmp_path, "routed-experts")).loads, LOADS)
+
+
+def test_torch_files_hold_one_request_or_several(tmp_path: Path) -> None:
+    requests = [torch.from_numpy(part.copy()) for part in np.split(ROUTING, [200, 500])]
+    torch.save({"routed_experts": requests}, tmp_path / "routing.pt")
+    assert np.array_equal(read(tmp_path / "routing.pt").loads, LOADS)
+    torch.save(torch.from_numpy(ROUTING), tmp_path / "routing.pt")
+    assert np.array_equal(read(tmp_path / "routing.pt", "routed-experts").loads, LOADS)
+    torch.save({"routing": requests}, tmp_path / "routing.pt")
+    with pytest.raises(InputError, match="has the keys routing; the key 'routed_experts' is needed"):
+        read(tmp_path / "routing.pt", "routed-experts")
 
 
 def test_padding_and_tokens_that_were_not_captured_fill_no_step(tmp_path: Path) -> None:
@@ -103,16 +115,19 @@ def test_json_without_choices(tmp_path: Path, document: Any, message: str) -> No
         read(tmp_path / "answer.json", "routed-experts")
 
 
-@pytest.mark.parametrize("name", ["routing.npy", "routing.npz"])
-def test_an_array_that_can_be_routing_or_counts_is_told_by_the_user(tmp_path: Path, name: str) -> None:
-    path = saved(tmp_path, ROUTING)
-    if name == "routing.npz":
-        path = tmp_path / name
+@pytest.mark.parametrize(("name", "counts"), [("routing.npy", "npy"), ("routing.npz", "npz"), ("routing.pt", "vllm-ascend")])
+def test_an_array_that_can_be_routing_or_counts_is_told_by_the_user(tmp_path: Path, name: str, counts: str) -> None:
+    path = tmp_path / name
+    if name == "routing.npy":
+        np.save(path, ROUTING)
+    elif name == "routing.npz":
         np.savez_compressed(path, ROUTING)
-    with pytest.raises(InputError, match=r"\(556, 4, 2\), no row .* npy or npz, or routed-experts \(--format\)"):
+    else:
+        torch.save(torch.from_numpy(ROUTING), path)
+    with pytest.raises(InputError, match=r"\(556, 4, 2\), no row .* npy, npz or vllm-ascend, or routed-experts \(--format\)"):
         read(path)
     assert np.array_equal(read(path, "routed-experts").loads, LOADS)
-    assert read(path, path.suffix[1:]).loads.shape[2] == 2
+    assert read(path, counts).loads.shape[2] == 2
 
 
 def test_counts_are_not_taken_for_routing(tmp_path: Path) -> None:

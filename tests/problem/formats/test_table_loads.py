@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 from pathlib import Path
@@ -115,6 +116,15 @@ def test_what_a_dataframe_writes_is_read(tmp_path: Path, write: str) -> None:
     assert np.array_equal(read(tmp_path / "table").loads, LOADS)
 
 
+def test_columns_may_be_objects_of_row_labels(tmp_path: Path) -> None:
+    columns = dict(zip(HEAD.strip().split(","), [*np.indices(LOADS.shape).reshape(3, -1), LOADS.ravel()], strict=True))
+    document = {name: dict(enumerate(column.tolist())) for name, column in columns.items()}
+    (tmp_path / "table").write_text(json.dumps({**document, "host": {}}))
+    trace = read(tmp_path / "table")
+    assert np.array_equal(trace.loads, LOADS)
+    assert trace.provenance["notices"] == ["columns read: window, layer, expert, tokens; ignored: host"]
+
+
 def test_a_layer_of_other_experts_is_left_out_where_asked(tmp_path: Path) -> None:
     path = csv(tmp_path, HEAD + "".join(f"0,{layer},{e},5\n" for layer in range(4) for e in range(9 if layer == 3 else 3)))
     with pytest.raises(InputError, match="layer 3 has 9 experts, 3 layers have 3"):
@@ -179,8 +189,10 @@ def test_arrays_come_back(tmp_path_factory: pytest.TempPathFactory, array: np.nd
     folder = tmp_path_factory.mktemp("arrays")
     np.save(folder / "loads.npy", np.asfortranarray(array))
     np.savez(folder / "loads.npz", loads=array, other=np.array(["x"]))
+    np.savez(folder / "unnamed.npz", array)
     torch.save(torch.from_numpy(array.astype(np.int64)), folder / "loads.pt")
-    for name in ("loads.npy", "loads.npz", "loads.pt"):
+    assert read(folder / "loads.npz").provenance["notices"] == ["key read: loads; ignored: other"]
+    for name in ("loads.npy", "loads.npz", "unnamed.npz", "loads.pt"):
         assert np.array_equal(read(folder / name).loads, array if array.ndim == 3 else array[None])
 
 

@@ -87,15 +87,18 @@ class Counter:
             "tokens_without_routing": self._blank,
             "experts": "as many as the largest number that was chosen says",
             "order": "tokens as the file has them, one request after another",
+            "tokens": "all that were returned; those of a prompt that the server had in its cache are among them",
         }
         return Recording(counts, range(self._layers), self._layers, notes={**told, **notes, "notices": said})
 
     def _add(self, chosen: np.ndarray, inside: str, start: int) -> None:
-        wrong = (chosen < PADDING) | (chosen >= MAX_EXPERTS)
-        self._refuse(wrong.any(axis=2), chosen, inside, start, f"0 to {MAX_EXPERTS - 1} are needed")
+        wrong = ((chosen < PADDING) | (chosen >= MAX_EXPERTS)).any(axis=2)
+        self._refuse(np.asarray(wrong), chosen, inside, start, f"0 to {MAX_EXPERTS - 1} are needed")
         padding = chosen == PADDING
         counted = ~padding.all(axis=2)
-        self._refuse(padding.any(axis=2) & counted, chosen, inside, start, "-1 is padding, in place of all choices or of none")
+        self._refuse(
+            np.asarray(padding.any(axis=2) & counted), chosen, inside, start, "-1 is padding, in place of all choices or of none"
+        )
         if self._choices > 1:
             counted &= chosen.any(axis=2)  # servers leave zeros where a layer has no experts, or nothing was captured
             in_order = np.sort(chosen, axis=2)

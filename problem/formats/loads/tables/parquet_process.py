@@ -1,75 +1,78 @@
 """The process in which a Parquet file is decoded: the library ends its process, without an error, on some damaged files.
 
-``parquet_process.py FILE MAX_ROWS`` writes to the standard output the names of all columns, as a line of JSON, and those that say
-loads as an npy array int64 [columns, rows]; or, with exit code 3, why it does not.
+``parquet_process.py FILE MAX_ROWS`` writes the names of all columns as a line of JSON, reads such a line of those that are
+wanted, and writes ``{}`` and them as an npy array int64 [columns, rows]. Whatever is wrong it writes as ``{"refused": why}``. It
+imports nothing of the package, which would take as long as the rest.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.errors import shown
-from eplb_gap.problem.formats.loads.tables.columns import MAX_EXACT, needed_columns
-
-REFUSED = 3
+MAX_EXACT = 1 << 53
+"""Larger floating-point numbers do not tell which integer was meant."""
 
 
-def columns(path: str, max_rows: int) -> tuple[list[str], np.ndarray]:
-    """Return the names of all columns, and those that say loads, int64 [columns, rows].
+def columns(path: str, max_rows: int, names: list[str]) -> np.ndarray:
+    """Return columns, int64 [columns, rows].
 
     Raises
     ------
     ValueError
-        If one is missing, is not of integral numbers or has an empty entry, or there are too many rows.
+        If one is not of integral numbers or has an empty entry, or there are too many rows.
     """
     import polars
 
     schema = polars.read_parquet_schema(path)
-    names = list(schema)
-    chosen = {role: names[place] for role, place in needed_columns(names).places.items()}
-    for name in chosen.values():
+    for name in names:
         if not schema[name].is_integer() and not schema[name].is_float():
             raise ValueError(f"has a column {name!r} of type {schema[name]}; integers are needed")
     rows = polars.scan_parquet(path, glob=False).select(polars.len()).collect().item()
     if rows > max_rows:
         raise ValueError(f"claims {rows} rows; at most {max_rows} are read")
-    table = polars.read_parquet(path, columns=list(chosen.values()), glob=False)
-    found = []
-    for name in chosen.values():
+    table = polars.read_parquet(path, columns=names, glob=False)
+    for name in names:
         if table[name].null_count():
             raise ValueError(f"has empty entries in column {name!r}; integers are needed")
-        found.append(
-            _integers(table[name].to_numpy(), name) if schema[name].is_float() else table[name].cast(polars.Int64).to_numpy()
-        )
-    return names, np.stack(found)
+    return np.stack([_integers(table[name], name) for name in names])
 
 
-def _integers(column: np.ndarray, name: str) -> np.ndarray:
-    wrong = ~(np.isfinite(column) & (np.floor(column) == column) & (np.abs(column) <= MAX_EXACT))
+def _integers(column: Any, name: str) -> np.ndarray:
+    import polars
+
+    if not column.dtype.is_float():
+        return np.asarray(column.cast(polars.Int64).to_numpy())
+    found = np.asarray(column.to_numpy())
+    wrong = ~(np.isfinite(found) & (np.floor(found) == found) & (np.abs(found) <= MAX_EXACT))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(
-            f"has {shown(float(column[row]))} in column {name!r}, row {row}, a fraction or too large; integers are needed"
-        )
-    return column.astype(np.int64)
+        what = "a fraction" if abs(found[row]) <= MAX_EXACT else "no integer of 64 bits"
+        raise ValueError(f"has {found[row]} in column {name!r}, row {row}, {what}; integers are needed")
+    return found.astype(np.int64)
 
 
-def main(path: str, max_rows: str) -> int:
-    """Write the columns, or why not."""
+def main(path: str, max_rows: str) -> None:
+    """Write names and columns, or why not."""
     import polars
 
     try:
-        names, found = columns(path, int(max_rows))
+        _say(list(polars.read_parquet_schema(path)))
+        found = columns(path, int(max_rows), json.loads(sys.stdin.readline()))
     except (ValueError, OSError, polars.exceptions.PolarsError) as error:
-        sys.stdout.buffer.write(str(error).partition("\n")[0].encode())
-        return REFUSED
-    sys.stdout.buffer.write(json.dumps(names).encode() + b"\n")
+        _say({"refused": str(error).partition("\n")[0]})
+        return
+    _say({})
     np.save(sys.stdout.buffer, found)
-    return 0
+
+
+def _say(value: Any) -> None:
+    sys.stdout.buffer.write(json.dumps(value).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

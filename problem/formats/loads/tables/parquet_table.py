@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 from eplb_gap.problem import child, files
-from eplb_gap.problem.errors import MAX_REASON, InputError, reason
+from eplb_gap.problem.errors import InputError, reason
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 from eplb_gap.problem.formats.loads.tables import parquet_process
-from eplb_gap.problem.formats.loads.tables.columns import ROLES, needed_columns
+from eplb_gap.problem.formats.loads.tables.columns import ROLES, Columns, needed_columns
 from eplb_gap.problem.formats.loads.tables.grid import recording
 from eplb_gap.problem.npy import read_array
 
 MAX_FILE_BYTES = 1 << 31
 MAX_ROWS = 1 << 26
+MAX_LINE = 1 << 24
+"""Bytes of the names of all columns."""
 MAGIC = b"PAR1"
 
 
@@ -26,21 +29,40 @@ def read_parquet(path: Path, _progress: Progress | None, left_out: Collection[in
     """Read columns of integers, or integral numbers; which, and errors, as of :func:`.csv_table.read_csv`."""
     _check_magic(path)
     command = ["-P", parquet_process.__file__, str(path.absolute()), str(MAX_ROWS)]
-    with tempfile.TemporaryFile() as output:
-        process = child.start(command, stdout=output, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        try:
-            done = process.wait()
-        finally:
-            child.end(process)
-        output.seek(0)
-        if done == parquet_process.REFUSED:
-            said = output.read(MAX_REASON).decode("utf-8", "replace")
-            raise InputError(f"file {path} {reason(ValueError(said))}")
-        if done:
-            raise InputError(f"file {path} is no readable Parquet: its reader ended with code {done}")
-        columns = needed_columns(json.loads(output.readline()))
-        read = read_array(output, MAX_ROWS * len(ROLES) * 8, f"file {path}")
+    process = child.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        columns = _chosen(_answer(process.stdout, path), path)
+        with suppress(BrokenPipeError):  # of a process that ended, which its answer says
+            process.stdin.write(json.dumps([columns.names[place] for place in columns.places.values()]).encode() + b"\n")
+            process.stdin.close()
+        _answer(process.stdout, path)
+        read = read_array(process.stdout, MAX_ROWS * len(ROLES) * 8, f"file {path}")
+    finally:
+        child.end(process)
+        process.stdout.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
     return recording(dict(zip(columns.places, read, strict=True)), path, left_out, columns.notes())
+
+
+def _answer(output: IO[bytes], path: Path) -> Any:
+    """Return what the process says on a line, which no crash of its library can make up."""
+    line = output.readline(MAX_LINE)
+    try:
+        said = json.loads(line)
+    except ValueError:
+        raise InputError(f"file {path} is no readable Parquet: its reader ended without an answer") from None
+    if isinstance(said, dict) and "refused" in said:
+        raise InputError(f"file {path} {reason(ValueError(said['refused']))}")
+    return said
+
+
+def _chosen(names: list[str], path: Path) -> Columns:
+    try:
+        return needed_columns(names)
+    except InputError as error:
+        raise InputError(f"file {path} {error}") from None
 
 
 def _check_magic(path: Path) -> None:
