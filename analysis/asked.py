@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from eplb_gap.problem import formats
 from eplb_gap.problem.deployment import Deployment, Duplicates
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 from eplb_gap.problem.loads import LoadTrace
 
 PolicyChoice = Literal["as-deployed", "global"]
@@ -53,28 +54,35 @@ class Asked:
 
 
 def read_problem(
-    loads: str | os.PathLike[str],
+    loads: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     deployment: str | Deployment | None = None,
     *,
     format: str | None = None,
     window: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    experts: int | None = None,
+    leave_out_layers: Iterable[int] = (),
     **shape: Unpack[Shape],
 ) -> Asked:
     """Read recorded loads of any known format together with the deployment that serves them.
 
     Parameters
     ----------
-    loads : path
-        A trace (.npz), or a file or folder of a serving system.
+    loads : path or iterable of path
+        A trace (.npz), or a file or folder of a serving system; several are joined in the order of their times.
     deployment : str or Deployment, optional
-        A preset by its name, or a deployment as it is; without one, ``num_slots`` and ``num_gpus`` or ``slots_per_gpu`` say it.
+        A preset by its name, or a deployment as it is; without one, ``num_slots`` and ``num_gpus`` or ``slots_per_gpu`` say it,
+        or a record folder of the plug-ins does, whose newest call had one.
     format : str, optional
         Format of the loads; recognised by default.
     window : int, optional
         Sum so many recorded steps into a window; by default each is one.
     progress : callable, optional
         ``progress(bytes read, bytes of the file)``, called while a large file is read.
+    experts : int, optional
+        Logical experts of a layer, where the loads do not name the last ones because they never had load.
+    leave_out_layers : iterable of int, optional
+        Layers of the model that are not looked at.
     **shape
         See :class:`Shape`: ``num_slots``, ``num_gpus``, ``num_nodes``, ``num_groups``, ``policy`` ("as-deployed" or "global"),
         ``duplicates``, ``slots_per_gpu`` (slots of every GPU) and ``dead_gpus`` (numbers of the GPUs that are dead).
@@ -100,11 +108,18 @@ def read_problem(
     >>> asked.trace.loads.shape, asked.deployment.live.num_gpus
     ((2, 1, 4), 2)
     """
-    if isinstance(deployment, str):
-        Deployment.preset(deployment)
+    if isinstance(deployment, str | Deployment):
+        known = Deployment.preset(deployment) if isinstance(deployment, str) else deployment
+        if experts is not None and experts != known.num_experts:
+            raise InputError(f"experts is {experts}; deployment {deployment!r} has {known.num_experts}")
     elif deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
-        raise InputError("deployment is missing; the name of a preset, or num_slots and num_gpus, or slots_per_gpu, is needed")
-    recorded = formats.read(loads, format, progress=progress)
+        found = recorded_deployment(loads)
+        if found is None:
+            raise InputError(
+                "deployment is missing; the name of a preset, or num_slots and num_gpus, or slots_per_gpu, is needed"
+            )
+        shape = {**_shape_of(found), **shape}
+    recorded = formats.read(loads, format, progress=progress, experts=experts, leave_out_layers=leave_out_layers)
     trace = formats.grouped(recorded, window)
     return Asked(trace, choose_deployment(trace.loads.shape[2], deployment, **shape), recorded)
 
@@ -136,8 +151,19 @@ def choose_deployment(experts: int, deployment: str | Deployment | None = None, 
     else:
         made = _made(experts, deployment, policy, shape)
     if made.num_experts != experts:
-        raise InputError(f"the loads have {experts} experts; deployment {deployment!r} has {made.num_experts}")
+        hint = ""
+        if made.num_experts // 2 < experts < made.num_experts:
+            hint = f"; experts that never occur are added if experts is given as {made.num_experts}"
+        raise InputError(f"the loads have {experts} experts; deployment {deployment!r} has {made.num_experts}{hint}")
     return made.as_global() if policy == "global" else made
+
+
+def _shape_of(deployment: Deployment) -> Shape:
+    """Return what makes a deployment for experts that the loads tell."""
+    shape: Shape = {"num_nodes": deployment.num_nodes, "num_groups": deployment.num_groups, "dead_gpus": deployment.dead_gpus}
+    if deployment.unequal_slots:
+        return {**shape, "slots_per_gpu": deployment.unequal_slots}
+    return {**shape, "num_slots": deployment.num_slots, "num_gpus": deployment.num_gpus}
 
 
 def _made(experts: int, preset: str | None, policy: PolicyChoice, shape: Shape) -> Deployment:

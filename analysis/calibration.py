@@ -25,7 +25,7 @@ from eplb_gap.heuristics.config_file import write
 from eplb_gap.heuristics.environment import compile_first
 from eplb_gap.heuristics.registry import configured
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.loads import LoadTrace, as_loads
 from eplb_gap.problem.metrics import balancedness_gpu, optimality_gap
 from eplb_gap.problem.placement import Placement
@@ -147,6 +147,7 @@ def calibrate(
     ([0, 1], [2])
     >>> placement = rebalance(loads[-1], deployment, config=found.chosen.config)
     """
+    require_kind("deployment", deployment, Deployment)
     loads = as_loads(trace.loads if isinstance(trace, LoadTrace) else trace, "loads", 3)
     if loads.shape[2] != deployment.num_experts:
         raise InputError(f"loads has {loads.shape[2]} experts; the deployment has {deployment.num_experts}")

@@ -14,7 +14,7 @@ from eplb_gap.heuristics.registry import planning_loads
 from eplb_gap.problem import metrics
 from eplb_gap.problem.dead_ranks import without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.fractions import fraction
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
@@ -143,6 +143,7 @@ def evaluate(
     >>> found.serving.gaps
     [1.0]
     """
+    require_kind("deployment", deployment, Deployment)
     windows = Windows.of(trace, plan_window, serve_window)
     called = name or (planned if isinstance(planned, str) else "map")
     placed = planned_on(windows, deployment, planned) if isinstance(planned, str) else planned

@@ -29,7 +29,7 @@ from eplb_gap.heuristics.serving import sample_average
 from eplb_gap.heuristics.serving.token_split import optimal_split
 from eplb_gap.problem.dead_ranks import without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.fractions import fraction
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
@@ -196,6 +196,7 @@ def explain(
     >>> sum(found.steps().values()) == found.excess()
     True
     """
+    require_kind("deployment", deployment, Deployment)
     windows = Windows.of(trace, plan_window, serve_window)
     own = planned if isinstance(planned, str) else None
     placed = planned_on(windows, deployment, planned) if isinstance(planned, str) else planned

@@ -26,10 +26,15 @@ td.number { white-space: nowrap; }
 """
 
 
+GENERATOR = '<meta name="generator" content="eplb-gap">'
+"""By which a page that is there is known as one that can be written over."""
+
+
 def document(title: str, body: list[str]) -> str:
     """Return a whole page of elements that are HTML already."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"{GENERATOR}"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
 

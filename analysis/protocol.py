@@ -23,7 +23,7 @@ from eplb_gap.heuristics.environment import compile_first
 from eplb_gap.heuristics.registry import get_method
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.loads import LoadTrace, as_loads
 from eplb_gap.problem.metrics import balancedness_expert, balancedness_gpu
 from eplb_gap.problem.placement import Placement
@@ -142,6 +142,7 @@ def score(protocol: str, trace_loads: Any, deployment: Deployment, program: Prog
     >>> found.status, round(found.balancedness, 3)
     ('legal', 0.667)
     """
+    require_kind("deployment", deployment, Deployment)
     checked = known(protocol, deployment)
     loads = as_loads(trace_loads.loads if isinstance(trace_loads, LoadTrace) else trace_loads, "trace_loads", 3)
     if loads.shape[0] < 2:

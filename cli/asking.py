@@ -20,14 +20,17 @@ if TYPE_CHECKING:  # these load the readers of all formats, which `--help` need 
     from eplb_gap.analysis.asked import Asked, Shape
     from eplb_gap.problem import LoadTrace
 
-LOADS = "Recorded loads: a trace (.npz), or a file or folder of a serving system."
+LOADS = "Recorded loads: traces (.npz), files or folders of a serving system; several are joined in the order of their times."
+LoadsOption = typer.Option("--loads", metavar="PATH...", help=LOADS)
 MISSING = "--deployment is missing; the name of a preset, or --slots and --gpus, or --slots-per-gpu, are needed"
 LEFT_OUT = (
     ("dropped_layers", "layers without load (dense ones)"),
     ("dropped_steps", "steps without load"),
     ("left_out_steps", "oldest steps that fill no window"),
+    ("older_calls", "calls older than can be read at once"),
 )
 NUMBERS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
+RANGES = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*")
 
 
 class PolicyChoice(StrEnum):
@@ -48,9 +51,15 @@ class DuplicatesChoice(StrEnum):
 class Question:
     """What a command line says of loads and deployment, nothing read yet."""
 
-    loads: Annotated[Path | None, typer.Option(help=LOADS)] = None
+    loads: Annotated[list[Path] | None, LoadsOption] = None
     format: Annotated[str | None, typer.Option(help="Format of the loads; recognised by default.")] = None
     window: Annotated[int | None, typer.Option(help="Sum so many recorded steps into a window; by default each is one.")] = None
+    leave_out_layers: Annotated[
+        str | None, typer.Option(metavar="61,0-2", help="Layers of the model that are not looked at.")
+    ] = None
+    experts: Annotated[
+        int | None, typer.Option(help="Logical experts of a layer, where the loads lack those that never occur.")
+    ] = None
     deployment: Annotated[str | None, typer.Option(help="Name of a preset; the flags below change it.")] = None
     slots: Annotated[int | None, typer.Option(help="Physical experts of a layer.")] = None
     gpus: Annotated[int | None, typer.Option(help="GPUs.")] = None
@@ -67,9 +76,27 @@ class Question:
 
     @property
     def loads_name(self) -> str:
-        """Name of the file or folder of the loads."""
+        """Name of the file or folder of the loads, of several that of the first and how many more there are."""
+        from eplb_gap.problem.formats.loads.joined import named
+
         assert self.loads is not None  # the commands that can do without look first
-        return self.loads.name
+        return named(self.loads)
+
+    def left_out(self) -> list[int]:
+        """Return the layers that are not looked at.
+
+        Raises
+        ------
+        InputError
+            If they are no numbers or ranges of them.
+        """
+        text = self.leave_out_layers
+        if text is None:
+            return []
+        ranges = [tuple(map(int, part.split("-"))) for part in text.split(",")] if RANGES.fullmatch(text) else [(1, 0)]
+        if any(ends[0] > ends[-1] for ends in ranges):
+            raise InputError(f"--leave-out-layers is {text!r}; layers of the model and ranges of them, as in 61,0-2, are needed")
+        return sorted({layer for ends in ranges for layer in range(ends[0], ends[-1] + 1)})
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes that were given, by the names that a deployment has for them."""
@@ -104,10 +131,12 @@ class Question:
             As :func:`eplb_gap.read_problem`; a misspelt deployment is refused before a long read.
         """
         from eplb_gap.analysis.asked import read_problem
+        from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 
         assert self.loads is not None  # the commands that can do without look first
-        shape = self.shape()
-        if self.deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
+        shape, left_out = self.shape(), self.left_out()
+        said = {"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape or self.deployment is not None
+        if not said and recorded_deployment(self.loads) is None:
             raise InputError(MISSING)
         columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
         with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
@@ -118,6 +147,8 @@ class Question:
                 format=self.format,
                 window=self.window,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
+                experts=self.experts,
+                leave_out_layers=left_out,
                 **shape,
             )
         self._say_left_out(asked.trace)
@@ -128,21 +159,23 @@ class Question:
         from eplb_gap.problem import formats
 
         assert self.loads is not None
-        trace = formats.read(self.loads, self.format, self.window)
+        trace = formats.read(self.loads, self.format, self.window, experts=self.experts, leave_out_layers=self.left_out())
         self._say_left_out(trace)
         return trace
 
-    def deployment_of(self, experts: int | None) -> Deployment:
-        """Return the deployment where no loads say the number of experts: the preset's, or ``experts``.
+    def deployment_alone(self) -> Deployment:
+        """Return the deployment where no loads say the number of experts, but ``--experts`` or the preset.
 
         Raises
         ------
         InputError
-            If neither says it, or the deployment is not possible.
+            If neither says it, they contradict each other, or the deployment is not possible.
         """
         from eplb_gap.analysis.asked import choose_deployment
 
-        named = experts if self.deployment is None else Deployment.preset(self.deployment).num_experts
+        named = self.experts if self.deployment is None else Deployment.preset(self.deployment).num_experts
+        if self.experts is not None and self.experts != named:
+            raise InputError(f"--experts is {self.experts}; deployment {self.deployment!r} has {named}")
         if named is None:
             raise InputError("--experts is missing; without --loads and --deployment the number of logical experts is needed")
         shape = self.shape()
@@ -155,7 +188,18 @@ class Question:
             dropped = trace.provenance.get(key)
             count = dropped if isinstance(dropped, int) else len(dropped or ())
             if count:
-                log.print(f"{self.loads_name}: {count} {what} left out", markup=False, highlight=False, soft_wrap=True)
+                _say(f"{self.loads_name}: {count} {what} left out")
+        if added := trace.provenance.get("added_experts"):
+            which = f"expert {added[0]} never occurs" if len(added) == 1 else f"experts {added[0]} to {added[-1]} never occur"
+            _say(f"{self.loads_name}: {which}; added without load")
+        if len(self.loads or ()) > 1 and (parts := trace.provenance.get("joined")):
+            first, last = parts[0]["file"], parts[-1]["file"]
+            ends = "" if first == last else f", {first} to {last}"
+            _say(f"{len(parts)} recordings joined by the {trace.provenance['joined_by']}{ends}")
+
+
+def _say(text: str) -> None:
+    log.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def asks(command: Callable[..., None]) -> Callable[..., None]:
@@ -174,10 +218,11 @@ def _with_options(command: Callable[..., None], loads_required: bool) -> Callabl
     del own["question"]
     asked = list(options.values())
     if loads_required:
-        asked[0] = asked[0].replace(annotation=Annotated[Path, typer.Option(help=LOADS)], default=inspect.Parameter.empty)
+        asked[0] = asked[0].replace(annotation=Annotated[list[Path], LoadsOption], default=inspect.Parameter.empty)
 
     def run(**given: Any) -> None:
-        question = Question(**{name: given.pop(name) for name in options})
+        taken: dict[str, Any] = {name: given.pop(name) for name in options}
+        question = Question(**{**taken, "loads": taken["loads"] or None})  # click gives none as an empty list
         command(question, **given)
 
     # By keyword: then an option without a default may come behind one that has it.
@@ -196,7 +241,10 @@ def refuse_sizes(question: Question, what: str) -> None:
     InputError
         Naming the options.
     """
-    named = ("deployment", "slots", "gpus", "nodes", "groups", "slots_per_gpu", "dead_gpus", "format", "window")
+    named = (
+        "deployment", "slots", "gpus", "nodes", "groups", "slots_per_gpu", "dead_gpus", "format", "window", "leave_out_layers",
+        "experts",
+    )  # fmt: skip
     given = [f"--{name.replace('_', '-')}" for name in named if getattr(question, name) is not None]
     if given:
         raise InputError(f"{' and '.join(given)} is given with {what}, whose loads and deployment are fixed; leave it out")

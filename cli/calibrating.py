@@ -10,7 +10,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eplb_gap.cli.asking import NUMBERS, Question, asks
-from eplb_gap.cli.options import JsonFlag, log, writable_files, writable_folder
+from eplb_gap.cli.options import JsonFlag, log
+from eplb_gap.cli.outputs import CONFIGURATION, CONTROLLER, Force, Output, check_folder, check_outputs, marked, writable_folder
+from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.problem import InputError
 
 if TYPE_CHECKING:  # these load the planner, which `--help` need not wait for
@@ -31,6 +33,7 @@ def calibrate(
         Path | None,
         typer.Option("--out", help=f"Folder for config.toml and the figure, {FOLDER} by default; with --online a TOML file."),
     ] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
     online: Annotated[
         bool, typer.Option("--online", help="Choose interval, window, moves, threshold and method of a controller instead.")
@@ -65,19 +68,23 @@ def calibrate(
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is given without --online")
-        _configuration(question, budget_ms, written or FOLDER, as_json)
+        _configuration(question, budget_ms, FOLDER if written is None else written, force, as_json)
         return
     if budget_ms is not None:
         raise InputError("--budget-ms is given with --online; it is for configurations")
-    _controller(question, written, as_json, split, host, most_moves, costs, step_ms, slot_options, figure)
+    _controller(question, written, force, as_json, split, host, most_moves, costs, step_ms, slot_options, figure)
 
 
-def _configuration(question: Question, budget_ms: float | None, folder: Path, as_json: bool) -> None:
+def _configuration(question: Question, budget_ms: float | None, folder: Path, force: bool, as_json: bool) -> None:
     from eplb_gap.analysis import calibration
     from eplb_gap.analysis.figures import calibration_front
 
     if budget_ms is not None and not budget_ms >= 0:
         raise InputError(f"--budget-ms is {budget_ms}; a number of at least 0 is needed")
+    check_folder(folder, "--out")
+    figures = [figure_at("--out", folder / f"{calibration_front.NAME}{suffix}") for suffix in (".pdf", ".png")]
+    chosen = Output("--out", folder / "config.toml", "configuration that eplb-gap calibrate chose", marked(CONFIGURATION))
+    check_outputs([chosen, *figures], [("--loads", question.loads)], force)
     asked = question.read()
     shape = asked.deployment
     writable_folder(folder, "--out")
@@ -105,6 +112,7 @@ def _configuration(question: Question, budget_ms: float | None, folder: Path, as
 def _controller(
     question: Question,
     file: Path | None,
+    force: bool,
     as_json: bool,
     split: float | None,
     host: str | None,
@@ -123,7 +131,8 @@ def _controller(
     for path, option, endings in ((file, "--out", (".toml",)), (figure, "--figure", (".pdf", ".png", ".svg"))):
         if path is not None and path.suffix not in endings:
             raise InputError(f"{option} is {path}; a name that ends in {' or '.join(endings)} is needed with --online")
-    writable_files((("--out", file), ("--figure", figure)), (("--loads", question.loads), ("--costs", costs)))
+    chosen = Output("--out", file, "controller that eplb-gap calibrate --online chose", marked(CONTROLLER))
+    check_outputs([chosen, figure_at("--figure", figure)], [("--loads", question.loads), ("--costs", costs)], force)
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -11,7 +11,8 @@ import typer
 
 from eplb_gap.cli.asking import Question, may_ask
 from eplb_gap.cli.maps import PlannedMap, planned_map
-from eplb_gap.cli.options import JsonFlag, MapFormat, out, writable_file
+from eplb_gap.cli.options import JsonFlag, MapFormat, out
+from eplb_gap.cli.outputs import Force, Output, check_outputs, existing, trace
 from eplb_gap.problem import Deployment, InputError, Placement
 
 
@@ -39,22 +40,26 @@ def convert(
     model_layers: Annotated[
         int | None, typer.Option(help="Decoder layers of the model, dense ones included, where the loads do not say it.")
     ] = None,
-    experts: Annotated[int | None, typer.Option(help="Logical experts, where neither loads nor a preset say it.")] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write recorded loads as a trace, or a map in the format of a serving system."""
-    from eplb_gap.problem import formats
+    """Write recorded loads as a trace, or a map in the format of a serving system.
 
-    writable_file(target, "OUT")
+    OUT stands behind another option or in front; where only --loads is given, its last word is OUT.
+    """
+    from eplb_gap.problem import formats
+    from eplb_gap.problem.formats.maps.maps import check_target, holds_map
+
     if source is None:
         if question.loads is None:
             raise InputError("--loads IN or --map IN is missing; what to convert is needed")
         if target.suffix != ".npz":
             raise InputError(f"OUT is {target}; loads are written as a trace, a name ending in .npz is needed")
-        trace = question.read_loads()
-        trace.save(target)
-        shape = dict(zip(("windows", "layers", "experts"), trace.loads.shape, strict=True))
-        found = trace.provenance
+        check_outputs([trace("OUT", target)], [("--loads", question.loads)], force)
+        read = question.read_loads()
+        read.save(target)
+        shape = dict(zip(("windows", "layers", "experts"), read.loads.shape, strict=True))
+        found = read.provenance
         _say(
             {"written": str(target), **shape, **({"provenance": found} if as_json else {"format": found.get("format")})}, as_json
         )
@@ -65,22 +70,29 @@ def convert(
         raise InputError("--move-cost needs --previous, without --max-moves; only one of the two can say how many replicas move")
     if to not in formats.MAP_FORMATS:
         raise InputError(f"--to is {to!r}; the map formats are {', '.join(formats.MAP_FORMATS)}")
+    check_target(target, to)
+    maps = existing([("--map", source), ("--previous", previous)])
+    check_outputs(
+        [Output("OUT", target, f"map of format {to!r}", lambda path: holds_map(path, to))],
+        [("--loads", question.loads), *maps],
+        force,
+    )
     said: dict[str, Any] = {}
     if question.loads is None:
-        chosen = question.deployment_of(experts)
+        chosen = question.deployment_alone()
         name, placed = Path(source).name, formats.read_map(Path(source), chosen, map_format)
         identifiers: list[int] | None = None
     else:
         asked = question.read()
-        trace, chosen, identifiers = asked.trace, asked.deployment, asked.layer_ids
-        model_layers = model_layers or trace.provenance.get("num_model_layers")
+        loads, chosen, identifiers = asked.trace.loads, asked.deployment, asked.layer_ids
+        model_layers = model_layers or asked.trace.provenance.get("num_model_layers")
         if model_layers is None and identifiers == list(range(len(identifiers))):
             model_layers = len(identifiers)
-        planned = planned_map(source, trace.loads, chosen, map_format, identifiers)
+        planned = planned_map(source, loads, chosen, map_format, identifiers)
         name, placed = planned.name, planned.placed
         if previous is not None:
-            in_use = planned_map(previous, trace.loads[:-1], chosen, map_format, identifiers).regular("--previous")
-            placed = _keeping(planned, in_use, trace.window(-1), chosen, max_moves, move_cost)
+            in_use = planned_map(previous, loads[:-1], chosen, map_format, identifiers).regular("--previous")
+            placed = _keeping(planned, in_use, loads[-1], chosen, max_moves, move_cost)
             said = _moves(placed, in_use, chosen, identifiers)
     if not isinstance(placed, Placement):
         raise InputError(f"--map {name}: {placed.describe()}; no other format can hold such a map")

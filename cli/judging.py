@@ -13,7 +13,10 @@ from rich.table import Table
 
 from eplb_gap.cli.asking import Question, asks
 from eplb_gap.cli.maps import planned_map
-from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, out, spinner, writable_file
+from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, out, spinner
+from eplb_gap.cli.outputs import Force, check_outputs, existing
+from eplb_gap.cli.outputs import figure as figure_at
+from eplb_gap.cli.outputs import page as page_at
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
@@ -218,6 +221,7 @@ def explain(
     map_format: MapFormat = None,
     figure: Annotated[Path | None, typer.Option(help="Write the waterfall: .png, .pdf or .svg.")] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say where the balance of the serving window is lost, step by step, and what would help most."""
@@ -229,9 +233,8 @@ def explain(
 
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")
-    for path, option in ((figure, "--figure"), (page, "--html")):
-        if path is not None:
-            writable_file(path, option)
+    read = [("--loads", question.loads), *existing([("--map", served)])]
+    check_outputs([figure_at("--figure", figure), page_at("--html", page)], read, force)
     asked = question.read()
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)

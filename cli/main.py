@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving
+from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving, watching
 from eplb_gap.cli.options import INTERRUPTED, log
+from eplb_gap.cli.words import Command, ConvertCommand, LoadsCommand
 from eplb_gap.problem import InputError, PlacementError
 from eplb_gap.problem.certificate import CertificateError
 
@@ -19,20 +20,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=solving.SolveCommand)(solving.solve)
-for command in (
-    judging.evaluate,
-    judging.explain,
-    calibrating.calibrate,
-    sizing.capacity,
-    replaying.replay,
-    measuring.bench,
-    recording.record,
-    converting.convert,
-    solving.verify,
-    measuring.reproduce,
-    measuring.status,
+for command, kind in (
+    (judging.evaluate, LoadsCommand),
+    (judging.explain, LoadsCommand),
+    (calibrating.calibrate, LoadsCommand),
+    (sizing.capacity, LoadsCommand),
+    (replaying.replay, LoadsCommand),
+    (watching.watch, Command),
+    (measuring.bench, Command),
+    (recording.record, Command),
+    (converting.convert, ConvertCommand),
+    (solving.verify, Command),
+    (measuring.reproduce, Command),
+    (measuring.status, Command),
 ):
-    app.command()(command)
+    app.command(cls=kind)(command)
 
 
 RESUMABLE = {"bench", "record", "reproduce"}

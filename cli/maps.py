@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: 
         raise InputError(f"--map-format is {format!r}; the formats are {', '.join(formats.MAP_FORMATS)}")
     if name in heuristics.METHODS:
         return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name), name)
-    if not Path(name).exists():
+    if not os.path.exists(name):
         raise InputError(f"{name!r} is neither a file nor a method; the methods are {', '.join(heuristics.METHODS)}")
     if Path(name).suffix == ".toml":
         return PlannedMap(Path(name).name, heuristics.rebalance(history[-1], deployment, config=name), None)

@@ -11,6 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from eplb_gap.cli.options import JsonFlag, log, out
+from eplb_gap.cli.outputs import rows_folder
 from eplb_gap.problem import InputError
 
 SchedulerAddress = Annotated[
@@ -34,6 +35,7 @@ def reproduce(
     """Measure the ten seed programs against proven optima, print the tables, compare with the published rows."""
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
+    rows_folder(runs, "--runs")
     from eplb_gap.experiments.published.reproduce import reproduce as run
     from eplb_gap.experiments.studies.jobs import Selection
 
@@ -82,10 +84,11 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure engines, heuristics, planning for serving or controllers against their levels, or regime by regime; resumable."""
-    from eplb_gap.experiments.studies.jobs import BENCHES
-
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
+    rows_folder(runs, "--runs")
+    from eplb_gap.experiments.studies.jobs import BENCHES
+
     chosen = BENCHES[what]
     measured = chosen.run(runs, workers, log, scheduler)
     failed = any(row.failed for row in measured)

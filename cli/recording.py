@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from eplb_gap.cli.options import JsonFlag, log, out, writable_file
+from eplb_gap.cli.options import JsonFlag, log, out
+from eplb_gap.cli.outputs import Force, Output, check_outputs
+from eplb_gap.cli.outputs import trace as trace_at
 from eplb_gap.problem import InputError
 
 
@@ -45,6 +47,7 @@ def record(
         typer.Option(min=0, help="For another model than that of the shipped trace.", show_default=False),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train the small mixture-of-experts model on a folder of text, serve shifting traffic, record the expert loads."""
@@ -60,8 +63,13 @@ def record(
         raise InputError(f"--threads is {threads}; at least 1 is needed")
     if trace.suffix != ".npz":
         raise InputError(f"--out is {trace}; a name that ends in .npz is needed")
-    writable_file(trace, "--out")
-    writable_file(checkpoint, "--checkpoint")
+    windowed = trace.with_name(f"{trace.stem}-windows.npz")
+    if checkpoint.is_file() and not _is_checkpoint(checkpoint):  # training would go on from it
+        raise InputError(
+            f"--checkpoint is {checkpoint}, which is there and is no checkpoint of eplb-gap record; another name is needed"
+        )
+    model = Output("--checkpoint", checkpoint, "checkpoint", lambda _: True)
+    check_outputs([trace_at("--out", trace), trace_at("--out", windowed), model], force=force)
     if not corpus.is_dir():
         raise InputError(f"--corpus is {corpus}; a folder with a sub-folder of text files per domain is needed")
     torch.set_num_threads(threads)
@@ -91,7 +99,6 @@ def record(
     steps.provenance["revision"] = rows.environment()["revision"]
     steps.save(trace)
     windows = steps.windowed(config.serve.window_steps)
-    windowed = trace.with_name(f"{trace.stem}-windows.npz")
     windows.save(windowed)
     summary = {
         "steps": str(trace),
@@ -105,3 +112,13 @@ def record(
         print(json.dumps(summary))
     else:
         out.print_json(data=summary)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    from eplb_gap.problem.formats.containers.torch_arrays import load_torch
+
+    try:
+        content = load_torch(path)
+    except InputError:
+        return False
+    return isinstance(content, dict) and {"identity", "model", "step"} <= content.keys()

@@ -12,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from eplb_gap.cli.asking import Question, asks
-from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, writable_files
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log
+from eplb_gap.cli.outputs import Force, check_outputs
+from eplb_gap.cli.outputs import figure as figure_at
+from eplb_gap.cli.outputs import page as page_at
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
@@ -53,6 +56,7 @@ def replay(
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="Write the figure over time: .pdf, .png or .svg.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Step through recorded loads with controllers that see the past alone: what each serves, moves and takes to plan."""
@@ -67,7 +71,8 @@ def replay(
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name that ends in {', '.join(FIGURES)} is needed")
     tables = [("--controller", Path(text)) for text in controllers or () if text.endswith(TABLES)]
-    writable_files((("--figure", figure), ("--page", page)), (("--loads", question.loads), ("--costs", costs), *tables))
+    read = [("--loads", question.loads), ("--costs", costs), *tables]
+    check_outputs([figure_at("--figure", figure), page_at("--page", page)], read, force)
     profile = None if costs is None else read_costs(costs)
     asked = question.read()
     names = Column(no_wrap=True, overflow="ellipsis", max_width=60)
@@ -111,7 +116,7 @@ def _draw(result: Replay, trace: LoadTrace, name: str, figure: Path | None, page
         from eplb_gap.analysis.figures.replay_timeline import timeline
         from eplb_gap.analysis.figures.style import drawn as as_file
 
-        drawn[figure] = as_file(timeline(result, trace), figure.suffix)
+        drawn[figure] = as_file(timeline(result, trace), figure.suffix, signed=True)
     if page is not None:
         from eplb_gap.analysis.replay_page import render
 

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from eplb_gap.cli.asking import Question, asks
-from eplb_gap.cli.options import JsonFlag, PlanWindow, log, writable_folder
+from eplb_gap.cli.options import JsonFlag, PlanWindow, log
+from eplb_gap.cli.outputs import Force, check_folder, check_outputs, writable_folder
+from eplb_gap.cli.outputs import figure as figure_at
 
 
 @asks
@@ -21,15 +23,19 @@ def capacity(
     seconds: Annotated[float, typer.Option(help="Wall seconds of the solver per number of slots.")] = 10.0,
     budget: Annotated[int | None, typer.Option(help="Slots of all layers together: how to divide them over the layers.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder for the figure.")] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the fewest slots for a target balancedness, planned and served, and what the next ones buy."""
     from rich.progress import Progress
 
     from eplb_gap.analysis import capacity as module
-    from eplb_gap.analysis.figures.capacity_curve import draw
+    from eplb_gap.analysis.figures.capacity_curve import NAME, draw
 
     if folder is not None:
+        check_folder(folder, "--out")
+        figures = [figure_at("--out", folder / f"{NAME}{suffix}") for suffix in (".pdf", ".png")]
+        check_outputs(figures, [("--loads", question.loads)], force)
         writable_folder(folder, "--out")
     asked = question.read()
     with Progress(console=log, transient=True, disable=not log.is_terminal) as bar:

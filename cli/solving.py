@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperOption
 
 from eplb_gap.cli.asking import Question, changed, may_ask, refuse_sizes
-from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, spinner, writable_file
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log, out, spinner
+from eplb_gap.cli.outputs import CERTIFICATE, Force, Output, check_outputs, marked
+from eplb_gap.cli.words import LoadsCommand
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.examples import EXAMPLES
 
@@ -27,7 +29,7 @@ class Example(StrEnum):
     flashlb = "flashlb"
 
 
-class SolveCommand(TyperCommand):
+class SolveCommand(LoadsCommand):
     """``solve``: its help lists the engines, which are looked up when it is printed, since loading them takes a second."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -53,6 +55,7 @@ def solve(
     workers: Annotated[int, typer.Option(help="Threads a solver may use.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the solvers.")] = 0,
     certificate: Annotated[Path | None, typer.Option(help="File to write the certificate to (JSON).")] = None,
+    force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find optimal placements, or the best ones within the time limit with a proven bound."""
@@ -61,8 +64,8 @@ def solve(
 
     if (example is None) == (question.loads is None):
         raise InputError("solve takes either --example or --loads with --deployment; exactly one of the two is needed")
-    if certificate is not None:
-        writable_file(certificate, "--certificate")
+    proof = Output("--certificate", certificate, "certificate", marked(CERTIFICATE))
+    check_outputs([proof], [("--loads", question.loads)], force)
     if example is not None:
         refuse_sizes(question, f"--example {example.value}")
         if plan_window is not None:

@@ -39,6 +39,7 @@ __all__ = [
     "score",
     "solve",
     "verify",
+    "watch",
     "write_map",
 ]
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.analysis.online.calibrate import calibrate_online
     from eplb_gap.analysis.protocol import score
     from eplb_gap.analysis.replay.replay import replay
+    from eplb_gap.analysis.watch.follow import watch
     from eplb_gap.heuristics.control.controller import Controller
     from eplb_gap.heuristics.eplb import rebalance_experts
     from eplb_gap.heuristics.moves.migration import replan
@@ -101,6 +103,7 @@ _HOMES = {
     "score": "analysis.protocol:score",
     "solve": "solvers.facade:solve",
     "verify": "problem.validation:verify",
+    "watch": "analysis.watch.follow:watch",
     "write_map": "problem.formats.maps.maps:write_map",
 }
 """Public name -> where it is defined, under ``eplb_gap``."""

@@ -18,7 +18,7 @@ from eplb_gap.heuristics.programs.recommendations import RECOMMENDATIONS
 from eplb_gap.heuristics.programs.seed_programs import SEED_PROGRAMS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import check as check_map
@@ -146,6 +146,7 @@ def rebalance(
     >>> verify(placement, loads, deployment)
     [Fraction(70, 1)]
     """
+    require_kind("deployment", deployment, Deployment)
     plan = choose(method, config)
     history = _axes(loads) == 3
     checked = as_loads(loads, "loads", 3 if history else 2)

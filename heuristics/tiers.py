@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -96,6 +96,15 @@ def interpreted(kernel: Any) -> Callable[..., Any]:
     return found
 
 
+def begin(kernels: Iterable[TieredKernel]) -> None:
+    """Have kernels compiled, as :meth:`TieredKernel.begin`, by one process one after the other."""
+    cold = [kernel for kernel in kernels if kernel.is_cold()]
+    if cold:
+        process = _start_compiler(cold)
+        for kernel in cold:
+            kernel.leave_to(process)
+
+
 KERNELS: list[TieredKernel] = []
 """All tiered kernels of the modules imported so far."""
 
@@ -161,10 +170,16 @@ class TieredKernel:
 
     def begin(self) -> None:
         """Have it compiled in another process unless it is: for callers who know that they will need it for long."""
-        if self._compiler is None and not (self.is_compiled or not interprets() or self.found()):
-            self._compiler = _start_compiler([self])
-            self._alone = self._compiler is None
-            _later.discard(self)
+        begin([self])
+
+    def is_cold(self) -> bool:
+        """Return whether nothing compiles it yet, nor ever did."""
+        return self._compiler is None and not (self.is_compiled or not interprets() or self.found())
+
+    def leave_to(self, process: int | None) -> None:
+        """Wait for a process that compiles it; None if there is none, so that it is compiled here."""
+        self._compiler, self._alone = process, process is None
+        _later.discard(self)
 
     def _think(self, more: float = 0.0) -> None:
         if self._compiler is None and not self.is_compiled:

@@ -61,7 +61,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """
     target = Path(os.path.realpath(path))
     if not os.path.lexists(target):
-        missing = [folder for folder in target.parents if not folder.exists()]
+        missing = [folder for folder in target.parents if not os.path.exists(folder)]
         try:
             with replacing(target) as partial:
                 partial.touch()

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from eplb_gap.problem.errors import InputError, shown
+import numpy as np
+
+from eplb_gap.problem.errors import InputError, next_divisors, next_multiples, shown, such_as
 
 Duplicates = Literal["allowed", "forbidden"]
 Policy = Literal["hierarchical", "global"]
@@ -114,7 +116,7 @@ class Deployment:
             raise InputError(
                 f"num_slots is {self.num_slots}; at least num_experts = {self.num_experts} are needed, one slot each"
             )
-        self._check_divides("num_gpus", "num_slots")
+        self._check_divides("num_gpus", "num_slots", self.num_experts)
 
     def _check(self) -> None:
         self._check_divides("num_nodes", "num_gpus")
@@ -142,9 +144,13 @@ class Deployment:
             return self.slots_by_gpu
         return tuple(slots for slots, alive in zip(self.slots_by_gpu, self.active, strict=True) if alive)
 
-    def _check_divides(self, part: str, whole: str) -> None:
-        if getattr(self, whole) % getattr(self, part):
-            raise InputError(f"{part} is {getattr(self, part)}; a divisor of {whole} = {getattr(self, whole)} is needed")
+    def _check_divides(self, part: str, whole: str, least: int | None = None) -> None:
+        """Refuse a part that does not divide; the next that do are named, and of a whole of at least so many that it divides."""
+        divisor, size = getattr(self, part), getattr(self, whole)
+        if size % divisor:
+            larger = [] if least is None else next_multiples(size, divisor, least)
+            near = such_as(("", next_divisors(divisor, size)), (f"{whole} = ", larger))
+            raise InputError(f"{part} is {divisor}; a divisor of {whole} = {size} is needed{near}")
 
     def __repr__(self) -> str:
         return f"Deployment({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
@@ -244,7 +250,8 @@ def _both_ways(name: str, value: tuple[int, ...], other_name: str, other: tuple[
 def _positive(name: str, value: Any) -> int:
     """Return a positive integer of Python's or of an array library's, which is no flag."""
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        # numpy's own flag is an index too before numpy 2.3, with a warning.
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = 0
     if number < 1:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Collection
 from typing import Any
 
 MAX_REASON = 200
 """Characters of what a library says that a message quotes."""
+MAX_SIZE = 1 << 20
+"""Largest number whose divisors are looked for to be named in a message."""
 
 
 class InputError(ValueError):
@@ -19,7 +22,7 @@ class InputError(ValueError):
     ...     Deployment(num_experts=4, num_slots=6, num_gpus=5)
     ... except InputError as error:
     ...     print(error)
-    num_gpus is 5; a divisor of num_slots = 6 is needed
+    num_gpus is 5; a divisor of num_slots = 6 is needed: 3 or 6, or num_slots = 5 or 10
     """
 
 
@@ -45,9 +48,41 @@ def require_kind(name: str, value: Any, kind: type) -> None:
 
 def reason(error: BaseException) -> str:
     """Return what a library says of a broken file, as part of one line: it may quote the file at any length."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
+    text = printable(str(error).partition("\n")[0][: MAX_REASON + 1]).strip()
     text = text or type(error).__name__
     return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+
+
+def next_divisors(value: int, whole: int) -> list[int]:
+    """Return the divisors of a number that are next to one that is none, below and above; none of numbers that are no sizes."""
+    if not value > 0 or not 0 < whole <= MAX_SIZE:
+        return []
+    below = next((one for one in range(min(value, whole), 0, -1) if whole % one == 0), None)
+    above = next((one for one in range(value + 1, whole + 1) if whole % one == 0), None)
+    return sorted({one for one in (below, above) if one is not None})
+
+
+def next_multiples(value: int, part: int, least: int = 1) -> list[int]:
+    """Return the multiples of a number that are next to one that is none, below and above, and at least so large."""
+    below = value // part * part
+    return [one for one in (below, below + part) if one >= least]
+
+
+def such_as(*alternatives: tuple[str, list[int]]) -> str:
+    """Return the end of a message that names the allowed numbers next to what was found, each list of them with its beginning."""
+    told = [start + " or ".join(map(str, numbers)) for start, numbers in alternatives if numbers]
+    return f": {', or '.join(told)}" if told else ""
+
+
+def printable(text: str) -> str:
+    """Return text as part of one line: what cannot be printed is a space."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def listed(names: Collection[str], most: int = 8) -> str:
+    """Return names of a file as a message lists them: in one line, short however many and long they are."""
+    said = [printable(name[:40]).strip() or "one without name" for name in list(names)[:most]]
+    return ", ".join(said) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 _SHORT = reprlib.Repr()

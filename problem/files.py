@@ -16,7 +16,6 @@ MAX_JSON_BYTES = 1 << 28
 """A JSON document that is parsed at once; larger files are streamed or refused."""
 MAX_ARRAY_BYTES = 4 << 30
 """Decompressed bytes of a file's arrays."""
-MAX_HEADER_BYTES = 256
 MAX_LABEL = 60
 """Characters of a name that a file gives and a command prints."""
 _LABEL = re.compile(r"[A-Za-z0-9._+-]+( [A-Za-z0-9._+-]+){0,3}")
@@ -67,16 +66,6 @@ def read_text(path: Path, limit: int) -> str:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"file {path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
-def csv_header(path: Path) -> list[str]:
-    """Return the names in the first line, which commas separate."""
-    try:
-        with path.open("rb") as file:
-            line = file.readline(MAX_HEADER_BYTES)
-    except OSError as error:
-        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
-    return line.decode("utf-8-sig", "replace").rstrip("\r\n").split(",")
 
 
 def parse_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:

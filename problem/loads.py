@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem.atomic import replacing
-from eplb_gap.problem.errors import InputError, reason
+from eplb_gap.problem.errors import InputError, next_divisors, reason, such_as
 from eplb_gap.problem.files import strict_json
 from eplb_gap.problem.npy import read_array
 
@@ -148,7 +148,8 @@ class LoadTrace:
         """Return the trace summed over ``steps`` consecutive windows; they must divide the number of windows."""
         count = self.loads.shape[0]
         if steps < 1 or count % steps:
-            raise InputError(f"steps is {steps}; a divisor of the trace's {count} windows is needed")
+            near = such_as(("", next_divisors(steps, count)))
+            raise InputError(f"steps is {steps}; a divisor of the trace's {count} windows is needed{near}")
         stretches = self.loads.reshape(count // steps, steps, *self.loads.shape[1:])
         summed = stretches.sum(axis=1)
         if int(self.loads.max()) * steps > _largest(self.loads):
@@ -169,7 +170,8 @@ class LoadTrace:
         loads = self.loads.astype(np.float64)
         windows, layers, experts = loads.shape
         if num_groups < 1 or experts % num_groups:
-            raise InputError(f"num_groups is {num_groups}; a divisor of the {experts} experts is needed")
+            near = such_as(("", next_divisors(num_groups, experts)))
+            raise InputError(f"num_groups is {num_groups}; a divisor of the {experts} experts is needed{near}")
         loads[loads.sum(axis=2) == 0] = 1.0
         mean = loads.mean(axis=2)
         groups = loads.reshape(windows, layers, num_groups, -1).sum(axis=3)

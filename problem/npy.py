@@ -35,7 +35,7 @@ def read_array(member: IO[bytes], limit: int, where: str) -> np.ndarray:
         If the stream has no npy header, holds pickled objects or more than ``limit`` bytes, or its shape and type claim
         other than the bytes it has.
     """
-    shape, fortran, dtype = _read_header(member, where)
+    shape, fortran, dtype = read_header(member, where)
     if dtype.hasobject:
         raise InputError(f"{where} holds pickled objects; plain integers are needed")
     data = bytearray()
@@ -50,7 +50,8 @@ def read_array(member: IO[bytes], limit: int, where: str) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether Fortran's order, and type that the header of an open npy stream claims, which no byte need hold."""
     try:
         version = npy_format.read_magic(member)
         if version not in HEADERS:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, next_divisors, such_as
 
 
 class Placement:
@@ -120,7 +120,8 @@ class Placement:
     def by_gpu(self, num_gpus: int) -> np.ndarray:
         """Return the experts of every GPU, int64 [layers, gpus, slots per GPU]."""
         if num_gpus < 1 or self.num_slots % num_gpus:
-            raise InputError(f"num_gpus is {num_gpus}; a divisor of the {self.num_slots} slots is needed")
+            near = such_as(("", next_divisors(num_gpus, self.num_slots)))
+            raise InputError(f"num_gpus is {num_gpus}; a divisor of the {self.num_slots} slots is needed{near}")
         return self.phy2log.reshape(self.num_layers, num_gpus, -1)
 
     def _ranks_by_slot(self) -> np.ndarray:

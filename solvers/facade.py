@@ -126,6 +126,7 @@ def solve(
     >>> solution.upper, solution.lower, solution.status
     ([Fraction(60, 1)], [Fraction(60, 1)], ['optimal'])
     """
+    require_kind("deployment", deployment, Deployment)
     checked = as_loads(loads, "loads", 2)
     _check_arguments(checked, deployment, method, target_gap, time_limit, workers, seed)
     live = deployment.live

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,16 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, data
 settings.load_profile("deterministic")
 
 compile_first()
+
+
+HOSTS = Path(__file__).resolve().parent / "hosts"
+"""Tests that download released packages run only where they are named: ``pytest tests/hosts -s``."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests of hosts out unless an argument names them."""
+    named = any(HOSTS in (place := Path(argument.partition("::")[0]).resolve(), *place.parents) for argument in config.args)
+    return True if collection_path == HOSTS and not named else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from eplb_gap.analysis import (
     alternatives,
@@ -28,10 +29,13 @@ from eplb_gap.analysis.candidates import candidates
 from eplb_gap.analysis.online import calibrate, host_defaults, host_flags, trial
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import limits, replay
+from eplb_gap.analysis.watch import scored as scored_calls
+from eplb_gap.analysis.watch.follow import watch
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics import registry
 from eplb_gap.heuristics.control import catalogue, controller
 from eplb_gap.heuristics.moves import lost_experts, relabel
+from eplb_gap.heuristics.plugins import recording
 from eplb_gap.problem import Deployment, Instance, LoadTrace, Placement, metrics, step_makespans, validation
 from eplb_gap.problem import shares as token_shares
 from eplb_gap.problem.bounds import sample_average as judged_average
@@ -39,7 +43,8 @@ from eplb_gap.problem.bounds.bounds import best_joint_bound
 from eplb_gap.problem.certificate import check as check_certificate
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
-from eplb_gap.problem.formats.maps import map_checks, maps
+from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
+from eplb_gap.problem.formats.maps import map_checks, maps, recorded_map
 from eplb_gap.solvers import hierarchical, planner_maps
 from eplb_gap.solvers.engine import Limits
 from eplb_gap.solvers.engines import first_pass, oracle
@@ -388,3 +393,22 @@ def limited(case: Case) -> None:
     found = limits.certified_limit(WINDOWS, case.deployment, len(WINDOWS), 0)
     served = step_makespans.total(*step_makespans.step_makespans(case.placement, WINDOWS, case.deployment))
     assert found.step_lower <= found.interval_lower <= min(served, found.interval_upper)
+
+
+def recorded(x: Case) -> None:
+    """A call that is recorded keeps deployment and map; what is seen of it agrees with the judge, and no bound is above a map."""
+    folder = x.folder / "records"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(recording.RECORD, str(folder))
+        recording.record_call("numpy", x.loads, x.deployment, x.other, x.placement, rank=0)
+        assert recording.flush(60)
+    assert recorded_deployment(folder) == x.deployment
+    makespans = x.legal(with_dead(without_dead(x.other, x.deployment), x.deployment))
+    assert validation.verify(recorded_map.read_in_use(folder, x.deployment, None), x.loads, x.deployment) == makespans
+    bounds = scored_calls.quick_bounds(x.loads, x.deployment)
+    assert all(lower <= upper for lower, upper in zip(bounds, makespans, strict=True))
+    [window] = watch(folder)
+    assert window.served is not None
+    assert window.served.gap == pytest.approx(float(sum(makespans) / sum(bounds) - 1))
+    assert window.served.balancedness == pytest.approx(metrics.balancedness_gpu(x.other, x.loads, x.deployment))
+    assert window.moved == relabel.moved(x.placement, x.other, x.deployment).sum()

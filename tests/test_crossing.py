@@ -43,6 +43,7 @@ from crossing import (
     only_moves,
     planned_by_all,
     program_file,
+    recorded,
     recovered,
     replayed,
     same_map,
@@ -82,7 +83,8 @@ from eplb_gap.analysis.online import (
 from eplb_gap.analysis.online import candidates as online_candidates
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
-from eplb_gap.heuristics import methods, own, plugins, registry
+from eplb_gap.analysis.watch import scored as scored_calls
+from eplb_gap.heuristics import methods, own, registry
 from eplb_gap.heuristics.config import PipelineConfig
 from eplb_gap.heuristics.control import (
     adaptive,
@@ -97,14 +99,15 @@ from eplb_gap.heuristics.control import (
 )
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
-from eplb_gap.heuristics.plugins import hosted
+from eplb_gap.heuristics.plugins import hosted, planning, recording
+from eplb_gap.heuristics.plugins.settings import Settings
 from eplb_gap.heuristics.programs import evolved_programs, flashlb, peers, pipeline, sglang_vec, tensorrt_llm
 from eplb_gap.heuristics.serving import forecast, sample_average, split_placement, token_split
 from eplb_gap.problem import Deployment, InputError, Instance, PlacementError, metrics, shares, step_makespans, validation
 from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
-from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps
+from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps, phy2log, recorded_map
 from eplb_gap.solvers import auto, facade, hierarchical, planner_maps
 from eplb_gap.solvers.engines import first_pass
 from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
@@ -141,6 +144,7 @@ ANALYSES = (
     per_step,
     protocol,
     protocol_runs,
+    scored_calls,
     user_program,
 )
 
@@ -187,6 +191,17 @@ def controlled(x: Case) -> None:
     hosted.MODELS.clear()
     for loads, in_use in ((x.loads, x.other), (WINDOWS, None), (x.loads, x.placement)):
         x.legal(hosted.next_map(controls, loads, x.deployment, in_use, lambda: pytest.fail("the controller failed")))
+    hosted.adopt(controls, x.loads, x.deployment, x.other)
+    assert hosted.MODELS[x.loads.shape].newest is x.other
+
+
+def served(x: Case) -> None:
+    """A planned map is served once."""
+    asked = Settings(None, 0.0, None, maps.MapFile(x.placement.phy2log, "a map", phy2log.NPY), "")
+    planning.SERVED.clear()
+    assert planning.planned_map(0 * x.loads, x.deployment, asked) is None
+    x.legal(planning.planned_map(x.loads, x.deployment, asked))
+    assert planning.planned_map(x.loads, x.deployment, asked) is None
 
 
 def priced(x: Case) -> None:
@@ -233,6 +248,7 @@ KERNEL = {
     averages.ascend_shares: Entry(lambda x: averages.ascend_shares(WINDOWS[:, 0], x.deployment)),
 }
 FORMATS = {
+    recorded_map.read_in_use: Entry(recorded),
     maps.read_map: Entry(lambda x: written_and_read(x, "phy2log-npy")),
     maps.write_map: Entry(lambda x: written_and_read(x, "phy2log-json")),
     certificate_map.read: Entry(
@@ -247,7 +263,7 @@ FORMATS = {
     ),
     map_checks.experts_by_gpu: Entry(lambda x: map_checks.experts_by_gpu(x.placement, x.deployment)),
     **{
-        function: Entry(partial(written_and_read, name=name))
+        function: Entry(partial(written_and_read, name=name), irregular if name == "vllm-ascend" else Entry.refuses)
         for name in maps.WRITTEN
         for function in (maps.FORMATS[name].read, maps.FORMATS[name].render)
     },
@@ -280,8 +296,12 @@ HEURISTICS = {
     peers.swift_balance: Entry(lambda x: peers.swift_balance(x.loads, x.deployment), irregular),
     peers.swift_balance_from: Entry(lambda x: peers.swift_balance_from(x.loads, x.deployment, x.other), irregular),
     hosted.next_map: Entry(controlled),
+    hosted.adopt: Entry(controlled),
+    planning.planned_map: Entry(served),
+    maps.MapFile.read: Entry(served),
+    recording.record_call: Entry(recorded),
     saved_moves.SavedMoves.cost: Entry(priced),
-    plugins.replan: Entry(lambda x: x.legal(plugins.replan(x.loads, x.deployment, x.other))),
+    planning.replan: Entry(lambda x: x.legal(planning.replan(x.loads, x.deployment, x.other))),
     window_moves.replan_on_windows: Entry(
         lambda x: only_moves(x, window_moves.replan_on_windows(np.stack([x.loads, x.loads[:, ::-1]]), x.deployment, x.other, 3))
     ),
@@ -322,6 +342,7 @@ JUDGING = {
     evaluate.evaluate: Entry(evaluated_from_a_trace),
     evaluate.planned_on: Entry(evaluated_from_a_trace),
     evaluate.evaluate_map: Entry(lambda x: evaluated(x, x.placement)),
+    scored_calls.quick_bounds: Entry(recorded),
     evaluate.mean_loads: Entry(lambda x: evaluate.mean_loads(x.loads, x.deployment)),
     explain.explain: Entry(explained_from_a_trace, unequal),
     explain.explain_map: Entry(lambda x: explained(x, explain.explain_map), unequal),

@@ -14,7 +14,7 @@ ROOMS = ("problem", "heuristics", "solvers", "analysis", "experiments", "cli")
 """In the order in which they may use each other: each all that are before it."""
 FACE = "eplb_gap"
 HEAVY = ["torch", "numba", "ortools", "pulp", "highspy", "polars", "safetensors", "ijson", "yaml", "scipy", "matplotlib"]
-FORMAT_LIBRARIES = {"torch", "safetensors", "ijson", "polars", "yaml"}
+FORMAT_LIBRARIES = {"torch", "safetensors", "ijson", "polars", "yaml", "backports", "compression"}
 
 FOUNDATION = {f"{FACE}.heuristics.compiled"}
 """What every kernel is made with; it imports nothing of ours itself."""
@@ -25,7 +25,14 @@ PARTS: dict[str, set[str]] = {
     "problem/bounds": {"problem"},
     "problem/formats": {"problem", "problem/formats/loads", "problem/formats/maps"},
     "problem/formats/containers": {"problem"},
-    "problem/formats/loads": {"problem", "problem/formats/containers"},
+    "problem/formats/loads": {
+        "problem",
+        "problem/formats/containers",
+        "problem/formats/loads/routing",
+        "problem/formats/loads/tables",
+    },
+    "problem/formats/loads/routing": {"problem", "problem/formats/containers", "problem/formats/loads"},
+    "problem/formats/loads/tables": {"problem", "problem/formats/containers", "problem/formats/loads"},
     "problem/formats/maps": {"problem", "problem/formats/containers"},
     "heuristics": {"heuristics/planner", "heuristics/programs", "heuristics/serving"},
     "heuristics/kernels": set(),
@@ -43,6 +50,7 @@ PARTS: dict[str, set[str]] = {
     "analysis/figures": {"analysis", "analysis/online", "analysis/replay"},
     "analysis/online": {"analysis", "analysis/replay"},
     "analysis/replay": {"analysis"},
+    "analysis/watch": {"analysis"},
     "experiments": set(),
     "experiments/measuring": {"experiments"},
     "experiments/loads": {"experiments", "experiments/measuring", "experiments/loads/moe_trace"},

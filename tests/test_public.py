@@ -79,13 +79,36 @@ def test_the_readme_shows_ones_own_loads_in_ten_lines(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("wrong", ["loads.npz", 3, [[[1, 1]]]])
 def test_an_argument_of_another_kind_is_named(wrong):
-    deployment = eplb_gap.Deployment(2, 2, 2)
+    deployment, placement, trace = (
+        eplb_gap.Deployment(2, 2, 2),
+        eplb_gap.Placement([[0, 1]], 2),
+        eplb_gap.LoadTrace([[[1, 1]]] * 2),
+    )
     for name, call in {
         "trace": lambda: eplb_gap.capacity(wrong, deployment, target=0.9),
         "placement": lambda: eplb_gap.verify(wrong, [[1, 1]], deployment),
         "initial": lambda: eplb_gap.solve([[1, 1]], deployment, initial=wrong),
+        "previous": lambda: eplb_gap.replan([[1, 1]], deployment, wrong),
+        "steps": lambda: eplb_gap.replay(wrong, deployment, []),
     }.items():
         with pytest.raises(eplb_gap.InputError, match=f"{name} is .*; a .* is needed"):
             call()
     with pytest.raises(eplb_gap.InputError, match=r"trace is .*; a LoadTrace is needed"):
         eplb_gap.explain(wrong, deployment)
+    for call in (
+        lambda: eplb_gap.replan([[1, 1]], wrong, placement),
+        lambda: eplb_gap.rebalance([[1, 1]], wrong),
+        lambda: eplb_gap.solve([[1, 1]], wrong),
+        lambda: eplb_gap.evaluate(trace, wrong),
+        lambda: eplb_gap.explain(trace, wrong),
+        lambda: eplb_gap.calibrate(trace, wrong),
+        lambda: eplb_gap.calibrate_online(trace, wrong),
+        lambda: eplb_gap.replay(trace, wrong, []),
+        lambda: eplb_gap.score("seed", trace, wrong, "fast"),
+        lambda: eplb_gap.sample_average([[[1, 1]]], wrong),
+        lambda: eplb_gap.optimal_split(placement, [[1, 1]], wrong),
+        lambda: eplb_gap.plan_for_split([[1, 1]], wrong),
+        lambda: eplb_gap.read_map("map.json", wrong),
+    ):
+        with pytest.raises(eplb_gap.InputError, match=r"deployment is .*; a Deployment is needed"):
+            call()

@@ -11,6 +11,9 @@ from eplb_gap.analysis.candidates import DEEPSEEK, DEFAULT
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
 from eplb_gap.heuristics.config import FastConfig
 
+NAME = "pareto"
+"""Name of the files, without suffix."""
+
 
 def draw(result: Calibration, title: str, folder: Path) -> list[Path]:
     """Draw all legal configurations, the front as steps, and the names of those on it, the default and DeepSeek's program."""
@@ -46,7 +49,7 @@ def draw(result: Calibration, title: str, folder: Path) -> list[Path]:
     axis.grid(color="0.92", which="major")
     axis.set_axisbelow(True)
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
-    return save(fig, folder, "pareto", png=True)
+    return save(fig, folder, NAME, png=True, signed=True)
 
 
 def _label(axis: Axes, name: str, point: tuple[float, float], left: bool) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 from eplb_gap.analysis.capacity import Capacity, Step
 from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
 
+NAME = "capacity"
+"""Name of the files, without suffix."""
+
 
 def draw(result: Capacity, title: str, folder: Path) -> list[Path]:
     """Draw planning with its proven limit, serving, the target, and the fewest slots of either."""
@@ -31,7 +34,7 @@ def draw(result: Capacity, title: str, folder: Path) -> list[Path]:
     axis.grid(axis="y", color="0.92")
     axis.set_axisbelow(True)
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    return save(fig, folder, "capacity", png=True)
+    return save(fig, folder, NAME, png=True, signed=True)
 
 
 def _answers(result: Capacity) -> list[tuple[Step, float]]:

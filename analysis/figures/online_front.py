@@ -73,7 +73,7 @@ def draw(result: OnlineCalibration) -> Figure:
 
 def write(result: OnlineCalibration, path: Path) -> None:
     """Write the figure as a file of the kind that its suffix says."""
-    write_atomically(path, drawn(draw(result), path.suffix))
+    write_atomically(path, drawn(draw(result), path.suffix, signed=True))
 
 
 def _number(axis: Axes, at: list[tuple[float, float]]) -> None:

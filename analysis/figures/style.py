@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eplb_gap.problem.atomic import write_atomically
+
 DARK, MIDDLE, LIGHT = "#1f3b57", "#c8641b", "#9fb4c7"
 SHORT_NAMES = {
     "initial_program": "0 DeepSeek EPLB",
@@ -33,6 +35,9 @@ STAMPS: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
 }
 """What would make two files of the same figure differ, by their suffixes."""
+MADE_BY = "eplb-gap figure"
+CREATOR = {".svg": "Creator", ".pdf": "Creator", ".png": "Software"}
+"""Where a figure that a command draws says so: it is known by it, and written over by the next one."""
 
 plt.rcParams.update(
     {
@@ -68,20 +73,31 @@ def boxes(axis: Axes, samples: list[list[float]], width: float, median: float) -
     )
 
 
-def drawn(fig: Figure, suffix: str) -> bytes:
-    """Return a figure as a file of the kind that a suffix says: .pdf, .png or .svg, without time stamps; close it."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=suffix[1:], metadata=STAMPS[suffix])
+def drawn(fig: Figure, suffix: str, signed: bool = False) -> bytes:
+    """Return a figure as a file of the kind that a suffix says: .pdf, .png or .svg, without time stamps; close it.
+
+    Parameters
+    ----------
+    fig : Figure
+    suffix : str
+    signed : bool, default False
+        Whether it says that it is a figure of this package.
+    """
+    content = _rendered(fig, suffix, signed)
     plt.close(fig)
-    return buffer.getvalue()
+    return content
 
 
-def save(fig: Figure, folder: Path, name: str, png: bool = False) -> list[Path]:
-    """Write a figure as PDF, and as PNG where a page shows it, without time stamps; close it and return the files."""
-    paths = [folder / f"{name}.pdf"]
-    fig.savefig(paths[0], metadata=STAMPS[".pdf"])
-    if png:
-        paths.append(folder / f"{name}.png")
-        fig.savefig(paths[1], metadata=STAMPS[".png"])
+def save(fig: Figure, folder: Path, name: str, png: bool = False, signed: bool = False) -> list[Path]:
+    """Write a figure as PDF, and as PNG where a page shows it, as of :func:`drawn`; close it and return the files."""
+    paths = [folder / f"{name}{suffix}" for suffix in ((".pdf", ".png") if png else (".pdf",))]
+    for path in paths:
+        write_atomically(path, _rendered(fig, path.suffix, signed))
     plt.close(fig)
     return paths
+
+
+def _rendered(fig: Figure, suffix: str, signed: bool) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=suffix[1:], metadata={**STAMPS[suffix], **({CREATOR[suffix]: MADE_BY} if signed else {})})
+    return buffer.getvalue()

@@ -50,7 +50,7 @@ def total(result: Explanation) -> Figure:
 
 def write(result: Explanation, path: Path) -> None:
     """Write the waterfall as a file of the kind that its suffix says."""
-    write_atomically(path, drawn(total(result), path.suffix))
+    write_atomically(path, drawn(total(result), path.suffix, signed=True))
 
 
 def layers(result: Explanation) -> Figure:

@@ -15,7 +15,7 @@ from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.controller import Controller
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.loads import LoadTrace
 
 FEWEST_STEPS = 8
@@ -151,6 +151,8 @@ def calibrate_online(
     >>> calibrate_online(steps, Deployment(4, 4, 2), candidates=few).controller.kind
     'none'
     """
+    require_kind("steps", steps, LoadTrace)
+    require_kind("deployment", deployment, Deployment)
     border = _check(steps, deployment, split, most_moves, costs, step_seconds)
     shapes = _shapes(deployment, slots)
     known = LoadTrace(steps.loads[:border][-MOST_STEPS:].copy())  # no view of it reaches what is held out

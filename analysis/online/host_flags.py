@@ -169,7 +169,10 @@ def _sglang(controller: Controller, deployment: Deployment, layers: int) -> Writ
         f"--eplb-algorithm {algorithm}{'_hierarchical' if deployment.policy == 'hierarchical' else ''}",
     ]
     if controller.below < 1:
-        flags.append(f"--eplb-min-rebalancing-utilization-threshold {controller.below:g}")
+        # Without the report SGLang does not measure what the threshold is compared with, and always rebalances.
+        flags.append(
+            f"--eplb-min-rebalancing-utilization-threshold {controller.below:g} --expert-balancedness-report-mode server_log"
+        )
         said.add("below")
         remarks.append("the threshold is compared with its own mean utilisation over the window, all layers together")
     return " ".join(flags), said, remarks

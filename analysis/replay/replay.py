@@ -19,7 +19,7 @@ from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.control.controller import Controller, Session
 from eplb_gap.heuristics.moves.relabel import arrivals
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.step_makespans import step_makespans, total
@@ -237,6 +237,8 @@ def replay(
     >>> [round(run.balancedness, 2) for run in result.runs]
     [1.0, 1.0]
     """
+    require_kind("steps", steps, LoadTrace)
+    require_kind("deployment", deployment, Deployment)
     loads = steps.loads
     each = steps.window_steps
     _check(steps, deployment, controllers, warm_up, limit)

@@ -5,6 +5,8 @@ Every format of loads has one here; a map is written by its own format, but for 
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -16,6 +18,9 @@ import numpy as np
 from eplb_gap.problem import LoadTrace
 
 STEPS, LAYERS, EXPERTS, RANKS = 4, 3, 4, 2
+TOKENS, STEP_TOKENS, REQUESTS = 556, 256, (200, 300)
+FEW_TOKENS = 5
+"""Tokens of the samples of routing, those of a step, those of the first requests, and those of a request where few are enough."""
 DENSE = 1
 """Layers without experts that come first in the model of the formats that count all layers."""
 PHY2LOG = np.array([[0, 1, 2, 3, 0, 1], [3, 2, 1, 0, 3, 3], [0, 1, 2, 3, 2, 1]])
@@ -24,6 +29,33 @@ PHY2LOG = np.array([[0, 1, 2, 3, 0, 1], [3, 2, 1, 0, 3, 3], [0, 1, 2, 3, 2, 1]])
 def sample_loads() -> np.ndarray:
     """Return the loads that every sample holds, int64 [steps, layers, experts]; each is even and at least 10."""
     return 2 * np.random.default_rng(7).integers(5, 50, (STEPS, LAYERS, EXPERTS))
+
+
+def sample_routing() -> np.ndarray:
+    """Return the experts that tokens chose of the samples of routing, uint8 [tokens, layers, 2]; dense layers have zeros."""
+    random = np.random.default_rng(8)
+    chosen = np.zeros((TOKENS, DENSE + LAYERS, 2), dtype=np.uint8)
+    first = random.integers(0, EXPERTS, (TOKENS, LAYERS))
+    chosen[:, DENSE:, 0] = first
+    chosen[:, DENSE:, 1] = (first + random.integers(1, EXPERTS, first.shape)) % EXPERTS
+    return chosen
+
+
+def sample_expected(name: str) -> np.ndarray:
+    """Return the loads that a sample is read as, int64 [steps, layers, experts]."""
+    loads = sample_loads()
+    if name.partition(":")[0] != "routed-experts":
+        return loads[:1] if name in ONE_STEP else loads
+    if name in ONE_STEP:
+        few = np.concatenate([request[:FEW_TOKENS, DENSE:] for request in _requests()[:2]])
+        return np.array([[np.bincount(row.ravel(), minlength=EXPERTS) for row in few.transpose(1, 0, 2)]])
+    chosen = sample_routing()[: TOKENS // STEP_TOKENS * STEP_TOKENS, DENSE:]
+    return np.array(
+        [
+            [np.bincount(row.ravel(), minlength=EXPERTS) for row in step.transpose(1, 0, 2)]
+            for step in np.split(chosen, TOKENS // STEP_TOKENS)
+        ]
+    )
 
 
 def write_samples(folder: Path, name: str) -> Path:
@@ -55,6 +87,19 @@ def _trace(loads: np.ndarray) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         LoadTrace(loads, {"window_steps": 1}).save(Path(folder) / "trace.npz")
         return {"trace.npz": (Path(folder) / "trace.npz").read_bytes()}
+
+
+def _record(loads: np.ndarray) -> dict[str, bytes]:
+    """A call for each step but the last two, which one call hands over as a history."""
+    from eplb_gap.problem import Deployment
+    from eplb_gap.problem.formats.containers.record_files import Call, call_path, write_call
+
+    deployment, files = Deployment(EXPERTS, PHY2LOG.shape[1], 3), {}
+    for number, counts in enumerate((*loads[: STEPS - 2, None], loads[STEPS - 2 :]), 9):
+        buffer = io.BytesIO()
+        write_call(buffer, Call(counts, 1.7e9 + number, "vllm", "0.33.0", deployment, PHY2LOG, PHY2LOG, history=len(counts) > 1))
+        files[call_path(Path(), number, LAYERS, EXPERTS).name] = buffer.getvalue()
+    return files
 
 
 def _sglang_stat(loads: np.ndarray) -> dict[str, bytes]:
@@ -155,6 +200,81 @@ def _parquet(loads: np.ndarray) -> dict[str, bytes]:
     return {"loads.parquet": buffer.getvalue()}
 
 
+def _table(loads: np.ndarray) -> list[dict[str, int]]:
+    return [dict(zip(("window", "layer", "expert", "tokens"), row, strict=True)) for row in _rows(loads).T.tolist()]
+
+
+def _csv_dataframe(loads: np.ndarray) -> dict[str, bytes]:
+    """An index, floats, names with capitals and spaces, and a column that nobody needs."""
+    rows = (
+        f"{index},gpu-{layer},{window},{float(tokens)},{layer},{expert}"
+        for index, (window, layer, expert, tokens) in enumerate(_rows(loads).T.tolist())
+    )
+    return {"loads.csv": "\n".join([",Host Name,Window,Tokens, Layer Id,expert-id", *rows]).encode()}
+
+
+def _csv_sglang(loads: np.ndarray) -> dict[str, bytes]:
+    rows = (f"{layer},{expert},{tokens}" for _, layer, expert, tokens in _rows(loads[:1]).T.tolist())
+    return {"logical_count.csv": "\n".join(["layer_id,expert_id,count", *rows]).encode()}
+
+
+def _json_lines(loads: np.ndarray) -> dict[str, bytes]:
+    return {"loads.jsonl": "".join(json.dumps(row) + "\n" for row in _table(loads)).encode()}
+
+
+def _json_columns(loads: np.ndarray) -> dict[str, bytes]:
+    """Columns as pandas writes them: row labels to entries."""
+    names = ("window", "layer", "expert", "tokens")
+    columns = {name: dict(enumerate(column.tolist())) for name, column in zip(names, _rows(loads), strict=True)}
+    return {"loads.json": json.dumps(columns).encode()}
+
+
+def _logical_count(loads: np.ndarray) -> dict[str, bytes]:
+    return {"counts.json": json.dumps({"logical_count": loads.tolist()}).encode()}
+
+
+def _gzipped(build: Callable[[np.ndarray], dict[str, bytes]]) -> Callable[[np.ndarray], dict[str, bytes]]:
+    return lambda loads: {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in build(loads).items()}
+
+
+def _requests() -> list[np.ndarray]:
+    return np.split(sample_routing(), np.cumsum(REQUESTS))
+
+
+def _routed_requests(_: np.ndarray) -> dict[str, bytes]:
+    """A key for each request, and one that is not read."""
+    entries = {f"routed_experts_{index}": request.astype(np.int32) for index, request in enumerate(_requests())}
+    return {"routing.npz": _archive({**entries, "offsets": np.cumsum((0, *REQUESTS))})}
+
+
+def _routed_safetensors(_: np.ndarray) -> dict[str, bytes]:
+    from safetensors.numpy import save
+
+    return {"routing.safetensors": save({"routed_experts": sample_routing()})}
+
+
+def _routed_torch(_: np.ndarray) -> dict[str, bytes]:
+    return {"routing.pt": _torch({"routed_experts": [_tensor(request) for request in _requests()]})}
+
+
+def _routed_json(_: np.ndarray) -> dict[str, bytes]:
+    return {
+        "routing.json": json.dumps({"routed_experts": [request[:FEW_TOKENS].tolist() for request in _requests()[:2]]}).encode()
+    }
+
+
+def _routed_answers(_: np.ndarray) -> dict[str, bytes]:
+    """Answers of vLLM, one on each line; the last without routing, as of an aborted request."""
+    answers = []
+    for request in _requests():
+        buffer = io.BytesIO()
+        np.save(buffer, request)
+        text = base64.b64encode(buffer.getvalue()).decode()
+        answers.append({"id": "cmpl-1", "choices": [{"index": 0, "text": "a", "routed_experts": text}]})
+    answers.append({"id": "cmpl-2", "choices": [{"index": 0, "text": "", "routed_experts": None}]})
+    return {"answers.jsonl": "".join(json.dumps(answer) + "\n" for answer in answers).encode()}
+
+
 def _npy(loads: np.ndarray) -> dict[str, bytes]:
     buffer = io.BytesIO()
     np.save(buffer, loads)
@@ -226,6 +346,7 @@ def _torch(content: Any) -> bytes:
 
 SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "eplb-gap": _trace,
+    "eplb-gap-record": _record,
     "sglang-recorder": _sglang_stat,
     "sglang-recorder:per_pass": lambda loads: _sglang_passes(loads, per_token=False),
     "sglang-recorder:per_token": lambda loads: _sglang_passes(loads, per_token=True),
@@ -234,14 +355,28 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "vllm-ascend": _vllm_ascend,
     "adrs": _adrs,
     "csv": _csv,
+    "csv:dataframe": _csv_dataframe,
+    "csv:sglang": _csv_sglang,
+    "csv:gzip": _gzipped(_csv),
+    "json-table:lines": _json_lines,
+    "json-table:columns": _json_columns,
+    "logical-count": _logical_count,
     "parquet": _parquet,
     "npy": _npy,
     "npz": _npz,
+    "npz:unnamed": lambda loads: {"loads.npz": _archive({"arr_0": loads})},
     "omni-csv": _omni_csv,
     "omni-activations": _omni_activations,
     "megatron": _megatron,
+    "routed-experts": _routed_requests,
+    "routed-experts:safetensors": _routed_safetensors,
+    "routed-experts:torch": _routed_torch,
+    "routed-experts:json": _routed_json,
+    "routed-experts:answers": _routed_answers,
 }
 """Format, and variant where it has several -> what builds the files of the sample from the loads."""
+ONE_STEP = frozenset({"vllm-ascend", "csv:sglang", "routed-experts:json"})
+"""Samples of one step: their formats hold no more, or it is enough."""
 SLOW = frozenset({"parquet"})
 """Formats whose readers start a process for every file."""
 

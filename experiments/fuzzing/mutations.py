@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -42,6 +43,8 @@ def _mutators(content: bytes) -> list[Mutator]:
     start = content[:16]
     if start.startswith(b"PK"):
         return plain + [_zip_entry] * len(plain)
+    if start.startswith(b"\x1f\x8b"):
+        return plain + [_gzip_content] * len(plain)
     if start.startswith(b"\x93NUMPY"):
         return plain + [_npy_header] * len(plain)
     if start[8:9] == b"{":
@@ -180,6 +183,15 @@ def _zip_entry(content: bytes, random: Random) -> bytes:
                 warnings.simplefilter("ignore")  # of a name that is there twice
                 archive.writestr(name, inner)
     return packed.getvalue()
+
+
+def _gzip_content(content: bytes, random: Random) -> bytes:
+    """Damage what is packed, which gets past the checksum."""
+    try:
+        inner = gzip.decompress(content)
+    except Exception:  # a file that is already damaged
+        return _flip(content, random)
+    return gzip.compress(random.choice(_mutators(inner))(inner, random), mtime=0)
 
 
 def _npy_header(content: bytes, random: Random) -> bytes:

@@ -46,7 +46,9 @@ VLLM = tuple(Release("vllm", version) for version in ("0.33.0", "0.24.0", "0.15.
 """Newest first. The last has no policies that could be replaced."""
 SGLANG = Release("sglang", "0.5.23")
 VLLM_ASCEND = Release("vllm-ascend", "0.23.0")
-RELEASES = (*VLLM, SGLANG, VLLM_ASCEND)
+VLLM_ASCEND_NEXT = Release("vllm-ascend", "0.26.0rc1")
+"""The newest candidate that has a wheel for this platform."""
+RELEASES = (*VLLM, SGLANG, VLLM_ASCEND, VLLM_ASCEND_NEXT)
 
 
 class Unavailable(Exception):

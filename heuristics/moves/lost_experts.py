@@ -13,7 +13,7 @@ import numpy as np
 
 from eplb_gap.problem.dead_ranks import live_slots, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.metrics import per_gpu
 from eplb_gap.problem.placement import Placement
 
@@ -32,8 +32,10 @@ def lost_experts(previous: Placement, deployment: Deployment) -> list[list[int]]
     Raises
     ------
     InputError
-        If the map does not have the deployment's slots and experts.
+        If they are none, or the map does not have the deployment's slots and experts.
     """
+    require_kind("previous", previous, Placement)
+    require_kind("deployment", deployment, Deployment)
     expected = deployment.num_slots, deployment.num_experts
     if (previous.num_slots, previous.num_experts) != expected:
         raise InputError(

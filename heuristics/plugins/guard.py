@@ -1,17 +1,14 @@
-"""What stands between a plug-in and its host: an error of ours is a log line, and the host's own policy answers."""
+"""What a plug-in says when it fails: one line at a time, and not the same at every call."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
 
 LOG = logging.getLogger("eplb_gap")
 SECONDS = 60.0
 """At most one line of trouble in so many."""
-T = TypeVar("T")
 
 
 class Complaints:
@@ -19,6 +16,10 @@ class Complaints:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the next line out."""
         self._next = float("-inf")
         self._held_back = 0
 
@@ -38,7 +39,7 @@ class Complaints:
                 self._held_back += 1
                 return
             self._next, held_back, self._held_back = now + SECONDS, self._held_back, 0
-        why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        why = error if isinstance(error, str) else f"{type(error).__name__}: {error}".rstrip(": ")
         more = f" ({held_back} more lines like this since the last)" if held_back else ""
         LOG.warning("eplb-gap: %s: %s%s", what, " ".join(why.split()), more)
         if isinstance(error, BaseException):
@@ -46,20 +47,3 @@ class Complaints:
 
 
 COMPLAINTS = Complaints()
-
-
-def guarded(ours: Callable[[], T], own: Callable[[], T], what: str) -> T:
-    """Return what a plug-in answers, or where that fails, in whatever way, what its host would without it.
-
-    Parameters
-    ----------
-    ours, own : callable
-        Without arguments. An error of ``own`` is the host's, and is raised.
-    what : str
-        What the log says happens then, as "vLLM's own policy answers".
-    """
-    try:
-        return ours()
-    except Exception as error:
-        COMPLAINTS.say(what, error)
-        return own()

@@ -15,7 +15,6 @@ started or its deployment last changed; a rank that is started anew without such
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -26,13 +25,11 @@ import numpy as np
 from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.control.controller import Controller, Session
-from eplb_gap.heuristics.control.controllers_file import parse_controller, read_controllers
 from eplb_gap.heuristics.control.kinds import full_plan
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.tiers import KERNELS
+from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.validation import check, legal_layers
 
@@ -43,51 +40,14 @@ LARGEST = 1 << 40
 """Largest load of a step that is taken as it is."""
 
 
-@functools.cache
-def controller_from(text: str) -> Controller:
-    """Return the controller that a setting says; a file is read once, so that no edit drives the ranks of a server apart.
-
-    Parameters
-    ----------
-    text : str
-        As of :func:`eplb_gap.heuristics.control.controllers_file.parse_controller`, or the path of a TOML file with one
-        ``[[controller]]``, which ends in ``.toml``.
-
-    Raises
-    ------
-    InputError
-        If it says none, or one that foresees the loads.
-    """
-    if text.endswith(".toml"):
-        found = read_controllers(text)
-        if len(found) != 1:
-            raise InputError(f"{text} holds {len(found)} tables [[controller]]; exactly one is needed")
-        controller = found[0]
-    else:
-        controller = parse_controller(text)
-    if KINDS[controller.kind].foresees:
-        allowed = ", ".join(name for name, kind in KINDS.items() if not kind.foresees)
-        raise InputError(f"kind is {controller.kind!r}, which foresees the loads, as no server can; {allowed} are allowed")
-    return controller
-
-
 def warm_up(controller: Controller) -> None:
-    """Load or compile what a controller runs, on a small model, before there is traffic that compiling would hold up.
-
-    Compiling takes some seconds once for a machine, and Python's lock for a quarter of one at a time; what can be interpreted
-    meanwhile another process compiles (:mod:`eplb_gap.heuristics.tiers`).
-    """
+    """Run what a controller runs on a small model, before there is traffic that compiling would hold up."""
     loads = np.arange(1, 65).reshape(2, 2, 16) ** 2
     always = replace(controller, interval=1, window=None, lag=0)
-    try:
-        for deployment in (Deployment(16, 24, 8, num_nodes=2, num_groups=4), Deployment(16, 24, 8)):
-            session, in_use = KINDS[controller.kind].start(always, deployment), contiguous_map(deployment, 2)
-            for end in (1, 2):
-                in_use = session.plan(loads[:end], in_use) or in_use
-        for kernel in KERNELS:
-            kernel.begin()
-    except Exception:
-        LOG.exception("controller %s cannot be warmed up", controller.label)
+    for deployment in (Deployment(16, 24, 8, num_nodes=2, num_groups=4), Deployment(16, 24, 8)):
+        session, in_use = KINDS[controller.kind].start(always, deployment), contiguous_map(deployment, 2)
+        for end in (1, 2):
+            in_use = session.plan(loads[:end], in_use) or in_use
 
 
 @dataclass
@@ -106,7 +66,6 @@ class Hosted:
     past: deque[np.ndarray] = field(default_factory=deque)
     steps: int = 0
     newest: Placement | None = None
-    failing: bool = False
 
     def __post_init__(self) -> None:
         self.session = KINDS[self.controller.kind].start(self.controller, self.deployment)
@@ -118,17 +77,19 @@ class Hosted:
             known = with_dead(without_dead(known, self.deployment), self.deployment)
         try:
             found = self._next(weight if weight.ndim == 3 else weight[None], known)
-            self.failing = False
-        except Exception:
-            # Whatever it is, the server must go on; it is said once, not at every call.
-            if not self.failing:
-                LOG.exception("controller %s failed; the map in use stays if it is legal", self.controller.label)
-            self.failing = True
+        except Exception as error:  # whatever it is, the server must go on
+            COMPLAINTS.say(f"controller {self.controller.label} failed, the map in use stays if it is legal", error)
             found = known if known is not None and legal_layers(known, self.deployment).all() else plain()
         if known is not None and LOG.isEnabledFor(logging.INFO):
             self._report(found, known)
         self.newest = found
         return found
+
+    def adopt(self, history: np.ndarray, placement: Placement) -> None:
+        """Keep what a call brought that was answered otherwise."""
+        self.steps += len(history)
+        self._keep(history)
+        self.newest = placement
 
     def _next(self, history: np.ndarray, known: Placement | None) -> Placement:
         deployment, controller, layers = self.deployment, self.controller, history.shape[1]
@@ -201,6 +162,15 @@ def next_map(
     plain : callable
         Plans without a controller: for where the controller fails and the map in use is not legal.
     """
+    return _model(controller, deployment, weight).next_map(weight, in_use, plain)
+
+
+def adopt(controller: Controller, weight: np.ndarray, deployment: Deployment, placement: Placement) -> None:
+    """Take note of a map that a call of the host was answered with in place of the controller's, and of the call's loads."""
+    _model(controller, deployment, weight).adopt(weight if weight.ndim == 3 else weight[None], placement)
+
+
+def _model(controller: Controller, deployment: Deployment, weight: np.ndarray) -> Hosted:
     model = weight.shape[-2], weight.shape[-1]
     found = MODELS.get(model)
     if found is None or (found.controller, found.deployment) != (controller, deployment):
@@ -213,7 +183,7 @@ def next_map(
         ):
             found.newest = before.newest
         MODELS[model] = found
-    return found.next_map(weight, in_use, plain)
+    return found
 
 
 def as_integers(steps: np.ndarray) -> np.ndarray:

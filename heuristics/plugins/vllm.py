@@ -1,34 +1,56 @@
-"""EPLB policy for vLLM: the planner of this project in place of the default one.
+"""EPLB policy for vLLM: the planner of this project in place of the default one, which answers wherever ours fails.
 
-vLLM finds :func:`register` as an entry point of the group ``vllm.general_plugins`` and calls it in every process. Its registry
+vLLM finds :func:`register` as an entry point of the group ``vllm.general_plugins`` and calls it in every process, also where
+EPLB is off. It raises nothing, and imports nothing heavy unless a variable ``EPLB_GAP_...`` is set. vLLM's registry
 has one key that its configuration accepts, "default": the policy behind it is replaced, so that ``--enable-eplb`` suffices. Three
-generations of the policy interface are in use; :func:`policy_for` tells them apart by the abstract class of the installed vLLM.
-Nothing of vLLM is imported before it calls. Method, configuration and threshold, or a controller, come from the environment:
-:mod:`eplb_gap.heuristics.plugins`.
+generations of the policy interface are known, told apart by the abstract class of the installed vLLM (:func:`policy_for`); the
+third is that of a branch, in no release so far. What happens in a call: :mod:`eplb_gap.heuristics.plugins.calls`.
 
 The map in use keeps every layer that the new one does not improve, and GPUs, nodes and slots of the others are renamed so that
-the fewest replicas move (:mod:`eplb_gap.heuristics.moves.relabel`); the logger "eplb_gap" says how many at level INFO.
+the fewest replicas move (:mod:`eplb_gap.heuristics.moves.relabel`); the logger "eplb_gap" says how many at level INFO. After a
+scale-up the map in use has -1 in the new slots, or in older versions another shape, with which nothing is compared. While vLLM
+measures its memory it asks for a map without loads, and does not adopt it: there the planner is warmed up, before any traffic.
+
+*Ranks.* vLLM sums the loads over all ranks (``all_reduce``), then every rank plans for itself, in the main thread or in that of
+asynchronous rebalancing, and weights are sent as each rank's own map says: nobody compares the maps, and two different ones would
+corrupt weights without a word. Versions with an EPLB group (``get_eplb_group``) let all ranks compare theirs before they are
+used, with one ``all_reduce`` of 16 bytes at a place that all of them reach: where one differs or has failed, all take vLLM's own
+answer, a function of the call alone. So a rank stays in the registry even where its settings are bad; the plug-in must be
+installed on all nodes or on none. Older versions have no group that is free at that time. A rank that joins finds every other
+one planning anew, as all of them forget with the deployment. Ray hands variables on to other machines where newer versions are
+told so by ``VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=EPLB_GAP_``.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-from dataclasses import dataclass
-from typing import Any
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
+from eplb_gap.heuristics.plugins import SETTINGS
+from eplb_gap.heuristics.plugins.agreement import same_everywhere
+from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 
-from eplb_gap.heuristics.plugins import prepare, replan
-from eplb_gap.heuristics.tensors import as_tensors, as_weight
-from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.placement import Placement
+if TYPE_CHECKING:  # these import numpy, torch and numba
+    from eplb_gap.heuristics.plugins.calls import Call
+    from eplb_gap.problem.placement import Placement
 
-OLD_ARGUMENT = "old_global_expert_indices"
+HOST = "vllm"
+KEY = "default"
+SUPPORTED = "0.15.1 to 0.33.0"
+"""Versions that the tests of hosts drive; what lies outside may work."""
+LOG = logging.getLogger("eplb_gap")
+T = TypeVar("T")
 
 
 class TriplePolicy:
     """First generation: a class method that returns the three tensors of DeepSeek's ``rebalance_experts``."""
+
+    own: ClassVar[Any] = None
+    """The policy that vLLM had in its registry."""
 
     @classmethod
     def rebalance_experts(
@@ -39,7 +61,7 @@ class TriplePolicy:
         num_nodes: int,
         num_ranks: int,
         old_global_expert_indices: Any = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> Any:
         """Plan replicas and their slots for every layer.
 
         Parameters
@@ -56,21 +78,24 @@ class TriplePolicy:
         Returns
         -------
         tuple of Tensor
-            ``phy2log``, ``log2phy`` and ``logcnt``, int64 on the CPU; see :func:`eplb_gap.heuristics.tensors.as_tensors`.
-
-        Raises
-        ------
-        InputError
-            If an argument or the environment is not what it must be.
+            ``phy2log``, ``log2phy`` and ``logcnt``, int64 on the device of ``weight``; see
+            :func:`eplb_gap.heuristics.tensors.as_tensors`.
         """
-        loads = as_weight(weight, "weight", "layers, experts")
-        return as_tensors(
-            _placement(loads, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices, OLD_ARGUMENT)
-        )
+        given = (weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices)
+
+        def ours(placement: Placement) -> Any:
+            from eplb_gap.heuristics.tensors import as_tensors
+
+            return tuple(tensor.to(weight.device) for tensor in as_tensors(placement))
+
+        return _answer(lambda: _read_call(*given), ours, lambda: cls.own.rebalance_experts(*given), lambda triple: triple[0])
 
 
 class MapPolicy:
     """Second generation: the same class method, which returns the map alone."""
+
+    own: ClassVar[Any] = None
+    """The policy that vLLM had in its registry."""
 
     @classmethod
     def rebalance_experts(
@@ -81,37 +106,28 @@ class MapPolicy:
         num_nodes: int,
         num_ranks: int,
         old_global_expert_indices: Any = None,
-    ) -> torch.Tensor:
+    ) -> Any:
         """Plan as :meth:`TriplePolicy.rebalance_experts` and return ``phy2log``, int64 [layers, num_replicas] on the CPU."""
-        loads = as_weight(weight, "weight", "layers, experts")
-        return torch.from_numpy(
-            _placement(loads, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices, OLD_ARGUMENT).phy2log
-        )
-
-
-@dataclass(frozen=True)
-class EplbPlan:
-    """Stands for vLLM's class of that name where vLLM is not installed.
-
-    Parameters
-    ----------
-    physical_to_logical_map : Tensor
-        int64 [layers, slots] on the CPU.
-    """
-
-    physical_to_logical_map: torch.Tensor
-
-
-class EplbPolicyState:
-    """Stands for vLLM's class of that name where vLLM is not installed; this policy keeps nothing in it."""
+        given = (weight, num_replicas, num_groups, num_nodes, num_ranks, old_global_expert_indices)
+        return _answer(lambda: _read_call(*given), _as_map, lambda: cls.own.rebalance_experts(*given), lambda table: table)
 
 
 class PlanningPolicy:
-    """Third generation: an instance that plans on a history of loads, with a state per model that only commits may change."""
+    """Third generation: an instance that plans on a history of loads, with a state per model that only commits may change.
+
+    The state is that of vLLM's own policy, which answers where this one fails: this one's depends on the context, and on what a
+    controller remembers by itself.
+    """
+
+    own: ClassVar[Any] = None
+    """The policy that vLLM had in its registry."""
+
+    def __init__(self) -> None:
+        self._own = type(self).own()
 
     def create_state(self, num_moe_layers: int) -> Any:
-        """Return vLLM's empty state: a plan depends on its context, and on what a controller remembers by itself."""
-        return _vllm_type(EplbPolicyState)()
+        """Return the state of vLLM's own policy."""
+        return self._own.create_state(num_moe_layers)
 
     def plan_rebalance(self, context: Any, policy_state: Any = None) -> Any:
         """Plan replicas and their slots for every layer.
@@ -122,59 +138,68 @@ class PlanningPolicy:
             With ``load_window_cpu`` [samples, layers, experts], of which the sum is planned on, ``physical_to_logical_map_cpu``
             [layers, slots], ``topology.num_groups``, ``.num_nodes`` and ``.num_ranks``, and ``num_replicas``.
         policy_state : object, optional
-            Not looked at.
+            For vLLM's own policy.
 
         Returns
         -------
         EplbPlan
             vLLM's; its ``physical_to_logical_map`` is int64 [layers, num_replicas] on the CPU.
-
-        Raises
-        ------
-        InputError
-            If a field of the context or the environment is not what it must be.
         """
-        history = as_weight(context.load_window_cpu, "load_window_cpu", "samples, layers, experts")
-        shape = context.topology
-        old, name = context.physical_to_logical_map_cpu, "physical_to_logical_map_cpu"
-        placement = _placement(
-            history,
-            context.num_replicas,
-            shape.num_groups,
-            shape.num_nodes,
-            shape.num_ranks,
-            old,
-            name,
-        )
-        return _vllm_type(EplbPlan)(torch.from_numpy(placement.phy2log))
+
+        def read() -> Call:
+            shape = context.topology
+            numbers = (context.num_replicas, shape.num_groups, shape.num_nodes, shape.num_ranks)
+            return _read_call(
+                context.load_window_cpu, *numbers, context.physical_to_logical_map_cpu, axes="samples, layers, experts"
+            )
+
+        def ours(placement: Placement) -> Any:
+            from vllm.distributed.eplb.policy import EplbPlan
+
+            return EplbPlan(_as_map(placement))
+
+        own = lambda: self._own.plan_rebalance(context, policy_state)  # noqa: E731
+        return _answer(read, ours, own, lambda plan: plan.physical_to_logical_map)
 
     rebalance_experts = plan_rebalance  # its name in some versions
 
     def on_layer_committed(self, policy_state: Any, plan: Any, layer_idx: int) -> None:
-        """Do nothing: there is no state to bring up to date."""
+        """Tell vLLM's own policy, whose state it is."""
+        self._own.on_layer_committed(policy_state, plan, layer_idx)
 
 
 def register() -> None:
-    """Put the policy behind the key "default" of vLLM's registry.
+    """Put the policy behind the key "default" of vLLM's registry, or say in one line of the log why not; raise nothing.
 
-    ``vllm.distributed.eplb.policy`` is tried, and nothing else: it must have ``EPLB_POLICIES`` and ``AbstractEplbPolicy``.
-
-    Raises
-    ------
-    InputError
-        If that module or one of its names is missing, its interface is none of the three, or the environment is not what
-        :func:`eplb_gap.heuristics.plugins.settings` needs, so that a server does not start with a setting it would stumble over
-        later.
+    ``vllm.distributed.eplb.policy`` is tried, and nothing else: it must have ``EPLB_POLICIES`` and ``AbstractEplbPolicy``. With
+    bad settings the policy is put there all the same, and lets vLLM's own answer every call. A vLLM without that module is a
+    warning only to those who set a variable of this plug-in.
     """
+    _log_as_vllm_does()
     try:
-        from vllm.distributed.eplb.policy import EPLB_POLICIES, AbstractEplbPolicy
-    except ImportError as error:
-        raise InputError(
-            f"EPLB_POLICIES and AbstractEplbPolicy of vllm.distributed.eplb.policy cannot be imported ({error}); "
-            "a vLLM that has them is needed"
-        ) from None
-    prepare()
-    EPLB_POLICIES["default"] = policy_for(AbstractEplbPolicy)
+        policies, policy = _found()
+    except Exception as error:
+        asked = any(os.environ.get(name) for name in SETTINGS)
+        LOG.log(
+            logging.WARNING if asked else logging.INFO,
+            "eplb-gap: vLLM %s keeps its own EPLB: %s; the plug-in was tested with %s",
+            _version(),
+            " ".join(str(error).split()),
+            SUPPORTED,
+        )
+        return
+    if not issubclass(policies[KEY], (TriplePolicy, MapPolicy, PlanningPolicy)):
+        policy.own = policies[KEY]
+        policies[KEY] = policy
+    if not any(os.environ.get(name) for name in SETTINGS):
+        LOG.info("eplb-gap plans for vllm %s if EPLB is on: no variable is set, method fast", _version())
+        return
+    try:
+        from eplb_gap.heuristics.plugins.settings import settings
+
+        LOG.info("eplb-gap plans for vllm %s if EPLB is on: %s", _version(), settings().summary)
+    except Exception as error:
+        COMPLAINTS.say("vLLM's own EPLB policy answers every call", error)
 
 
 def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]:
@@ -188,7 +213,7 @@ def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]
 
     Raises
     ------
-    InputError
+    TypeError
         If it is none of them.
     """
     if hasattr(abstract, "plan_rebalance") or hasattr(abstract, "create_state"):
@@ -199,28 +224,104 @@ def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]
         return TriplePolicy
     if "Tensor" in returned:
         return MapPolicy
-    raise InputError(f"AbstractEplbPolicy returns {returned}; a vLLM whose policies return a tuple, a Tensor or a plan is needed")
+    raise TypeError(f"its AbstractEplbPolicy returns {returned}, which is neither a tuple, nor a Tensor, nor a plan")
 
 
-def _placement(
-    weight: Any, num_replicas: int, num_groups: int, num_nodes: int, num_ranks: int, old: Any, old_name: str
-) -> Placement:
-    layers, experts = weight.shape[-2:]
+def _log_as_vllm_does() -> None:
+    """Send our lines where vLLM's go, at its level, unless somebody has said where they go: by default INFO is dropped."""
+    theirs = logging.getLogger("vllm")
+    if not (LOG.handlers or logging.getLogger().handlers) and theirs.handlers:
+        for handler in theirs.handlers:
+            LOG.addHandler(handler)
+        LOG.setLevel(theirs.level)
+
+
+def _found() -> tuple[dict[str, Any], Any]:
+    """Return vLLM's registry and the class of ours that fits it."""
+    from vllm.distributed.eplb.policy import EPLB_POLICIES, AbstractEplbPolicy
+
+    if KEY not in EPLB_POLICIES:
+        raise KeyError(f"its EPLB_POLICIES have no {KEY!r} but {', '.join(map(str, EPLB_POLICIES))}")
+    return EPLB_POLICIES, policy_for(AbstractEplbPolicy)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vllm")
+    except PackageNotFoundError:
+        return "(of unknown version)"
+
+
+def _answer(read: Callable[[], Call], ours: Callable[[Placement], T], own: Callable[[], T], table: Callable[[T], Any]) -> T:
+    """Answer a call, also where what plans cannot even be imported."""
+    try:
+        from eplb_gap.heuristics.plugins.calls import answer
+    except Exception as error:
+        COMPLAINTS.say(f"{HOST}'s own policy answers", error)
+        _ranks_agree(None)  # the other ranks wait for this one's word
+        return own()
+    return answer(HOST, read, ours, own, table, _ranks_agree)
+
+
+def _read_call(
+    weight: Any,
+    num_replicas: int,
+    num_groups: int,
+    num_nodes: int,
+    num_ranks: int,
+    old: Any,
+    axes: str = "layers, experts",
+) -> Call:
+    import torch
+
+    from eplb_gap.heuristics.plugins.calls import Call
+    from eplb_gap.heuristics.tensors import as_weight
+    from eplb_gap.problem.deployment import Deployment
+    from eplb_gap.problem.errors import InputError
+    from eplb_gap.problem.placement import Placement
+
+    loads = as_weight(weight, "weight", axes)
+    if not loads.any():
+        _warm_up_once()
+    layers, experts = loads.shape[-2:]
     deployment = Deployment(experts, num_replicas, num_ranks, num_nodes=num_nodes, num_groups=num_groups)
     previous = None
     if old is not None:
         table = torch.as_tensor(old).detach().to("cpu")
         if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
-            raise InputError(f"{old_name} is {table.dtype}; integers [layers, slots] are needed")
+            raise InputError(f"the map in use is {table.dtype}; integers [layers, slots] are needed")
         if tuple(table.shape) == (layers, num_replicas):
             previous = Placement(table.numpy(), experts)
-    return replan(weight, deployment, previous)
+    return Call(loads, deployment, previous)
 
 
-def _vllm_type(ours: type) -> Any:
-    """Return vLLM's class of the same name, or ours where it has none."""
+@functools.cache
+def _warm_up_once() -> None:
+    from eplb_gap.heuristics.plugins.calls import warm_up
+
+    warm_up()
+
+
+def _as_map(placement: Placement) -> Any:
+    import torch
+
+    return torch.from_numpy(placement.phy2log)
+
+
+def _ranks_agree(placement: Placement | None) -> bool:
+    """Return whether all ranks of vLLM's EPLB group have the same map; True where they cannot be asked."""
     try:
-        import vllm.distributed.eplb.policy as theirs
-    except ImportError:
-        return ours
-    return getattr(theirs, ours.__name__, ours)
+        import torch
+        from vllm.distributed.parallel_state import get_eplb_group
+
+        group = get_eplb_group().cpu_group
+        if group is None or torch.distributed.get_world_size(group) == 1:
+            return True
+        return same_everywhere(placement, group)
+    except (ImportError, AssertionError, AttributeError, ValueError):  # no such group in this version, or it is not in use
+        return True
+    except Exception as error:
+        COMPLAINTS.say("ranks cannot be asked whether they agree; vllm's own policy answers", error)
+        return False

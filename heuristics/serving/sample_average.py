@@ -23,7 +23,7 @@ from eplb_gap.problem.bounds.partition import num_partitions, partitions
 from eplb_gap.problem.bounds.sample_average import MAX_PARTITIONS
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import as_numbers
 from eplb_gap.problem.placement import Placement
 
@@ -68,6 +68,7 @@ def plan(history: Any, deployment: Deployment, *, trials: int | None = None) -> 
     >>> sorted(map(sorted, sample_average(history, Deployment(4, 4, 2)).by_gpu(2)[0].tolist()))
     [[0, 1], [2, 3]]
     """
+    require_kind("deployment", deployment, Deployment)
     if deployment.dead_gpus:
         return with_dead(plan(history, deployment.live, trials=trials), deployment)
     deployment.require_regular("the sample-average placement")

@@ -28,7 +28,7 @@ from eplb_gap.heuristics.serving.token_split import Flow, Search, new_flow, new_
 from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import with_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.placement import Placement
 
 TOLERANCE = 1e-6
@@ -78,6 +78,7 @@ def plan(weight: Any, deployment: Deployment, *, effort: Effort = "fast", trials
     >>> float(reached[0])  # half of all load
     9.0
     """
+    require_kind("deployment", deployment, Deployment)
     if deployment.dead_gpus:
         return with_dead(plan(weight, deployment.live, effort=effort, trials=trials), deployment)
     deployment.require_regular("the placement for token splits")

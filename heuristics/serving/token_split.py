@@ -22,7 +22,7 @@ from eplb_gap.heuristics.compiled import kernel, rest
 from eplb_gap.heuristics.tiers import tiered
 from eplb_gap.problem.dead_ranks import live_slots, without_dead
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import as_loads
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.shares import TokenSplit
@@ -130,6 +130,8 @@ def optimal_split(placement: Placement, loads: Any, deployment: Deployment) -> T
     >>> found.shares.round(6).tolist()  # the GPU of expert 2 takes more of expert 0: 9 each
     [[0.3, 1.0, 0.7, 1.0]]
     """
+    require_kind("placement", placement, Placement)
+    require_kind("deployment", deployment, Deployment)
     checked = as_loads(loads, "loads", 2)
     if checked.shape != (placement.num_layers, deployment.num_experts):
         raise InputError(

@@ -20,6 +20,8 @@ OPTIONS = [
     "loads",
     "format",
     "window",
+    "leave_out_layers",
+    "experts",
     "deployment",
     "slots",
     "gpus",

@@ -240,7 +240,7 @@ def test_a_protocol_scores_methods_and_files_and_refuses_what_fails(tmp_path):
 
 def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "eplb_gap", "reproduce", "--runs", str(tmp_path)],
+        [sys.executable, "-m", "eplb_gap", "reproduce", "--suite", "protocol", "--runs", str(tmp_path)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -306,7 +306,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, c
     outputs = {
         "solve": lambda path: ("solve", "--example", "deepseek-readme", "--method", "oracle", "--certificate", path),
         "explain": lambda path: ("explain", *loads, "--map", "fast", "--html", path),
-        "convert": lambda path: ("convert", "--map", "fast", path, *loads, "--to", "phy2log"),
+        "convert": lambda path: ("convert", "--map", "fast", path, *loads, "--to", "vllm"),
     }
     for path in (tmp_path, tmp_path / "file" / "c.json"):
         done = run(*outputs[command](path))

@@ -102,10 +102,14 @@ def test_each_number_must_be_a_positive_integer(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ((4, 10, 4), ["num_gpus is 4", "divisor of num_slots = 10"]),
+        ((4, 10, 4), ["num_gpus is 4", "divisor of num_slots = 10 is needed: 2 or 5, or num_slots = 8 or 12"]),
+        ((16, 32, 24), ["divisor of num_slots = 32 is needed: 16 or 32, or num_slots = 24 or 48"]),
+        ((28, 32, 24), ["divisor of num_slots = 32 is needed: 16 or 32, or num_slots = 48"]),
+        ((16, 32, 40), ["divisor of num_slots = 32 is needed: 32, or num_slots = 40"]),
+        ((10**12, 10**12 + 7, 10**6), ["is needed: num_slots = 1000000000000 or 1000001000000"]),
         ((4, 3, 1), ["num_slots is 3", "num_experts = 4"]),
-        ((4, 8, 4, 3), ["num_nodes is 3", "divisor of num_gpus = 4"]),
-        ((4, 8, 4, 1, 3), ["num_groups is 3", "divisor of num_experts = 4"]),
+        ((4, 8, 4, 3), ["num_nodes is 3", "divisor of num_gpus = 4 is needed: 2 or 4"]),
+        ((4, 8, 4, 1, 3), ["num_groups is 3", "divisor of num_experts = 4 is needed: 2 or 4"]),
         ((4, 8, 4, 1, 1, "maybe"), ["duplicates is 'maybe'", "'allowed' or 'forbidden'"]),
         ((4, 8, 4, 1, 1, True), ["duplicates is True", "'allowed' or 'forbidden'"]),
         ((3, 8, 2, 1, 1, "forbidden"), ["duplicates='forbidden'", "4 slots per GPU", "at most the 3"]),

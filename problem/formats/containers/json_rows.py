@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ from eplb_gap.problem.errors import InputError, shown
 MAX_EXACT = 1 << 53  # larger floating-point numbers do not tell which integer was meant
 
 
-def count_table(value: Any, where: str) -> np.ndarray:
-    """Return a list of equally long lists of integers, int64 [layers, experts].
+def count_table(value: Any, where: str, left_out: Collection[int] = ()) -> np.ndarray:
+    """Return a list of equally long lists of integers, int64 [layers, experts]; rows that are left out are not looked at.
 
     Raises
     ------
@@ -21,14 +23,49 @@ def count_table(value: Any, where: str) -> np.ndarray:
     """
     if not isinstance(value, list) or not value:
         raise InputError(f"{where} is {shown(value)}; a list of one list per layer is needed")
-    rows = [_count_row(row, f"{where}[{layer}]") for layer, row in enumerate(value)]
-    for layer, row in enumerate(rows):
-        if row.size != rows[0].size:
-            raise InputError(f"{where}[{layer}] has {row.size} entries; {rows[0].size}, as many as layer 0, are needed")
-    return np.stack(rows)
+    rows = {layer: count_row(row, f"{where}[{layer}]") for layer, row in enumerate(value) if layer not in left_out}
+    if not rows:
+        raise InputError(f"{where} has no layers but those to be left out; at least one is needed")
+    said = odd_layer({layer: row.size for layer, row in rows.items()})
+    if said is not None:
+        raise InputError(f"{where}: {said}")
+    return np.stack(list(rows.values()))
 
 
-def _count_row(row: Any, where: str) -> np.ndarray:
+def odd_layer(experts: Mapping[int, int]) -> str | None:
+    """Return what to say of layers that differ in their number of experts from most others; None where none does.
+
+    Parameters
+    ----------
+    experts : mapping of int to int
+        Layer -> its number of experts.
+    """
+    (most, common), *others = Counter(experts.values()).most_common(2) or [(0, 0)]
+    if not others:
+        return None
+    hint = "all need as many; leave_out_layers (--leave-out-layers) leaves layers out"
+    if common <= len(experts) / 2:  # no number is that of most layers
+        (one, first), (other, second) = _differing(experts)
+        return f"layer {one} has {first} experts and layer {other} has {second}; {hint}"
+    odd = [layer for layer, found in experts.items() if found != most]
+    more = f" (and {len(odd) - 1} more layers another number)" if len(odd) > 1 else ""
+    return f"layer {odd[0]} has {experts[odd[0]]} experts{more}, {common} layers have {most}; {hint}"
+
+
+def _differing(experts: Mapping[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    first = next(iter(experts.items()))
+    return first, next(pair for pair in experts.items() if pair[1] != first[1])
+
+
+def count_row(row: Any, where: str) -> np.ndarray:
+    """Return a list of integers that is not empty, int64; integral floating-point numbers are taken.
+
+    Parameters
+    ----------
+    row : object
+    where : str
+        With which messages begin; the position of an entry follows it.
+    """
     if not isinstance(row, list) or not row:
         raise InputError(f"{where} is {shown(row)}; a list of integers that is not empty is needed")
     if set(map(type, row)) != {int}:
@@ -44,4 +81,5 @@ def _integral(entry: Any, where: str) -> int:
         return entry
     if type(entry) is float and entry.is_integer() and abs(entry) <= MAX_EXACT:
         return int(entry)
-    raise InputError(f"{where} is {shown(entry)}; an integer is needed")
+    what = ", a fraction" if type(entry) is float and not entry.is_integer() else ""
+    raise InputError(f"{where} is {shown(entry)}{what}; an integer is needed")

@@ -6,7 +6,7 @@ The file has hundreds of megabytes, so it is streamed, a record (step) at a time
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 
 from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason, shown
+from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.json_rows import count_table
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
-from eplb_gap.problem.formats.loads.recording import Progress, Recording
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, left_out_note
 
 HISTORY, LOADS = "load_history", "logical_expert_load"
 MAX_FILE_BYTES = 1 << 33
@@ -29,8 +30,8 @@ MAX_DEPTH = 500
 MARKS = re.compile(rb'[\\"\[\]{}]')
 
 
-def read(path: Path, progress: Progress | None) -> Recording:
-    """Read all records as steps.
+def read(path: Path, progress: Progress | None, left_out: Collection[int] = ()) -> Recording:
+    """Read all records as steps; of layers that are left out the numbers are not looked at.
 
     Raises
     ------
@@ -38,18 +39,21 @@ def read(path: Path, progress: Progress | None) -> Recording:
         If the file is no JSON or cut off, has no records, or a record is ragged, of another shape or no counts.
     """
     steps: list[np.ndarray] = []
+    layers: list[int] = []
     for record in _records(path, progress):
         where = f"file {path}: {HISTORY}[{len(steps)}]"
         if not isinstance(record, dict) or LOADS not in record:
             raise InputError(f"{where} has no key {LOADS!r} but {shown(record)}")
-        step = count_table(record[LOADS], f"{where}[{LOADS!r}]")
+        step = count_table(record[LOADS], f"{where}[{LOADS!r}]", left_out)
+        layers = layers or list(range(len(record[LOADS])))
         if steps and step.shape != steps[0].shape:
             raise InputError(f"{where} has {step.shape} layers and experts; {steps[0].shape}, as the first, is needed")
         check_elements((len(steps) + 1, *step.shape), where)
         steps.append(step)
     if not steps:
         raise InputError(f"file {path} has no records under the key {HISTORY!r}")
-    return Recording(np.stack(steps), range(steps[0].shape[0]))
+    notes = left_out_note(layers, left_out) if left_out else {}
+    return Recording(np.stack(steps), [layer for layer in layers if layer not in left_out], notes=notes)
 
 
 def _records(path: Path, progress: Progress | None) -> Iterator[Any]:
@@ -61,7 +65,7 @@ def _records(path: Path, progress: Progress | None) -> Iterator[Any]:
     found = ijson.sendable_list()
     parser = ijson.items_coro(found, f"{HISTORY}.item", use_float=True)
     try:
-        with path.open("rb") as file:
+        with text_files.opened(path, MAX_FILE_BYTES) as (_, file):
             while chunk := file.read(CHUNK_BYTES):
                 nesting.feed(chunk)
                 parser.send(chunk)
@@ -73,10 +77,8 @@ def _records(path: Path, progress: Progress | None) -> Iterator[Any]:
                 yield from found
                 found.clear()
                 if progress is not None:
-                    progress(done, size)
+                    progress(file.position(), size)
             parser.close()
-    except OSError as error:
-        raise InputError(f"file {path} cannot be read ({error.strerror})") from None
     except (ijson.JSONError, StopIteration, RecursionError) as error:
         raise InputError(f"file {path} is no JSON, or cut off ({reason(error)})") from None
 
@@ -113,5 +115,6 @@ FORMAT = LoadFormat(
     "expert-load.json of the published searches: JSON with the key load_history",
     read,
     keys=(HISTORY,),
+    read_without=read,
     cached_bytes=MAX_FILE_BYTES,
 )

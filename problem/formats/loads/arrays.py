@@ -1,19 +1,23 @@
-"""Plain arrays: NPY, NPZ with the key ``loads``, and the package's own trace."""
+"""Plain arrays: NPY, NPZ with the key ``loads`` or one array without a name, and the package's own trace."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.errors import InputError, listed, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
 from eplb_gap.problem.formats.containers.npz import MAX_ENTRY_BYTES, open_archive, read_entry
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
-from eplb_gap.problem.formats.loads.recording import Progress, Recording
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, check_notices
+from eplb_gap.problem.formats.loads.routing.ambiguity import refuse_routing
 from eplb_gap.problem.loads import LoadTrace
 
 KEY = "loads"
+UNNAMED = "arr_0"
+"""Key of an array that ``np.savez(file, array)`` wrote; it is read where there is no other."""
 
 
 def read_npy_loads(path: Path, _progress: Progress | None) -> Recording:
@@ -22,9 +26,15 @@ def read_npy_loads(path: Path, _progress: Progress | None) -> Recording:
 
 
 def read_npz_loads(path: Path, _progress: Progress | None) -> Recording:
-    """Read the key ``loads``, shaped as of :func:`read_npy_loads`; other keys are not looked at."""
+    """Read the key ``loads``, or the only array, without a name; shaped as of :func:`read_npy_loads`. Other keys are ignored."""
     with open_archive(path) as archive:
-        return _recording(read_entry(archive, KEY, path), f"file {path}: key {KEY!r}")
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        key = UNNAMED if names == [UNNAMED] else KEY
+        found = _recording(read_entry(archive, key, path), f"file {path}: key {key!r}")
+    ignored = [name for name in names if name != key]
+    if not ignored:
+        return found
+    return replace(found, notes={"notices": [f"key read: {key}; ignored: {listed(ignored)}"]})
 
 
 def read_trace(path: Path) -> LoadTrace:
@@ -46,6 +56,7 @@ def read_trace(path: Path) -> LoadTrace:
     model_layers = trace.provenance.get("num_model_layers")
     if model_layers is not None and (not _is_count(model_layers) or model_layers <= max(ids or [layers - 1])):
         raise InputError(f"trace file {path}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
+    check_notices(trace.provenance.get("notices", []), f"trace file {path}")
     for key in ("dropped_layers", "dropped_steps", "left_out_steps"):
         told = trace.provenance.get(key, 0)
         if not _is_count(told) and not isinstance(told, list):
@@ -74,13 +85,13 @@ NPY = LoadFormat(
     "npy",
     "NumPy array [windows, layers, experts] or [layers, experts]",
     read_npy_loads,
-    recognise=lambda start: start.content.startswith(b"\x93NUMPY"),
+    recognise=lambda start: start.content.startswith(b"\x93NUMPY") and not refuse_routing(start),
     general=True,
 )
 NPZ = LoadFormat(
     "npz",
-    "NumPy archive with such an array under the key loads",
+    "NumPy archive with such an array under the key loads, or alone without a name",
     read_npz_loads,
-    recognise=lambda start: f"{KEY}.npy" in start.entries,
+    recognise=lambda start: f"{KEY}.npy" in start.entries or (start.entries == [f"{UNNAMED}.npy"] and not refuse_routing(start)),
     general=True,
 )

@@ -38,8 +38,8 @@ def cached(path: Path, limit: int, read: Callable[[], LoadTrace]) -> LoadTrace:
     try:
         trace.save(copy)
         told = f"written to {copy.name}"
-    except OSError as error:
-        told = f"none ({error.strerror})"
+    except (OSError, InputError) as error:
+        told = f"none ({error})"
     return LoadTrace(trace.loads, {**trace.provenance, "cache": told})
 
 

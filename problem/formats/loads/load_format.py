@@ -5,15 +5,15 @@ from __future__ import annotations
 import codecs
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, reason
+from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 from eplb_gap.problem.loads import LoadTrace
@@ -29,12 +29,12 @@ class FileStart:
     ----------
     path : Path
     content : bytes
-        Its first bytes.
+        Its first bytes, unpacked where it is packed text.
     """
 
     def __init__(self, path: Path, content: bytes) -> None:
         self.path, self.content = path, content
-        self._text = content.removeprefix(codecs.BOM_UTF8).lstrip()
+        self.text = content.removeprefix(codecs.BOM_UTF8).lstrip()
 
     @cached_property
     def is_torch(self) -> bool:
@@ -54,30 +54,39 @@ class FileStart:
     @cached_property
     def keys(self) -> list[str]:
         """Outermost keys that the start of a JSON object has, in its order; none of other files."""
-        if not self._text.startswith(b"{"):
-            return []
+        return self._keys(1) if self.text.startswith(b"{") else []
+
+    @cached_property
+    def record_keys(self) -> list[str]:
+        """Keys that the first object in a JSON list has; none of other files."""
+        return self._keys(2) if self.text.startswith(b"[") else []
+
+    def _keys(self, wanted: int) -> list[str]:
+        """Return the keys at a depth, of the first object there if it is in a list."""
         import ijson
 
         events = ijson.sendable_list()
         parser = ijson.basic_parse_coro(events, use_float=True)
         with suppress(ijson.JSONError, StopIteration):  # what was found before counts; the reader says what is wrong
-            parser.send(self._text)
+            parser.send(self.text)
         depth, found = 0, []
         for event, value in events:
             if event in ("start_map", "start_array"):
                 depth += 1
             elif event in ("end_map", "end_array"):
                 depth -= 1
-            elif event == "map_key" and depth == 1:
+                if event == "end_map" and depth == wanted - 1:
+                    break
+            elif event == "map_key" and depth == wanted:
                 found.append(value)
         return found
 
     @cached_property
     def header(self) -> list[str]:
         """Names that a comma-separated first line has; none of JSON objects and binary files."""
-        if self.content.startswith(BINARY) or self._text.startswith(b"{"):
+        if self.content.startswith(BINARY) or self.text.startswith(b"{"):
             return []
-        return files.csv_header(self.path)
+        return text_files.header(self.content)
 
     @cached_property
     def _members(self) -> list[str]:
@@ -114,6 +123,13 @@ class LoadFormat:
         ``recognise(start)``: whether a file is of this format.
     general : bool, default False
         Whether ``recognise`` takes whatever has its container: all other formats are asked first.
+    recordings : callable, optional
+        ``recordings(path)``: the recordings that a file or folder stands for, each as a path that ``read`` takes; by default the
+        path itself.
+    read_without : callable, optional
+        ``read_without(path, progress, layers)``: what ``read`` returns without some layers, where layers can differ in their
+        number of experts, which ``read`` refuses; the notes have :func:`left_out_note`. Elsewhere they are taken out of what was
+        read.
     cached_bytes : int, optional
         Reading is slow: of a large file, of at most so many bytes, a copy as a trace is kept beside it.
     """
@@ -127,4 +143,6 @@ class LoadFormat:
     keys: tuple[str, ...] = ()
     recognise: Callable[[FileStart], bool] | None = None
     general: bool = False
+    recordings: Callable[[Path], list[Path]] | None = None
+    read_without: Callable[[Path, Progress | None, Collection[int]], Recording] | None = None
     cached_bytes: int | None = None

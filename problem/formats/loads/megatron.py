@@ -27,10 +27,8 @@ def read(path: Path, _progress: Progress | None) -> Recording:
     InputError
         If a key is missing, the version is another, a rank of the group is missing, or ranks contradict each other.
     """
-    if not path.is_dir() and NAME.fullmatch(path.name) is None:
-        paths = [path]
-    else:
-        paths = [file for _, file in matching(folder_of(path), NAME)]
+    [path] = _recordings(path)
+    paths = [file for _, file in matching(path, NAME)] if path.is_dir() else [path]
     if not paths:
         raise InputError(f"folder {path} has no file mcore_ep_loads_rank0_ID.npz")
     total: np.ndarray | None = None
@@ -61,6 +59,11 @@ def read(path: Path, _progress: Progress | None) -> Recording:
         "layers": "numbered as in the file (layer_numbers)",
     }
     return Recording(total.transpose(1, 0, 2), shared["layer_numbers"].tolist(), notes=notes)
+
+
+def _recordings(path: Path) -> list[Path]:
+    """Return the folder that a file stands for by its name, or a file of another name."""
+    return [folder_of(path) if NAME.fullmatch(path.name) is not None else path]
 
 
 def _check_version(version: np.ndarray, where: str) -> None:
@@ -97,4 +100,5 @@ FORMAT = LoadFormat(
     folder=True,
     names=NAME,
     recognise=lambda start: "dump_version.npy" in start.entries,
+    recordings=_recordings,
 )

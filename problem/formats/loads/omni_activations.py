@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.omni_csv import POSITIONS
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
-NAME = re.compile(r"activation_counts_recordstep_(?P<step>\d{1,15})_rank_(?P<rank>\d{1,6})\.txt")
+NAME = re.compile(r"activation_counts_recordstep_(?P<step>\d{1,15})_rank_(?P<rank>\d{1,6})\.txt" + text_files.SUFFIXES)
 MAX_FILE_BYTES = 1 << 26
 COUNT = re.compile(r"-?\d{1,18}")
 
@@ -64,7 +64,7 @@ def _step(ranks: list[tuple[int, Path]], where: str) -> np.ndarray:
 
 
 def _read_file(path: Path) -> np.ndarray:
-    lines = files.read_text(path, MAX_FILE_BYTES).split("\n")
+    lines = text_files.read_text(path, MAX_FILE_BYTES).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     if not 1 <= len(lines) <= MAX_LAYERS:
@@ -88,4 +88,5 @@ FORMAT = LoadFormat(
     read,
     folder=True,
     names=NAME,
+    recordings=lambda path: [folder_of(path)],
 )

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from eplb_gap.problem import files
 from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.limits import MAX_LAYERS, check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.rank_files import matching
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 
-NAME = re.compile(r"topk_ids_count_.*\.csv")
-STEPS = re.compile(r"topk_ids_count_.*_(?P<mode>[A-Za-z]+)_step(?P<first>\d{1,15})to(?P<last>\d{1,15})\.csv")
+NAME = re.compile(r"topk_ids_count_.*\.csv" + text_files.SUFFIXES)
+STEPS = re.compile(
+    r"topk_ids_count_.*_(?P<mode>[A-Za-z]+)_step(?P<first>\d{1,15})to(?P<last>\d{1,15})\.csv" + text_files.SUFFIXES
+)
 MAX_FILE_BYTES = 1 << 26
 MAX_COLUMNS = 1 << 16
 COUNT = re.compile(r"\d{1,18}")
@@ -35,9 +37,10 @@ def read(path: Path, _progress: Progress | None) -> Recording:
         If header, layer names or counts are not as described, or files of a folder differ in shape or mode or share steps.
     """
     if not path.is_dir():
-        loads = _read_file(path)
-        return Recording(loads[None], range(loads.shape[0]), notes={"counts": UNITS, "experts": POSITIONS})
-    ordered = _ordered(path)
+        loads, match = _read_file(path), STEPS.fullmatch(path.name)
+        told = {} if match is None else {"mode": match["mode"], "recorded_steps": [int(match["first"]), int(match["last"])]}
+        return Recording(loads[None], range(loads.shape[0]), notes={"counts": UNITS, "experts": POSITIONS, **told})
+    ordered, mode = _ordered(path)
     windows = [_read_file(file) for _, _, file in ordered]
     for window, (_, _, file) in zip(windows, ordered, strict=True):
         if window.shape != windows[0].shape:
@@ -45,12 +48,12 @@ def read(path: Path, _progress: Progress | None) -> Recording:
                 f"file {file} has {window.shape} layers and experts; {windows[0].shape}, as the first file, is needed"
             )
     check_elements((len(windows), *windows[0].shape), f"folder {path}")
-    notes = {"counts": UNITS, "experts": POSITIONS, "recorded_steps": [ordered[0][0], ordered[-1][1]]}
+    notes = {"counts": UNITS, "experts": POSITIONS, "mode": mode, "recorded_steps": [ordered[0][0], ordered[-1][1]]}
     return Recording(np.stack(windows), range(windows[0].shape[0]), notes=notes)
 
 
-def _ordered(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return first step, last step and path of the files of a folder, oldest first."""
+def _ordered(folder: Path) -> tuple[list[tuple[int, int, Path]], str]:
+    """Return first step, last step and path of the files of a folder, oldest first, and their mode."""
     found, modes = [], set()
     for _, file in matching(folder, NAME):
         match = STEPS.fullmatch(file.name)
@@ -64,11 +67,11 @@ def _ordered(folder: Path) -> list[tuple[int, int, Path]]:
     for (_, last, _), (first, _, file) in pairwise(found):
         if first <= last:
             raise InputError(f"file {file} begins at step {first}; the one before it ends at step {last}")
-    return found
+    return found, modes.pop()
 
 
 def _read_file(path: Path) -> np.ndarray:
-    lines = files.read_text(path, MAX_FILE_BYTES).split("\n")
+    lines = text_files.read_text(path, MAX_FILE_BYTES).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     header = lines[0].rstrip("\r").split(",") if lines else []

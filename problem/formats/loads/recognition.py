@@ -1,17 +1,28 @@
-"""Which format recorded loads have: told by names, first bytes and keys, never by trying readers."""
+"""Which format recorded loads have: told by names, first bytes and keys, never by trying readers; or what to say of none."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
-from eplb_gap.problem import files
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, listed
+from eplb_gap.problem.formats.containers import text_files
+from eplb_gap.problem.formats.containers.npz import open_archive, read_shape
 from eplb_gap.problem.formats.loads.load_format import FileStart, LoadFormat
+from eplb_gap.problem.formats.loads.tables.columns import NEEDED as COLUMNS_NEEDED
 
 MAX_BYTES = 1 << 40
 """Each reader has its own limit."""
 START_BYTES = 1 << 16
+SHOWN_ENTRIES = 8
+MAP_KEYS = {"physical_to_logical_map", "moe_layer_count", "initial_global_assignments"}
+LOG_MARKS = (b"balancedness", b"EPLB")
+ARRAY_NEEDED = "[layers, experts] or [windows, layers, experts], is needed"
+SAFETENSORS_NEEDED = "rank0.safetensors beside meta_info.json, or a key routed_experts, [tokens, layers, top-k], is needed"
+JSON_NEEDED = (
+    "a key logical_count, load_history, snapshots or routed_experts, or keys such as layer, expert, tokens of a table, are needed"
+)
 
 
 def recognised(path: Path, formats: Collection[LoadFormat]) -> str | None:
@@ -27,7 +38,7 @@ def recognised(path: Path, formats: Collection[LoadFormat]) -> str | None:
     for format in formats:
         if (format.names is not None and format.names.fullmatch(path.name)) or path.name in format.companions:
             return format.name
-    start = FileStart(path, files.read_start(path, MAX_BYTES, START_BYTES))
+    start = FileStart(path, text_files.read_start(path, MAX_BYTES, START_BYTES))
     by_key = {key: format.name for format in formats for key in format.keys}
     for key in start.keys:
         if key in by_key:
@@ -47,3 +58,51 @@ def _of_folder(folder: Path, formats: Collection[LoadFormat]) -> str | None:
     if len(found) > 1:
         raise InputError(f"folder {folder} holds files of the formats {', '.join(found)}; name one of them, or the format")
     return found[0] if found else None
+
+
+def unrecognised(path: Path, formats: Collection[LoadFormat]) -> str:
+    """Return what to say of a file or folder of no known format: what it holds, and what it would need.
+
+    Raises
+    ------
+    InputError
+        If the path cannot be read.
+    """
+    known = f"the formats are {', '.join(format.name for format in formats)}"
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir())
+        return f"folder {path} holds no recorded loads but {listed(names) or 'nothing'}; {known}"
+    start = FileStart(path, text_files.read_start(path, MAX_BYTES, START_BYTES))
+    keys = start.keys or start.record_keys
+    if MAP_KEYS & set(keys):
+        return f"file {path} has the keys {listed(keys)}: it is a map of experts, which --map takes, and holds no recorded loads"
+    if keys:
+        return f"file {path} has the keys {listed(keys)}, none of recorded loads; {JSON_NEEDED}"
+    if start.text.startswith((b"{", b"[")):
+        return f"file {path} is JSON without keys; {JSON_NEEDED}"
+    if start.entries:
+        return f"file {path} holds {listed(_arrays(start))}; a key loads, {ARRAY_NEEDED}"
+    if start.content[8:9] == b"{":
+        names = FileStart(path, start.content[8:]).keys
+        return f"file {path} is safetensors with the keys {listed(names)}; {SAFETENSORS_NEEDED}"
+    if start.content.startswith(b"\x80"):
+        return f"file {path} is a pickle, which is not read, for it can run any code; an NPY or NPZ file, {ARRAY_NEEDED}"
+    if any(mark in start.content for mark in LOG_MARKS):
+        return f"file {path} is a log: what it says of balancedness holds no loads of single experts; {known}"
+    if (len(start.header) > 1 or set(";\t") & set("".join(start.header))) and not any(
+        mark in name for name in start.header for mark in ("\0", "\ufffd")
+    ):
+        return f"file {path} has the columns {listed(start.header)}; separated by commas, {COLUMNS_NEEDED}"
+    return f"{path} holds no recorded loads of a known format; {known}"
+
+
+def _arrays(start: FileStart) -> list[str]:
+    """Return the entries of an archive, with shapes where they are arrays."""
+    found = []
+    for entry in start.entries[:SHOWN_ENTRIES]:
+        shape = ""
+        if entry.endswith(".npy"):
+            with suppress(InputError), open_archive(start.path) as archive:
+                shape = f" {list(read_shape(archive, entry.removesuffix('.npy'), start.path))}"
+        found.append(f"{entry.removesuffix('.npy')[:30]}{shape}")
+    return [*found, *start.entries[SHOWN_ENTRIES:]]

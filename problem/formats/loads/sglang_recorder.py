@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from eplb_gap.problem.formats.containers.torch_arrays import load_torch, tensor_
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.physical import logical_counts
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts, left_out_note, without_layers
 
 NAME = re.compile(r"expert_distribution_recorder_(?P<time>\d{1,12}(?:\.\d{1,12})?)(?:_(?P<rank>\d{1,6}))?\.pt")
 LOGICAL, RECORDS, MAP = "logical_count", "records", "last_physical_to_logical_map"
@@ -22,55 +24,66 @@ ORDER = "circular buffer: once it is full, the oldest step may be anywhere, so t
 APPROXIMATE = "the file does not tell 'stat' from 'stat_approx', whose counts are approximate"
 
 
-def read(path: Path, _progress: Progress | None) -> Recording:
+def read(path: Path, _progress: Progress | None, left_out: Collection[int] = ()) -> Recording:
     """Read one dump: a file of the modes ``stat`` and ``stat_approx``, or all ranks' files of ``per_pass`` and ``per_token``.
 
     Parameters
     ----------
     path : Path
-        A file, which stands for those of all ranks beside it, or a folder with one dump. Ranks name their files by their own
-        clocks: the i-th file of every rank is one dump.
+        A file, which stands for those of all ranks beside it. Ranks name their files by their own clocks: the i-th file of every
+        rank is one dump.
+    left_out : collection of int, optional
+        Layers that are not read; their maps may name another number of experts.
 
     Raises
     ------
     InputError
-        If a folder holds more than one dump, a rank or one of its passes is missing, or a key is.
+        If a rank or one of its passes is missing, or a key is.
     """
-    paths = _dump(path)
+    paths = next(dump for dump in _dumps(path) if path in dump)
     first = _load(paths[0])
     if LOGICAL in first and RECORDS not in first:
-        return _statistics(first, f"file {paths[0]}")
-    return _passes(paths, first)
+        found = _statistics(first, f"file {paths[0]}")
+        return without_layers(found, left_out) if left_out else found
+    return _passes(paths, first, left_out)
 
 
-def _dump(path: Path) -> list[Path]:
-    """Return the files of one dump, rank by rank."""
+def recordings(path: Path) -> list[Path]:
+    """Return the first file of every dump that a folder holds, by their times, or of the dump that a file is part of.
+
+    Raises
+    ------
+    InputError
+        If a rank is missing, or has other dumps than rank 0.
+    """
+    dumps = _dumps(path)
+    if not dumps:
+        raise InputError(f"folder {path} has no file expert_distribution_recorder_TIME.pt or ..._TIME_RANK.pt")
+    return [dump[0] for dump in dumps if path.is_dir() or path in dump]
+
+
+def _dumps(path: Path) -> list[list[Path]]:
+    """Return the files of every dump in a folder, oldest dump first, rank by rank; of a file of another name that one alone."""
     named = NAME.fullmatch(path.name)
     if not path.is_dir() and (named is None or named["rank"] is None):
-        return [path]
+        return [[path]]
     folder = folder_of(path)
-    singles, by_rank = [], dict[int, list[tuple[float, Path]]]()
+    singles, by_rank = [], dict[int, list[tuple[Decimal, Path]]]()
     for match, file in matching(folder, NAME):
         if match["rank"] is None:
-            singles.append(file)
+            singles.append((Decimal(match["time"]), [file]))
         else:
-            by_rank.setdefault(int(match["rank"]), []).append((float(match["time"]), file))
-    if path.is_dir():
-        most = max(map(len, by_rank.values()), default=0)
-        if len(singles) + most != 1:
-            raise InputError(
-                f"folder {folder} holds {len(singles) + most} dumps of SGLang's recorder; name a file of one of them"
-            )
-        if singles:
-            return singles
-    check_ranks(list(by_rank), f"folder {folder}")
-    columns = [[file for _, file in sorted(by_rank[rank])] for rank in sorted(by_rank)]
+            by_rank.setdefault(int(match["rank"]), []).append((Decimal(match["time"]), file))
+    if by_rank:
+        check_ranks(list(by_rank), f"folder {folder}")
+    columns = [sorted(by_rank[rank]) for rank in sorted(by_rank)]
     for rank, column in enumerate(columns):
         if len(column) != len(columns[0]):
             raise InputError(
                 f"folder {folder} has {len(column)} dumps of rank {rank}; {len(columns[0])}, as of rank 0, are needed"
             )
-    return next(list(dump) for dump in zip(*columns, strict=True) if path.is_dir() or path in dump)
+    dumps = [(dump[0][0], [file for _, file in dump]) for dump in zip(*columns, strict=True)]
+    return [files for _, files in sorted([*singles, *dumps])]
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -86,7 +99,7 @@ def _statistics(content: dict[str, Any], where: str) -> Recording:
     return Recording(array, range(layers), num_model_layers=layers, notes={"order": ORDER, "mode": APPROXIMATE})
 
 
-def _passes(paths: list[Path], first: dict[str, Any]) -> Recording:
+def _passes(paths: list[Path], first: dict[str, Any], left_out: Collection[int]) -> Recording:
     """Sum the physical counts of all ranks per forward pass, and give them to the logical experts by the last map."""
     table: np.ndarray | None = None
     numbers: list[int] = []
@@ -110,9 +123,17 @@ def _passes(paths: list[Path], first: dict[str, Any]) -> Recording:
             name = f"{where}: {RECORDS}[{index}]['global_physical_count']"
             add_counts(counts[position[number]], tensor_array(tensor, name, 2), name)
     assert table is not None
-    notes = {"ranks": len(paths), "forward_passes": [numbers[0], numbers[-1]], "map": "the last one, taken for all passes"}
-    logical = logical_counts(counts, table, f"file {paths[0]}")
-    return Recording(logical, range(table.shape[0]), num_model_layers=table.shape[0], notes=notes)
+    notes: dict[str, Any] = {
+        "ranks": len(paths),
+        "forward_passes": [numbers[0], numbers[-1]],
+        "map": "the last one, taken for all passes",
+    }
+    layers = range(table.shape[0])
+    if left_out:
+        notes |= left_out_note(layers, left_out)
+    kept = [layer for layer in layers if layer not in left_out]
+    logical = logical_counts(counts[:, kept], table[kept], f"file {paths[0]}")
+    return Recording(logical, kept, num_model_layers=len(layers), notes=notes)
 
 
 def _checked_records(records: Any, rank: int, where: str) -> list[tuple[int, Any]]:
@@ -157,4 +178,6 @@ FORMAT = LoadFormat(
     names=NAME,
     recognise=lambda start: start.is_torch and isinstance(start.torch, dict),
     general=True,
+    recordings=recordings,
+    read_without=read,
 )

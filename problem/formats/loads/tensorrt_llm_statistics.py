@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from eplb_gap.problem.errors import InputError, reason, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.rank_files import check_ranks, folder_of, matching
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, add_counts, left_out_note
 
 META = "meta_info.json"
 MAX_META_BYTES = 1 << 20
@@ -24,7 +24,7 @@ KEY = re.compile(r"(?P<step>\d{1,15})_(?P<layer>\d{1,5})")
 INTEGERS = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
 
 
-def read(path: Path, _progress: Progress | None) -> Recording:
+def read(path: Path, _progress: Progress | None, left_out: Collection[int] = ()) -> Recording:
     """Sum the counts of all ranks; ``path`` is the folder of the statistics or a file in it.
 
     Raises
@@ -39,10 +39,14 @@ def read(path: Path, _progress: Progress | None) -> Recording:
         raise InputError(f"folder {folder} has no file rank0.safetensors")
     check_ranks([rank for rank, _ in found], f"folder {folder}")
     total: np.ndarray | None = None
+    notes: dict[str, Any] = {}
     grid: list[tuple[int, int]] = []
     for _, file in found:
         with _opened(file) as tensors:
             keys = _steps_and_layers(tensors, file)
+            if left_out:
+                notes |= left_out_note({layer for _, layer in keys}, left_out)
+                keys = {pair: key for pair, key in keys.items() if pair[1] not in left_out}
             if total is None:
                 grid = _grid(keys, file)
                 check_elements((len(grid), 1, experts), f"file {file}")
@@ -55,7 +59,7 @@ def read(path: Path, _progress: Progress | None) -> Recording:
                 _add(total[row], tensors, keys[pair], file)
     assert total is not None
     steps, layers = sorted({step for step, _ in grid}), sorted({layer for _, layer in grid})
-    notes = {"ranks": len(found), "iterations": [steps[0], steps[-1]]}
+    notes |= {"ranks": len(found), "iterations": [steps[0], steps[-1]]}
     return Recording(total.reshape(len(steps), len(layers), experts), layers, notes=notes)
 
 
@@ -120,4 +124,6 @@ FORMAT = LoadFormat(
     folder=True,
     names=NAME,
     companions=(META,),
+    recordings=lambda path: [folder_of(path)],
+    read_without=read,
 )

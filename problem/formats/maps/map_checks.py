@@ -84,6 +84,18 @@ def slot_array(array: np.ndarray, where: str, deployment: Deployment) -> np.ndar
     return array.astype(np.int64)
 
 
+def is_slot_table(value: Any) -> bool:
+    """Return whether something is a list of slots per layer in which every layer names all experts: what no loads look like."""
+    try:
+        table = np.asarray(value)
+    except (ValueError, OverflowError):
+        return False
+    if table.ndim != 2 or not table.size or table.dtype.kind not in "iu" or table.min() < 0:
+        return False
+    experts = int(table.max()) + 1
+    return experts <= table.shape[1] and all(np.unique(row).size == experts for row in table)
+
+
 def gpu_map(layers: list[list[list[int]]], where: str, deployment: Deployment) -> Placement | GpuLists:
     """Return the map of layers that list the experts of every GPU: a placement where they fill the slots of the live GPUs.
 

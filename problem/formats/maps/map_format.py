@@ -21,6 +21,10 @@ SUFFIXES: dict[str, Container] = {
 }
 
 
+Render = Callable[[Placement, Deployment, list[int] | None, int | None], bytes]
+"""Placement, deployment, layers of the loads and number of the model's layers -> content of a file."""
+
+
 @dataclass(frozen=True)
 class MapFormat:
     """A format of maps, declared at the end of its module and listed in :mod:`.maps`.
@@ -39,6 +43,9 @@ class MapFormat:
     render : callable, optional
         ``render(placement, deployment, layer_ids, num_model_layers)``: the bytes of a legal map; None where the format is read
         only.
+    written : callable, optional
+        ``written(content)``: whether a file of the container that is written holds what ``render`` makes and nothing else, as
+        strictly as can be told without the deployment: what it says no of is not written over.
     general : bool, default False
         Whether it takes whatever has its container or kind: all other formats are asked first.
     """
@@ -47,14 +54,19 @@ class MapFormat:
     description: str
     containers: Mapping[Container, Callable[[Any], bool]]
     read: Callable[[Any, str, Deployment, list[int] | None], Placement | GpuLists]
-    render: Callable[[Placement, Deployment, list[int] | None, int | None], bytes] | None = None
+    render: Render | None = None
+    written: Callable[[Any], bool] | None = None
     general: bool = False
+
+    @property
+    def container(self) -> Container:
+        """The container that is written."""
+        return next(iter(self.containers))
 
     @property
     def suffix(self) -> str:
         """The suffix of a file that is written."""
-        written = next(iter(self.containers))
-        return next(suffix for suffix, container in SUFFIXES.items() if container == written)
+        return next(suffix for suffix, container in SUFFIXES.items() if container == self.container)
 
 
 def anything(_content: Any) -> bool:

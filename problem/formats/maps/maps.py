@@ -5,14 +5,16 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eplb_gap.problem import files
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.errors import InputError, require_kind, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
+from eplb_gap.problem.formats.containers.record_files import is_record
 from eplb_gap.problem.formats.containers.torch_arrays import load_torch
 from eplb_gap.problem.formats.containers.yaml_text import parse_yaml
 from eplb_gap.problem.formats.maps import (
@@ -25,7 +27,8 @@ from eplb_gap.problem.formats.maps import (
     vllm_expert_map,
 )
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES, MAX_MAP_BYTES, check_layer_ids
-from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat
+from eplb_gap.problem.formats.maps.map_format import SUFFIXES, Container, MapFormat, Render
+from eplb_gap.problem.formats.maps.recorded_map import read_in_use
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.uneven_map import GpuLists
 from eplb_gap.problem.validation import check
@@ -63,7 +66,8 @@ def read_map(
     Parameters
     ----------
     path : path
-        Its suffix, first bytes and keys tell the format. A JSON list of lists is read as ``"vllm"``.
+        Its suffix, first bytes and keys tell the format. A JSON list of lists is read as ``"vllm"``. Of a record folder of the
+        plug-ins it is the last map in use.
     deployment : Deployment
         What the map must fit: experts, slots, GPUs. Whether the map is legal is judged by :func:`eplb_gap.problem.verify`.
     format : str, optional
@@ -94,15 +98,44 @@ def read_map(
     ...     read_map(f"{folder}/map.json", deployment).phy2log.tolist()
     [[0, 1, 2, 0]]
     """
+    require_kind("deployment", deployment, Deployment)
+    layers = check_layer_ids(layer_ids)
+    if format is None and is_record(Path(path)):
+        return read_in_use(Path(path), deployment, layers)
+    return open_map(path, format).read(deployment, layers)
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """A file of a map, opened and recognised, of which no deployment is known yet; made by :func:`open_map`.
+
+    Parameters
+    ----------
+    content : object
+        What its container holds.
+    where : str
+        Begins the messages.
+    format : MapFormat
+    """
+
+    content: Any
+    where: str
+    format: MapFormat
+
+    def read(self, deployment: Deployment, layers: list[int] | None = None) -> Placement | GpuLists:
+        """Return the map as :func:`read_map` does; ``layers`` are its ``layer_ids``, checked."""
+        return self.format.read(self.content, self.where, deployment, layers)
+
+
+def open_map(path: str | os.PathLike[str], format: str | None = None) -> MapFile:
+    """Read a file of a map into memory, to be fitted to a deployment later; see :func:`read_map`."""
     path = Path(path)
     told = None if format is None else _told(format)
-    layers = check_layer_ids(layer_ids)
     container = _container(path)
     if told is not None and container not in told.containers:
         raise InputError(f"map file {path} is {container}; format {format!r} is {' or '.join(told.containers)}")
     content = _open(path, container)
-    found = told or _recognised(content, container, path)
-    return found.read(content, f"map file {path}", deployment, layers)
+    return MapFile(content, f"map file {path}", told or _recognised(content, container, path))
 
 
 def write_map(
@@ -146,9 +179,7 @@ def write_map(
     ...     path.read_text().split()
     ['[[0,1,2,0]]']
     """
-    render = _told(format).render
-    if render is None:
-        raise InputError(f"format {format!r} is read only; the others are {', '.join(WRITTEN)}")
+    render = _renderer(format)
     layers = check_layer_ids(layer_ids)
     if isinstance(placement, GpuLists):
         raise InputError(f"placement is uneven: {placement.describe()}; a map is written where all GPUs hold equally many")
@@ -158,6 +189,41 @@ def write_map(
         raise InputError(f"num_model_layers is {num_model_layers}; at least the placement's {placement.num_layers} are needed")
     check(placement, deployment)
     write_atomically(path, render(placement, deployment, layers, num_model_layers))
+
+
+def holds_map(path: Path, format: str) -> bool:
+    """Return whether a file is a map that :func:`write_map` writes in a format, for whatever model and deployment.
+
+    Of loads it never says so, although arrays and lists of both can look alike.
+    """
+    told = _told(format)
+    try:
+        return told.written is not None and _container(path) == told.container and told.written(_open(path, told.container))
+    except InputError:
+        return False
+
+
+def check_target(path: Path, format: str) -> None:
+    """Refuse what :func:`write_map` cannot write to a file, before the map is planned.
+
+    Raises
+    ------
+    InputError
+        If the format is unknown or read only, or the file's suffix says another container, so that no reader would understand it.
+    """
+    _renderer(format)
+    told, named = _told(format), SUFFIXES.get(path.suffix.lower())
+    if named is not None and named != told.container:
+        raise InputError(
+            f"{path} ends like {named}; a map of format {format!r} is {told.container}, a name ending in {told.suffix} is needed"
+        )
+
+
+def _renderer(name: str) -> Render:
+    found = _told(name).render
+    if found is None:
+        raise InputError(f"format {name!r} is read only; the others are {', '.join(WRITTEN)}")
+    return found
 
 
 def _told(name: str) -> MapFormat:

@@ -56,10 +56,17 @@ def render(placement: Placement, deployment: Deployment, _layers: list[int] | No
     return render_npy(counts)
 
 
+def _is_pattern(array: np.ndarray) -> bool:
+    if array.ndim != 3 or not array.size or array.dtype.kind not in "iu":
+        return False
+    return bool(((array == 0) | (array == 1)).all() and array.any(axis=0).all())
+
+
 FORMAT = MapFormat(
     "omni",
     "omni placement pattern: npy of 0 and 1 [ranks, MoE layers, experts]; no duplicates on a GPU, slots in expert order",
     {"npy": lambda array: array.ndim == 3},
     read,
     render,
+    _is_pattern,
 )

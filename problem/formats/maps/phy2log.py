@@ -9,7 +9,7 @@ import numpy as np
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.formats.containers.json_text import render_json
 from eplb_gap.problem.formats.containers.npy_bytes import render_npy
-from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, slot_array, slot_table
+from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, is_slot_table, slot_array, slot_table
 from eplb_gap.problem.formats.maps.map_format import MapFormat, anything, nothing
 from eplb_gap.problem.placement import Placement
 
@@ -44,6 +44,7 @@ NPY = MapFormat(
     {"npy": anything},
     read_array,
     render_array,
+    is_slot_table,
     general=True,
 )
 JSON = MapFormat(
@@ -52,4 +53,5 @@ JSON = MapFormat(
     {"JSON": nothing},
     read_lists,
     render_lists,
+    is_slot_table,
 )

@@ -79,5 +79,6 @@ FORMAT = MapFormat(
     {"JSON": has_key(KEY, LOADS), "torch": anything},
     read,
     render,
+    lambda content: isinstance(content, dict) and KEY in content and LOADS not in content,
     general=True,
 )

@@ -7,7 +7,7 @@ from typing import Any
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.formats.maps.map_checks import check_size, fields, integer, slot_row
-from eplb_gap.problem.formats.maps.map_format import MapFormat, anything
+from eplb_gap.problem.formats.maps.map_format import MapFormat, anything, has_key
 from eplb_gap.problem.placement import Placement
 
 ASSIGNMENTS = "initial_global_assignments"
@@ -63,5 +63,6 @@ FORMAT = MapFormat(
     {"YAML": anything},
     read,
     render,
+    has_key(ASSIGNMENTS),
     general=True,
 )

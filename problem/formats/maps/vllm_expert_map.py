@@ -6,7 +6,7 @@ from typing import Any
 
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.formats.containers.json_text import render_json
-from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, entries, slot_table
+from eplb_gap.problem.formats.maps.map_checks import check_moe_layers, entries, is_slot_table, slot_table
 from eplb_gap.problem.formats.maps.map_format import MapFormat
 from eplb_gap.problem.placement import Placement
 
@@ -31,5 +31,6 @@ FORMAT = MapFormat(
     {"JSON": lambda content: isinstance(content, list)},
     read,
     render,
+    lambda content: is_slot_table(content) or is_slot_table([content]),
     general=True,
 )

@@ -32,6 +32,7 @@ OPTIONS = {
         "ep-num-redundant-experts",
         "eplb-algorithm",
         "eplb-min-rebalancing-utilization-threshold",
+        "expert-balancedness-report-mode",
         "init-expert-location",
     },
     "tensorrt-llm": {"num_slots", "layer_updates_per_iter", "initial_global_assignments"},
@@ -84,7 +85,7 @@ def test_settings_reach_the_options_that_mean_them() -> None:
     assert json.loads(vllm[-1]) == {"window_size": 20, "step_interval": 50, "num_redundant_experts": 4}
     sglang = host_flags(Controller("threshold", interval=50, window=80, below=0.8), SHAPE, 3, "sglang")
     assert "--eplb-rebalance-num-iterations 50 --expert-distribution-recorder-buffer-size 50" in sglang.flags
-    assert "--eplb-min-rebalancing-utilization-threshold 0.8" in sglang.flags
+    assert "--eplb-min-rebalancing-utilization-threshold 0.8 --expert-balancedness-report-mode server_log" in sglang.flags
     assert any("a window of 80 steps" in words for words in sglang.cannot)
     nodes = Deployment(8, 16, 4, 2, 4)
     assert "deepseek_hierarchical" in host_flags(periodic, nodes, 3, "sglang").flags

@@ -5,12 +5,10 @@ import pytest
 
 from eplb_gap import heuristics
 from eplb_gap.experiments.fuzzing import every_format
-from eplb_gap.experiments.fuzzing.format_samples import READ_ONLY_MAPS, SAMPLES, SLOW, sample_loads
+from eplb_gap.experiments.fuzzing.format_samples import ONE_STEP, READ_ONLY_MAPS, SAMPLES, SLOW, sample_expected
 from eplb_gap.problem import Deployment, Placement, metrics
 from eplb_gap.problem.formats import LOAD_FORMATS, MAP_FORMATS, read_map
 from eplb_gap.problem.formats.maps.maps import WRITTEN
-
-ONE_WINDOW = "vllm-ascend"
 
 
 def test_every_format_has_a_sample():
@@ -28,8 +26,8 @@ def served(loads):
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_loads_are_read_evaluated_and_explained_and_a_map_comes_back_from_every_format(sample, tmp_path):
-    loads = sample_loads()
-    if sample == ONE_WINDOW:
+    loads = sample_expected(sample)
+    if sample in ONE_STEP:
         loads = np.stack([loads[0], loads[0][:, ::-1]])
     found = every_format.passage(sample, tmp_path)
     assert found.maps == list(WRITTEN)

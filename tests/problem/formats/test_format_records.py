@@ -26,8 +26,8 @@ from eplb_gap.problem.formats.maps.map_format import MapFormat
 
 def declared(package: ModuleType, kind: type) -> list[Any]:
     """Return the records that the modules of a package declare."""
-    names = [found.name for found in pkgutil.iter_modules(package.__path__)]
-    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    names = [found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    modules = [importlib.import_module(name) for name in names]
     return [value for module in modules for value in vars(module).values() if isinstance(value, kind)]
 
 
@@ -75,6 +75,19 @@ def torch_file(content: Any) -> bytes:
         (b",ep_0,window,layer,expert,tokens\n", "omni-csv"),
         (b"\xef\xbb\xbfmore,tokens,expert,layer,window\r\n", "csv"),
         (b"window,layer,expert\n", None),
+        (b"Layer_ID;expert_id;count\n", None),
+        (b"layer_id,expert_id,count\n", "csv"),
+        (b'[{"layer": 1, "expert": {"count": 1}, "count": ', "json-table"),
+        (b'{"layer": 1, "expert": 2, "count": 3}\n{"layer"', "json-table"),
+        (b'[{"layer": 1}, {"expert": 1, "tokens": 1}]', None),
+        (b'{"layer": {"expert": 1, "tokens": 1}}', None),
+        (b'{"logical_count": 1, "layer": 1, "expert": 2, "count": 3}', "logical-count"),
+        (b'{"id": 1, "choices": [{"routed_experts": null}]}', "routed-experts"),
+        (archive("arr_0.npy"), "npz"),
+        (archive("arr_0.npy", "arr_1.npy"), None),
+        (archive("loads.npy", "routed_experts.npy"), "routed-experts"),
+        (torch_file({"routed_experts": []}), "routed-experts"),
+        (b"\x16\0\0\0\0\0\0\0" + b'{"routed_experts": {}}', "routed-experts"),
         (b"PAR1,window,layer,expert,tokens\n", "parquet"),
         (b"\x93NUMPY,window,layer,expert,tokens\n", "npy"),
         (b'{"snapshots": [], "load_history": []}', "vllm-snapshots"),

@@ -49,15 +49,30 @@ def test_records_of_one_pass_add_up(tmp_path: Path) -> None:
 
 def test_two_dumps_are_told_apart_by_the_order_of_their_times(tmp_path: Path) -> None:
     folder = per_pass(tmp_path)
-    for rank, name in enumerate((RANK0, RANK1)):
-        content = torch.load(folder / name, weights_only=True)
-        torch.save(
-            {**content, "records": content["records"][:2]}, folder / f"expert_distribution_recorder_1719912399.5_{rank}.pt"
-        )
-    with pytest.raises(InputError, match="holds 2 dumps"):
+    for shift, time in ((0, "99.5"), (10, "1719912399.5")):  # the first overlaps, and would come first
+        for rank, name in enumerate((RANK0, RANK1)):
+            content = torch.load(folder / name, weights_only=True)
+            records = [
+                {
+                    **record,
+                    "forward_pass_id": record["forward_pass_id"] + shift,
+                    "global_physical_count": record["global_physical_count"] + 1,
+                }
+                for record in content["records"][:2]
+            ]
+            torch.save({**content, "records": records}, folder / f"expert_distribution_recorder_{time}_{rank}.pt")
+    with pytest.raises(InputError, match=r"_99\.5_0\.pt holds forward passes 10 to 11 and .*345\.1_0\.pt 10 to 13"):
         read(folder)
-    assert read(folder / RANK1).loads.shape[0] == 4
-    assert read(folder / "expert_distribution_recorder_1719912399.5_0.pt").loads.shape[0] == 2
+    for rank in range(2):
+        (folder / f"expert_distribution_recorder_99.5_{rank}.pt").unlink()
+    early, late = read(folder / RANK1), read(folder / "expert_distribution_recorder_1719912399.5_0.pt")
+    assert (len(early.loads), len(late.loads)) == (4, 2)
+    whole = read(folder)  # the dense layer has load in one of the dumps alone, and is kept for both
+    assert whole.loads[:4, 1:].tolist() == early.loads.tolist()
+    assert whole.loads[4:].tolist() == late.loads.tolist()
+    assert (whole.provenance["forward_passes"], whole.provenance["joined_by"]) == ([10, 21], "times in their names")
+    again = read([*reversed(sorted(folder.iterdir()))])  # as the shell names all files of all ranks
+    assert again.loads.tolist() == whole.loads.tolist()
 
 
 def test_a_rank_without_file(tmp_path: Path) -> None:

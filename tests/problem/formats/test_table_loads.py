@@ -17,7 +17,7 @@ from eplb_gap.experiments.fuzzing.format_samples import sample_loads, write_samp
 from eplb_gap.problem import InputError
 from eplb_gap.problem.formats import read
 from eplb_gap.problem.formats.containers import npz
-from eplb_gap.problem.formats.loads import tables
+from eplb_gap.problem.formats.loads.tables import csv_table, parquet_table
 
 LOADS = sample_loads()
 HEAD = "window,layer,expert,tokens\n"
@@ -52,12 +52,18 @@ def test_windows_may_be_numbered_by_their_steps(tmp_path: Path) -> None:
         ("0,0,0,1\n0,0,2,2\n", "has 2 experts up to 2"),
         ("-1,0,0,1\n", "column 'window' has -1"),
         ("0,0,0,-1\n", "must be non-negative"),
-        ("0,0,0,1.5\n", "could not parse `1.5`"),
-        ("0,0,0,x\n", "could not parse `x`"),
-        ("0,0,0,99999999999999999999\n", "could not parse"),
-        ("0,0,0,\n", "empty entries in column 'tokens'"),
-        ("0,0,0,1,9\n", "truncated or no CSV"),
-        ("0,0,0\n", "truncated or no CSV|empty entries"),
+        ("0,0,0,730.0\n0,0,1,730.5\n", r"line 3: column 'tokens' is '730\.5', a fraction; integers are needed"),
+        ("0,0.5,0,1\n", r"line 2: column 'layer' is '0\.5', a fraction"),
+        ("0,0,0,x\n", "line 2: column 'tokens' is 'x', no integer of 64 bits"),
+        ("0,0,0,nan\n", "line 2: column 'tokens' is 'nan', no integer"),
+        ("0,0,0,1e16\n", "line 2: column 'tokens' is '1e16', no integer of 64 bits"),
+        ("0,0,0,99999999999999999999\n", "line 2: column 'tokens' is '99999999999999999999', no integer of 64 bits"),
+        ("0,0,0,1\n0,0,1,\n", "line 3: column 'tokens' has empty entries"),
+        ("0,0,0,1,9\n", "line 2 has 5 entries; the header has 4"),
+        ("0,0,0\n", "line 2 has 3 entries; the header has 4"),
+        ("0,0,0,1\n0,0,1,2,9\n", "truncated or no CSV"),
+        ("0,0,0,1\n0,0,1\n", "line 3: column 'tokens' has empty entries"),
+        ("0,7,0,1\n0,7,1,1\n0,8,0,1\n0,8,1,1\n0,9,0,1\n", "layer 9 has 1 experts, 2 layers have 2; all .* leave_out_layers"),
     ],
 )
 def test_rows_that_are_no_grid(tmp_path: Path, rows: str, message: str) -> None:
@@ -72,18 +78,74 @@ def test_a_sparse_table_does_not_claim_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["window,layer,expert", "window,layer,expert,tokens,more", "window,layer,expert,tokens,tokens"]
+    ("header", "found"),
+    [
+        ("window,layer,expert", "has the columns window, layer, expert; "),
+        ("layer,expert,share,\x1b[31m", r"has the columns layer, expert, share, \[31m; "),
+        ("layer,expert,tokens,Tokens", "has the column 'tokens' twice among layer, expert, tokens, Tokens; "),
+    ],
 )
-def test_other_columns(tmp_path: Path, header: str) -> None:
-    with pytest.raises(InputError, match="window, layer, expert, tokens are needed"):
-        read(csv(tmp_path, header + "\n0,0,0,1\n"), "csv")
+@pytest.mark.parametrize("told", ["csv", None])
+def test_other_columns(tmp_path: Path, header: str, found: str, told: str | None) -> None:
+    with pytest.raises(
+        InputError, match=found + r"(separated by commas, )?window \(optional\), layer, expert, tokens are needed"
+    ):
+        read(csv(tmp_path, header + "\n0,0,0,1\n"), told)
+
+
+def test_columns_are_found_by_other_names_and_the_rest_is_said_to_be_ignored(tmp_path: Path) -> None:
+    found = read(write_samples(tmp_path / "a", "csv:dataframe")).provenance
+    assert found["notices"] == [
+        "columns read: Window, Layer Id as layer, expert-id as expert, Tokens; ignored: one without name, Host Name"
+    ]
+    assert "notices" not in read(write_samples(tmp_path / "b", "csv")).provenance
+    with pytest.raises(InputError, match=r"expert 0 is given twice; what tells them apart .* is not read: rank"):
+        read(csv(tmp_path, "layer,expert,count,rank\n0,0,5,0\n0,0,6,1\n"))
+    exact = read(csv(tmp_path, "step,layer,expert,count,tokens,window\n9,0,0,8,5,1\n9,0,0,8,6,2\n"))
+    assert exact.loads.tolist() == [[[5]], [[6]]]
+
+
+@pytest.mark.parametrize("write", ["write_json", "write_ndjson", "write_csv"])
+def test_what_a_dataframe_writes_is_read(tmp_path: Path, write: str) -> None:
+    table = polars.DataFrame(list(np.ndenumerate(LOADS)), schema=["place", "tokens"], orient="row")
+    places = {
+        name: [cell[axis] for cell in table["place"].to_list()] for axis, name in enumerate(("window", "layer_id", "expert"))
+    }
+    getattr(polars.DataFrame({**places, "count": table["tokens"]}), write)(tmp_path / "table")
+    assert np.array_equal(read(tmp_path / "table").loads, LOADS)
+
+
+def test_a_layer_of_other_experts_is_left_out_where_asked(tmp_path: Path) -> None:
+    path = csv(tmp_path, HEAD + "".join(f"0,{layer},{e},5\n" for layer in range(4) for e in range(9 if layer == 3 else 3)))
+    with pytest.raises(InputError, match="layer 3 has 9 experts, 3 layers have 3"):
+        read(path)
+    assert read(path, leave_out_layers=[3]).loads.tolist() == [[[5] * 3] * 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "is a list of nothing"),
+        ("[3]", "is a list of 3; records"),
+        ('[{"layer": 0, "expert": 0}]', "has the columns layer, expert; window"),
+        ('[{"layer": 0, "expert": 0, "count": 1}, {"layer": 0, "expert": 1}]', "record 1 is .* a key 'count' is needed"),
+        ('[{"layer": 0, "expert": 0, "count": 1.5}]', r"column 'tokens'\[0\] is 1.5, a fraction"),
+        ('{"layer": 0, "expert": 0, "count": "1"}', "column 'layer' is 0; a list of integers"),
+        ('{"layer": [0, 0], "expert": [0, 1], "count": [1]}', r"columns of \[1, 2\] rows"),
+        ('{"layer": 0, "expert": 0, "count": 1}\n{"layer": 0, "expert": 1', "is no JSON"),
+    ],
+)
+def test_json_that_is_no_table(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "loads.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "loads.json", "json-table")
 
 
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
         (polars.DataFrame({"window": [0], "layer": [0], "expert": [0]}), "tokens are needed"),
-        (polars.DataFrame({"window": [0], "layer": [0], "expert": [0], "tokens": [1.0]}), "column 'tokens' of type Float64"),
+        (polars.DataFrame({"window": [0], "layer": [0], "expert": [0], "tokens": [1.5]}), "has 1.5 in column 'tokens', row 0"),
         (polars.DataFrame({"window": [0], "layer": [0], "expert": [0], "tokens": ["1"]}), "column 'tokens' of type String"),
         (polars.DataFrame({"window": [0, 0], "layer": [0, 0], "expert": [0, 1], "tokens": [1, None]}), "empty entries"),
         (polars.DataFrame({"window": [0], "layer": [0], "expert": [1], "tokens": [1]}), "experts up to 1"),
@@ -95,17 +157,20 @@ def test_parquet_that_is_none(tmp_path: Path, frame: polars.DataFrame, message: 
         read(tmp_path / "loads.parquet")
 
 
-def test_parquet_takes_any_integer_types(tmp_path: Path) -> None:
+def test_parquet_takes_any_type_of_integral_numbers_and_other_columns(tmp_path: Path) -> None:
     path = write_samples(tmp_path, "parquet")
-    polars.read_parquet(path).cast({"tokens": polars.UInt64, "window": polars.UInt8}).write_parquet(path)
+    table = polars.read_parquet(path).cast({"tokens": polars.Float64, "window": polars.UInt8, "layer": polars.UInt64})
+    table.rename({"tokens": "Count"}).with_columns(polars.lit("x").alias("host")).write_parquet(path)
+    assert read(path).provenance["notices"] == ["columns read: window, layer, expert, Count as tokens; ignored: host"]
     assert np.array_equal(read(path).loads, LOADS)
 
 
 def test_rows_are_counted_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_ROWS", 47)
+    monkeypatch.setattr(parquet_table, "MAX_ROWS", 47)
+    monkeypatch.setattr(csv_table, "MAX_ROWS", 47)
     with pytest.raises(InputError, match="claims 48 rows; at most 47"):
         read(write_samples(tmp_path / "a", "parquet"))
-    with pytest.raises(InputError, match="at most 47 rows"):
+    with pytest.raises(InputError, match="has 459 bytes; at most 376"):
         read(write_samples(tmp_path / "b", "csv"))
 
 

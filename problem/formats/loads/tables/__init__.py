@@ -1,0 +1,1 @@
+"""Tables of loads: a row for every window, layer and expert, as CSV, Parquet or JSON."""
