@@ -97,6 +97,18 @@ def _vllm(root: Path) -> Loaded:
     return prepare
 
 
+def _deepseek(root: Path) -> Loaded:
+    """DeepSeek's own text, as a release without policies has it."""
+    shell(root, ["vllm.distributed.eplb.rebalance_algo"], ["vllm"])
+    from vllm.distributed.eplb.rebalance_algo import rebalance_experts
+
+    def prepare(case: Case) -> Call:
+        shape, loads = case.deployment, torch.from_numpy(case.loads)
+        return lambda: rebalance_experts(loads, shape.num_slots, shape.num_groups, shape.num_nodes, shape.num_gpus)[0]
+
+    return prepare
+
+
 class _ElasticState:
     """Stands for the manager that says which ranks are alive."""
 
@@ -186,6 +198,8 @@ _flashlb_original = partial(
     discards=_without_a_place,
 )
 ORIGINALS = (
+    Original("DeepSeek's EPLB", VLLM[3], "initial_program", _deepseek),
+    Original("DeepSeek's EPLB", VLLM[3], "initial_program", _deepseek, HIERARCHICAL),
     *(Original("default", release, "vllm-default", _vllm) for release in VLLM[:3]),
     *(Original("default", release, "vllm-default", _vllm, HIERARCHICAL) for release in VLLM[:3]),
     Original("deepseek", SGLANG, "sglang-deepseek", partial(_sglang, "deepseek")),

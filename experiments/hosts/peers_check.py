@@ -25,8 +25,9 @@ from eplb_gap.experiments.hosts.peer_tally import Ours, Tally, compare, time_rat
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 
-LEAST_EQUAL, MOST_SECONDS = 0.99, 1.0
-"""Part of the layers whose makespans must be equal, ties apart, and most time of ours for one of the original's."""
+LEAST_EQUAL, MOST_SECONDS = 0.99, 1.05
+"""Part of the layers whose makespans must be equal, ties apart, and most time of ours for one of the original's: 1 and the noise
+of a median of nine."""
 TIMED, TIMED_LAYERS = Deployment.preset("dsv3-prefill-ep32"), 58
 LIMIT = 900
 """Seconds given to one comparison."""

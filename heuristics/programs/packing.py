@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,13 +50,13 @@ def lpt(weight: Tensor, label: Tensor, packs: int) -> Packing:
     order = weight.sort(dim=1, descending=True, stable=True).indices
     pack, rank = torch.empty_like(order), torch.empty_like(order)
     for row in range(rows):
-        loads = [torch.zeros(())] * packs
+        loads: list[Any] = [0.0] * packs  # tensors as soon as there is something, as the published program has them
         sizes = [0] * packs
         for item in order[row]:
             lightest = min((p for p in range(packs) if sizes[p] < capacity), key=loads.__getitem__)
             pack[row, item] = lightest
             rank[row, item] = sizes[lightest]
-            loads[lightest] = loads[lightest] + weight[row, item]
+            loads[lightest] += weight[row, item]
             sizes[lightest] += 1
     return Packing(pack, rank)
 
