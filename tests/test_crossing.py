@@ -262,7 +262,7 @@ FORMATS = {
     ),
     map_checks.experts_by_gpu: Entry(lambda x: map_checks.experts_by_gpu(x.placement, x.deployment)),
     **{
-        function: Entry(partial(written_and_read, name=name))
+        function: Entry(partial(written_and_read, name=name), irregular if name == "vllm-ascend" else Entry.refuses)
         for name in maps.WRITTEN
         for function in (maps.FORMATS[name].read, maps.FORMATS[name].render)
     },

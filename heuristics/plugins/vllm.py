@@ -17,7 +17,8 @@ corrupt weights without a word. Versions with an EPLB group (``get_eplb_group``)
 used, with one ``all_reduce`` of 16 bytes at a place that all of them reach: where one differs or has failed, all take vLLM's own
 answer, a function of the call alone. So a rank stays in the registry even where its settings are bad; the plug-in must be
 installed on all nodes or on none. Older versions have no group that is free at that time. A rank that joins finds every other
-one planning anew, as all of them forget with the deployment.
+one planning anew, as all of them forget with the deployment. Ray hands variables on to other machines where newer versions are
+told so by ``VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=EPLB_GAP_``.
 """
 
 from __future__ import annotations
@@ -174,6 +175,7 @@ def register() -> None:
     bad settings the policy is put there all the same, and lets vLLM's own answer every call. A vLLM without that module is a
     warning only to those who set a variable of this plug-in.
     """
+    _log_as_vllm_does()
     try:
         policies, policy = _found()
     except Exception as error:
@@ -223,6 +225,15 @@ def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]
     if "Tensor" in returned:
         return MapPolicy
     raise TypeError(f"its AbstractEplbPolicy returns {returned}, which is neither a tuple, nor a Tensor, nor a plan")
+
+
+def _log_as_vllm_does() -> None:
+    """Send our lines where vLLM's go, at its level, unless somebody has said where they go: by default INFO is dropped."""
+    theirs = logging.getLogger("vllm")
+    if not (LOG.handlers or logging.getLogger().handlers) and theirs.handlers:
+        for handler in theirs.handlers:
+            LOG.addHandler(handler)
+        LOG.setLevel(theirs.level)
 
 
 def _found() -> tuple[dict[str, Any], Any]:

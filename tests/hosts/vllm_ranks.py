@@ -195,7 +195,7 @@ class Rank:
             policy="default",
             communicator="torch_gloo",
             log_balancedness_interval=1,
-            migration_batching_enabled=False,
+            migration_batching_enabled=use_async,
             num_redundant_experts=3 * LOCAL - EXPERTS,
         )
         self.parallel = SimpleNamespace(
@@ -229,11 +229,11 @@ class Rank:
         assert not self.calls[-1][0].any()
         assert self.map.equal(before)
 
-    def serve(self, seed: int) -> None:
-        """Serve tokens until a plan has been made and all of its layers are in use."""
+    def serve(self, seed: int, asked: int | None = None) -> None:
+        """Serve tokens until a plan has been made, after so many calls or one more, and all of its layers are in use."""
         generator = np.random.default_rng(seed)
         heat = generator.gamma(0.6, 1.0, (LAYERS, EXPERTS)) + 0.05
-        asked = len(self.calls)
+        asked = len(self.calls) if asked is None else asked
         for _ in range(STEPS):
             tokens = generator.poisson(40 * heat, (WORLD, LAYERS, EXPERTS))[self.rank]
             passed = self.inner.expert_load_pass
@@ -283,14 +283,18 @@ class Rank:
             inner.communicator = create_eplb_communicator(
                 self.eplb_of[id(self.four)], "torch_gloo", self.model.expert_weights, inner.expert_buffer
             )
-        state, was_async = self.state, self.state.is_async
+        state, was_async, asked = self.state, self.state.is_async, len(self.calls)
         assert (self.map[:, 3 * LOCAL :] == -1).all()
-        state.is_async = False
-        state.rearrange()
-        state.is_async, state.expert_rearrangement_step = was_async, 0
-        if hasattr(state, "num_valid_physical_experts"):
-            state.num_valid_physical_experts = slots
+        if hasattr(state, "reconfigure_physical_expert_slots"):
+            state.rearrange(use_last_expert_load=True)  # those of rank 0; the thread plans and moves
+        else:
+            state.is_async = False
+            state.rearrange()
+            state.is_async, state.num_valid_physical_experts = was_async, slots
+        state.expert_rearrangement_step = 0
         state.start_async_loop()
+        if hasattr(state, "reconfigure_physical_expert_slots"):
+            self.serve(15, asked)
         return None
 
     def join_as_older_versions_do(self) -> None:

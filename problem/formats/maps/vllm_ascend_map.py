@@ -37,8 +37,25 @@ def read(document: Any, where: str, deployment: Deployment, layer_ids: list[int]
 
 
 def render(placement: Placement, deployment: Deployment, _layers: list[int] | None, _model_layers: int | None) -> bytes:
-    """Return the map with layers and devices numbered from 0 on; a dead device holds nothing."""
+    """Return the map with layers and devices numbered from 0 on.
+
+    Raises
+    ------
+    InputError
+        Naming layer and device, if devices hold unequal numbers of experts, at which vLLM-Ascend does not start, or one holds an
+        expert twice: vLLM-Ascend 0.23.0 takes such a file and then sends the tokens of other experts to wrong slots.
+    """
     layers = experts_by_gpu(placement, deployment)
+    for layer, gpus in enumerate(layers):
+        for gpu, experts in enumerate(gpus):
+            where = f"layer {layer}, device {gpu}"
+            if len(experts) != len(gpus[0]):
+                raise InputError(f"{where} holds {len(experts)} experts, device 0 {len(gpus[0])}; vLLM-Ascend needs equally many")
+            if len(set(experts)) < len(experts):
+                raise InputError(
+                    f"{where} holds an expert twice, which vLLM-Ascend misreads; a deployment with duplicates forbidden "
+                    "(--duplicates forbidden) is needed"
+                )
     listed = [
         {
             "layer_id": layer,

@@ -139,6 +139,26 @@ def test_register_takes_the_key_over_with_the_generation_that_is_installed(monke
     assert {line.levelno for line in caplog.records} == {logging.INFO}
 
 
+@pytest.mark.parametrize("somebody", [False, True])
+def test_lines_go_where_vllms_go_unless_somebody_has_said_where(monkeypatch, somebody):
+    class Kept(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    lines: list[str] = []
+    theirs = logging.Logger("vllm", logging.INFO)
+    theirs.addHandler(Kept())
+    monkeypatch.setitem(logging.Logger.manager.loggerDict, "vllm", theirs)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()] if somebody else [])
+    monkeypatch.setattr(vllm.LOG, "handlers", [])
+    fake_vllm(monkeypatch, SecondAbstract)
+    level = vllm.LOG.level
+    vllm.register()
+    vllm.register()
+    vllm.LOG.setLevel(level)
+    assert len(lines) == (0 if somebody else 2)
+
+
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("found", ["nothing", "no policies", "no key", "unknown", "no method", "broken"])
 def test_a_vllm_that_does_not_fit_keeps_its_own_and_one_line_says_so(monkeypatch, asked_for, caplog, found, asked):

@@ -69,6 +69,12 @@ def test_what_is_written_is_read_and_written_again(
     placement, deployment, layer_ids, model_layers = case
     folder = tmp_path_factory.mktemp("maps")
     path, again, bare = folder / f"map{FORMATS[name].suffix}", folder / "again", folder / "no_suffix"
+    on_devices = placement.phy2log.reshape(-1, deployment.slots_per_gpu).tolist()
+    if name == "vllm-ascend" and any(len(set(experts)) < len(experts) for experts in on_devices):
+        with pytest.raises(InputError, match=r"holds an expert twice, which vLLM-Ascend misreads; .* duplicates forbidden"):
+            write_map(path, placement, deployment, name, layer_ids, model_layers)
+        assert not path.exists()
+        return
     write_map(path, placement, deployment, name, layer_ids, model_layers)
     for format in (name, None):
         back = read_map(path, deployment, format, layer_ids)
@@ -233,6 +239,11 @@ def test_uneven_files_become_uneven_maps(tmp_path: Path) -> None:
         assert isinstance(found, GpuLists)
         assert found.experts.tolist() == [[[0, 1, -1], [2, 3, -1], [0, 2, -1]], [[0, 1, 2], [3, -1, -1], [0, 2, -1]]]
         assert found.describe() == "GPUs hold 1 to 3 experts"
+
+
+def test_vllm_ascend_is_written_equally_many_experts_a_device(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="layer 0, device 1 holds 1 experts, device 0 2; vLLM-Ascend needs equally many"):
+        write_map(tmp_path / "map.json", Placement([[0, 1, 2]], 3), Deployment(3, slots_per_gpu=[2, 1]), "vllm-ascend")
 
 
 def test_an_uneven_file_without_an_expert_is_no_map(tmp_path: Path) -> None:
