@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from eplb_gap.problem.errors import InputError, shown
 
 Duplicates = Literal["allowed", "forbidden"]
@@ -244,7 +246,8 @@ def _both_ways(name: str, value: tuple[int, ...], other_name: str, other: tuple[
 def _positive(name: str, value: Any) -> int:
     """Return a positive integer of Python's or of an array library's, which is no flag."""
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        # numpy's own flag is an index too before numpy 2.3, with a warning.
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = 0
     if number < 1:

@@ -18,8 +18,8 @@ FORMAT_LIBRARIES = {"torch", "safetensors", "ijson", "polars", "yaml"}
 
 FOUNDATION = {f"{FACE}.heuristics.compiled"}
 """What every kernel is made with; it imports nothing of ours itself."""
-BY_NAME = {"experiments/studies", "experiments/exhibits", "experiments/hosts"}
-"""Parts that import what their lists name: studies by the catalogue, figures by the study that declares them, hosts in tests."""
+BY_NAME = {"experiments/studies", "experiments/exhibits"}
+"""Parts that import what their lists name: studies by the catalogue, figures by the study that declares them."""
 PARTS: dict[str, set[str]] = {
     "problem": {"problem/bounds"},
     "problem/bounds": {"problem"},

@@ -49,10 +49,9 @@ class ShellModule(ModuleType):
         self.__finder = finder
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        full = f"{self.__name__}.{name}"
-        inner = importlib.import_module(full) if self.__finder.is_real(full) else hollow(name)
+        if name.startswith("__") or self.__finder.is_real(f"{self.__name__}.{name}"):
+            raise AttributeError(name)  # on which "from ... import" looks for the module of that name
+        inner = hollow(name)
         setattr(self, name, inner)
         return inner
 

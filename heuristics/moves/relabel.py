@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from eplb_gap.heuristics.compiled import entry
+from eplb_gap.heuristics.kernels.assignment import most
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -184,11 +184,9 @@ def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
     nodes = deployment.num_nodes if deployment.policy == "hierarchical" else 1
     gpus = overlap.shape[1] // nodes
     tables = overlap.reshape(-1, nodes, gpus, nodes, gpus).transpose(0, 1, 3, 2, 4)
-    inside = np.empty(tables.shape[:4], dtype=np.int64)  # layer, old node, new node, GPU of the old node
-    for pair in np.ndindex(inside.shape[:3]):
-        inside[pair] = linear_sum_assignment(tables[pair], maximize=True)[1]
+    inside = most(tables)  # layer, old node, new node, GPU of the old node
     shared = np.take_along_axis(tables, inside[..., None], axis=4).sum(axis=(3, 4))
-    homes = np.array([linear_sum_assignment(table, maximize=True)[1] for table in shared])[:, :, None]
+    homes = most(shared)[:, :, None]
     taken = np.take_along_axis(inside, homes[..., None], axis=2)[:, :, 0]
     return np.asarray((homes * gpus + taken).reshape(len(overlap), -1))
 

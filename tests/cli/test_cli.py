@@ -240,7 +240,7 @@ def test_a_protocol_scores_methods_and_files_and_refuses_what_fails(tmp_path):
 
 def test_ctrl_c_keeps_finished_rows_and_says_so(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "eplb_gap", "reproduce", "--runs", str(tmp_path)],
+        [sys.executable, "-m", "eplb_gap", "reproduce", "--suite", "protocol", "--runs", str(tmp_path)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -23,6 +23,7 @@ def main(root: Path) -> None:
         ["vllm"],
         {"vllm.envs": {"VLLM_PLUGINS": ["eplb_gap"]}, "vllm.logger": {"init_logger": logging.getLogger}},
     )
+    sys.path.append(str(root))  # its metadata, which say its version
     from vllm.distributed.eplb.rebalance_algo import rebalance_experts
     from vllm.plugins import load_general_plugins
 

@@ -6,6 +6,7 @@ What a GPU would do, streams and events, is left out: a copy on the CPU is finis
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -131,6 +132,7 @@ class Rank:
         if not self.compares:
             del given["vllm.distributed.parallel_state"]["get_eplb_group"]  # as in the versions of that time
         shell(root, ["vllm.distributed.eplb.*", "vllm.plugins*"], ["vllm"], given)
+        sys.path.append(str(root))  # its metadata, which say its version
         torch.Event = torch.Stream = torch.cuda.Event = torch.cuda.Stream = Idle
         torch.cuda.stream = lambda stream: nullcontext()
         torch.cuda.current_stream = torch.accelerator.current_stream = lambda *given, **named: Idle()
@@ -341,7 +343,8 @@ class Rank:
                 theirs = f"{balancedness(self.table(self.policy.own.rebalance_experts(*self.calls[-1])), loads, ranks):.4f}"
             except Exception as error:  # 0.15.1 does not survive its own scale-up
                 theirs = f"fails ({type(error).__name__})"
-            shown = f"before {old:.4f}, ours {ours:.4f}, vllm's own {theirs}"
+            other = "" if before.shape == table.shape else " on other ranks"
+            shown = f"before {old:.4f}{other}, ours {ours:.4f}, vllm's own {theirs}"
             print(f"  {what}: {ranks} ranks agree, weights follow the map; balancedness {shown}", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
 
 Progress = Callable[[int, int, str], None]
+EXTRA = "pip install 'eplb-gap[record]'"
 
 
 def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progress) -> LoadTrace:
@@ -44,8 +46,10 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
     Raises
     ------
     InputError
-        If the corpus is not usable, lacks a domain of the traffic, or the checkpoint belongs to another run.
+        If what the extra ``record`` installs is missing, the corpus is not usable or lacks a domain of the traffic, or the
+        checkpoint belongs to another run.
     """
+    _require_extra()
     domains = read_corpus(corpus, config.max_domain_bytes)
     names = {domain.name for domain in domains}
     wanted = {name for phase in config.serve.phases for mix in (phase.start, phase.end) for name in mix} | set(
@@ -59,6 +63,13 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
     model, summary = train(config, streams, checkpoint, progress)
     loads = serve(model, streams, config, progress)
     return LoadTrace(loads, _provenance(config, domains, streams, checkpoint, summary))
+
+
+def _require_extra() -> None:
+    if importlib.util.find_spec("tokenizers") is None:
+        raise InputError(f"recording needs tokenizers, which is not installed: {EXTRA}")
+    if not hasattr(torch.nn.functional, "grouped_mm"):
+        raise InputError(f"recording needs torch.nn.functional.grouped_mm, which torch {torch.__version__} has not: {EXTRA}")
 
 
 def serve(model: LanguageModel, streams: TokenStreams, config: RecordConfig, progress: Progress) -> np.ndarray:

@@ -197,3 +197,14 @@ def test_a_bad_corpus_is_one_clear_error(tmp_path, files, text):
 def test_a_missing_corpus_is_named(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         read_corpus(tmp_path / "nowhere", 1000)
+
+
+@pytest.mark.parametrize("lacking", ["tokenizers", "grouped_mm"])
+def test_without_its_extra_a_recording_says_what_to_install(corpus, tmp_path, monkeypatch, lacking):
+    if lacking == "tokenizers":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    else:
+        monkeypatch.delattr("torch.nn.functional.grouped_mm")
+    with pytest.raises(InputError, match=rf"needs \S*{lacking}.*pip install 'eplb-gap\[record\]'"):
+        record(corpus, tmp_path / "moe.pt", CONFIG, Steps())
+    assert not list(tmp_path.iterdir())
