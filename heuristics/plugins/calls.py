@@ -4,9 +4,9 @@
 with two maps would exchange the wrong weights. What a call is answered with is therefore a function of the call, of the settings,
 which are read once, and of the calls before. An error that follows from these comes on every rank at once, and every rank falls
 back on the same policy of the host. What can come on one rank alone, as memory that runs out, or settings that differ because a
-launcher did not pass the environment on, no rank can see by itself: a host whose ranks can be asked, as vLLM's can, hands over
-``agree``, and where they differ all of them take the host's own answer; for the others the digest of the settings in the log must
-do. Integers are summed exactly on every machine.
+launcher did not pass the environment on, no rank can see by itself: a host whose ranks can be asked, as vLLM's can and SGLang's
+that are not elastic, hands over ``agree``, and where they differ all take the host's own answer; for the others the digest
+of the settings in the log must do. Integers are summed exactly on every machine.
 """
 
 from __future__ import annotations

@@ -244,8 +244,8 @@ def _map_in_use(layers: int, slots: int) -> np.ndarray | None:
 def _without_returned(table: np.ndarray, loaded: np.ndarray, num_gpus: int, experts: int) -> np.ndarray:
     """Return the replica ranks of a map in which a GPU that has come back holds nothing yet.
 
-    A rank that was lost keeps its filler until the next rebalance: a controller would take it for replicas of one expert, and
-    fill the rank only as fast as its budget of moves allows. The map tells, to the rank that is new as to the others.
+    A rank that was lost keeps its filler until the next rebalance. A controller would take it for replicas of one expert: a legal
+    map, to keep until a window is full. The map tells it, to the rank that is new as to the others.
     """
     import numpy as np
 

@@ -5,6 +5,7 @@ Run in a process of its own: ``sglang_scenes.py PACKAGE FOLDER``.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -95,6 +96,30 @@ def ranks_that_differ(rank, folder):
         said = [None] * RANKS
         dist.all_gather_object(said, lines[0].partition(": ")[2])
         say(rank, f"ranks that differ, {trouble}: {halves(server)}; they say {sorted(set(said))}")
+
+
+def a_map_that_is_planned_before(rank, folder):
+    """The first rebalance serves the map of a file; the next ones plan, or with the controller that never plans leave it."""
+    path = folder / "planned.json"
+    planned = np.tile(np.arange(SLOTS) % EXPERTS, (LAYERS, 1))
+    planned[:, [3, SLOTS // RANKS + 3]] = planned[:, [SLOTS // RANKS + 3, 3]]
+    if rank == 0:
+        path.write_text(json.dumps({"physical_to_logical_map": planned.tolist()}))
+    dist.barrier()
+    for text in ("", "none"):
+        set_up(EPLB_GAP_MAP=str(path), EPLB_GAP_CONTROLLER=text)
+        server, served = Server(rank), []
+        for _ in range(3 * INTERVAL + 1):
+            server.step()
+            served.append((server.map[1:] == planned[1:]).all())
+        server.agree()
+        no_trouble()
+        assert served[INTERVAL - 1 : 2 * INTERVAL] == [False, *[True] * INTERVAL]
+        assert served[-1] == (text == "none")
+        say(
+            rank,
+            f"a planned map, controller {text!r}: served in passes {[number + 1 for number, one in enumerate(served) if one]}",
+        )
 
 
 def layers_in_chunks(rank, folder):
@@ -230,6 +255,7 @@ def recorded_by_the_plug_in(rank, folder):
 SCENES = [
     every_way_of_planning,
     ranks_that_differ,
+    a_map_that_is_planned_before,
     layers_in_chunks,
     controller,
     a_rank_is_lost_and_comes_back,

@@ -39,10 +39,10 @@ def test_a_spawned_scheduler_process_plans_with_the_plug_in(tmp_path):
 
 def test_a_server_is_rebalanced_loses_a_rank_and_gets_it_back(served):
     _, lines = served
-    assert sum("before the first rebalance" in line for line in lines) == 8
+    assert sum(line.startswith(("auto, ", "deepseek_vec, ")) for line in lines) == 8
     assert sum(line.startswith("controller,") for line in lines) == 3
     assert sum("rank 2 of 4 lost" in line for line in lines) == 4
-    assert sum(line.startswith("ranks that differ,") for line in lines) == 2
+    assert sum(line.startswith(("ranks that differ,", "a planned map,")) for line in lines) == 4
 
 
 @pytest.mark.parametrize("mode", ["stat", "stat_approx", "per_pass", "per_token"])
