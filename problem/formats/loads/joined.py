@@ -28,8 +28,9 @@ SPANS = {
     "forward_passes": "forward passes",
     "recorded_steps": "steps",
     "iterations": "iterations",
+    "recorded_seconds": "seconds",
 }
-"""Notes of readers that say which steps a recording holds, the first and the last; the server counts them."""
+"""Notes of readers that say which steps a recording holds, the first and the last; the server counts them, or the time."""
 SHARED_PART = 0.1
 """Two recordings of which so large a part is the same were taken at the same time."""
 
@@ -133,7 +134,7 @@ def joined(parts: Sequence[tuple[Path, Recording]], how: str | None) -> Recordin
             if mine != other:
                 hint = " (those that never occur are added where experts says how many there are)" if what == "experts" else ""
                 raise InputError(f"{first_path} has {mine}, {path} has {other}; {what} must be the same to be joined{hint}")
-    told: dict[str, list[list[int]]] = {}
+    told: dict[str, list[list[float]]] = {}
     for key in SPANS:
         spans = [span for _, part in parts if _is_span(span := part.notes.get(key))]
         if len(spans) == len(parts):
@@ -218,8 +219,8 @@ def _ids(layer_ids: Sequence[int]) -> str:
     return ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in ranges)
 
 
-def _is_span(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and len(value) == 2 and all(type(end) is int for end in value) and value[0] <= value[1]
+def _is_span(value: Any) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) == 2 and all(type(end) in (int, float) for end in value) and value[0] <= value[1]
 
 
 def _refuse_shared_spans(parts: Sequence[tuple[Path, Recording]], key: str) -> None:
