@@ -18,6 +18,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -138,10 +139,15 @@ def _version() -> str:
 
 @functools.cache
 def warm_up_once() -> None:
-    """Let what plans be compiled for the second call; SGLang gives no sign before the first."""
-    from eplb_gap.heuristics.plugins.calls import warm_up
+    """Say the settings, and let what plans be compiled for the second call.
 
-    warm_up()
+    SGLang gives no sign before the first, and plug-ins are loaded before its log is set up.
+    """
+    from eplb_gap.heuristics.plugins.calls import prepare
+    from eplb_gap.problem.errors import InputError
+
+    with suppress(InputError):  # of settings: every call says why it is not answered
+        prepare(HOST)
 
 
 def _read_call(

@@ -378,7 +378,8 @@ def test_register_says_why_it_does_nothing(monkeypatch, caplog, asked_for):
     assert algorithms.rebalance_experts is planner
 
 
-def test_what_plans_is_warmed_up_behind_the_first_answer(server, monkeypatch):
+def test_what_plans_is_warmed_up_behind_the_first_answer(server, monkeypatch, asked_for, caplog):
+    caplog.set_level(logging.INFO, logger="eplb_gap")
     done = []
     monkeypatch.setattr(calls, "warm_up", lambda: done.append(1))
     monkeypatch.setattr(calls, "begin", lambda kernels: None)
@@ -386,6 +387,11 @@ def test_what_plans_is_warmed_up_behind_the_first_answer(server, monkeypatch):
     WARM_UP_ONCE.cache_clear()
     for _ in range(3):
         server.plan(LOADS[:1])
+    assert len(done) == 1
+    assert sum("eplb-gap plans for sglang: method fast; settings " in line for line in caplog.messages) == 1
+    WARM_UP_ONCE.cache_clear()
+    asked_for(**{METHOD: "no_such"})
+    assert server.plan(LOADS[:1])[1] == "their own"
     assert len(done) == 1
 
 
