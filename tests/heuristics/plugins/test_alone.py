@@ -19,7 +19,7 @@ import sys
 
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in set(sys.argv[1:]):
+        if any(f"{name}.".startswith(f"{blocked}.") for blocked in sys.argv[1:]):
             raise ImportError(f"{name} is blocked")
 
 
