@@ -97,8 +97,7 @@ def beside(hosts: Sequence[Release], ours: str) -> tuple[str, Resolved]:
     wanted, left_out = [str(host) for host in hosts], []
     while not (found := resolve([*wanted, ours])).versions:
         unreleased = re.search(r"No matching distribution found for ([^\s;(]+)", found.reason)
-        fewer = _without(wanted, hosts, unreleased[1]) if unreleased else wanted
-        if fewer == wanted:
+        if unreleased is None or (fewer := _without(wanted, hosts, unreleased[1])) == wanted:
             return ("not alone either" if resolve(wanted).reason else "no"), found
         wanted = fewer
         left_out.append(unreleased[1])
@@ -126,7 +125,7 @@ def _required(host: Release) -> list[str]:
 
 def constraints() -> list[str]:
     """Return the lines of the constraint files that pip is configured to use here."""
-    lines = []
+    lines: list[str] = []
     for setting in _pip("config", "list").stdout.splitlines():
         name, _, value = setting.partition("=")
         if name.endswith(".constraint"):
