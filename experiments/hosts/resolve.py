@@ -166,8 +166,9 @@ def main() -> int:
         ours = _ours(Path(scratch))
         for hosts in TOGETHER:
             name = " ".join(map(str, hosts))
-            print(f"resolving {name}", file=sys.stderr, flush=True)
+            print(f"resolving {name}", end=": ", file=sys.stderr, flush=True)
             answer, found = beside(hosts, ours)
+            print(answer, found.reason, file=sys.stderr, flush=True)
             kept_out |= answer == "no"
             body.append([name, answer, str(len(found.versions) or ""), *(found.versions.get(package, "") for package in SHOWN)])
             if found.reason:
