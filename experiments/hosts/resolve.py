@@ -97,8 +97,7 @@ def beside(hosts: Sequence[Release], ours: str) -> tuple[str, Resolved]:
     wanted, left_out = [str(host) for host in hosts], []
     while not (found := resolve([*wanted, ours])).versions:
         unreleased = re.search(r"No matching distribution found for ([^\s;(]+)", found.reason)
-        fewer = _without(wanted, hosts, unreleased[1]) if unreleased else wanted
-        if unreleased is None or fewer == wanted:
+        if unreleased is None or (fewer := _without(wanted, hosts, unreleased[1])) == wanted:
             return ("not alone either" if resolve(wanted).reason else "no"), found
         wanted = fewer
         left_out.append(unreleased[1])
@@ -167,8 +166,9 @@ def main() -> int:
         ours = _ours(Path(scratch))
         for hosts in TOGETHER:
             name = " ".join(map(str, hosts))
-            print(f"resolving {name}", file=sys.stderr, flush=True)
+            print(f"resolving {name}", end=": ", file=sys.stderr, flush=True)
             answer, found = beside(hosts, ours)
+            print(answer, found.reason, file=sys.stderr, flush=True)
             kept_out |= answer == "no"
             body.append([name, answer, str(len(found.versions) or ""), *(found.versions.get(package, "") for package in SHOWN)])
             if found.reason:
