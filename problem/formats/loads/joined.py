@@ -220,7 +220,8 @@ def _ids(layer_ids: Sequence[int]) -> str:
 
 
 def _is_span(value: Any) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == 2 and all(type(end) in (int, float) for end in value) and value[0] <= value[1]
+    pair = isinstance(value, list) and len(value) == 2 and all(type(end) in (int, float) for end in value)
+    return pair and value[0] <= value[1]
 
 
 def _refuse_shared_spans(parts: Sequence[tuple[Path, Recording]], key: str) -> None:
