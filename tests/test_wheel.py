@@ -21,7 +21,8 @@ import pytest
 
 from eplb_gap.heuristics.config import FastConfig
 from eplb_gap.heuristics.config_file import write
-from eplb_gap.problem import PRESETS, LoadTrace
+from eplb_gap.problem import PRESETS, Deployment, LoadTrace
+from eplb_gap.problem.formats.containers.record_files import Call, call_path, write_call
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs")
@@ -36,9 +37,9 @@ LINES = [
 SMALL = "deepseek-readme"
 LONG = {"bench", "calibrate", "record", "reproduce"}
 """Commands that take minutes, or need a corpus: only their help is asked for, once for every command."""
-FILLED = {"FILE": "loads.npz", "NAME": SMALL, "FILE|METHOD": "fast-lpt", "STEPS": "2", "100": "1"}
+FILLED = {"FILE": "loads.npz", "FOLDER": "calls", "NAME": SMALL, "FILE|METHOD": "fast-lpt", "STEPS": "2", "100": "1"}
 """What stands for the words of the README that a reader fills in."""
-CHEAP = {"solve": ["--time-limit", "5"], "replay": ["--controller", "periodic:interval=1"]}
+CHEAP = {"solve": ["--time-limit", "5"], "replay": ["--controller", "periodic:interval=1"], "watch": ["--once"]}
 """What keeps commands short that nothing is compiled for."""
 DEAR = {"explain", "replay"}
 """Commands that take ten seconds where nothing is compiled: with options that another run has too they are not run again."""
@@ -91,8 +92,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     # A line in a .pth adds a folder, but its own .pth files, an editable installation of this checkout, are not followed.
     (packages / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     loads = np.random.default_rng(0).integers(1, 900, (4, 1, 12))
+    in_use = np.arange(16)[None] % 12
     LoadTrace(loads).save(folder / "steps.npz")
     LoadTrace(loads[:2]).save(folder / "loads.npz")
+    calls = folder / "calls" / "eplb_gap_model_1x12"
+    calls.mkdir(parents=True)
+    for number, window in enumerate(loads):
+        with call_path(folder / "calls", number, 1, 12).open("wb") as file:
+            write_call(file, Call(window[None], 1e9 + number, "vllm", "0.33.0", Deployment(12, 16, 8), answered=in_use))
     (folder / "runs" / "calibration").mkdir(parents=True)
     write(folder / "runs" / "calibration" / "config.toml", FastConfig(), "as calibrate writes it")
     return Installed(home / "bin", packages, folder)
@@ -148,7 +155,9 @@ def commands(installed: Installed) -> list[list[str]]:
             ready = [[name, *(filled for word in words for filled in fill(name, word, installed))]]
         for command in ready:
             given = dict(itertools.pairwise(command))
-            if "/results/" not in given.get("--loads", "/results/"):  # small ones of one deployment stand for a user's
+            if given.get("--loads") == "calls" and "--deployment" not in given:
+                pass  # the record says it
+            elif "/results/" not in given.get("--loads", "/results/"):  # small ones of one deployment stand for a user's
                 others = {
                     given["--loads"]: "steps.npz" if "--per-step" in words else "loads.npz",
                     given.get("--deployment", ""): SMALL,
@@ -189,7 +198,7 @@ def test_every_command_of_the_readme_runs_without_the_checkout(installed: Instal
         printed = installed.run(*command, *limits)
         assert printed
         ran.add(command[0])
-    assert ran >= {"solve", "verify", "evaluate", "explain", "convert", "capacity", "replay", "status", *LONG}
+    assert ran >= {"solve", "verify", "evaluate", "explain", "convert", "capacity", "replay", "status", "watch", *LONG}
     for name in ("certificate.json", "why.html", "map.json", "location.json", "trace.npz"):
         assert (installed.folder / name).stat().st_size > 0
     # What commands write goes to the folder where they are run, never into the installation.
