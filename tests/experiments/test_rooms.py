@@ -17,6 +17,7 @@ MAY_USE = {
     "exhibits": {"measuring", "loads", "studies"},
     "published": {"measuring", "loads", "studies", "exhibits"},
     "fuzzing": {"loads"},
+    "hosts": set(),
 }
 OF_ANALYSIS = {"studies", "exhibits", "fuzzing"}
 """Rooms that ask what a user asks; the words and tables of its texts are for all."""

@@ -81,13 +81,17 @@ def test_a_planner_that_is_better_is_used_and_a_bad_map_is_not(monkeypatch):
     loads, deployment = layer("ln2.3", 64, 1)[None], Deployment(64, 96, 32, duplicates="forbidden")
     best = solve(loads, deployment, time_limit=1.0).placement
     crowded = np.sort(best.phy2log, axis=1)
-    for name in list(HEURISTICS):
+    before = dict(HEURISTICS)
+    for name in before:
         monkeypatch.delitem(HEURISTICS, name)
     weak = solve(loads, deployment, "bounds", time_limit=0.1)
     monkeypatch.setitem(HEURISTICS, "crowded", Heuristic("crowded", lambda weight, shape: Placement(crowded, 64)))
     assert solve(loads, deployment, "bounds", time_limit=0.1).upper == weak.upper
     monkeypatch.setitem(HEURISTICS, "planted", Heuristic("planted", lambda weight, shape: best))
     assert solve(loads, deployment, "bounds", time_limit=0.1).upper == verify(best, loads, deployment) < weak.upper
+    monkeypatch.undo()
+    HEURISTICS.clear()  # what is undone comes back in another order
+    HEURISTICS.update(before)
 
 
 def test_refusals_and_illegal_maps_are_no_maps():

@@ -57,20 +57,19 @@ class FileStart:
         return self._keys(1) if self.text.startswith(b"{") else []
 
     @cached_property
+    def is_json(self) -> bool:
+        """Whether it begins as a JSON object or list does, as a section of other text in brackets does not."""
+        return self.text.startswith((b"{", b"[")) and len(self._events) > 1
+
+    @cached_property
     def record_keys(self) -> list[str]:
         """Keys that the first object in a JSON list has; none of other files."""
         return self._keys(2) if self.text.startswith(b"[") else []
 
     def _keys(self, wanted: int) -> list[str]:
         """Return the keys at a depth, of the first object there if it is in a list."""
-        import ijson
-
-        events = ijson.sendable_list()
-        parser = ijson.basic_parse_coro(events, use_float=True)
-        with suppress(ijson.JSONError, StopIteration):  # what was found before counts; the reader says what is wrong
-            parser.send(self.text)
         depth, found = 0, []
-        for event, value in events:
+        for event, value in self._events:
             if event in ("start_map", "start_array"):
                 depth += 1
             elif event in ("end_map", "end_array"):
@@ -80,6 +79,17 @@ class FileStart:
             elif event == "map_key" and depth == wanted:
                 found.append(value)
         return found
+
+    @cached_property
+    def _events(self) -> list[tuple[str, Any]]:
+        """What a JSON parser finds in the start."""
+        import ijson
+
+        events = ijson.sendable_list()
+        parser = ijson.basic_parse_coro(events, use_float=True)
+        with suppress(ijson.JSONError, StopIteration):  # what was found before counts; the reader says what is wrong
+            parser.send(self.text)
+        return list(events)
 
     @cached_property
     def header(self) -> list[str]:

@@ -78,7 +78,7 @@ def unrecognised(path: Path, formats: Collection[LoadFormat]) -> str:
         return f"file {path} has the keys {listed(keys)}: it is a map of experts, which --map takes, and holds no recorded loads"
     if keys:
         return f"file {path} has the keys {listed(keys)}, none of recorded loads; {JSON_NEEDED}"
-    if start.text.startswith((b"{", b"[")):
+    if start.is_json:
         return f"file {path} is JSON without keys; {JSON_NEEDED}"
     if start.entries:
         return f"file {path} holds {listed(_arrays(start))}; a key loads, {ARRAY_NEEDED}"
