@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 40
 START_BYTES = 1 << 16
 SHOWN_ENTRIES = 8
 MAP_KEYS = {"physical_to_logical_map", "moe_layer_count", "initial_global_assignments"}
-LOG_MARKS = (b"balancedness", b"EPLB")
+LOG_MARKS = (b"balancedness=", b"Expert Balancedness]", b"EPLB step:")
 ARRAY_NEEDED = "[layers, experts] or [windows, layers, experts], is needed"
 SAFETENSORS_NEEDED = "rank0.safetensors beside meta_info.json, or a key routed_experts, [tokens, layers, top-k], is needed"
 JSON_NEEDED = (
