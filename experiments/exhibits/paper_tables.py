@@ -100,12 +100,16 @@ def engines(measured: Rows) -> Table:
     return [body[0], *sorted(body[1:], key=lambda cells: int(cells[0]))]
 
 
+SAME_AS_VLLM = "sglang-deepseek"
+"""Another text of the same algorithm in the same time: a line of the paper that says nothing new."""
+
+
 def methods(measured: Rows) -> Table:
     """Planners on the flagship: time, gap on both traces, balancedness on the window served."""
     body = [["policy", "method", "ms", "recorded", "calibrated", "recorded", "calibrated"]]
     for policy in traces.POLICIES:
         timed = head_to_head.seconds(measured, policy)
-        for method in sorted(timed, key=lambda name: timed[name]["median_seconds"]):
+        for method in sorted(timed.keys() - {SAME_AS_VLLM}, key=lambda name: timed[name]["median_seconds"]):
             planned = [_two(head_to_head.mean_gaps(measured, name, policy, method), 3) for name in TRACES]
             served = [f"{fmean(head_to_head.find(measured, name, policy, method)['serving']):.4f}" for name in TRACES]
             body.append([policy, method, f"{1000 * timed[method]['median_seconds']:.2f}", *planned, *served])
