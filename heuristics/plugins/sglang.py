@@ -177,6 +177,7 @@ def _read_call(
     deployment = _deployment(experts, slots, slots // local, num_groups, num_nodes, str(getattr(algorithm, "name", algorithm)))
     table = _map_in_use(layers, slots)
     if table is None:
+        _refuse_cached_weights()
         return Call(history, deployment, None)
     ranks = None
     if str(getattr(algorithm, "name", algorithm)) in ELASTIC:
@@ -247,6 +248,24 @@ def _map_in_use(layers: int, slots: int) -> np.ndarray | None:
     return np.asarray(table.clone().numpy())  # SGLang writes into its own
 
 
+def _refuse_cached_weights() -> None:
+    """Refuse the first map of a server whose weights another process lays out.
+
+    The processes of SGLang's weight cache run no plug-ins: from the loads of ``--init-expert-location`` they make the map of
+    SGLang's own algorithm, and nothing compares it with the server's before its weights are taken.
+    """
+    from eplb_gap.problem.errors import InputError
+
+    try:
+        from sglang.srt.runtime_context import get_model
+
+        mode = get_model().weight_cache_mode
+    except (ImportError, AttributeError):  # a version without it
+        return
+    if mode != "off":
+        raise InputError(f"weight_cache_mode is {mode!r}, with which the first map must be that of SGLang's own algorithm")
+
+
 def _without_returned(table: np.ndarray, loaded: np.ndarray, num_gpus: int, experts: int) -> np.ndarray:
     """Return the replica ranks of a map in which a GPU that has come back holds nothing yet.
 
@@ -291,16 +310,16 @@ def _as_triple(placement: Placement) -> Any:
 def _ranks_agree(placement: Placement | None) -> bool:
     """Return whether all ranks have the same map; True where they are not asked.
 
-    They plan at the same moment, behind a sum of their counts over all of them. Elastic ranks are not asked: one that is lost
-    would be waited for, and once the server was scaled rank 0 plans for all.
+    They plan at the same moment, behind a sum of their counts over all of them. Ranks of an elastic server are not asked: one
+    that is lost would be waited for, one that joins plans at its start while the others serve, and once the server was scaled
+    rank 0 plans for all. The option tells, not the state of elastic ranks, which SGLang makes behind the first map.
     """
     try:
         import torch
-        from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
-        from sglang.srt.runtime_context import get_device
+        from sglang.srt.runtime_context import get_device, get_exec
 
         group = torch.distributed
-        if not (group.is_available() and group.is_initialized()) or ElasticEPStateManager.instance() is not None:
+        if not (group.is_available() and group.is_initialized()) or get_exec().moe.elastic_ep_backend:
             return True
         return group.get_world_size() == 1 or same_everywhere(placement, None, get_device().device)
     except (ImportError, AttributeError):  # another version

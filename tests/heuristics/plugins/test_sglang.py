@@ -328,15 +328,33 @@ def test_ranks_that_differ_take_sglangs_own_map_unless_one_may_be_lost(server, m
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(calls, "record_call", lambda *given: None)
     monkeypatch.setattr(sglang, "same_everywhere", lambda placement, *given: asked.append(placement))
-    put(monkeypatch, "sglang.srt.runtime_context", get_device=lambda: SimpleNamespace(device="cpu"))
+    moe = SimpleNamespace(elastic_ep_backend=None)
+    put(
+        monkeypatch,
+        "sglang.srt.runtime_context",
+        get_device=lambda: SimpleNamespace(device="cpu"),
+        get_exec=lambda: SimpleNamespace(moe=moe),
+    )
     assert server.plan(LOADS[:1])[1] == "their own"
     assert "ranks come to different maps" in caplog.text
     break_calls(monkeypatch, server)
     assert server.plan(LOADS[:1])[1] == "their own"
     assert [placement is None for placement in asked] == [False, True]  # the other ranks wait for the word of one that fails
-    server.ranks = SimpleNamespace(active_ranks=torch.ones(GPUS))
+    moe.elastic_ep_backend = "mooncake"  # a rank that joins plans its first map before it has a state, and alone
     server.plan(LOADS[:1])
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("mode", ["daemon", "client"])
+def test_the_first_map_is_sglangs_own_where_its_weight_cache_lays_out_the_weights(server, monkeypatch, caplog, mode):
+    model = SimpleNamespace(weight_cache_mode="off")
+    put(monkeypatch, "sglang.srt.runtime_context", get_model=lambda: model)
+    assert server.plan(LOADS[:1])[1] != "their own"
+    model.weight_cache_mode = mode
+    assert server.plan(LOADS[:1])[1] == "their own"
+    assert f"weight_cache_mode is {mode!r}" in caplog.text
+    server.map = rebalance(LOADS[0], GLOBAL).phy2log
+    assert server.plan(LOADS[:1])[1] != "their own"
 
 
 def test_where_sglangs_own_function_is_asked_for_its_errors_are_its_own(server, asked_for):
