@@ -7,7 +7,8 @@ start where ``--init-expert-location`` holds loads. Which algorithm the server w
 hierarchical and the global policy; the rest comes from the environment: :mod:`eplb_gap.heuristics.plugins`.
 
 What SGLang does not hand over it is asked for: the map in use, the ranks that are alive under the elastic algorithms, and at
-which row its recorder's circular buffer begins. A row is a forward pass; one without a token, or never filled, is left out.
+which row its recorder's circular buffer begins, unless it is elastic. A row is a forward pass; one without a token, or never
+filled, is left out.
 
 Nothing of what plans is imported before the first call: SGLang imports this module in processes that will never plan.
 """
@@ -187,11 +188,15 @@ def _read_call(
 
 
 def _oldest_first(tokens: torch.Tensor) -> torch.Tensor:
-    """Return the passes that have a token, in the order in which they came; one without load where none has."""
+    """Return the passes that have a token, in the order in which they came; one without load where none has.
+
+    In an elastic server, in that of the buffer: a rank that has come back writes into other rows than the others, which would
+    make each rank's own order another one, and ranks that are not asked whether they agree must plan on the same history.
+    """
     import torch
 
     begin: Any = 0
-    if len(tokens) > 1:
+    if len(tokens) > 1 and not _is_elastic():
         try:
             from sglang.srt.eplb.expert_distribution import get_global_expert_distribution_recorder
 
@@ -307,6 +312,16 @@ def _as_triple(placement: Placement) -> Any:
     return tuple(tensor.clone() for tensor in as_tensors(placement))
 
 
+def _is_elastic() -> bool:
+    """Return whether ranks may be lost and join, by the option that SGLang was started with."""
+    try:
+        from sglang.srt.runtime_context import get_exec
+
+        return bool(get_exec().moe.elastic_ep_backend)
+    except (ImportError, AttributeError):  # another version
+        return False
+
+
 def _ranks_agree(placement: Placement | None) -> bool:
     """Return whether all ranks have the same map; True where they are not asked.
 
@@ -316,10 +331,10 @@ def _ranks_agree(placement: Placement | None) -> bool:
     """
     try:
         import torch
-        from sglang.srt.runtime_context import get_device, get_exec
+        from sglang.srt.runtime_context import get_device
 
         group = torch.distributed
-        if not (group.is_available() and group.is_initialized()) or get_exec().moe.elastic_ep_backend:
+        if not (group.is_available() and group.is_initialized()) or _is_elastic():
             return True
         return group.get_world_size() == 1 or same_everywhere(placement, None, get_device().device)
     except (ImportError, AttributeError):  # another version
