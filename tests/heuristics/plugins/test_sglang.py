@@ -107,7 +107,7 @@ def server(monkeypatch):
 def recorded(monkeypatch):
     """Return the calls that were handed to the recording: host, history, deployment, map in use, answer."""
     found = []
-    monkeypatch.setattr(calls, "record_call", lambda *given: found.append(given))
+    monkeypatch.setattr(calls, "record_call", lambda *given, rank: found.append(given))
     return found
 
 
@@ -331,7 +331,7 @@ def test_ranks_that_differ_take_sglangs_own_map_unless_one_may_be_lost(server, m
     asked = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(calls, "record_call", lambda *given: None)
+    monkeypatch.setattr(calls, "record_call", lambda *given, rank: None)
     monkeypatch.setattr(sglang, "same_everywhere", lambda placement, *given: asked.append(placement))
     moe = SimpleNamespace(elastic_ep_backend=None)
     put(
