@@ -107,7 +107,8 @@ class Follower:
         calls = [(number, path) for path in call_paths(model) if (number := call_number(path)) is not None]
         seen = self._seen.get(model.name)
         if calls and seen is not None and calls[-1][0] < seen:  # another folder of that name
-            del self._seen[model.name], self._before[model.name]
+            del self._seen[model.name]
+            self._before.pop(model.name, None)  # none where its calls could not be read
             seen = None
         first = calls[-self.last][0] if seen is None and len(calls) >= self.last else (seen or 0)
         windows = []
@@ -124,7 +125,10 @@ class Follower:
             before = self._before.get(model.name)
             self._before[model.name] = call
             if number >= first:  # of the one before that only the map is needed
-                windows.append(scored(call, number, _in_use(call, before)))
+                try:
+                    windows.append(scored(call, number, _in_use(call, before)))
+                except InputError as error:
+                    self.broken.append(f"file {path}: {error}")
         return windows
 
 

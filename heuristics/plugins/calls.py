@@ -59,6 +59,7 @@ def answer(
     own: Callable[[], T],
     table: Callable[[T], Any],
     agree: Callable[[Placement | None], bool] | None = None,
+    rank: int | None = None,
 ) -> T:
     """Return what a host's call is answered with; only an error of the host's own policy is raised.
 
@@ -76,6 +77,8 @@ def answer(
         The map [layers, slots] of an answer, for the record.
     agree : callable, optional
         Whether all ranks have the same map, given this one's, or None where it has none; called exactly once in every call.
+    rank : int, optional
+        For the record, where this process cannot know it.
     """
     call, found, answered = None, None, None
     try:
@@ -91,7 +94,7 @@ def answer(
         found = None
     result = own() if found is None or answered is None else answered
     if call is not None:
-        record_call(host, call.history, call.deployment, call.in_use, _quietly(table, result))
+        record_call(host, call.history, call.deployment, call.in_use, _quietly(table, result), rank=rank)
     return result
 
 

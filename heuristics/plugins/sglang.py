@@ -7,7 +7,8 @@ start where ``--init-expert-location`` holds loads. Which algorithm the server w
 hierarchical and the global policy; the rest comes from the environment: :mod:`eplb_gap.heuristics.plugins`.
 
 What SGLang does not hand over it is asked for: the map in use, the ranks that are alive under the elastic algorithms, and at
-which row its recorder's circular buffer begins. A row is a forward pass; one without a token, or never filled, is left out.
+which row its recorder's circular buffer begins, unless it is elastic. A row is a forward pass; one without a token, or never
+filled, is left out.
 
 Nothing of what plans is imported before the first call: SGLang imports this module in processes that will never plan.
 """
@@ -177,6 +178,7 @@ def _read_call(
     deployment = _deployment(experts, slots, slots // local, num_groups, num_nodes, str(getattr(algorithm, "name", algorithm)))
     table = _map_in_use(layers, slots)
     if table is None:
+        _refuse_cached_weights()
         return Call(history, deployment, None)
     ranks = None
     if str(getattr(algorithm, "name", algorithm)) in ELASTIC:
@@ -186,11 +188,15 @@ def _read_call(
 
 
 def _oldest_first(tokens: torch.Tensor) -> torch.Tensor:
-    """Return the passes that have a token, in the order in which they came; one without load where none has."""
+    """Return the passes that have a token, in the order in which they came; one without load where none has.
+
+    In an elastic server, in that of the buffer: a rank that has come back writes into other rows than the others, which would
+    make each rank's own order another one, and ranks that are not asked whether they agree must plan on the same history.
+    """
     import torch
 
     begin: Any = 0
-    if len(tokens) > 1:
+    if len(tokens) > 1 and not _is_elastic():
         try:
             from sglang.srt.eplb.expert_distribution import get_global_expert_distribution_recorder
 
@@ -247,6 +253,24 @@ def _map_in_use(layers: int, slots: int) -> np.ndarray | None:
     return np.asarray(table.clone().numpy())  # SGLang writes into its own
 
 
+def _refuse_cached_weights() -> None:
+    """Refuse the first map of a server whose weights another process lays out.
+
+    The processes of SGLang's weight cache run no plug-ins: from the loads of ``--init-expert-location`` they make the map of
+    SGLang's own algorithm, and nothing compares it with the server's before its weights are taken.
+    """
+    from eplb_gap.problem.errors import InputError
+
+    try:
+        from sglang.srt.runtime_context import get_model
+
+        mode = get_model().weight_cache_mode
+    except (ImportError, AttributeError):  # a version without it
+        return
+    if mode != "off":
+        raise InputError(f"weight_cache_mode is {mode!r}, with which the first map must be that of SGLang's own algorithm")
+
+
 def _without_returned(table: np.ndarray, loaded: np.ndarray, num_gpus: int, experts: int) -> np.ndarray:
     """Return the replica ranks of a map in which a GPU that has come back holds nothing yet.
 
@@ -288,19 +312,29 @@ def _as_triple(placement: Placement) -> Any:
     return tuple(tensor.clone() for tensor in as_tensors(placement))
 
 
+def _is_elastic() -> bool:
+    """Return whether ranks may be lost and join, by the option that SGLang was started with."""
+    try:
+        from sglang.srt.runtime_context import get_exec
+
+        return bool(get_exec().moe.elastic_ep_backend)
+    except (ImportError, AttributeError):  # another version
+        return False
+
+
 def _ranks_agree(placement: Placement | None) -> bool:
     """Return whether all ranks have the same map; True where they are not asked.
 
-    They plan at the same moment, behind a sum of their counts over all of them. Elastic ranks are not asked: one that is lost
-    would be waited for, and once the server was scaled rank 0 plans for all.
+    They plan at the same moment, behind a sum of their counts over all of them. Ranks of an elastic server are not asked: one
+    that is lost would be waited for, one that joins plans at its start while the others serve, and once the server was scaled
+    rank 0 plans for all. The option tells, not the state of elastic ranks, which SGLang makes behind the first map.
     """
     try:
         import torch
-        from sglang.srt.elastic_ep.elastic_ep import ElasticEPStateManager
         from sglang.srt.runtime_context import get_device
 
         group = torch.distributed
-        if not (group.is_available() and group.is_initialized()) or ElasticEPStateManager.instance() is not None:
+        if not (group.is_available() and group.is_initialized()) or _is_elastic():
             return True
         return group.get_world_size() == 1 or same_everywhere(placement, None, get_device().device)
     except (ImportError, AttributeError):  # another version

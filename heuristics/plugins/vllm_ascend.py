@@ -53,10 +53,13 @@ class Policy:
     ----------
     own : object
         The host's policy of the type that the server was started with.
+    rank : int, optional
+        Of this process, for the record: the one that plans is in no group, and what started the server may have told all of a
+        machine the same.
     """
 
-    def __init__(self, own: Any) -> None:
-        self.own = own
+    def __init__(self, own: Any, rank: int | None = None) -> None:
+        self.own, self.rank = own, rank
 
     def rebalance_experts(self, current_expert_table: Any, expert_workload: Any, *more: Any, **named: Any) -> Any:
         """Plan replicas and their slots for every layer.
@@ -86,7 +89,7 @@ class Policy:
         except Exception as error:
             COMPLAINTS.say(f"{HOST}'s own policy answers", error)
             return own()
-        return answer(HOST, read, lambda found: _answer(found, read(), current_expert_table.shape), own, _flat)
+        return answer(HOST, read, lambda found: _answer(found, read(), current_expert_table.shape), own, _flat, rank=self.rank)
 
 
 def register() -> None:
@@ -113,10 +116,16 @@ def _replace() -> None:
 
     def generate_policy(policy_type: int) -> Any:
         own = make(policy_type)
-        return Policy(own) if _ranks_agree(_ready(own)) else own
+        return Policy(own, _rank()) if _ranks_agree(_ready(own)) else own
 
     generate_policy.hands_ours_out = True  # type: ignore[attr-defined]
     PolicyFactory.generate_policy = staticmethod(generate_policy)
+
+
+def _rank() -> int | None:
+    import torch
+
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else None
 
 
 def _ready(own: Any) -> str | None:

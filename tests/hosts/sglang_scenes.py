@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -203,7 +204,11 @@ def a_rank_is_lost_and_comes_back(rank, folder):
             server.manager.reset_generator()
             broadcast_global_expert_location_metadata(world.CONFIG, rank)
             state.reset()
-            if rank == lost:
+            if rank == lost:  # a new process: it has recorded nothing, begins at its first row, and remembers no call
+                buffer = attrgetter("_accumulator._global_physical_count_of_buffered_step")(server.recorder)
+                buffer.reset()
+                vars(buffer)["_curr_index"] = 0
+                hosted.MODELS.clear()
                 server.reload()
             since = len(server.balances)
             for _ in range(2 * INTERVAL + 2):

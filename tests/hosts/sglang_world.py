@@ -121,7 +121,7 @@ def enter(root, real=(), packages=(), given=None):
         "get_schedule": lambda: SimpleNamespace(chunked_prefill_size=16),
         "reports_expert_balancedness": lambda: False,
         "logs_expert_balancedness_to_server_log": lambda: False,
-        "get_model": lambda: SimpleNamespace(model_path="model", load_format="auto"),
+        "get_model": lambda: SimpleNamespace(model_path="model", load_format="auto", weight_cache_mode="off"),
     }
     utils = {
         "Withable": Withable,

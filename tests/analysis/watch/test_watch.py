@@ -96,6 +96,25 @@ def test_a_folder_may_go_away_come_back_lose_files_and_hold_broken_ones(tmp_path
         watch(folder)
 
 
+def test_a_folder_of_broken_calls_may_begin_anew(tmp_path: Path) -> None:
+    [path] = save(tmp_path, [(5, CALL)])
+    path.write_bytes(b"broken")
+    follower = Follower(tmp_path, last=5)
+    assert (follower.new(), len(follower.broken)) == ([], 1)
+    path.unlink()
+    save(tmp_path, [(1, CALL)])
+    assert [window.call for window in follower.new()] == [1]
+
+
+def test_a_call_that_cannot_be_scored_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
+    huge = call(np.full((2, 4), (1 << 64) - 1, dtype=np.uint64))
+    paths = save(tmp_path, [(1, CALL), (2, huge), (3, CALL)])
+    follower = Follower(tmp_path, last=5)
+    assert [window.call for window in follower.new()] == [1, 3]
+    [said] = follower.broken
+    assert str(paths[1]) in said
+
+
 def test_what_is_no_record_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no recorded calls"):
         watch(tmp_path)

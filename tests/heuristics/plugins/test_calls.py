@@ -33,7 +33,7 @@ class Broken:
 @pytest.fixture
 def recorded(monkeypatch):
     found = []
-    monkeypatch.setattr(calls, "record_call", lambda *given: found.append(given))
+    monkeypatch.setattr(calls, "record_call", lambda *given, rank: found.append(given))
     return found
 
 

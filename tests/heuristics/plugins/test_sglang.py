@@ -107,7 +107,7 @@ def server(monkeypatch):
 def recorded(monkeypatch):
     """Return the calls that were handed to the recording: host, history, deployment, map in use, answer."""
     found = []
-    monkeypatch.setattr(calls, "record_call", lambda *given: found.append(given))
+    monkeypatch.setattr(calls, "record_call", lambda *given, rank: found.append(given))
     return found
 
 
@@ -125,12 +125,17 @@ def test_the_algorithm_and_the_groups_decide_between_hierarchical_and_global(ser
     assert not server.own_calls
 
 
-def test_passes_come_oldest_first_and_empty_ones_are_left_out(server, recorded):
+def test_passes_come_oldest_first_and_empty_ones_are_left_out(server, recorded, monkeypatch):
     buffer = LOADS[[3, 4, 0, 1, 2]].copy()
     buffer[1] = 0
     server.write_at(2)
     server.plan(buffer)
     assert (recorded[-1][1] == LOADS[[0, 1, 2, 3]]).all()
+    with monkeypatch.context() as elastic:  # ranks may begin at different rows: the buffer's own order is the same on all
+        moe = SimpleNamespace(elastic_ep_backend="mooncake")
+        put(elastic, "sglang.srt.runtime_context", get_exec=lambda: SimpleNamespace(moe=moe))
+        server.plan(buffer)
+        assert (recorded[-1][1] == LOADS[[3, 0, 1, 2]]).all()
     for recorder in (SimpleNamespace(), SimpleNamespace(_accumulator=None)):  # none, or another version: as they are
         server.recorder = recorder
         server.plan(buffer)
@@ -326,17 +331,35 @@ def test_ranks_that_differ_take_sglangs_own_map_unless_one_may_be_lost(server, m
     asked = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(calls, "record_call", lambda *given: None)
+    monkeypatch.setattr(calls, "record_call", lambda *given, rank: None)
     monkeypatch.setattr(sglang, "same_everywhere", lambda placement, *given: asked.append(placement))
-    put(monkeypatch, "sglang.srt.runtime_context", get_device=lambda: SimpleNamespace(device="cpu"))
+    moe = SimpleNamespace(elastic_ep_backend=None)
+    put(
+        monkeypatch,
+        "sglang.srt.runtime_context",
+        get_device=lambda: SimpleNamespace(device="cpu"),
+        get_exec=lambda: SimpleNamespace(moe=moe),
+    )
     assert server.plan(LOADS[:1])[1] == "their own"
     assert "ranks come to different maps" in caplog.text
     break_calls(monkeypatch, server)
     assert server.plan(LOADS[:1])[1] == "their own"
     assert [placement is None for placement in asked] == [False, True]  # the other ranks wait for the word of one that fails
-    server.ranks = SimpleNamespace(active_ranks=torch.ones(GPUS))
+    moe.elastic_ep_backend = "mooncake"  # a rank that joins plans its first map before it has a state, and alone
     server.plan(LOADS[:1])
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("mode", ["daemon", "client"])
+def test_the_first_map_is_sglangs_own_where_its_weight_cache_lays_out_the_weights(server, monkeypatch, caplog, mode):
+    model = SimpleNamespace(weight_cache_mode="off")
+    put(monkeypatch, "sglang.srt.runtime_context", get_model=lambda: model)
+    assert server.plan(LOADS[:1])[1] != "their own"
+    model.weight_cache_mode = mode
+    assert server.plan(LOADS[:1])[1] == "their own"
+    assert f"weight_cache_mode is {mode!r}" in caplog.text
+    server.map = rebalance(LOADS[0], GLOBAL).phy2log
+    assert server.plan(LOADS[:1])[1] != "their own"
 
 
 def test_where_sglangs_own_function_is_asked_for_its_errors_are_its_own(server, asked_for):

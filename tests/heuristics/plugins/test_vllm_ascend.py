@@ -14,7 +14,7 @@ import torch
 
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.plugins import METHOD, SETTINGS, THRESHOLD, planning, settings, vllm_ascend
+from eplb_gap.heuristics.plugins import METHOD, SETTINGS, THRESHOLD, calls, planning, settings, vllm_ascend
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.problem import Deployment, Placement, verify
 
@@ -125,6 +125,19 @@ def test_the_factory_hands_ours_out_once_and_it_can_be_sent_to_a_process(factory
     policy = pickle.loads(pickle.dumps(ours(2)))
     assert isinstance(policy, vllm_ascend.Policy)
     assert isinstance(policy.own, Own)
+
+
+def test_the_rank_that_made_a_policy_is_that_of_its_records(factory, monkeypatch):
+    told = []
+    monkeypatch.setattr(calls, "record_call", lambda *given, rank: told.append(rank))
+    with monkeypatch.context() as worker:
+        worker.setattr(torch.distributed, "is_initialized", lambda: True)
+        worker.setattr(torch.distributed, "get_rank", lambda: 5)
+        vllm_ascend.register()
+        policy = factory.generate_policy(2)
+    monkeypatch.setenv("SLURM_PROCID", "0")  # of the task that started all ranks of a machine
+    pickle.loads(pickle.dumps(policy)).rebalance_experts(FIRST, WORK)
+    assert told == [5]
 
 
 @pytest.mark.parametrize(
