@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
@@ -10,6 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from eplb_gap.problem import formats
 from eplb_gap.problem.deployment import Deployment, Duplicates
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.formats.loads.joined import Paths, as_paths
 from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 from eplb_gap.problem.loads import LoadTrace
 
@@ -54,7 +54,7 @@ class Asked:
 
 
 def read_problem(
-    loads: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    loads: Paths,
     deployment: str | Deployment | None = None,
     *,
     format: str | None = None,
@@ -108,6 +108,7 @@ def read_problem(
     >>> asked.trace.loads.shape, asked.deployment.live.num_gpus
     ((2, 1, 4), 2)
     """
+    loads = as_paths(loads)  # of any iterable, which is gone through twice
     if isinstance(deployment, str | Deployment):
         known = Deployment.preset(deployment) if isinstance(deployment, str) else deployment
         if experts is not None and experts != known.num_experts:
@@ -160,7 +161,12 @@ def choose_deployment(experts: int, deployment: str | Deployment | None = None, 
 
 def _shape_of(deployment: Deployment) -> Shape:
     """Return what makes a deployment for experts that the loads tell."""
-    shape: Shape = {"num_nodes": deployment.num_nodes, "num_groups": deployment.num_groups, "dead_gpus": deployment.dead_gpus}
+    shape: Shape = {
+        "num_nodes": deployment.num_nodes,
+        "num_groups": deployment.num_groups,
+        "duplicates": deployment.duplicates,
+        "dead_gpus": deployment.dead_gpus,
+    }
     if deployment.unequal_slots:
         return {**shape, "slots_per_gpu": deployment.unequal_slots}
     return {**shape, "num_slots": deployment.num_slots, "num_gpus": deployment.num_gpus}

@@ -72,7 +72,9 @@ class Question:
         str | None, typer.Option(metavar="3,7", help="Numbers of the GPUs that are dead, from 0; global policy.")
     ] = None
     policy: Annotated[PolicyChoice, typer.Option(help="Plan as deployed, or ignore nodes and groups.")] = PolicyChoice.as_deployed
-    duplicates: Annotated[DuplicatesChoice, typer.Option(help="Two replicas of one expert on a GPU.")] = DuplicatesChoice.allowed
+    duplicates: Annotated[
+        DuplicatesChoice | None, typer.Option(help="Two replicas of one expert on a GPU; allowed, or as a record says.")
+    ] = None
 
     @property
     def loads_name(self) -> str:
@@ -111,7 +113,9 @@ class Question:
         InputError
             If a list of GPUs or slots is none.
         """
-        shape: dict[str, Any] = {**self.sizes(), "policy": self.policy.value, "duplicates": self.duplicates.value}
+        shape: dict[str, Any] = {**self.sizes(), "policy": self.policy.value}
+        if self.duplicates is not None:
+            shape["duplicates"] = self.duplicates.value
         for name, text, meant in (
             ("slots_per_gpu", self.slots_per_gpu, "the slots of every GPU, as in 9,9,8,"),
             ("dead_gpus", self.dead_gpus, "numbers of GPUs, as in 3,7,"),
@@ -254,5 +258,5 @@ def refuse_sizes(question: Question, what: str) -> None:
 
 def changed(deployment: Deployment, question: Question) -> Deployment:
     """Return a deployment that is given under the policy and the rule for duplicates that were asked for."""
-    shape = replace(deployment, duplicates=question.duplicates.value)
+    shape = replace(deployment, duplicates=(question.duplicates or DuplicatesChoice.allowed).value)
     return shape.as_global() if question.policy is PolicyChoice.global_ else shape

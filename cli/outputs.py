@@ -118,7 +118,7 @@ def check_outputs(
                 raise InputError(f"{output.option} is {path}, which is the file of {option} too; another one is needed")
         taken.append((path, output.option))
         lost = os.path.isfile(path) and path.stat().st_size > 0 and not output.recognise(path)
-        inside = next((option for other, option in sources if lost and other.is_dir() and _same(path.parent, other)), None)
+        inside = next((option for other, option in sources if lost and _is_in(path, other)), None)
         if inside is not None:
             raise InputError(f"{output.option} is {path}, a file in the folder of {inside}; another one is needed")
         if lost and not force:
@@ -176,6 +176,11 @@ def _same(path: Path, other: Path) -> bool:
         return path.resolve() == other.resolve() or path.samefile(other)
     except (OSError, RuntimeError):  # one is not there
         return False
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """Return whether a file is in a folder or at any depth below, as the calls in a record folder are."""
+    return folder.is_dir() and any(_same(parent, folder) for parent in path.resolve().parents)
 
 
 def _said(path: Path, kind: str) -> str:

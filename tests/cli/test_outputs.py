@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from record_folder import CALL, save
 
 from eplb_gap.analysis import asked
 from eplb_gap.analysis.figures.style import drawn, figure
@@ -130,6 +131,16 @@ def test_never_over_what_is_read_whatever_is_said(command, option, path, folder,
         given = [word if word != "loads.npz" else "loads" for word in map(str, words(command, option, before, "--force"))]
         assert run(monkeypatch, *given) == 2
         assert "a file in the folder of --loads; another one is needed" in capsys.readouterr().err
+
+
+def test_a_call_deep_in_a_record_folder_that_is_read_is_kept(folder, monkeypatch, capsys):
+    (call,) = save(folder / "record", [(1, CALL)])
+    (folder / "link.npz").symlink_to(call)
+    content = call.read_bytes()
+    for target in (call, "link.npz"):
+        assert run(monkeypatch, "convert", target, "--loads", "record", "--force") == 2
+        assert "a file in the folder of --loads; another one is needed" in capsys.readouterr().err
+    assert call.read_bytes() == content
 
 
 def test_a_map_or_profile_that_is_read_is_kept(folder, monkeypatch, capsys):

@@ -14,9 +14,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.errors import InputError, printable, shown
 from eplb_gap.problem.formats.containers.limits import check_elements
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
+from eplb_gap.problem.formats.loads.one_rank import one_rank_notice
 from eplb_gap.problem.formats.loads.recording import MAX_NOTICES, Recording
 from eplb_gap.problem.loads import as_loads
 
@@ -160,10 +161,21 @@ def joined(parts: Sequence[tuple[Path, Recording]], how: str | None) -> Recordin
         }
         for path, part in parts
     ]
-    notices = list(dict.fromkeys(text for _, part in parts for text in part.notes.get("notices", ())))[:MAX_NOTICES]
+    loads = np.concatenate(steps)
+    notices = list(dict.fromkeys(text for _, part in parts for text in part.notes.get("notices", ())))
+    notices = [*_shares(paths, steps, loads), *notices][:MAX_NOTICES]
     same |= {"notices": notices} if notices else {}
     notes = {**same, **ends, "joined": files, "joined_by": how or "order in which they were given"}
-    return Recording(np.concatenate(steps), first.layer_ids, first.num_model_layers, first.row_steps, notes)
+    return Recording(loads, first.layer_ids, first.num_model_layers, first.row_steps, notes)
+
+
+def _shares(paths: Sequence[Path], steps: Sequence[np.ndarray], loads: np.ndarray) -> list[str]:
+    """Return what to say of recordings each of which looks like one rank's share, where that does not show in all together."""
+    said = {path.name: text for path, part in zip(paths, steps, strict=True) if (text := one_rank_notice(part)) is not None}
+    if not said or one_rank_notice(loads) is not None:
+        return []
+    name, text = next(iter(said.items()))
+    return [f"{printable(name)}, one of {len(said)} such of {len(paths)} that follow one another in time, {text}"]
 
 
 def _time(path: Path, format: LoadFormat) -> Decimal | None:

@@ -70,6 +70,21 @@ def test_the_shipped_traces_raise_no_alarm(path: Path) -> None:
     assert one_rank_notice(part) is not None
 
 
+def test_shares_that_are_joined_as_if_one_followed_the_other(tmp_path: Path) -> None:
+    paths = [tmp_path / f"rank_{rank}.npy" for rank in range(4)]
+    for rank, path in enumerate(paths):
+        np.save(path, of_one_rank(16, 4, rank))
+    (said,) = read(paths).provenance["notices"]
+    assert said.startswith("rank_0.npy, one of 4 such of 4 that follow one another in time, looks like the share of one rank of ")
+    np.save(paths[0], of_one_rank(16, 16, 0))
+    np.save(paths[2], of_one_rank(16, 16, 0))
+    assert read(paths).provenance["notices"][0].startswith("rank_1.npy, one of 2 such of 4 ")
+    np.save(paths[1], of_one_rank(16, 4, 1))
+    np.save(paths[2], of_one_rank(16, 4, 1))
+    (said,) = read(paths[1:3]).provenance["notices"]
+    assert said.startswith("looks like the share of one rank of 4:")
+
+
 def test_notices_of_an_untrusted_trace_are_lines_that_can_be_printed(tmp_path: Path) -> None:
     for notices in ("x", ["\x1b[2J"], ["x" * 2000], [1], ["x"] * 200):
         LoadTrace([[[1, 2]]], {"notices": notices}).save(tmp_path / "trace.npz")

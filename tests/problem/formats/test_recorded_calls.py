@@ -13,6 +13,7 @@ import pytest
 from record_folder import CALL, DEPLOYMENT, NEW, OLD, call, save
 
 from eplb_gap import evaluate, read_problem, replay
+from eplb_gap.cli.asking import DuplicatesChoice, Question
 from eplb_gap.heuristics.control.controllers_file import parse_controller
 from eplb_gap.problem import Deployment, InputError
 from eplb_gap.problem.formats import read, read_map
@@ -59,6 +60,22 @@ def test_the_deployment_of_the_newest_call_can_be_changed(tmp_path: Path) -> Non
     save(tmp_path / "unknown", [(1, call(LOADS[0], deployment=None))])
     with pytest.raises(InputError, match="deployment is missing"):
         read_problem(tmp_path / "unknown")
+
+
+def test_duplicates_are_as_recorded_unless_said_otherwise(tmp_path: Path) -> None:
+    forbidden = Deployment(4, 6, 3, duplicates="forbidden")
+    save(tmp_path, [(1, call(LOADS[0], deployment=forbidden))])
+    assert read_problem(tmp_path).deployment == Question([tmp_path]).read().deployment == forbidden
+    assert read_problem(tmp_path, duplicates="allowed").deployment == DEPLOYMENT
+    assert Question([tmp_path], duplicates=DuplicatesChoice.allowed).read().deployment == DEPLOYMENT
+    assert read_problem(tmp_path, num_slots=6, num_gpus=3).deployment == DEPLOYMENT
+
+
+def test_files_that_can_be_gone_through_once_are_a_record_too(tmp_path: Path) -> None:
+    paths = save(tmp_path, enumerate((call(loads, time=1.7e9 + second) for second, loads in enumerate(LOADS)), 1))
+    asked = read_problem(iter(paths))
+    assert asked.deployment == DEPLOYMENT
+    assert np.array_equal(asked.trace.loads, LOADS)
 
 
 def test_models_do_not_mix(tmp_path: Path) -> None:

@@ -125,6 +125,12 @@ def test_columns_may_be_objects_of_row_labels(tmp_path: Path) -> None:
     assert trace.provenance["notices"] == ["columns read: window, layer, expert, tokens; ignored: host"]
 
 
+def test_row_labels_say_which_entries_belong_together(tmp_path: Path) -> None:
+    document = {"layer": {"a": 0, "b": 0}, "expert": {"b": 1, "a": 0}, "tokens": {"a": 5, "b": 7}}
+    (tmp_path / "table").write_text(json.dumps(document))
+    assert read(tmp_path / "table").loads.tolist() == [[[5, 7]]]
+
+
 def test_a_layer_of_other_experts_is_left_out_where_asked(tmp_path: Path) -> None:
     path = csv(tmp_path, HEAD + "".join(f"0,{layer},{e},5\n" for layer in range(4) for e in range(9 if layer == 3 else 3)))
     with pytest.raises(InputError, match="layer 3 has 9 experts, 3 layers have 3"):
@@ -142,6 +148,10 @@ def test_a_layer_of_other_experts_is_left_out_where_asked(tmp_path: Path) -> Non
         ('[{"layer": 0, "expert": 0, "count": 1.5}]', r"column 'tokens'\[0\] is 1.5, a fraction"),
         ('{"layer": 0, "expert": 0, "count": "1"}', "column 'layer' is 0; a list of integers"),
         ('{"layer": [0, 0], "expert": [0, 1], "count": [1]}', r"columns of \[1, 2\] rows"),
+        (
+            '{"layer": {"0": 0, "1": 0}, "expert": {"0": 0, "1": 1}, "count": {"0": 5, "2": 7}}',
+            "column 'tokens' has other row labels than the rest .'1'.;",
+        ),
         ('{"layer": 0, "expert": 0, "count": 1}\n{"layer": 0, "expert": 1', "is no JSON"),
     ],
 )

@@ -25,7 +25,7 @@ def read_json(path: Path, _progress: Progress | None, left_out: Collection[int] 
     where = f"file {path}"
     if isinstance(document, dict):
         columns = _chosen(list(document), where)
-        values = {role: _column(document[columns.names[place]]) for role, place in columns.places.items()}
+        values = _by_label({role: document[columns.names[place]] for role, place in columns.places.items()}, where)
     else:
         if not document or not isinstance(document[0], dict):
             raise InputError(
@@ -65,8 +65,14 @@ def _chosen(names: list[str], where: str) -> Columns:
         raise InputError(f"{where} {error}") from None
 
 
-def _column(value: Any) -> Any:
-    return list(value.values()) if isinstance(value, dict) else value
+def _by_label(columns: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return columns as lists: the entries of those with row labels in the order of the first one's labels."""
+    labels = next((list(column) for column in columns.values() if isinstance(column, dict)), [])
+    for role, column in columns.items():
+        if isinstance(column, dict) and column.keys() != set(labels):
+            odd = sorted(column.keys() ^ set(labels))[0]
+            raise InputError(f"{where}: column {role!r} has other row labels than the rest ({shown(odd)}); the same are needed")
+    return {role: [column[label] for label in labels] if isinstance(column, dict) else column for role, column in columns.items()}
 
 
 def is_table(start: FileStart) -> bool:
