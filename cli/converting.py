@@ -88,10 +88,12 @@ def convert(
         model_layers = model_layers or asked.trace.provenance.get("num_model_layers")
         if model_layers is None and identifiers == list(range(len(identifiers))):
             model_layers = len(identifiers)
-        planned = planned_map(source, loads, chosen, map_format, identifiers)
-        name, placed = planned.name, planned.placed
+        in_use = None
         if previous is not None:
             in_use = planned_map(previous, loads[:-1], chosen, map_format, identifiers).regular("--previous")
+        planned = planned_map(source, loads, chosen, map_format, identifiers, in_use)
+        name, placed = planned.name, planned.placed
+        if in_use is not None:
             placed = _keeping(planned, in_use, loads[-1], chosen, max_moves, move_cost)
             said = _moves(placed, in_use, chosen, identifiers)
     if not isinstance(placed, Placement):

@@ -77,15 +77,12 @@ def evaluate(
         _print_scores(protocol, trace, shape, maps, call_seconds, as_json)
         return
     chosen = Windows.of(trace, plan_window, serve_window)
-    planned = [planned_map(name, chosen.history, shape, map_format, identifiers) for name in maps]
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
-    before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers)
+    before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers).regular("--previous")
+    planned = [planned_map(name, chosen.history, shape, map_format, identifiers, before) for name in maps]
     with spinner(f"certifying bounds of both windows ({COMPILES})"):
         bounds = certified_bounds(chosen, shape)
-    results = [
-        evaluate_map(one.name, one.placed, chosen, shape, bounds, None if before is None else before.regular("--previous"))
-        for one in planned
-    ]
+    results = [evaluate_map(one.name, one.placed, chosen, shape, bounds, before) for one in planned]
     steps = {}
     if per_step:
         steps = _by_step(asked, chosen, planned)

@@ -36,7 +36,14 @@ class PlannedMap:
         return self.placed
 
 
-def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: str | None, layer_ids: list[int]) -> PlannedMap:
+def planned_map(
+    name: str,
+    history: np.ndarray,
+    deployment: Deployment,
+    format: str | None,
+    layer_ids: list[int],
+    in_use: Placement | None = None,
+) -> PlannedMap:
     """Plan with the method of that name or the configuration in that file, or read the map in it.
 
     Parameters
@@ -50,6 +57,8 @@ def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: 
         Format of the file.
     layer_ids : list of int
         Which layer of the model each row of the loads is.
+    in_use : Placement, optional
+        The map in use, for methods that improve one.
 
     Raises
     ------
@@ -63,7 +72,8 @@ def planned_map(name: str, history: np.ndarray, deployment: Deployment, format: 
     if format is not None and format not in formats.MAP_FORMATS:  # also where no file is read
         raise InputError(f"--map-format is {format!r}; the formats are {', '.join(formats.MAP_FORMATS)}")
     if name in heuristics.METHODS:
-        return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name), name)
+        previous = in_use if heuristics.HEURISTICS[name].improve is not None else None
+        return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name, previous=previous), name)
     if not os.path.exists(name):
         raise InputError(f"{name!r} is neither a file nor a method; the methods are {', '.join(heuristics.METHODS)}")
     if Path(name).suffix == ".toml":
