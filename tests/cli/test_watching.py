@@ -163,12 +163,12 @@ def test_a_terminal_shows_a_table_that_fits(
 def test_what_is_left_out_is_a_line_of_its_own(
     run: Run, folder: Path, looks: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    screen = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None)
-    monkeypatch.setattr(watching, "out", screen)
-    monkeypatch.setattr(watching, "log", screen)
+    written = io.StringIO()
+    for name in ("out", "log"):  # two streams, one terminal
+        monkeypatch.setattr(watching, name, Console(file=written, force_terminal=True, width=80, height=24, color_system=None))
     looks(lambda: save(folder, [(3, CALL)])[0].write_bytes(b"damaged"), lambda: save(folder, [(4, CALL)]))
     assert run(folder) == 130
-    lines = _on_screen(screen.file.getvalue())  # type: ignore[attr-defined]
+    lines = _on_screen(written.getvalue())
     [said] = [number for number, text in enumerate(lines) if "left out:" in text]
     assert lines[said].startswith("left out: file")
     assert [text for text in lines[said + 1 :] if text.startswith(str(folder)[:80])]
