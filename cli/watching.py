@@ -63,7 +63,7 @@ def watch(
             write_atomically(prometheus, page[0].encode())
 
     if once:
-        windows = look(folder, last)
+        windows = look(folder, last, _left_out)
         export(windows)
         if as_json:
             print(json.dumps({"windows": [window.as_dict() for window in windows]}))
@@ -79,7 +79,7 @@ def watch(
             log.print(f"metrics at {address}", markup=False, highlight=False, soft_wrap=True)
         if as_json or not out.is_terminal:
             log.print(f"watching {folder}, a line for every window", markup=False, highlight=False, soft_wrap=True)
-            show = _print_json if as_json else _print_lines
+            show, say = _print_json if as_json else _print_lines, _left_out
         else:
             kept: dict[str, deque[Window]] = {}
             live = stack.enter_context(Live(console=out, auto_refresh=False, vertical_overflow="crop"))
@@ -89,6 +89,12 @@ def watch(
                     kept.setdefault(window.model, deque(maxlen=last)).append(window)
                 rows = max(1, (out.size.height - AROUND) // max(1, len(kept)) - HEADING)
                 live.update(tables([one for model in kept.values() for one in model], str(folder), rows), refresh=True)
+
+            def say(problem: str) -> None:
+                if log.is_terminal:  # that of the table, which moves down a line; unwrapped its last line would be miscounted
+                    live.console.print(f"left out: {problem}", markup=False, highlight=False)
+                else:
+                    _left_out(problem)
 
         first, unwritten = True, ""
         while True:
@@ -103,10 +109,14 @@ def watch(
                 show(found)
             first = False
             for problem in problems:
-                log.print(f"left out: {problem}", markup=False, highlight=False, soft_wrap=True)
+                say(problem)
             if _unread():
                 raise typer.Exit(1)
             time.sleep(every)
+
+
+def _left_out(problem: str) -> None:
+    log.print(f"left out: {problem}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _unread() -> bool:

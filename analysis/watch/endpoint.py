@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,17 @@ from eplb_gap.analysis.watch.prometheus import CONTENT_TYPE
 from eplb_gap.problem.errors import InputError
 
 ADDRESS, PAGE = "127.0.0.1", "/metrics"
+TIMEOUT = 10.0
+"""Seconds that a client may take to ask or to read on; each holds a thread."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up, as those of Prometheus do when they have waited for long enough."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
@@ -33,6 +45,8 @@ def endpoint(port: int, text: Callable[[], str]) -> Iterator[str]:
         raise InputError(f"port is {port}; 0 to 65535 is needed")
 
     class Page(BaseHTTPRequestHandler):
+        timeout = TIMEOUT
+
         def do_GET(self) -> None:
             if self.path.partition("?")[0] != PAGE:
                 self.send_error(404, f"the metrics are at {PAGE}")
@@ -48,10 +62,9 @@ def endpoint(port: int, text: Callable[[], str]) -> Iterator[str]:
             """Say nothing: the terminal shows the windows."""
 
     try:
-        server = ThreadingHTTPServer((ADDRESS, port), Page)
+        server = _Server((ADDRESS, port), Page)
     except OSError as error:
         raise InputError(f"port {port} cannot be served ({error.strerror})") from None
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from eplb_gap.analysis.watch.scored import Window, scored
+from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.record_files import Call, call_number, call_paths, model_folders, read_call
 
 LAST = 20
 
 
-def watch(folder: str | os.PathLike[str], last: int = LAST) -> list[Window]:
+def watch(folder: str | os.PathLike[str], last: int = LAST, left_out: Callable[[str], None] | None = None) -> list[Window]:
     """Score what a server recorded last: balance, gap to a bound, moved replicas.
 
     Parameters
@@ -24,6 +26,8 @@ def watch(folder: str | os.PathLike[str], last: int = LAST) -> list[Window]:
         A record folder of the plug-ins, or the folder of one of its models.
     last : int, default 20
         Windows of every model.
+    left_out : callable, optional
+        ``left_out(what is wrong)``, called for each file that cannot be read, where there are others; by default it is an error.
 
     Returns
     -------
@@ -33,7 +37,7 @@ def watch(folder: str | os.PathLike[str], last: int = LAST) -> list[Window]:
     Raises
     ------
     InputError
-        If there is no such folder, it holds no recorded calls, or a file of it cannot be read.
+        If there is no such folder, it holds no recorded calls, or a file of it, with ``left_out`` all, cannot be read.
 
     Examples
     --------
@@ -56,11 +60,22 @@ def watch(folder: str | os.PathLike[str], last: int = LAST) -> list[Window]:
         raise InputError(f"last is {last}; a positive number of windows is needed")
     follower = Follower(Path(folder), last)
     found = follower.new()
-    if follower.broken:
+    if follower.broken and (left_out is None or not found):
         raise InputError(follower.broken[0])
     if not found:
         raise InputError(f"record folder {folder} holds no recorded calls")
+    if left_out is not None:
+        for wrong in follower.broken:
+            left_out(wrong)
     return found
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is needed of a call to know the map that served the next one; its loads are not kept."""
+
+    deployment: Deployment | None
+    table: np.ndarray | None
 
 
 @dataclass
@@ -85,7 +100,7 @@ class Follower:
     last: int
     broken: list[str] = field(default_factory=list)
     _seen: dict[str, int] = field(default_factory=dict)
-    _before: dict[str, Call] = field(default_factory=dict)
+    _before: dict[str, _Answer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
@@ -116,14 +131,14 @@ class Follower:
             if seen is not None and number <= seen:
                 continue
             self._seen[model.name] = number
+            before = self._before.pop(model.name, None)  # none of a call that cannot be read: what it answered is not known
             try:
                 call = read_call(path)
             except InputError as error:
                 if path.exists():  # else the server has removed it, as its folder is full
                     self.broken.append(str(error))
                 continue
-            before = self._before.get(model.name)
-            self._before[model.name] = call
+            self._before[model.name] = _Answer(call.deployment, call.answered)
             if number >= first:  # of the one before that only the map is needed
                 try:
                     windows.append(scored(call, number, _in_use(call, before)))
@@ -132,8 +147,8 @@ class Follower:
         return windows
 
 
-def _in_use(call: Call, before: Call | None) -> np.ndarray | None:
+def _in_use(call: Call, before: _Answer | None) -> np.ndarray | None:
     """Return the map that served a call: what the host says, else what it was given by the call before."""
     if call.in_use is not None or before is None or before.deployment != call.deployment:
         return call.in_use
-    return before.answered
+    return before.table

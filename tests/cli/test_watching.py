@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,21 @@ def test_once_is_a_line_for_every_window(run: Run, folder: Path, capsys: pytest.
     assert " not_recorded=2" in second
     assert run(folder, "--once", "--last", 1) == 0
     assert capsys.readouterr().out == second + "\n"
+
+
+def test_once_leaves_a_broken_file_out_and_says_so(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [broken] = save(folder, [(3, CALL)])
+    broken.write_bytes(b"damaged")
+    metrics = folder.parent / "m.prom"
+    assert run(folder, "--once", "--json", "--prometheus", metrics) == 0
+    output = capsys.readouterr()
+    assert [window["call"] for window in json.loads(output.out)["windows"]] == [1, 2]
+    assert output.err.startswith(f"left out: file {broken} ")
+    assert "eplb_gap_served_gap_ratio" in metrics.read_text()
+    assert run(folder, "--once", "--last", 1) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert str(broken) in output.err
 
 
 def test_once_as_json(run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +158,37 @@ def test_a_terminal_shows_a_table_that_fits(
     shown = [line.split()[2] for line in last.splitlines() if line.startswith("11-14")]
     assert shown == [str(number) for number in range(4, 12)]
     assert "2 calls could not be recorded" in drawn
+
+
+def test_what_is_left_out_is_a_line_of_its_own(
+    run: Run, folder: Path, looks: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.StringIO()
+    for name in ("out", "log"):  # two streams, one terminal
+        monkeypatch.setattr(watching, name, Console(file=written, force_terminal=True, width=80, height=24, color_system=None))
+    looks(lambda: save(folder, [(3, CALL)])[0].write_bytes(b"damaged"), lambda: save(folder, [(4, CALL)]))
+    assert run(folder) == 130
+    lines = _on_screen(written.getvalue())
+    [said] = [number for number, text in enumerate(lines) if "left out:" in text]
+    assert lines[said].startswith("left out: file")
+    assert [text for text in lines[said + 1 :] if text.startswith(str(folder)[:80])]
+    assert sum(text.startswith("served: balancedness") for text in lines) == 1
+    assert sum(text.startswith("11-14") for text in lines) == 3
+
+
+def _on_screen(written: str) -> list[str]:
+    """Return the lines that a terminal shows: it knows line feeds, carriage returns, cursor up and erasing a line."""
+    lines, row = [""], 0
+    for text, code in re.findall(r"([^\x1b\n\r]*)(\n|\r|\x1b\[[?0-9;]*[A-Za-z]|$)", written):
+        lines[row] += text
+        if code == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif code == "\x1b[2K":
+            lines[row] = ""
+        elif code.endswith("A"):
+            row -= int(code[2:-1] or 1)
+    return lines
 
 
 def test_an_empty_folder_is_waited_for(

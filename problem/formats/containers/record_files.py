@@ -88,7 +88,7 @@ def call_number(path: Path) -> int | None:
 
 
 def model_folders(folder: Path) -> list[Path]:
-    """Return the folders of all models, by layers and experts; the folder itself where it is that of one model.
+    """Return the folders of all models, by layers and experts; the folder itself where it has none, but files of calls.
 
     Raises
     ------
@@ -96,9 +96,9 @@ def model_folders(folder: Path) -> list[Path]:
         If the folder cannot be read.
     """
     inside = _listed(folder)
-    if any(FILE.fullmatch(path.name) for path in inside):
-        return [folder]
     found = {path: match for path in inside if (match := MODEL.fullmatch(path.name)) and path.is_dir()}
+    if not found and any(FILE.fullmatch(path.name) for path in inside):
+        return [folder]
     return sorted(found, key=lambda path: (int(found[path]["layers"]), int(found[path]["experts"])))
 
 
@@ -141,6 +141,23 @@ def one_model(path: Path) -> list[Path]:
     return found
 
 
+def newest_call(paths: list[Path]) -> tuple[int, Call]:
+    """Return the index of the newest file that can be read, of those of one model, and its call.
+
+    Raises
+    ------
+    InputError
+        If none can be read: what is wrong with the newest.
+    """
+    wrong: list[InputError] = []
+    for index in reversed(range(len(paths))):
+        try:
+            return index, read_call(paths[index])
+        except InputError as error:
+            wrong.append(error)
+    raise wrong[0]
+
+
 def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
@@ -179,14 +196,12 @@ def write_call(file: IO[bytes], call: Call) -> None:
                     member.write(data[start : start + CHUNK_BYTES])
 
 
-def read_call(path: Path, loads: bool = True) -> Call:
+def read_call(path: Path) -> Call:
     """Read the file of one call.
 
     Parameters
     ----------
     path : Path
-    loads : bool, default True
-        Whether the loads are wanted too; without them ``counts`` are empty.
 
     Raises
     ------
@@ -197,28 +212,27 @@ def read_call(path: Path, loads: bool = True) -> Call:
     with open_archive(path) as archive:
         told = _told(read_entry(archive, CALL, path), f"{where}: key {CALL!r}")
         names = set(archive.namelist())
-        counts = read_entry(archive, COUNTS, path) if loads else np.zeros((0, 0, 0), dtype=np.uint8)
+        counts = read_entry(archive, COUNTS, path)
         maps = {name: read_entry(archive, name, path) if f"{name}.npy" in names else None for name in (IN_USE, ANSWERED)}
-    if loads:
-        if counts.ndim != 3 or not counts.size or counts.dtype.kind != "u":
-            raise InputError(
-                f"{where}: {COUNTS} is {counts.dtype} of shape {counts.shape}; counts [samples, layers, experts] are needed"
-            )
-        check_elements(counts.shape, f"{where}: {COUNTS}")
+    if counts.ndim != 3 or not counts.size or counts.dtype.kind != "u":
+        raise InputError(
+            f"{where}: {COUNTS} is {counts.dtype} of shape {counts.shape}; counts [samples, layers, experts] are needed"
+        )
+    check_elements(counts.shape, f"{where}: {COUNTS}")
     for name, table in maps.items():
         if table is not None and (table.ndim != 2 or not table.size or table.dtype.kind != "i" or table.min() < -1):
             raise InputError(
                 f"{where}: {name} is {table.dtype} of shape {table.shape}; experts [layers, slots], or -1, are needed"
             )
-        if table is not None and loads and (table.shape[0] != counts.shape[1] or table.max() >= counts.shape[2]):
+        if table is not None and (table.shape[0] != counts.shape[1] or table.max() >= counts.shape[2]):
             raise InputError(
                 f"{where}: {name} of shape {table.shape} is no map of the {counts.shape[1]} layers of {counts.shape[2]} experts"
             )
     ids = told["layer_ids"]
-    if ids is not None and loads and len(ids) != counts.shape[1]:
+    if ids is not None and len(ids) != counts.shape[1]:
         raise InputError(f"{where}: layer_ids has {len(ids)} entries; one for each of the {counts.shape[1]} layers is needed")
     deployment = told["deployment"]
-    if deployment is not None and loads and deployment.num_experts != counts.shape[2]:
+    if deployment is not None and deployment.num_experts != counts.shape[2]:
         raise InputError(f"{where}: the deployment has {deployment.num_experts} experts; the loads have {counts.shape[2]}")
     return Call(
         counts,

@@ -6,26 +6,27 @@ from pathlib import Path
 
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.containers.record_files import one_model, read_call
+from eplb_gap.problem.formats.containers.record_files import newest_call, one_model, read_call
 from eplb_gap.problem.formats.maps.map_checks import slot_array
 from eplb_gap.problem.placement import Placement
 
 
 def read_in_use(path: Path, deployment: Deployment, layer_ids: list[int] | None) -> Placement:
-    """Return the map that served the loads of the newest call.
+    """Return the map that served the loads of the newest call that can be read.
 
-    Of a host that does not hand the map in use over it is the one that the call before was answered with.
+    Of a host that does not hand the map in use over it is the one that the call before was answered with; if that call cannot be
+    read, no older one says which map it was.
 
     Raises
     ------
     InputError
-        If there is neither, or it is none of the deployment or of the layers.
+        If there is neither, it cannot be read, or it is none of the deployment or of the layers.
     """
     paths = one_model(path)
-    newest = read_call(paths[-1], loads=False)
-    where, table = f"map in use in file {paths[-1]}", newest.in_use
-    if table is None and len(paths) > 1:
-        where, table = f"map answered in file {paths[-2]}", read_call(paths[-2], loads=False).answered
+    index, newest = newest_call(paths)
+    where, table = f"map in use in file {paths[index]}", newest.in_use
+    if table is None and index > 0:
+        where, table = f"map answered in file {paths[index - 1]}", read_call(paths[index - 1]).answered
     if table is None:
         raise InputError(f"record {path} does not say which map was in use")
     checked = slot_array(table, where, deployment)

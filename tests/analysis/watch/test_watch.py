@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 import shutil
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
+import weakref
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +21,14 @@ import pytest
 from record_folder import CALL, NEW, OLD, call, save
 
 from eplb_gap import InputError, watch
+from eplb_gap.analysis.watch import endpoint as served
+from eplb_gap.analysis.watch import follow
 from eplb_gap.analysis.watch.endpoint import endpoint
 from eplb_gap.analysis.watch.follow import Follower
 from eplb_gap.analysis.watch.prometheus import Exposition
 from eplb_gap.analysis.watch.scored import Score, quick_bounds, scored
 from eplb_gap.problem import Deployment
+from eplb_gap.problem.formats.containers.record_files import Call, read_call
 
 LOADS = np.array([[6, 6, 3, 3], [0, 0, 0, 12]])
 
@@ -94,6 +102,39 @@ def test_a_folder_may_go_away_come_back_lose_files_and_hold_broken_ones(tmp_path
     assert follower.broken == []
     with pytest.raises(InputError, match="is truncated or no npz file"):
         watch(folder)
+    said: list[str] = []
+    assert [window.call for window in watch(folder, left_out=said.append)] == [1, 2, 4]
+    assert len(said) == 1
+    with pytest.raises(InputError, match="is truncated or no npz file"):
+        watch(_spoiled(tmp_path / "alone"), left_out=said.append)
+
+
+def _spoiled(folder: Path) -> Path:
+    save(folder, [(1, CALL)])[0].write_bytes(b"broken")
+    return folder
+
+
+def test_what_an_unreadable_call_answered_is_not_known(tmp_path: Path) -> None:
+    paths = save(tmp_path, ((number, call(LOADS, in_use=None, answered=OLD)) for number in range(1, 5)))
+    paths[1].write_bytes(b"broken")
+    assert [window.served is None for window in Follower(tmp_path, last=5).new()] == [True, True, False]
+
+
+def test_loads_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def read(path: Path) -> Call:
+        found = read_call(path)
+        kept.append(weakref.ref(found.counts))
+        return found
+
+    monkeypatch.setattr(follow, "read_call", read)
+    save(tmp_path, [(1, CALL), (2, CALL)])
+    follower = Follower(tmp_path, last=5)
+    windows = follower.new()
+    gc.collect()
+    assert len(windows) == len(kept) == 2
+    assert [counts() for counts in kept] == [None, None]
 
 
 def test_a_folder_of_broken_calls_may_begin_anew(tmp_path: Path) -> None:
@@ -188,8 +229,42 @@ def test_metrics_are_served_on_this_machine_alone() -> None:
         refused.value.close()
         with (
             pytest.raises(InputError, match=r"port \d+ cannot be served"),
-            endpoint(int(address.split(":")[2].split("/")[0]), str),
+            endpoint(_port(address), str),
         ):
             pass
     with pytest.raises(InputError, match="port is 65536"), endpoint(65536, str):
         pass
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_clients_that_hang_up_are_quiet_and_faults_are_not(fault: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    asked, gone, threads = threading.Event(), threading.Event(), []
+
+    def text() -> str:
+        threads.append(threading.current_thread())
+        asked.set()
+        gone.wait(5)
+        if fault:
+            raise ValueError("a fault of ours")
+        return "eplb_gap 1\n" * 1000
+
+    with endpoint(0, text) as address, socket.create_connection(("127.0.0.1", _port(address)), timeout=5) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert asked.wait(5)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, as of a killed client
+        client.close()
+        gone.set()
+        threads[0].join(5)
+    said = capsys.readouterr().err
+    assert "a fault of ours" in said if fault else said == ""
+
+
+def test_clients_that_say_nothing_are_let_go(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(served, "TIMEOUT", 0.1)
+    with endpoint(0, str) as address, socket.create_connection(("127.0.0.1", _port(address)), timeout=5) as client:
+        assert client.recv(1) == b""
+    assert capsys.readouterr().err == ""
+
+
+def _port(address: str) -> int:
+    return int(address.split(":")[2].split("/")[0])

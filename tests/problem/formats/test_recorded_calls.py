@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,55 @@ def test_oldest_calls_may_vanish_while_the_others_are_read(tmp_path: Path) -> No
     paths = save(tmp_path, enumerate(map(call, LOADS), 1))
     trace = recorded_calls.read(tmp_path, lambda _done, _total: paths[1].unlink(missing_ok=True))
     assert np.array_equal(trace.steps, LOADS[2:])
+
+
+def spoil(path: Path, how: str) -> None:
+    """Make a file one that cannot be read."""
+    whole = path.read_bytes()
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"junk": b"junk", "empty": b"", "truncated": whole[: len(whole) // 2]}[how])
+
+
+@pytest.mark.parametrize("how", ["junk", "empty", "truncated", "folder"])
+def test_a_broken_file_is_left_out_and_named(tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = save(tmp_path, enumerate((call(loads, in_use=None, answered=OLD) for loads in LOADS), 1))
+    (tmp_path / paths[0].name).write_bytes(b"no model's")
+    spoil(paths[4], how)
+    asked = read_problem(tmp_path)
+    assert asked.deployment == DEPLOYMENT
+    assert np.array_equal(asked.trace.loads, LOADS[:4])
+    [notice] = asked.trace.provenance["notices"]
+    assert re.match(f"left out: (file )?{re.escape(str(paths[4]))} ", notice)
+    assert asked.trace.provenance["broken_calls"] == 1
+    assert "older_calls" not in asked.trace.provenance
+    assert np.array_equal(read_map(tmp_path, DEPLOYMENT).phy2log, OLD)  # type: ignore[union-attr]
+    Question([tmp_path]).read()
+    assert notice in capsys.readouterr().err
+    if how != "folder":
+        for ask in (read, recorded_deployment):
+            with pytest.raises(InputError, match=re.escape(str(paths[4]))):
+                ask(paths[4])
+    spoil(paths[2], "junk")
+    with pytest.raises(InputError, match=re.escape(str(paths[2]))):  # it said which map served the loads of the fourth
+        read_map(tmp_path, DEPLOYMENT)
+    for path in (paths[0], paths[1], paths[3]):
+        spoil(path, "empty")
+    for ask in (read, recorded_deployment):
+        with pytest.raises(InputError, match=re.escape(str(paths[4]))):
+            ask(tmp_path)
+
+
+def test_many_broken_files_are_a_few_lines(tmp_path: Path) -> None:
+    [kept, *_] = save(tmp_path, [(1, CALL)])
+    for number in range(2, 25):
+        kept.with_name(f"eplb_gap_call_{number:09d}.npz").touch()
+    notices = read(tmp_path).provenance["notices"]
+    assert len(notices) == 21
+    assert notices[-1] == "left out: 3 more files that cannot be read"
+    assert "000000024" in notices[0]
 
 
 def test_the_map_in_use_is_the_hosts_or_the_one_answered_before(tmp_path: Path) -> None:
