@@ -180,7 +180,11 @@ def test_layers_that_differ_are_left_out_before_they_are_refused(tmp_path: Path)
     assert np.array_equal(trace.loads, read(tmp_path / "whole.csv").loads)
     assert (trace.provenance["layer_ids"], trace.provenance["left_out_layers"]) == ([3, 4], [61])
     assert read(mixed, leave_out_layers={61, 3}).provenance["layer_ids"] == [4]
-    for layers, message in (({61, 7}, "names layer 7; mtp.csv has no such layer"), ({61, 3, 4}, "names all 3 layers"), ({99}, ODD)):
+    for layers, message in (
+        ({61, 7}, "names layer 7; mtp.csv has no such layer"),
+        ({61, 3, 4}, "names all 3 layers"),
+        ({99}, ODD),
+    ):
         with pytest.raises(InputError, match=message):
             read(mixed, leave_out_layers=layers)
     for bad in (61, "61", [-1], [0.5], None):
