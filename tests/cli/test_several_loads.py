@@ -173,6 +173,32 @@ def test_convert_does_not_guess_and_writes_over_no_recording(words, message, dum
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_of_a_folder_it_is_said_what_was_not_looked_at(dumps, monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in dumps:
+        (tmp_path / name).rename(folder / name)
+    joined = (
+        "3 recordings joined by the times in their names, expert_distribution_recorder_999.75.pt to "
+        "expert_distribution_recorder_1719912399.5.pt"
+    )
+    for others, words in ((0, ()), (1, ("1 other file in",)), (40, ("40 other files in",))):
+        for number in range(others):
+            (folder / f"rank_{number}.log").write_text("not a recording")
+        (folder / ".hidden").touch()
+        (folder / "older").mkdir(exist_ok=True)
+        assert run(monkeypatch, "convert", "all.npz", "--force", "--loads", "folder") == 0
+        said = capsys.readouterr().err.splitlines()
+        assert joined in said
+        assert [line for line in said if "other file" in line] == [
+            f"folder: 3 recordings read; {what} the folder not looked at" for what in words
+        ]
+    (folder / dumps[1]).unlink()
+    (folder / dumps[2]).unlink()
+    [notice] = formats.read(folder).provenance["notices"]
+    assert notice == "1 recording read; 40 other files in the folder not looked at"
+
+
 def test_the_way_to_write_over_a_trace_that_is_named(dumps, monkeypatch, capsys):
     assert run(monkeypatch, "convert", "--loads", dumps[0], "all.npz") == 0
     assert run(monkeypatch, "convert", "--loads", dumps[1], "all.npz") == 2
