@@ -46,10 +46,11 @@ class TextFile(io.RawIOBase):
         self._path, self._raw, self._done = path, raw, 0
         start = raw.read(4)
         raw.seek(0)
-        self.packed, unpack = next((found for magic, found in PACKED.items() if start.startswith(magic)), (None, None))
+        kind = next((kind for magic, kind in PACKED.items() if start.startswith(magic)), None)
+        self.packed = None if kind is None else kind[0]
         self._limit = limit
         self._most = min(limit, FREE_BYTES + MAX_RATIO * size) if self.packed else limit
-        self._stream = raw if unpack is None else unpack(raw)
+        self._stream = raw if kind is None else kind[1](raw)
 
     def readable(self) -> bool:
         return True
