@@ -196,7 +196,8 @@ class Question:
         if added := trace.provenance.get("added_experts"):
             which = f"expert {added[0]} never occurs" if len(added) == 1 else f"experts {added[0]} to {added[-1]} never occur"
             _say(f"{self.loads_name}: {which}; added without load")
-        if len(self.loads or ()) > 1 and (parts := trace.provenance.get("joined")):
+        several = self.loads is not None and (len(self.loads) > 1 or self.loads[0].is_dir())
+        if several and (parts := trace.provenance.get("joined")):
             first, last = parts[0]["file"], parts[-1]["file"]
             ends = "" if first == last else f", {first} to {last}"
             _say(f"{len(parts)} recordings joined by the {trace.provenance['joined_by']}{ends}")

@@ -5,6 +5,7 @@ A shell expands ``--loads recorder_*.pt`` to several words; click's options take
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from typer.core import TyperCommand
 from eplb_gap.problem import InputError
 
 LOADS = "--loads"
+TRACE = ".npz"
+RECORDED = frozenset({".csv", ".parquet", ".gz", ".zst", ".pt", ".safetensors", ".jsonl", ".txt"})
+"""Suffixes of recordings that nothing which ``convert`` writes has."""
 NUMBER = re.compile(r"-[0-9.].*")
 """No option begins like that, but the value of one can."""
 
@@ -54,7 +58,7 @@ class ConvertCommand(LoadsCommand):
         Raises
         ------
         InputError
-            If the last word behind ``--loads`` could as well be one of the loads.
+            If the last word behind ``--loads`` could as well be one of the loads: it is a recording, or called like one.
         """
         groups = _groups(args)
         asked = any(word in ctx.help_option_names for word in args)
@@ -99,9 +103,22 @@ def _refuse_recording(target: str, loads: Sequence[str]) -> None:
     """Refuse to take for OUT what may be one of the loads."""
     from eplb_gap.problem.formats.loads.recorded import holds_loads
 
-    if holds_loads(Path(target)):
-        shown = [*loads, target] if len(loads) < 2 else [loads[0], "...", target]
+    path, last = Path(target), f"{target}, the last word behind {LOADS}"
+    suffix = path.suffix.lower()
+    few = list(loads) if len(loads) < 3 else [loads[0], "..."]
+    shown = " ".join([*loads, target] if len(loads) < 2 else [loads[0], "...", target])
+    if holds_loads(path):
+        if suffix == TRACE:
+            raise InputError(
+                f"OUT is missing, or it is {last}, which is there and holds recorded loads; to write over it, name it in front "
+                f"or behind another option, with --force: convert {target} --force {LOADS} {' '.join(few)}"
+            )
         raise InputError(
-            f"OUT is missing, or it is {target}, the last word behind {LOADS}, which holds recorded loads itself; name OUT in "
-            f"front: convert OUT {LOADS} {' '.join(shown)}"
+            f"OUT is missing, or it is {last}, which holds recorded loads itself; name OUT in front: convert OUT {LOADS} {shown}"
+        )
+    if suffix in RECORDED:
+        why = "holds no loads of a known format" if os.path.exists(path) else "does not exist"
+        raise InputError(
+            f"OUT is missing, or {last}, is no recording: it {why}, and nothing that convert writes ends in {path.suffix}; name "
+            f"OUT behind the recordings or in front: convert OUT {LOADS} {shown}"
         )

@@ -309,8 +309,11 @@ def _check(
         KINDS[controller.kind].check(controller)
         needed = _first_served(controller) + 1
         if count < needed:
+            windowed = controller.window is not None
+            option = f"--controller {controller.kind}:interval=...{',window=...' if windowed else ''}"
             raise InputError(
-                f"steps has {count} steps; {controller.label} serves its first map on step {needed - 1}, more are needed"
+                f"steps has {count} steps; {controller.label} serves its first map on step {needed - 1}, more are needed, "
+                f"or a shorter interval{' and window' if windowed else ''} ({option})"
             )
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise InputError(f"limit is {limit!r}; an integer of at least 1 is needed")

@@ -129,7 +129,26 @@ def test_the_lines_of_the_readme_for_a_recorder(dumps, monkeypatch, capsys):
         (["{0}", "--loads", "{1}"], "Missing argument 'OUT'"),
         (["{0}", "--map", "fast", "--to", "sglang", "{1}"], "{1} ends like torch; a map of format 'sglang' is JSON"),
         (["{0}", "--map", "fast", "--to", "sglang", "{0}", "--force"], "ends like torch"),
-        (["{0}", "nowhere.pt", "--map", "fast", "--to", "sglang"], "nowhere.pt ends like torch"),
+        (["{0}", "nowhere.pt", "--map", "fast", "--to", "sglang"], "OUT is missing, or nowhere.pt, the last word behind --loads"),
+        (["{0}", "--map", "fast", "--to", "sglang", "nowhere.pt"], "nowhere.pt ends like torch"),
+        (
+            ["{0}", "no.csv", "--map", "fast", "--to", "sglang"],
+            "no.csv, the last word behind --loads, is no recording: it does not",
+        ),
+        (
+            ["{0}", "notes.txt", "--force"],
+            "is no recording: it holds no loads of a known format, and nothing that convert writes",
+        ),
+        (["{0}", "no.CSV"], "nothing that convert writes ends in .CSV; name OUT behind the recordings or in front: convert OUT"),
+        (
+            ["{0}", "{1}", "{2}", "no.jsonl.gz"],
+            "ends in .gz; name OUT behind the recordings or in front: convert OUT --loads {0} ...",
+        ),
+        (
+            ["{0}", "there.npz"],
+            "there.npz, the last word behind --loads, which is there and holds recorded loads; to write over it",
+        ),
+        (["{0}", "{1}", "{2}", "there.npz", "--force"], "with --force: convert there.npz --force --loads {0} ..."),
         (["{0}", "{0}", "new.npz"], "{0} and {0} are one file; each is joined once"),
         (["{0}", ".", "new.npz"], "{0} and . hold the same recording"),
         (["{0}", "copy_2.pt", "new.npz"], "{0} and copy_2.pt hold the same loads"),
@@ -141,6 +160,8 @@ def test_convert_does_not_guess_and_writes_over_no_recording(words, message, dum
     (tmp_path / "copy_2.pt").write_bytes((tmp_path / dumps[0]).read_bytes())
     (tmp_path / "same").mkdir()
     dump(tmp_path / "same", "1719912345.25", 9)
+    Path("notes.txt").write_text("of last week")
+    np.savez("there.npz", loads=np.ones((2, 3, 5), dtype=int))
     np.save("other_2.npy", np.ones((2, 3, 5), dtype=int))
     if "." in words:
         (tmp_path / "same" / dumps[0]).unlink()
@@ -150,6 +171,40 @@ def test_convert_does_not_guess_and_writes_over_no_recording(words, message, dum
     said = capsys.readouterr().err
     assert message.format(*dumps) in " ".join(said.replace("\u2502", " ").split())
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_of_a_folder_it_is_said_what_was_not_looked_at(dumps, monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in dumps:
+        (tmp_path / name).rename(folder / name)
+    joined = (
+        "3 recordings joined by the times in their names, expert_distribution_recorder_999.75.pt to "
+        "expert_distribution_recorder_1719912399.5.pt"
+    )
+    for others, words in ((0, ()), (1, ("1 other file in",)), (40, ("40 other files in",))):
+        for number in range(others):
+            (folder / f"rank_{number}.log").write_text("not a recording")
+        (folder / ".hidden").touch()
+        (folder / "older").mkdir(exist_ok=True)
+        assert run(monkeypatch, "convert", "all.npz", "--force", "--loads", "folder") == 0
+        said = capsys.readouterr().err.splitlines()
+        assert joined in said
+        assert [line for line in said if "other file" in line] == [
+            f"folder: 3 recordings read; {what} the folder not looked at" for what in words
+        ]
+    (folder / dumps[1]).unlink()
+    (folder / dumps[2]).unlink()
+    [notice] = formats.read(folder).provenance["notices"]
+    assert notice == "1 recording read; 40 other files in the folder not looked at"
+
+
+def test_the_way_to_write_over_a_trace_that_is_named(dumps, monkeypatch, capsys):
+    assert run(monkeypatch, "convert", "--loads", dumps[0], "all.npz") == 0
+    assert run(monkeypatch, "convert", "--loads", dumps[1], "all.npz") == 2
+    told = capsys.readouterr().err.strip().rpartition("with --force: ")[2].split()
+    assert run(monkeypatch, *told) == 0
+    assert np.array_equal(LoadTrace.load("all.npz").loads, formats.read(dumps[1]).loads)
 
 
 def test_the_fixed_forms_of_convert(dumps, monkeypatch, tmp_path):

@@ -26,24 +26,28 @@ def count_table(value: Any, where: str, left_out: Collection[int] = ()) -> np.nd
     rows = {layer: count_row(row, f"{where}[{layer}]") for layer, row in enumerate(value) if layer not in left_out}
     if not rows:
         raise InputError(f"{where} has no layers but those to be left out; at least one is needed")
-    said = odd_layer({layer: row.size for layer, row in rows.items()})
+    said = odd_layer({layer: row.size for layer, row in rows.items()}, set(left_out) - set(range(len(value))))
     if said is not None:
         raise InputError(f"{where}: {said}")
     return np.stack(list(rows.values()))
 
 
-def odd_layer(experts: Mapping[int, int]) -> str | None:
+def odd_layer(experts: Mapping[int, int], unknown: Collection[int] = ()) -> str | None:
     """Return what to say of layers that differ in their number of experts from most others; None where none does.
 
     Parameters
     ----------
     experts : mapping of int to int
         Layer -> its number of experts.
+    unknown : collection of int, optional
+        Layers that were to be left out and are not there: perhaps the odd one was meant.
     """
     (most, common), *others = Counter(experts.values()).most_common(2) or [(0, 0)]
     if not others:
         return None
     hint = "all need as many; leave_out_layers (--leave-out-layers) leaves layers out"
+    if unknown:
+        hint += f", and names layer {min(unknown)}, which is not there"
     if common <= len(experts) / 2:  # no number is that of most layers
         (one, first), (other, second) = _differing(experts)
         return f"layer {one} has {first} experts and layer {other} has {second}; {hint}"

@@ -35,6 +35,11 @@ class TextFile(io.RawIOBase):
         Most bytes that are read.
     size : int
         Bytes on the disk.
+
+    Attributes
+    ----------
+    packed : str or None
+        What it is packed with.
     """
 
     def __init__(self, path: Path, raw: IO[bytes], limit: int, size: int) -> None:
@@ -42,10 +47,10 @@ class TextFile(io.RawIOBase):
         start = raw.read(4)
         raw.seek(0)
         kind = next((kind for magic, kind in PACKED.items() if start.startswith(magic)), None)
-        self.packed = kind is not None
+        self.packed = None if kind is None else kind[0]
         self._limit = limit
         self._most = min(limit, FREE_BYTES + MAX_RATIO * size) if self.packed else limit
-        self._stream = raw if kind is None else kind(raw)
+        self._stream = raw if kind is None else kind[1](raw)
 
     def readable(self) -> bool:
         return True
@@ -76,15 +81,17 @@ def opened(path: Path, limit: int) -> Iterator[tuple[IO[bytes], TextFile]]:
         If it cannot be read, is larger, packed in a broken way, or unpacks to more; also while it is read.
     """
     size = files.size(path, limit)
+    packed = None
     try:
         with path.open("rb") as raw:
             plain = TextFile(path, raw, limit, size)
+            packed = plain.packed
             with io.BufferedReader(plain, _CHUNK_BYTES) as buffered:
                 yield buffered, plain
     except InputError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"file {path} is truncated or no gzip file ({reason(error)})") from None
+        raise InputError(f"file {path} is truncated or no {packed} file ({reason(error)})") from None
     except OSError as error:
         raise InputError(f"file {path} cannot be read ({error.strerror})") from None
     except Exception as error:
@@ -144,5 +151,8 @@ def _gzip(raw: IO[bytes]) -> IO[bytes]:
     return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
 
 
-PACKED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {b"\x1f\x8b": _gzip, b"\x28\xb5\x2f\xfd": _zstd}
-"""First bytes of a packed file -> what unpacks it."""
+PACKED: dict[bytes, tuple[str, Callable[[IO[bytes]], IO[bytes]]]] = {
+    b"\x1f\x8b": ("gzip", _gzip),
+    b"\x28\xb5\x2f\xfd": ("zstd", _zstd),
+}
+"""First bytes of a packed file -> what packed it, and what unpacks it."""

@@ -82,6 +82,32 @@ def recordings(given: Sequence[Path], format: LoadFormat) -> list[Path]:
     return [one for one, _ in found.values()]
 
 
+def unread_notice(given: Sequence[Path], paths: Sequence[Path], format: LoadFormat) -> str | None:
+    """Return what to say of files in the given folders that are not of their format, and so are not read; None if there are none.
+
+    Parameters
+    ----------
+    given : sequence of Path
+    paths : sequence of Path
+        Of each recording, as :func:`recordings` returns them.
+    format : LoadFormat
+        Of all of them. Hidden files, as an operating system and half-written copies leave them, are not counted.
+    """
+    folders = [path for path in given if path.is_dir()]
+    if format.names is None or not folders:
+        return None
+    others = 0
+    for folder in folders:
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+        known = [name for name in names if format.names.fullmatch(name) or name in format.companions or name.startswith(".")]
+        others += len(names) - len(known)
+    if not others:
+        return None
+    read = f"{len(paths)} recording{'s' * (len(paths) > 1)} read"
+    where = "the folder" if len(folders) == 1 else f"{len(folders)} folders"
+    return f"{read}; {others} other file{'s' * (others > 1)} in {where} not looked at"
+
+
 def in_order(paths: Sequence[Path], format: LoadFormat) -> tuple[list[Path], str] | None:
     """Return recordings in the order of the times or numbers in their names, and how they were ordered.
 

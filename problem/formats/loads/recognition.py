@@ -9,8 +9,9 @@ from pathlib import Path
 from eplb_gap.problem.errors import InputError, listed
 from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.npz import open_archive, read_shape
-from eplb_gap.problem.formats.loads.load_format import FileStart, LoadFormat
+from eplb_gap.problem.formats.loads.load_format import BINARY, ZIP, FileStart, LoadFormat
 from eplb_gap.problem.formats.loads.tables.columns import NEEDED as COLUMNS_NEEDED
+from eplb_gap.problem.formats.loads.tables.columns import unlike
 
 MAX_BYTES = 1 << 40
 """Each reader has its own limit."""
@@ -23,6 +24,13 @@ SAFETENSORS_NEEDED = "rank0.safetensors beside meta_info.json, or a key routed_e
 JSON_NEEDED = (
     "a key logical_count, load_history, snapshots or routed_experts, or keys such as layer, expert, tokens of a table, are needed"
 )
+CONTAINERS = {
+    ".npz": (ZIP, "zip file", f"a key loads, {ARRAY_NEEDED}"),
+    ".npy": (b"\x93NUMPY", "NPY file", f"an array {ARRAY_NEEDED}"),
+    ".pt": (ZIP, "zip file", "what torch.save wrote of SGLang's recorder, with the key logical_count or records, is needed"),
+    ".parquet": (b"PAR1", "Parquet file", f"the columns {COLUMNS_NEEDED}"),
+}
+"""Suffix -> first bytes of files that have it, what these are, and what is needed in one."""
 
 
 def recognised(path: Path, formats: Collection[LoadFormat]) -> str | None:
@@ -38,7 +46,7 @@ def recognised(path: Path, formats: Collection[LoadFormat]) -> str | None:
     for format in formats:
         if (format.names is not None and format.names.fullmatch(path.name)) or path.name in format.companions:
             return format.name
-    start = FileStart(path, text_files.read_start(path, MAX_BYTES, START_BYTES))
+    start = _start(path)
     by_key = {key: format.name for format in formats for key in format.keys}
     for key in start.keys:
         if key in by_key:
@@ -72,7 +80,7 @@ def unrecognised(path: Path, formats: Collection[LoadFormat]) -> str:
     if path.is_dir():
         names = sorted(file.name for file in path.iterdir())
         return f"folder {path} holds no recorded loads but {listed(names) or 'nothing'}; {known}"
-    start = FileStart(path, text_files.read_start(path, MAX_BYTES, START_BYTES))
+    start = _start(path)
     keys = start.keys or start.record_keys
     if MAP_KEYS & set(keys):
         return f"file {path} has the keys {listed(keys)}: it is a map of experts, which --map takes, and holds no recorded loads"
@@ -89,11 +97,29 @@ def unrecognised(path: Path, formats: Collection[LoadFormat]) -> str:
         return f"file {path} is a pickle, which is not read, for it can run any code; an NPY or NPZ file, {ARRAY_NEEDED}"
     if any(mark in start.content for mark in LOG_MARKS):
         return f"file {path} is a log: what it says of balancedness holds no loads of single experts; {known}"
+    first, kind, needed = CONTAINERS.get(path.suffix.lower(), (b"", "", ""))
+    if not start.content.startswith(first):
+        return f"file {path} is no {kind}, which {path.suffix} files are; {needed}"
     if (len(start.header) > 1 or set(";\t") & set("".join(start.header))) and not any(
         mark in name for name in start.header for mark in ("\0", "\ufffd")
     ):
-        return f"file {path} has the columns {listed(start.header)}; separated by commas, {COLUMNS_NEEDED}"
+        return f"file {path} {unlike(start.header)}"
     return f"{path} holds no recorded loads of a known format; {known}"
+
+
+def _start(path: Path) -> FileStart:
+    """Return the start of a file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is packed and no text.
+    """
+    with text_files.opened(path, MAX_BYTES) as (file, plain):
+        content = file.read(START_BYTES)
+    if plain.packed is not None and content.startswith(BINARY):
+        raise InputError(f"file {path} is no text, and packed with {plain.packed}; only text is read packed, so unpack it first")
+    return FileStart(path, content)
 
 
 def _arrays(start: FileStart) -> list[str]:

@@ -25,11 +25,12 @@ from eplb_gap.problem.formats.loads import (
     vllm_snapshots,
 )
 from eplb_gap.problem.formats.loads.cached import cached
-from eplb_gap.problem.formats.loads.joined import Paths, as_paths, in_order, joined, named, recordings
+from eplb_gap.problem.formats.loads.joined import Paths, as_paths, in_order, joined, named, recordings, unread_notice
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recognition import recognised, unrecognised
 from eplb_gap.problem.formats.loads.recording import (
     LEFT_OUT,
+    MAX_NOTICES,
     Progress,
     Recording,
     finished,
@@ -134,8 +135,13 @@ def read(
             raise InputError(f"{one} is a folder; format {chosen.name!r} needs a file")
     name, paths = named(given), recordings(given, chosen)
     if len(paths) == 1 and experts is None and not left_out:
-        return grouped(_trace(paths[0], chosen, progress, name), window)
-    return grouped(_changed(paths, chosen, progress, name, experts, left_out), window)
+        trace = _trace(paths[0], chosen, progress, name)
+    else:
+        trace = _changed(paths, chosen, progress, name, experts, left_out)
+    if (said := unread_notice(given, paths, chosen)) is not None:
+        notices = [said, *trace.provenance.get("notices", ())][:MAX_NOTICES]
+        trace = replace(trace, provenance={**trace.provenance, "notices": notices})
+    return grouped(trace, window)
 
 
 def _one_format(paths: list[Path]) -> str:

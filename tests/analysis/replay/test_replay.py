@@ -233,8 +233,16 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, object], message: s
         ([Controller("magic")], None, "kind is 'magic'"),
         ([Controller("static", moves=0.5)], None, "moves is set, which a controller of kind 'static' does not read"),
         ([Controller("periodic", interval=18)], None, "steps has 18 steps"),
-        ([Controller("periodic", interval=2, window=40)], None, "serves its first map on step 40"),
-        ([Controller("periodic", interval=17, lag=1)], None, "serves its first map on step 18"),
+        (
+            [Controller("periodic", interval=2, window=40)],
+            None,
+            r"on step 40, .* interval and window \(--controller periodic:interval=\.\.\.,window=\.\.\.\)$",
+        ),
+        (
+            [Controller("periodic", interval=17, lag=1)],
+            None,
+            r"serves its first map on step 18, more are needed, or a shorter interval \(--controller periodic:interval=\.\.\.\)$",
+        ),
         ([Controller("none")], 18, "warm_up is 18"),
         ([Controller("none")], -1, "warm_up is -1"),
     ],

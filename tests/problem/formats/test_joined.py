@@ -20,6 +20,9 @@ UNNUMBERED = {"eplb-gap", "vllm-ascend", "adrs", "npy", "npz", "npz:unnamed", "m
 """Formats whose files do not say which steps they hold."""
 
 
+ODD = r"layer 61 has 2 experts, 2 layers have 4; .*--leave-out-layers\) leaves layers out, and names layer 99, which is not there"
+
+
 def counts(seed: int, steps: int = 3, layers: int = 2, experts: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 10**6, (steps, layers, experts))
 
@@ -165,6 +168,10 @@ def test_traces_that_were_windowed_keep_their_steps(tmp_path: Path) -> None:
 
 def test_layers_that_differ_are_left_out_before_they_are_refused(tmp_path: Path) -> None:
     mixed = tmp_path / "mtp.csv"
+    nested = tmp_path / "mtp.json"
+    nested.write_text('{"logical_count": [[1, 2, 3, 4], [1, 2, 3, 4], [5, 6]]}')
+    with pytest.raises(InputError, match=r"layer 2 has 2 experts, .* leaves layers out, and names layer 99, which is not there"):
+        read(nested, leave_out_layers=[99])
     whole = table(tmp_path / "whole.csv", range(2)).read_text()
     mixed.write_text(whole + "\n0,61,0,5\n0,61,1,6")
     with pytest.raises(InputError):
@@ -173,7 +180,11 @@ def test_layers_that_differ_are_left_out_before_they_are_refused(tmp_path: Path)
     assert np.array_equal(trace.loads, read(tmp_path / "whole.csv").loads)
     assert (trace.provenance["layer_ids"], trace.provenance["left_out_layers"]) == ([3, 4], [61])
     assert read(mixed, leave_out_layers={61, 3}).provenance["layer_ids"] == [4]
-    for layers, message in (({61, 7}, "names layer 7; mtp.csv has no such layer"), ({61, 3, 4}, "names all 3 layers")):
+    for layers, message in (
+        ({61, 7}, "names layer 7; mtp.csv has no such layer"),
+        ({61, 3, 4}, "names all 3 layers"),
+        ({99}, ODD),
+    ):
         with pytest.raises(InputError, match=message):
             read(mixed, leave_out_layers=layers)
     for bad in (61, "61", [-1], [0.5], None):

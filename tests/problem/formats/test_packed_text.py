@@ -47,8 +47,15 @@ def test_packed_text_that_is_cut_off_or_damaged(tmp_path: Path, name: str, kind:
     content = file.read_bytes()
     for damaged in (content[:-9], content[:12], content[: len(content) // 2] + b"\x00\xff" * 8 + content[len(content) // 2 :]):
         file.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"is truncated or no (gzip|zstd) file"):
+        with pytest.raises(InputError, match=f"is truncated or no {'gzip' if kind == 'gz' else 'zstd'} file"):
             read(path, name)
+
+
+@pytest.mark.parametrize("name", ["npy", "npz", "eplb-gap", "parquet"])
+def test_of_what_is_no_text_and_packed_it_is_said(tmp_path: Path, name: str) -> None:
+    path = packed(tmp_path / "sample", name, "gz")
+    with pytest.raises(InputError, match="is no text, and packed with gzip; only text is read packed, so unpack it first"):
+        read(path)
 
 
 @pytest.mark.parametrize("kind", ["gz", "zst"])

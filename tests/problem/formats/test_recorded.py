@@ -125,7 +125,9 @@ def test_a_folder_of_two_formats_is_ambiguous_unless_told(tmp_path: Path) -> Non
             b'{"moe_layer_count": 58, "layer_list": []}',
             "the keys moe_layer_count, layer_list: it is a map of experts, which --map",
         ),
-        (b"layer;expert;tokens\n", r"the columns layer;expert;tokens; separated by commas, window \(optional\), layer"),
+        (b"layer;expert;tokens\n", "layer, expert, tokens, separated by semicolons; commas between them are needed"),
+        (b"window\tlayer\texpert\ttokens\n0\t0\t0\t1\n", "window, layer, expert, tokens, separated by tabs; commas between"),
+        (b"layer\tshare\n", r"layer, share, separated by tabs; separated by commas, window \(optional\), layer"),
         (b"\x80\x04\x95", "is a pickle, which is not read"),
         (b"\x08\0\0\0\0\0\0\0" + b'{"x": 1}', r"safetensors with the keys x; rank0\.safetensors beside"),
         (b"INFO EPLB step: 3 balancedness=0.7, mean=1\n", "is a log: .* holds no loads of single experts"),
@@ -136,6 +138,22 @@ def test_of_no_known_format_it_is_said_what_was_found_and_what_is_needed(tmp_pat
     with pytest.raises(InputError, match=message) as caught:
         read(tmp_path / "file")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("garb.npz", r"is no zip file, which \.npz files are; a key loads, \[layers, experts\]"),
+        ("garb.NPY", r"is no NPY file, which \.NPY files are; an array \[layers, experts\]"),
+        ("garb.pt", r"is no zip file, which \.pt files are; what torch\.save wrote .* logical_count or records, is needed"),
+        ("garb.parquet", r"is no Parquet file, which \.parquet files are; the columns window"),
+        ("garb.bin", "known format; the formats are"),
+    ],
+)
+def test_what_a_known_suffix_promises_and_the_content_does_not_hold(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(300))
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / name)
 
 
 def test_of_other_arrays_and_folders_it_is_said_what_they_hold(tmp_path: Path) -> None:

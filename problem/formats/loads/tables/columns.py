@@ -22,6 +22,8 @@ NAMES = {
 NEEDED = "window (optional), layer, expert, tokens are needed, or such as layer_id, expert_id, count"
 MAX_EXACT = 1 << 53
 """Larger floating-point numbers do not tell which integer was meant."""
+SEPARATORS = {"\t": "tabs", ";": "semicolons"}
+"""What other tables than CSV have between their entries."""
 _MARKS = re.compile(r"[\s\-./]+")
 
 
@@ -82,6 +84,16 @@ def found_columns(names: Sequence[str]) -> Columns | None:
     return Columns(places, list(names))
 
 
+def unlike(names: Sequence[str]) -> str:
+    """Return what to say of the names in a header that are not those of loads: what they are, and what is needed."""
+    for mark, what in SEPARATORS.items():
+        if len(names) == 1 and mark in names[0]:
+            parts = names[0].split(mark)
+            needed = "commas between them are needed" if found_columns(parts) else f"separated by commas, {NEEDED}"
+            return f"has the columns {listed(parts)}, separated by {what}; {needed}"
+    return f"has the columns {listed(names)}; {NEEDED}"
+
+
 def needed_columns(names: Sequence[str]) -> Columns:
     """Return the columns that say loads.
 
@@ -92,5 +104,5 @@ def needed_columns(names: Sequence[str]) -> Columns:
     """
     found = found_columns(names)
     if found is None:
-        raise InputError(f"has the columns {listed(names)}; {NEEDED}")
+        raise InputError(unlike(names))
     return found

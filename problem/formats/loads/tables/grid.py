@@ -44,8 +44,11 @@ def recording(columns: dict[str, np.ndarray], path: Path, left_out: Collection[i
         if columns[name].min() < 0:
             raise InputError(f"file {path}: column {name!r} has {columns[name].min()}; numbers from 0 on are needed")
     notes = dict(told)
+    unknown: set[int] = set()
     if left_out:
-        notes |= left_out_note(set(np.unique(columns["layer"]).tolist()), left_out)
+        there = set(np.unique(columns["layer"]).tolist())
+        notes |= left_out_note(there, left_out)
+        unknown = set(left_out) - there
         kept = ~np.isin(columns["layer"], list(left_out))
         columns = {name: column[kept] for name, column in columns.items()}
     axes = [_labels(columns[name]) for name in AXES]
@@ -62,7 +65,7 @@ def recording(columns: dict[str, np.ndarray], path: Path, left_out: Collection[i
         hint = f"; what tells them apart can only be a column that is not read: {ignored}" if ignored else ""
         raise InputError(f"file {path}: {_cell(int(in_order[twice[0]]), axes, shape)} is given twice{hint}")
     if cells.size < math.prod(shape):
-        _refuse_odd_layers(axes, path)
+        _refuse_odd_layers(axes, path, unknown)
         absent = np.flatnonzero(in_order != np.arange(cells.size))
         cell = int(absent[0]) if absent.size else cells.size
         raise InputError(
@@ -75,14 +78,14 @@ def recording(columns: dict[str, np.ndarray], path: Path, left_out: Collection[i
     return Recording(loads.reshape(shape), axes[1][0].tolist(), notes=notes)
 
 
-def _refuse_odd_layers(axes: list[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+def _refuse_odd_layers(axes: list[tuple[np.ndarray, np.ndarray]], path: Path, unknown: Collection[int]) -> None:
     """Refuse layers that have another number of experts than most, by their name rather than by a row that is missing."""
     ids, layers = axes[1]
     if ids.size > MAX_TABLE:
         return
     experts = np.zeros(ids.size, dtype=np.int64)
     np.maximum.at(experts, layers, axes[2][1] + 1)
-    said = odd_layer(dict(zip(ids.tolist(), experts.tolist(), strict=True)))
+    said = odd_layer(dict(zip(ids.tolist(), experts.tolist(), strict=True)), unknown)
     if said is not None:
         raise InputError(f"file {path}: {said}")
 
