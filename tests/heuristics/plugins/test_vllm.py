@@ -15,7 +15,7 @@ import torch
 
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.plugins import CONFIG, METHOD, THRESHOLD, calls, vllm
+from eplb_gap.heuristics.plugins import CONFIG, METHOD, RECORD, THRESHOLD, calls, vllm
 from eplb_gap.heuristics.plugins.planning import replan
 from eplb_gap.problem import Deployment, Placement, verify
 
@@ -139,6 +139,17 @@ def test_register_takes_the_key_over_with_the_generation_that_is_installed(monke
     assert {line.levelno for line in caplog.records} == {logging.INFO}
 
 
+def test_a_folder_to_record_into_is_a_setting(monkeypatch, asked_for, caplog):
+    policies = fake_vllm(monkeypatch, SecondAbstract)
+    asked_for(**{RECORD: "calls2"})
+    with caplog.at_level(logging.INFO, logger="eplb_gap"):
+        vllm.register()
+        policies["other"] = policies.pop("default")
+        vllm.register()
+    assert "if EPLB is on: method fast, records into calls2; settings " in caplog.messages[0]
+    assert [line.levelno for line in caplog.records] == [logging.INFO, logging.WARNING]  # the second finds no "default"
+
+
 @pytest.mark.parametrize("somebody", [False, True])
 def test_lines_go_where_vllms_go_unless_somebody_has_said_where(monkeypatch, somebody):
     class Kept(logging.Handler):
@@ -205,7 +216,7 @@ def test_with_bad_settings_vllms_own_policy_answers_and_one_line_says_so(monkeyp
         assert policies["default"].rebalance_experts(*given) == ("own", given)
     [line] = caplog.messages
     assert line.startswith(
-        "eplb-gap: vLLM's own EPLB policy answers every call: InputError: EPLB_GAP_METHOD is 'no_such'; host and"
+        "eplb-gap: vLLM's own EPLB policy answers every call: InputError: EPLB_GAP_METHOD is 'no_such'; 'host' and"
     )
 
 
