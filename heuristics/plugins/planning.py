@@ -53,7 +53,7 @@ def planned_map(weight: np.ndarray, deployment: Deployment, asked: Settings) -> 
     """Return the map of ``EPLB_GAP_MAP`` where it is to be served by this call; see :func:`replan` for the arguments.
 
     That is the first call with loads since the server started or its deployment last changed: a host may ask without loads, to
-    measure its memory, and does not adopt the answer. A map that does not fit is a line of the log, once a deployment.
+    measure its memory. A map that does not fit is a line of the log, once a deployment.
     """
     model = weight.shape[-2], weight.shape[-1]
     if asked.map is None or not weight.any() or SERVED.get(model) == deployment:
