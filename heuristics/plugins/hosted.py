@@ -26,7 +26,7 @@ from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.control.controller import Controller, Session
 from eplb_gap.heuristics.control.kinds import full_plan
-from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
@@ -97,7 +97,9 @@ class Hosted:
         # vLLM asks for a map without loads while it measures its memory: no step of the controller.
         if not KINDS[controller.kind].plans or self.steps == before:
             serves = known is not None and legal_layers(known, deployment.as_global()).all()
-            return known if known is not None and serves else contiguous_map(deployment, layers)
+            if known is None or serves:
+                return contiguous_map(deployment, layers) if known is None else known
+            return relabel(contiguous_map(deployment, layers), known, deployment)
         self._keep(history)
         if known is None or not legal_layers(known, deployment).all():
             near = contiguous_map(deployment, layers) if known is None else known

@@ -17,7 +17,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.maps.maps import MapFile
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.validation import check
+from eplb_gap.problem.validation import check, legal_layers
 
 LOG = logging.getLogger("eplb_gap")
 SERVED: dict[tuple[int, int], Deployment] = {}
@@ -89,7 +89,9 @@ def rehearse(method: Heuristic) -> None:
 
 
 def _plain(weight: np.ndarray, deployment: Deployment, previous: Placement | None, asked: Settings) -> Placement:
-    """Plan on this call alone."""
+    """Plan on this call alone; without loads nothing is gained by a change, not even by one that keeps groups together."""
+    if previous is not None and not weight.any() and legal_layers(previous, deployment.as_global()).all():
+        return previous
     method = asked.method or get_method(DEFAULT_METHOD)
     if weight.ndim == 3:
         weight = in_windows(weight.astype(np.float64)) if method.history else weight.sum(axis=0, dtype=np.float64)

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from eplb_gap.heuristics import rebalance
+from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.plugins import CONFIG, METHOD, RECORD, THRESHOLD, calls, vllm
+from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, METHOD, RECORD, THRESHOLD, calls, hosted, vllm
 from eplb_gap.heuristics.plugins.planning import replan
 from eplb_gap.problem import Deployment, Placement, verify
+from eplb_gap.problem.validation import check
 
 LAYERS = 3
 DEPLOYMENT = Deployment(16, 24, 8, num_nodes=2, num_groups=4)
@@ -330,6 +332,25 @@ def test_vllm_measures_its_memory_without_loads_and_the_planner_is_warmed_up(mon
         assert plan(torch.zeros_like(LOADS[1]), old).shape == (LAYERS, 24)
     assert warmed == [1]
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("controller", ["", "none", "budgeted:interval=1,moves=0.05"])
+def test_without_loads_a_legal_map_stays_and_new_slots_are_filled_with_few_moves(asked_for, old, controller):
+    # vLLM 0.33 adopts it where it scales and its last reshuffle had no loads.
+    asked_for(**{CONTROLLER: controller})
+    zero, first = torch.zeros_like(LOADS[1]), torch.arange(24).remainder(16).repeat(LAYERS, 1)
+    for legal in (old, first):  # the second as vLLM makes it at its start: groups are on both nodes
+        hosted.MODELS.clear()
+        assert plan(zero, legal).equal(legal)
+    joined = old.masked_fill(torch.arange(24) >= 18, -1)
+    for given in (joined, old[:, :16], torch.cat([old, old], dim=1), None):
+        hosted.MODELS.clear()
+        found = Placement(plan(zero, given).numpy(), 16)
+        check(found, DEPLOYMENT)
+        if given is joined:
+            unplaced = Placement(joined.numpy(), 16)
+            again = contiguous_map(DEPLOYMENT, LAYERS)
+            assert moved(found, unplaced, DEPLOYMENT).sum() < moved(again, unplaced, DEPLOYMENT).sum()
 
 
 def test_the_moves_are_reported(old, caplog):
