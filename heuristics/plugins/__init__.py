@@ -19,15 +19,24 @@ registered, with the files that they name (:mod:`eplb_gap.heuristics.plugins.set
 ``EPLB_GAP_RECORD_MB``   megabytes that the folder may hold, the oldest calls removed; without it 512
 =======================  ===============================================================================================
 
-An empty value is none. Every rank of a server plans for itself and must come to the same map: all need the same settings, of
-which each logs a digest. Every call goes through :func:`eplb_gap.heuristics.plugins.calls.answer`: what it hands to the host has
-been checked, whatever fails is a line of the logger "eplb_gap", at most one a minute, and then the host's own policy answers.
+An empty value is none. A variable ``EPLB_GAP_...`` of another name is a warning where the plug-in is registered, and no more: the
+policy plans as if it were not set (:mod:`eplb_gap.heuristics.plugins.variables`). Every rank of a server plans for itself and
+must come to the same map: all need the same settings, of which each logs a digest; in it counts what answers depend on, not where
+they are recorded. Every call goes through :func:`eplb_gap.heuristics.plugins.calls.answer`: what it hands to the host has been
+checked, whatever fails is a line of the logger "eplb_gap", at most one a minute, and then the host's own policy answers.
 
 This module imports nothing: a host imports it in processes that will never plan.
 """
 
 METHOD, CONFIG, THRESHOLD = "EPLB_GAP_METHOD", "EPLB_GAP_CONFIG", "EPLB_GAP_THRESHOLD"
 CONTROLLER, MAP = "EPLB_GAP_CONTROLLER", "EPLB_GAP_MAP"
-SETTINGS = (METHOD, CONFIG, THRESHOLD, CONTROLLER, MAP)
+RECORD, MEGABYTES = "EPLB_GAP_RECORD", "EPLB_GAP_RECORD_MB"
+DECIDING = (METHOD, CONFIG, THRESHOLD, CONTROLLER, MAP)
+"""What answers depend on."""
+SETTINGS = (*DECIDING, RECORD)
+"""What a plug-in is asked for; the others say how."""
+PREFIX = "EPLB_GAP_"
+KNOWN = (*SETTINGS, MEGABYTES, "EPLB_GAP_THREADS", "EPLB_GAP_INTERPRET", "EPLB_GAP_HOSTS", "EPLB_GAP_PUBLIC_LOADS")
+"""All variables that this project reads, also outside of plug-ins."""
 HOST = "host"
 """The method that leaves every answer to the host's own policy."""

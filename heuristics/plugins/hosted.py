@@ -26,7 +26,7 @@ from eplb_gap.heuristics.control.catalogue import KINDS
 from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.control.controller import Controller, Session
 from eplb_gap.heuristics.control.kinds import full_plan
-from eplb_gap.heuristics.moves.relabel import moved
+from eplb_gap.heuristics.moves.relabel import moved, relabel
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.problem.dead_ranks import with_dead, without_dead
 from eplb_gap.problem.deployment import Deployment
@@ -72,7 +72,7 @@ class Hosted:
 
     def next_map(self, weight: np.ndarray, in_use: Placement | None, plain: Callable[[], Placement]) -> Placement:
         """Return the map that follows; see :func:`next_map`."""
-        known = self.newest if in_use is None else in_use
+        known, before = self.newest if in_use is None else in_use, self.steps
         if known is not None:
             known = with_dead(without_dead(known, self.deployment), self.deployment)
         try:
@@ -80,7 +80,7 @@ class Hosted:
         except Exception as error:  # whatever it is, the server must go on
             COMPLAINTS.say(f"controller {self.controller.label} failed, the map in use stays if it is legal", error)
             found = known if known is not None and legal_layers(known, self.deployment).all() else plain()
-        if known is not None and LOG.isEnabledFor(logging.INFO):
+        if known is not None and self.steps > before and LOG.isEnabledFor(logging.INFO):
             self._report(found, known)
         self.newest = found
         return found
@@ -93,11 +93,13 @@ class Hosted:
 
     def _next(self, history: np.ndarray, known: Placement | None) -> Placement:
         deployment, controller, layers = self.deployment, self.controller, history.shape[1]
-        # vLLM asks for a map without loads while it measures its memory, and does not adopt it: no step of the controller.
-        if not KINDS[controller.kind].plans or not history.any():
+        before, self.steps = self.steps, self.steps + (len(history) if history.any() else 0)
+        # vLLM asks for a map without loads while it measures its memory: no step of the controller.
+        if not KINDS[controller.kind].plans or self.steps == before:
             serves = known is not None and legal_layers(known, deployment.as_global()).all()
-            return known if known is not None and serves else contiguous_map(deployment, layers)
-        before, self.steps = self.steps, self.steps + len(history)
+            if known is None or serves:
+                return contiguous_map(deployment, layers) if known is None else known
+            return relabel(contiguous_map(deployment, layers), known, deployment)
         self._keep(history)
         if known is None or not legal_layers(known, deployment).all():
             near = contiguous_map(deployment, layers) if known is None else known

@@ -17,7 +17,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.maps.maps import MapFile
 from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.validation import check
+from eplb_gap.problem.validation import check, legal_layers
 
 LOG = logging.getLogger("eplb_gap")
 SERVED: dict[tuple[int, int], Deployment] = {}
@@ -53,7 +53,7 @@ def planned_map(weight: np.ndarray, deployment: Deployment, asked: Settings) -> 
     """Return the map of ``EPLB_GAP_MAP`` where it is to be served by this call; see :func:`replan` for the arguments.
 
     That is the first call with loads since the server started or its deployment last changed: a host may ask without loads, to
-    measure its memory, and does not adopt the answer. A map that does not fit is a line of the log, once a deployment.
+    measure its memory. A map that does not fit is a line of the log, once a deployment.
     """
     model = weight.shape[-2], weight.shape[-1]
     if asked.map is None or not weight.any() or SERVED.get(model) == deployment:
@@ -89,7 +89,9 @@ def rehearse(method: Heuristic) -> None:
 
 
 def _plain(weight: np.ndarray, deployment: Deployment, previous: Placement | None, asked: Settings) -> Placement:
-    """Plan on this call alone."""
+    """Plan on this call alone; without loads nothing is gained by a change, not even by one that keeps groups together."""
+    if previous is not None and not weight.any() and legal_layers(previous, deployment.as_global()).all():
+        return previous
     method = asked.method or get_method(DEFAULT_METHOD)
     if weight.ndim == 3:
         weight = in_windows(weight.astype(np.float64)) if method.history else weight.sum(axis=0, dtype=np.float64)

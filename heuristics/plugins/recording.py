@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.heuristics.plugins import MEGABYTES, RECORD
 from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -38,7 +39,6 @@ from eplb_gap.problem.files import label
 from eplb_gap.problem.formats.containers.record_files import Call, call_number, call_path, call_paths, model_folders, write_call
 from eplb_gap.problem.loads import as_loads, as_numbers
 
-RECORD, MEGABYTES = "EPLB_GAP_RECORD", "EPLB_GAP_RECORD_MB"
 DEFAULT_MEGABYTES = 512.0
 RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 """Variables that say the rank where ``torch.distributed`` is not initialised."""
@@ -289,7 +289,10 @@ class Recorder:
                     return True
             os.close(self._held)  # the folder was removed, or moved away: the lock with it
             self._held = None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"{RECORD} is a file; a folder is needed") from None
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             if not _locked(held, rank):

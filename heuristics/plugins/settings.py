@@ -6,6 +6,7 @@ file is looked at again, not even after an error: a process whose settings are b
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import math
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eplb_gap.heuristics.methods import Heuristic
-from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, HOST, MAP, METHOD, SETTINGS, THRESHOLD
+from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, DECIDING, HOST, MAP, METHOD, RECORD, THRESHOLD
 from eplb_gap.heuristics.registry import DEFAULT_METHOD, HEURISTICS, choose
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.maps.map_checks import MAX_MAP_ARRAY_BYTES
@@ -76,20 +77,22 @@ def _read_once() -> Settings | InputError:
     except InputError as error:
         return error
     except Exception as error:  # a file system or a library may raise anything; that too stays what it was
-        return InputError(f"{', '.join(name for name in SETTINGS if os.environ.get(name))}: {type(error).__name__}: {error}")
+        return InputError(f"{', '.join(name for name in DECIDING if os.environ.get(name))}: {type(error).__name__}: {error}")
 
 
 def _read() -> Settings:
     controller = _controller()
     method, threshold = _method(), _threshold()
     map_file = _map()
-    values = {name: os.environ.get(name) or "" for name in SETTINGS}
+    values = {name: os.environ.get(name) or "" for name in DECIDING}
     contents = {name: _content(name) for name in (CONFIG, CONTROLLER, MAP)}
     told = [f"{name.removeprefix('EPLB_GAP_').lower()} {value}" for name, value in values.items() if value]
     # A file counts by its content: its path may differ from machine to machine.
     same = repr([(name, contents.get(name) or value) for name, value in values.items()])
     digest = hashlib.sha256(same.encode()).hexdigest()[:8]
-    summary = f"{', '.join(told) or f'method {DEFAULT_METHOD}'}; settings {digest}"
+    folder = os.environ.get(RECORD)  # may differ from rank to rank: not in the digest
+    records = f", records into {folder}" if folder else ""
+    summary = f"{', '.join(told) or f'method {DEFAULT_METHOD}'}{records}; settings {digest}"
     return Settings(method, threshold, controller, map_file, summary)
 
 
@@ -103,7 +106,9 @@ def _method() -> Heuristic | None:
                 )
         return None
     if config is None and name not in HEURISTICS:
-        raise InputError(f"{METHOD} is {name!r}; {HOST} and {', '.join(HEURISTICS)} are allowed")
+        allowed = (HOST, *HEURISTICS)
+        close = "".join(f", the closest is {match!r}" for match in difflib.get_close_matches(name, allowed, 1))
+        raise InputError(f"{METHOD} is {name!r}; {HOST!r} and {len(HEURISTICS)} methods are allowed{close}")
     try:
         return choose(name, config)
     except InputError as error:

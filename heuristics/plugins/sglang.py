@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from eplb_gap.heuristics.plugins import SETTINGS
 from eplb_gap.heuristics.plugins.agreement import same_everywhere
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
+from eplb_gap.heuristics.plugins.variables import warn_of_unknown
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
     import numpy as np
@@ -52,6 +53,7 @@ def register() -> None:
     With bad settings it is put there all the same, and lets SGLang's own function answer every call. A SGLang without that
     function is worth a warning only to those who set a variable of this plug-in.
     """
+    warn_of_unknown()
     asked = any(os.environ.get(name) for name in SETTINGS)
     try:
         import sglang.srt.eplb.eplb_algorithms as algorithms

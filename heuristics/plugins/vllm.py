@@ -10,6 +10,8 @@ The map in use keeps every layer that the new one does not improve, and GPUs, no
 the fewest replicas move (:mod:`eplb_gap.heuristics.moves.relabel`); the logger "eplb_gap" says how many at level INFO. After a
 scale-up the map in use has -1 in the new slots, or in older versions another shape, with which nothing is compared. While vLLM
 measures its memory it asks for a map without loads, and does not adopt it: there the planner is warmed up, before any traffic.
+Where 0.33 scales it plans on the loads of the last reshuffle, none if that had none, and adopts the answer. So whatever is
+answered without loads is legal, and the map in use wherever that is.
 
 *Ranks.* vLLM sums the loads over all ranks (``all_reduce``), then every rank plans for itself, in the main thread or in that of
 asynchronous rebalancing, and weights are sent as each rank's own map says: nobody compares the maps, and two different ones would
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from eplb_gap.heuristics.plugins import SETTINGS
 from eplb_gap.heuristics.plugins.agreement import same_everywhere
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
+from eplb_gap.heuristics.plugins.variables import warn_of_unknown
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
     from eplb_gap.heuristics.plugins.calls import Call
@@ -176,6 +179,7 @@ def register() -> None:
     warning only to those who set a variable of this plug-in.
     """
     _log_as_vllm_does()
+    warn_of_unknown()
     try:
         policies, policy = _found()
     except Exception as error:

@@ -31,6 +31,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
+from eplb_gap.heuristics.plugins.variables import warn_of_unknown
 
 if TYPE_CHECKING:  # these import numpy, torch and numba
     import numpy as np
@@ -96,6 +97,7 @@ def register() -> None:
     """Hand our policy out in place of vLLM-Ascend's, where that is installed and its dynamic EPLB is on; raise nothing."""
     try:
         if _is_switched_on() and importlib.util.find_spec("vllm_ascend") is not None:
+            warn_of_unknown()
             _replace()
     except Exception as error:
         COMPLAINTS.say(f"{HOST} keeps its own EPLB; the plug-in was tested with {SUPPORTED}", error)

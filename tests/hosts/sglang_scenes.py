@@ -22,7 +22,7 @@ from sglang_server import DENSE, EXPERTS, INTERVAL, LAYERS, LINES, RANKS, SLOTS,
 from eplb_gap.heuristics.moves.relabel import moved
 from eplb_gap.heuristics.plugins import SETTINGS, hosted, planning, sglang
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
-from eplb_gap.heuristics.plugins.recording import RECORD, flush
+from eplb_gap.heuristics.plugins.recording import flush
 from eplb_gap.heuristics.plugins.settings import forget
 from eplb_gap.problem import Deployment, Placement
 from eplb_gap.problem.validation import check
@@ -32,7 +32,7 @@ HIERARCHICAL = Deployment(EXPERTS, SLOTS, RANKS, num_nodes=2, num_groups=4)
 
 def set_up(**environment):
     """Begin with the settings of another server."""
-    for name in (*SETTINGS, RECORD):
+    for name in SETTINGS:
         os.environ.pop(name, None)
     os.environ.update(environment)
     forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import dataclass
@@ -224,6 +225,23 @@ def test_moves_are_reported(asked_for, caplog):
         "controller budgeted (interval 2, window 3, moves 0.05), step 6: "
         f"{kept} of 2 layers keep their map, {moves.sum()} of 80 replicas move"
     )
+
+
+def test_every_line_is_another_step_also_where_nothing_is_planned_and_behind_a_planned_map(asked_for, caplog, tmp_path):
+    path, loads = tmp_path / "map.json", drifting(3)
+    table = contiguous_map(HIERARCHICAL, LAYERS).phy2log
+    path.write_text(json.dumps(table.tolist()))
+    for text, label in (("none", "none"), (BUDGETED, "budgeted (interval 2, window 3, moves 0.05)")):
+        caplog.clear()
+        asked_for(EPLB_GAP_CONTROLLER=text, EPLB_GAP_MAP=str(path))
+        hosted.MODELS.clear()
+        planning.SERVED.clear()
+        in_use = table
+        with caplog.at_level(logging.INFO, logger="eplb_gap"):
+            for weight in (loads[0], 0 * loads[0], loads[1], loads[2]):
+                in_use = asked(weight, in_use)
+        lines = [line.partition(": ")[0] for line in caplog.messages if line.startswith("controller")]
+        assert lines == [f"controller {label}, step {step}" for step in (2, 3)]
 
 
 def test_a_controller_is_warmed_up_and_the_state_survives_another_registration(asked_for):

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eplb_gap.heuristics.plugins import recording
-from eplb_gap.heuristics.plugins.recording import MEGABYTES, RANKS, RECORD, flush, record_call
+from eplb_gap.heuristics.plugins import MEGABYTES, RECORD, recording
+from eplb_gap.heuristics.plugins.recording import RANKS, flush, record_call
 from eplb_gap.problem import Deployment, Placement
 from eplb_gap.problem.formats.containers.record_files import call_paths, model_folders, read_call
 
@@ -197,6 +197,11 @@ def no_folder(_monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     folder.parent.write_text("a file is in the way")
 
 
+def a_file(_monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.write_text("a file is there")
+
+
 def bad_limit(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
     monkeypatch.setenv(MEGABYTES, "much")
 
@@ -213,6 +218,7 @@ FAILURES = {
     full_disk: "No space left",
     read_only: "Read-only file system",
     no_folder: "Not a directory",
+    a_file: f"{RECORD} is a file; a folder is needed; the server goes on",
     bad_limit: f"{MEGABYTES} is 'much'",
     bad_check: "division by zero",
     own_error: "division by zero",
@@ -233,6 +239,8 @@ def test_a_failure_is_one_line_and_a_number_in_the_next_file(
     assert not folder.exists() or not [path for path in folder.rglob("*") if path.suffix in (".npz", ".partial")]
     if fail is no_folder:
         folder.parent.unlink()
+    elif fail is a_file:
+        folder.unlink()
     record()
     record()
     assert [read_call(path).not_recorded for path in files(folder)] == [3, 0]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from eplb_gap.heuristics.control.controllers_file import parse_controller
-from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, MAP, METHOD, THRESHOLD, settings
+from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, DECIDING, MAP, METHOD, RECORD, THRESHOLD, settings
 from eplb_gap.problem import InputError
 
 BUDGETED = "budgeted:interval=2,window=3,moves=0.05"
@@ -21,7 +21,9 @@ def test_nothing_set_is_the_default_and_an_empty_value_is_none(asked_for):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        (METHOD, "no_such", "EPLB_GAP_METHOD is 'no_such'; host and initial_program, "),
+        (METHOD, "no_such", "EPLB_GAP_METHOD is 'no_such'; 'host' and [0-9]+ methods are allowed$"),
+        (METHOD, "fsat", "EPLB_GAP_METHOD is 'fsat'; .* methods are allowed, the closest is 'fast'$"),
+        (METHOD, "hsot", "EPLB_GAP_METHOD is 'hsot'; .* are allowed, the closest is 'host'$"),
         (CONFIG, "/no/such/file.toml", "EPLB_GAP_CONFIG: config file /no/such/file.toml does not exist"),
         (THRESHOLD, "much", "EPLB_GAP_THRESHOLD is 'much'; a finite number of at least 0 is needed"),
         (THRESHOLD, "-0.1", "EPLB_GAP_THRESHOLD is '-0.1'"),
@@ -96,6 +98,18 @@ def test_files_are_read_once_and_their_contents_make_the_digest(asked_for, tmp_p
     assert settings.settings().summary.endswith(digest)
     asked_for(**{MAP: str(map_file)})
     assert not settings.settings().summary.endswith(digest)
+
+
+@pytest.mark.parametrize(("method", "said"), [("", "method fast"), ("host", "method host")])
+def test_where_is_recorded_is_said_and_does_not_make_the_digest(asked_for, method, said):
+    found = []
+    for folder in ("", "calls2", "a folder; of rank 3"):
+        asked_for(**{METHOD: method, RECORD: folder})
+        text, _, digest = settings.settings().summary.rpartition(" ")
+        assert text == f"{said}{f', records into {folder}' if folder else ''}; settings"
+        found.append(digest)
+    assert len(set(found)) == 1
+    assert RECORD not in DECIDING
 
 
 def test_a_controller_comes_from_a_file_too(asked_for, tmp_path):

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from eplb_gap.heuristics import rebalance
+from eplb_gap.heuristics.control.contiguous import contiguous_map
 from eplb_gap.heuristics.moves.relabel import moved
-from eplb_gap.heuristics.plugins import CONFIG, METHOD, THRESHOLD, calls, vllm
+from eplb_gap.heuristics.plugins import CONFIG, CONTROLLER, METHOD, RECORD, THRESHOLD, calls, hosted, vllm
 from eplb_gap.heuristics.plugins.planning import replan
 from eplb_gap.problem import Deployment, Placement, verify
+from eplb_gap.problem.validation import check
 
 LAYERS = 3
 DEPLOYMENT = Deployment(16, 24, 8, num_nodes=2, num_groups=4)
@@ -139,6 +141,17 @@ def test_register_takes_the_key_over_with_the_generation_that_is_installed(monke
     assert {line.levelno for line in caplog.records} == {logging.INFO}
 
 
+def test_a_folder_to_record_into_is_a_setting(monkeypatch, asked_for, caplog):
+    policies = fake_vllm(monkeypatch, SecondAbstract)
+    asked_for(**{RECORD: "calls2"})
+    with caplog.at_level(logging.INFO, logger="eplb_gap"):
+        vllm.register()
+        policies["other"] = policies.pop("default")
+        vllm.register()
+    assert "if EPLB is on: method fast, records into calls2; settings " in caplog.messages[0]
+    assert [line.levelno for line in caplog.records] == [logging.INFO, logging.WARNING]  # the second finds no "default"
+
+
 @pytest.mark.parametrize("somebody", [False, True])
 def test_lines_go_where_vllms_go_unless_somebody_has_said_where(monkeypatch, somebody):
     class Kept(logging.Handler):
@@ -205,7 +218,7 @@ def test_with_bad_settings_vllms_own_policy_answers_and_one_line_says_so(monkeyp
         assert policies["default"].rebalance_experts(*given) == ("own", given)
     [line] = caplog.messages
     assert line.startswith(
-        "eplb-gap: vLLM's own EPLB policy answers every call: InputError: EPLB_GAP_METHOD is 'no_such'; host and"
+        "eplb-gap: vLLM's own EPLB policy answers every call: InputError: EPLB_GAP_METHOD is 'no_such'; 'host' and"
     )
 
 
@@ -319,6 +332,25 @@ def test_vllm_measures_its_memory_without_loads_and_the_planner_is_warmed_up(mon
         assert plan(torch.zeros_like(LOADS[1]), old).shape == (LAYERS, 24)
     assert warmed == [1]
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("controller", ["", "none", "budgeted:interval=1,moves=0.05"])
+def test_without_loads_a_legal_map_stays_and_new_slots_are_filled_with_few_moves(asked_for, old, controller):
+    # vLLM 0.33 adopts it where it scales and its last reshuffle had no loads.
+    asked_for(**{CONTROLLER: controller})
+    zero, first = torch.zeros_like(LOADS[1]), torch.arange(24).remainder(16).repeat(LAYERS, 1)
+    for legal in (old, first):  # the second as vLLM makes it at its start: groups are on both nodes
+        hosted.MODELS.clear()
+        assert plan(zero, legal).equal(legal)
+    joined = old.masked_fill(torch.arange(24) >= 18, -1)
+    for given in (joined, old[:, :16], torch.cat([old, old], dim=1), None):
+        hosted.MODELS.clear()
+        found = Placement(plan(zero, given).numpy(), 16)
+        check(found, DEPLOYMENT)
+        if given is joined:
+            unplaced = Placement(joined.numpy(), 16)
+            again = contiguous_map(DEPLOYMENT, LAYERS)
+            assert moved(found, unplaced, DEPLOYMENT).sum() < moved(again, unplaced, DEPLOYMENT).sum()
 
 
 def test_the_moves_are_reported(old, caplog):
