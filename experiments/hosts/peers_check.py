@@ -40,8 +40,8 @@ NOTE = (
     "TensorRT-LLM's balancer is C++ and not among them: its published test vectors are tests of ours. Tied: layers in which two "
     "experts, with any replica counts that came into question, or two groups have the same load; which of them goes first is up "
     "to the sorting of numpy, torch or numba there. Failed: the original returned no legal map, or one that its host "
-    "discards: FlashLB's where a replica finds no GPU without its expert, of at most 4 % of all layers; the others fail on none. At "
-    f"least {LEAST_LAYERS} layers that are not tied must have been compared."
+    "discards: FlashLB's where a replica finds no GPU without its expert, of at most 4 % of all layers; the others fail on none. "
+    f"At least {LEAST_LAYERS} layers that are not tied must have been compared."
 )
 
 
