@@ -17,9 +17,7 @@ from eplb_gap.experiments.hosts.packages import VLLM
 DRIVER = """
 import os, subprocess, sys, time
 sys.path.insert(0, {here!r})
-from ending import follow_parent
-follow_parent()
-{groups}
+{follows}
 rank = os.fork()
 if rank:
     print(os.getpid(), rank, file=open({told!r}, "w"), flush=True)
@@ -34,11 +32,14 @@ driving.drive({script!r}, "none")
 """
 
 
-def written(folder: Path, *, apart: bool = False) -> tuple[Path, Path]:
-    """Return a driver with a rank, which may be in a group of its own, and the file that it tells their numbers to."""
+FOLLOWS = "os.register_at_fork(after_in_child=os.setsid); from ending import follow_parent; follow_parent()"
+"""Its rank is in a group of its own."""
+
+
+def written(folder: Path, follows: str = "") -> tuple[Path, Path]:
+    """Return a driver with a rank and the file that it tells their numbers to; without ``follows`` only its group can end both."""
     script, told = folder / "driver.py", folder / "told"
-    groups = "os.register_at_fork(after_in_child=os.setsid)" if apart else ""
-    script.write_text(DRIVER.format(here=str(driving.HERE), told=str(told), groups=groups))
+    script.write_text(DRIVER.format(here=str(driving.HERE), told=str(told), follows=follows))
     return script, told
 
 
@@ -70,7 +71,7 @@ def none_left(pids: list[int]) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="follows processes as Linux lists them")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=str)
 def test_a_test_that_is_cut_off_leaves_no_rank(number: int, tmp_path: Path) -> None:
-    script, told = written(tmp_path, apart=number == signal.SIGKILL)
+    script, told = written(tmp_path, FOLLOWS if number == signal.SIGKILL else "")
     program = TEST.format(here=str(driving.HERE), script=str(script))
     path = {"PYTHONPATH": str(driving.HERE.parents[1])}
     with subprocess.Popen([sys.executable, "-c", program], env=os.environ | path, stderr=subprocess.DEVNULL) as test:
