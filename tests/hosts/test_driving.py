@@ -37,7 +37,7 @@ FOLLOWS = "os.register_at_fork(after_in_child=os.setsid); from ending import fol
 
 
 def written(folder: Path, follows: str = "") -> tuple[Path, Path]:
-    """Return a driver with a rank and the file that it tells their numbers to; without ``follows`` only its group can end both."""
+    """Return a driver with a rank and the file it tells their numbers to; without ``follows`` only its group can end both."""
     script, told = folder / "driver.py", folder / "told"
     script.write_text(DRIVER.format(here=str(driving.HERE), told=str(told), follows=follows))
     return script, told
