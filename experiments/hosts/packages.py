@@ -13,8 +13,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from eplb_gap.experiments.hosts.command import Parser, one_of
 
 CACHE = "EPLB_GAP_HOSTS"
 SECONDS = 900
@@ -116,10 +119,14 @@ def _unpack(wheel: Path, tree: Path) -> None:
         raise Unavailable(f"{wheel.name} is no wheel: {error}") from None
 
 
-def main() -> int:
-    """Fetch every release, and print where it lies or why it does not; return 1 if one is missing."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch every release, or those named, and print where it lies or why it does not; return 1 if one is missing."""
+    parser = Parser("packages", "Fetch released packages of serving systems into a cache, and print where they lie.")
+    known = {str(release): release for release in RELEASES}
+    help = f"of {', '.join(known)}; all by default"
+    parser.add_argument("releases", nargs="*", type=one_of(known), metavar="PACKAGE==VERSION", help=help)
     missing = 0
-    for release in RELEASES:
+    for release in parser.parse_args(arguments).releases or RELEASES:
         try:
             print(f"{release}  {unpacked(release)}", flush=True)
         except Unavailable as error:

@@ -1,8 +1,9 @@
 """Whether this package can be installed beside the serving systems: pip's resolver is asked, nothing is installed.
 
-``python -m eplb_gap.experiments.hosts.resolve``. For every system pip chooses versions of it, of this checkout and of all that
-they need, for an empty environment of the Python that runs this, as pip is configured here; the constraints in force are printed.
-What pip resolves is what ``pip check`` finds consistent once it is installed.
+``python -m eplb_gap.experiments.hosts.resolve``, or with the systems that are meant, ``... vllm==0.33.0``. For every system pip
+chooses versions of it, of this package and of all that they need, for an empty environment of the Python that runs this, as pip
+is configured here; the constraints in force are printed. What pip resolves is what ``pip check`` finds consistent once it is
+installed. The metadata of a checkout stand for this package, or what an installation says that it requires.
 
 Where pip finds no release of something that a system needs, the system is replaced by the rest of its requirements. Where a
 system does not resolve beside us, it is tried alone: a failure that stays is its own.
@@ -20,10 +21,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.hosts.command import Parser, one_of
 from eplb_gap.experiments.hosts.packages import SGLANG, VLLM, VLLM_ASCEND, Release, Unavailable, unpacked
 from eplb_gap.problem.child import ROOT
 from eplb_gap.problem.errors import InputError
@@ -77,15 +79,15 @@ def resolve(requirements: Sequence[str]) -> Resolved:
     return Resolved({re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in chosen})
 
 
-def beside(hosts: Sequence[Release], ours: str) -> tuple[str, Resolved]:
+def beside(hosts: Sequence[Release], ours: Sequence[str]) -> tuple[str, Resolved]:
     """Resolve systems together with us, and find out whose fault it is where that fails.
 
     Parameters
     ----------
     hosts : sequence of Release
         Installed together.
-    ours : str
-        This package, as pip takes it.
+    ours : sequence of str
+        What stands for this package, as pip takes it.
 
     Returns
     -------
@@ -95,7 +97,7 @@ def beside(hosts: Sequence[Release], ours: str) -> tuple[str, Resolved]:
         Of the last attempt with us.
     """
     wanted, left_out = [str(host) for host in hosts], []
-    while not (found := resolve([*wanted, ours])).versions:
+    while not (found := resolve([*wanted, *ours])).versions:
         unreleased = re.search(r"No matching distribution found for ([^\s;(]+)", found.reason)
         if unreleased is None or (fewer := _without(wanted, hosts, unreleased[1])) == wanted:
             return ("not alone either" if resolve(wanted).reason else "no"), found
@@ -120,7 +122,12 @@ def _required(host: Release) -> list[str]:
         [found] = distributions(path=[str(unpacked(host))])
     except (Unavailable, ValueError):
         return []
-    return [line for line in found.requires or [] if "extra ==" not in line]
+    return _plain(found.requires)
+
+
+def _plain(requirements: Sequence[str] | None) -> list[str]:
+    """Return requirements without those of extras."""
+    return [line for line in requirements or [] if not re.search(r";.*\bextra\s*==", line)]
 
 
 def constraints() -> list[str]:
@@ -148,23 +155,52 @@ def _reason(said: str) -> str:
     return "; ".join(line for line in errors if not line.startswith("Ignored the following")) or "pip does not say why"
 
 
-def _ours(scratch: Path) -> str:
-    """Return what stands for this package: its metadata without its modules, so that nothing is built in the checkout."""
+def our_requirements(scratch: Path) -> list[str]:
+    """Return what stands for this package, as pip takes it.
+
+    Of a checkout its metadata without its modules, so that nothing is built in it; an installation holds no file that pip could
+    take, so what it requires stands for it.
+
+    Parameters
+    ----------
+    scratch : Path
+        An empty folder.
+
+    Raises
+    ------
+    InputError
+        If this is neither a checkout nor installed.
+    """
+    if not (ROOT / "pyproject.toml").is_file():
+        try:
+            return _plain(requires("eplb-gap"))
+        except PackageNotFoundError:
+            raise InputError(f"{ROOT} holds no pyproject.toml, and eplb-gap is not installed; one of them is needed") from None
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if not (ROOT / name).is_file():
-            raise InputError(f"{ROOT} holds no {name}; a checkout of this package is needed")
+            raise InputError(f"{ROOT} holds a pyproject.toml but no {name}; a complete checkout is needed")
         shutil.copy(ROOT / name, scratch)
     (scratch / "eplb_gap").mkdir()
     (scratch / "eplb_gap" / "__init__.py").touch()
-    return str(scratch)
+    return [str(scratch)]
 
 
-def main() -> int:
-    """Print which systems resolve beside this checkout, and with which versions; return 1 if one is kept out by us."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print which systems resolve beside this package, and with which versions; return 1 if one is kept out by us."""
+    parser = Parser("resolve", "Ask pip whether this package can be installed beside the serving systems; nothing is installed.")
+    known = {str(release): release for hosts in TOGETHER for release in hosts}
+    help = f"of {', '.join(known)}: what is resolved together with one of them; all by default"
+    parser.add_argument("releases", nargs="*", type=one_of(known), metavar="PACKAGE==VERSION", help=help)
+    named = set(parser.parse_args(arguments).releases or known.values())
     kept_out, body, reasons = 0, [], []
     with tempfile.TemporaryDirectory() as scratch:
-        ours = _ours(Path(scratch))
+        try:
+            ours = our_requirements(Path(scratch))
+        except InputError as error:
+            parser.error(str(error))
         for hosts in TOGETHER:
+            if named.isdisjoint(hosts):
+                continue
             name = " ".join(map(str, hosts))
             print(f"resolving {name}", end=": ", file=sys.stderr, flush=True)
             answer, found = beside(hosts, ours)

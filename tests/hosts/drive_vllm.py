@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from ending import follow_parent
 from vllm_ranks import EXPERTS, LAYERS, LOCAL, SPARE, WORLD, Rank
 
 from eplb_gap.heuristics.plugins import CONTROLLER, MAP, METHOD, calls, hosted, planning, recording, settings
@@ -154,6 +155,7 @@ def run_rank(root: Path, rank: int, store: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    follow_parent()
     if len(arguments) > 1:
         code = 1
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eplb_gap.experiments.hosts.packages import Release, Unavailable, unpacked
+from eplb_gap.problem.child import kill_group
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 240
@@ -35,11 +35,12 @@ def drive(script: str, release: Release, *arguments: str, seconds: float = SECON
     release : Release
         Unpacked if it is not; where it cannot be had the test is skipped.
     seconds : float
-        After so many the process and all that it started are killed, and the test fails.
+        After so many the test fails. However it ends, nothing that the process started is left.
     environment : str
         Variables; those of this project that are set otherwise are left out.
     """
-    command = [sys.executable, str(HERE / script), str(package_of(release)), *arguments]
+    # this process may be killed before it can kill, so the driver follows it
+    command = [sys.executable, str(HERE / "ending.py"), str(HERE / script), str(package_of(release)), *arguments]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("EPLB_GAP_")}
     variables |= {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", **environment}
     print(f"\n{release}: {script} {' '.join([*arguments, *(f'{name}={value}' for name, value in environment.items())])}")
@@ -49,9 +50,12 @@ def drive(script: str, release: Release, *arguments: str, seconds: float = SECON
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             output, _ = process.communicate()
             pytest.fail(f"{script} on {release} was killed after {seconds} s; it had printed:\n{output}")
+        finally:
+            if process.returncode is None:
+                kill_group(process.pid)
     print(output, end="", flush=True)
     assert process.returncode == 0, f"{script} on {release} ended with {process.returncode}:\n{output}"
     return output.splitlines()

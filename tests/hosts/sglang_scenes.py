@@ -17,6 +17,7 @@ import numpy as np
 import sglang_world as world
 import torch
 import torch.distributed as dist
+from ending import follow_parent
 from sglang_server import DENSE, EXPERTS, INTERVAL, LAYERS, LINES, RANKS, SLOTS, Ghost, Kept, Server
 
 from eplb_gap.heuristics.moves.relabel import moved
@@ -281,6 +282,7 @@ def run(rank, port, root, folder):
 
 
 if __name__ == "__main__":
+    follow_parent()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         number = probe.getsockname()[1]

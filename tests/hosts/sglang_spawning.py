@@ -13,7 +13,9 @@ from pathlib import Path
 
 import sglang_world as world
 import torch
+from ending import follow_parent
 
+follow_parent()  # also in the process that is spawned, which imports this file again
 sys.path.insert(0, sys.argv[2])
 if not (Path(sys.argv[2]) / "eplb_gap-0.dist-info").is_dir():
     world.install_entry_points(sys.argv[2])

@@ -25,6 +25,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from ending import follow_parent
 
 from eplb_gap.experiments.hosts.shells import shell
 
@@ -218,6 +219,7 @@ def main() -> int:
     return sum(rank.wait() != 0 for rank in ranks)
 
 
+follow_parent()
 if RANK is not None:
     stand_in()  # also in a process that the host spawns, which imports this file again
 

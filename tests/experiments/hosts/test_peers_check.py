@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from eplb_gap.experiments.hosts.originals import ORIGINALS, as_map
 from eplb_gap.experiments.hosts.packages import Unavailable
 from eplb_gap.experiments.hosts.peer_cases import KINDS, SHAPES, Case, cases, host_map, tied
 from eplb_gap.experiments.hosts.peer_tally import Tally, compare, time_ratio
-from eplb_gap.experiments.hosts.peers_check import Result, our_plan, table
+from eplb_gap.experiments.hosts.peers_check import LEAST_LAYERS, Result, our_plan, table
 from eplb_gap.heuristics import HEURISTICS, rebalance
 from eplb_gap.problem import Deployment, Placement
 from eplb_gap.problem.metrics import duplicates
@@ -34,13 +36,18 @@ def test_a_balancer_is_equal_to_itself_and_a_defective_one_is_reported():
     same = compare(fake, our_plan("tensorrt-llm"), SMALL)
     assert (same.equal, same.counts, same.tied_equal, same.worst, same.failed) == (same.layers, same.layers, same.tied, 0, 0)
     assert same.layers + same.tied == LAYERS and min(same.layers, same.tied) > 50
+    assert not Result(same, (1.0, 1.0)).alike  # too few layers to say so
+    same = replace(same, layers=LEAST_LAYERS, equal=LEAST_LAYERS)
     assert Result(same, (1.0, 1.0)).alike
     wrong = compare(fake, defective, SMALL)
     assert wrong.layers + wrong.tied == LAYERS
     assert wrong.equal < 0.2 * wrong.layers and wrong.counts < wrong.layers and wrong.worst > 0.1
-    assert not Result(wrong, (1.0, 0.5)).alike
+    many = replace(wrong, layers=10 * wrong.layers, equal=10 * wrong.equal)
+    assert many.layers > LEAST_LAYERS and not Result(many, (1.0, 0.5)).alike
     assert not Result(same, (1.0, 1.1)).alike  # slowed down by our hand
-    assert not Result(Tally(), (1.0, 1.0)).alike  # nothing was compared
+    for failed, allowed, alike in ((1, 0.0, False), (20, 0.04, True), (40, 0.04, False)):
+        part = Tally(layers=450, equal=450, tied=50, tied_equal=0, failed=failed)
+        assert Result(part, (1.0, 1.0), allowed).alike is alike
     shown = table([(ORIGINALS[0], Result(same, (0.002, 0.001))), (ORIGINALS[-1], Result(wrong, (0.002, 0.001)))]).splitlines()
     assert "100.00 %" in shown[2] and "0.50" in shown[2] and "**" not in shown[2]
     assert "FlashLB (global, 8 steps) **" in shown[3]
@@ -134,7 +141,7 @@ def test_a_package_that_cannot_be_had_is_named_with_the_reason(monkeypatch, caps
     assert "default (global): vllm==0.33.0 cannot be downloaded: no network" in said and said.count("no network") == len(
         ORIGINALS
     )
-    assert peers_check.main(["0"]) == 2
+    assert peers_check.main(["--one", "0"]) == 2
     assert "no network" in capsys.readouterr().err
 
 

@@ -61,7 +61,7 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_host_resolves_beside_us_or_it_is_said_whose_fault_it_is(
     host: str, answer: str, chosen: dict[str, str], reason: str
 ) -> None:
-    said, found = beside([Release(host, "1")], "ours")
+    said, found = beside([Release(host, "1")], ["ours"])
     assert (said, found.versions) == (answer, chosen)
     assert reason in found.reason
 
@@ -71,17 +71,47 @@ def test_what_is_asked_of_pip_is_our_metadata_and_the_checkout_stays_as_it_is(
 ) -> None:
     asked = []
 
-    def answer(hosts: tuple[Release, ...], ours: str) -> tuple[str, module.Resolved]:
+    def answer(hosts: tuple[Release, ...], ours: list[str]) -> tuple[str, module.Resolved]:
         asked.append(hosts)
-        assert 'name = "eplb-gap"' in (Path(ours) / "pyproject.toml").read_text()
+        assert 'name = "eplb-gap"' in (Path(*ours) / "pyproject.toml").read_text()
         return ("no", module.Resolved({}, "because")) if len(hosts) > 1 else ("yes", module.Resolved({"torch": "9.9.1"}))
 
     monkeypatch.setattr(module, "beside", answer)
     monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "limits.txt"))
     (tmp_path / "limits.txt").write_text("# a comment\nengine<3\n")
-    assert module.main() == 1
+    assert module.main([]) == 1
     assert asked == list(module.TOGETHER)
     printed = capsys.readouterr().out
     assert re.search("constraints in force: .*engine<3", printed.splitlines()[0])
     assert printed.count("9.9.1") == len(asked) - 1
     assert "because" in printed
+    asked.clear()
+    assert module.main(["vllm==0.33.0"]) == 0
+    assert asked == [(Release("vllm", "0.33.0"),)]
+
+
+def test_of_an_installation_what_it_requires_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "eplb_gap-9.dist-info"
+    folder.mkdir()
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: eplb-gap",
+        "Version: 9",
+        *(f"Requires-Dist: {one}" for one in ("a>=2", "b; extra=='x'")),
+    ]
+    (folder / "METADATA").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert module.our_requirements(tmp_path / "unused") == ["a>=2"]
+
+
+def test_what_is_neither_a_checkout_nor_installed_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        module.main([])
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "not installed" in line
