@@ -89,13 +89,18 @@ def _trace(loads: np.ndarray) -> dict[str, bytes]:
         return {"trace.npz": (Path(folder) / "trace.npz").read_bytes()}
 
 
-def _record(loads: np.ndarray) -> dict[str, bytes]:
-    """A call for each step but the last two, which one call hands over as a history."""
+def _record_history(loads: np.ndarray) -> dict[str, bytes]:
+    """One call that hands over all steps."""
+    return _record(loads, 0)
+
+
+def _record(loads: np.ndarray, alone: int = STEPS - 2) -> dict[str, bytes]:
+    """A call for each of the first steps, then one that hands over a history of the others."""
     from eplb_gap.problem import Deployment
     from eplb_gap.problem.formats.containers.record_files import Call, call_path, write_call
 
     deployment, files = Deployment(EXPERTS, PHY2LOG.shape[1], 3), {}
-    for number, counts in enumerate((*loads[: STEPS - 2, None], loads[STEPS - 2 :]), 9):
+    for number, counts in enumerate((*loads[:alone, None], loads[alone:]), 9):
         buffer = io.BytesIO()
         write_call(buffer, Call(counts, 1.7e9 + number, "vllm", "0.33.0", deployment, PHY2LOG, PHY2LOG, history=len(counts) > 1))
         files[call_path(Path(), number, LAYERS, EXPERTS).name] = buffer.getvalue()
@@ -339,7 +344,8 @@ def _torch(content: Any) -> bytes:
 
 SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "eplb-gap": _trace,
-    "eplb-gap-record": _record,
+    "eplb-gap-record": _record_history,
+    "eplb-gap-record:calls": _record,
     "sglang-recorder": _sglang_stat,
     "sglang-recorder:per_pass": lambda loads: _sglang_passes(loads, per_token=False),
     "sglang-recorder:per_token": lambda loads: _sglang_passes(loads, per_token=True),

@@ -16,6 +16,10 @@ def test_every_format_is_fuzzed_with_a_sample_that_is_read(tmp_path: Path) -> No
         assert list(tmp_path.iterdir()) == []
 
 
+LEAVES_OUT = {"loads eplb-gap-record:calls"}
+"""Of many files a damaged one is left out, and it is said."""
+
+
 @pytest.mark.parametrize("name", fuzz.cases())
 def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     case = fuzz.cases()[name]
@@ -25,7 +29,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
         outcome, why = fuzz.trial(case, files, format, tmp_path)
         assert outcome != "crash", (index, why)
         outcomes.append(outcome)
-    assert "refused" in outcomes
+    assert "refused" in outcomes or name in LEAVES_OUT
 
 
 def test_damage_is_the_same_for_the_same_numbers() -> None:
