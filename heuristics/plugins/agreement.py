@@ -26,9 +26,14 @@ def same_everywhere(placement: Placement | None, group: Any, device: Any = "cpu"
     RuntimeError
         Of ``torch.distributed``.
     """
+    return told_everywhere(None if placement is None else placement.phy2log.tobytes(), group, device)
+
+
+def told_everywhere(told: bytes | None, group: Any, device: Any = "cpu") -> bool:
+    """Return whether all ranks of a group tell the same, or none tells anything; as :func:`same_everywhere` of a map."""
     import torch
 
-    word = 0 if placement is None else int.from_bytes(hashlib.sha256(placement.phy2log.tobytes()).digest()[:7], "big") + 1
+    word = 0 if told is None else int.from_bytes(hashlib.sha256(told).digest()[:7], "big") + 1
     words = torch.tensor([word, -word], dtype=torch.int64, device=device)
     torch.distributed.all_reduce(words, op=torch.distributed.ReduceOp.MAX, group=group)
     most, least = words.tolist()

@@ -16,15 +16,13 @@ Nothing of what plans is imported before the first call: SGLang imports this mod
 from __future__ import annotations
 
 import functools
-import logging
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from eplb_gap.heuristics.plugins import SETTINGS
 from eplb_gap.heuristics.plugins.agreement import same_everywhere
+from eplb_gap.heuristics.plugins.announcing import say_kept, say_settings
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.heuristics.plugins.variables import warn_of_unknown
 
@@ -44,7 +42,6 @@ HIERARCHICAL = ("deepseek_hierarchical", "deepseek_vec_hierarchical", "elasticit
 GLOBAL = ("deepseek", "deepseek_vec", "elasticity_aware")
 FIRST_ROW = attrgetter("_accumulator._global_physical_count_of_buffered_step._curr_index")
 """Of SGLang's recorder: where its circular buffer is written next, which is where its oldest pass lies."""
-LOG = logging.getLogger("eplb_gap")
 
 
 def register() -> None:
@@ -54,7 +51,6 @@ def register() -> None:
     function is worth a warning only to those who set a variable of this plug-in.
     """
     warn_of_unknown()
-    asked = any(os.environ.get(name) for name in SETTINGS)
     try:
         import sglang.srt.eplb.eplb_algorithms as algorithms
 
@@ -64,23 +60,9 @@ def register() -> None:
         if not isinstance(own, Planner):
             algorithms.rebalance_experts = Planner(own)
     except Exception as error:
-        LOG.log(
-            logging.WARNING if asked else logging.INFO,
-            "eplb-gap: SGLang %s keeps its own EPLB: %s; the plug-in was tested with %s",
-            _version(),
-            " ".join(str(error).split()),
-            SUPPORTED,
-        )
+        say_kept("SGLang", HOST, error, SUPPORTED)
         return
-    if not asked:
-        LOG.info("eplb-gap plans for sglang %s if EPLB is on: no variable is set, method fast", _version())
-        return
-    try:
-        from eplb_gap.heuristics.plugins.settings import settings
-
-        LOG.info("eplb-gap plans for sglang %s if EPLB is on: %s", _version(), settings().summary)
-    except Exception as error:
-        COMPLAINTS.say("sglang's own policy answers every call", error)
+    say_settings(HOST, "sglang's own policy answers every call")
 
 
 class Planner:
@@ -129,15 +111,6 @@ class Planner:
         found = answer(HOST, lambda: _read_call(*given, **named), _as_triple, own, lambda triple: triple[0], _ranks_agree)
         warm_up_once()
         return found
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(HOST)
-    except PackageNotFoundError:
-        return "(of unknown version)"
 
 
 @functools.cache

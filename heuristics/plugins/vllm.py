@@ -28,12 +28,11 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from eplb_gap.heuristics.plugins import SETTINGS
 from eplb_gap.heuristics.plugins.agreement import same_everywhere
+from eplb_gap.heuristics.plugins.announcing import say_kept, say_settings
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.heuristics.plugins.variables import warn_of_unknown
 
@@ -183,27 +182,12 @@ def register() -> None:
     try:
         policies, policy = _found()
     except Exception as error:
-        asked = any(os.environ.get(name) for name in SETTINGS)
-        LOG.log(
-            logging.WARNING if asked else logging.INFO,
-            "eplb-gap: vLLM %s keeps its own EPLB: %s; the plug-in was tested with %s",
-            _version(),
-            " ".join(str(error).split()),
-            SUPPORTED,
-        )
+        say_kept("vLLM", HOST, error, SUPPORTED)
         return
     if not issubclass(policies[KEY], (TriplePolicy, MapPolicy, PlanningPolicy)):
         policy.own = policies[KEY]
         policies[KEY] = policy
-    if not any(os.environ.get(name) for name in SETTINGS):
-        LOG.info("eplb-gap plans for vllm %s if EPLB is on: no variable is set, method fast", _version())
-        return
-    try:
-        from eplb_gap.heuristics.plugins.settings import settings
-
-        LOG.info("eplb-gap plans for vllm %s if EPLB is on: %s", _version(), settings().summary)
-    except Exception as error:
-        COMPLAINTS.say("vLLM's own EPLB policy answers every call", error)
+    say_settings(HOST, "vLLM's own EPLB policy answers every call")
 
 
 def policy_for(abstract: Any) -> type[TriplePolicy | MapPolicy | PlanningPolicy]:
@@ -247,15 +231,6 @@ def _found() -> tuple[dict[str, Any], Any]:
     if KEY not in EPLB_POLICIES:
         raise KeyError(f"its EPLB_POLICIES have no {KEY!r} but {', '.join(map(str, EPLB_POLICIES))}")
     return EPLB_POLICIES, policy_for(AbstractEplbPolicy)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vllm")
-    except PackageNotFoundError:
-        return "(of unknown version)"
 
 
 def _answer(read: Callable[[], Call], ours: Callable[[Placement], T], own: Callable[[], T], table: Callable[[T], Any]) -> T:

@@ -23,13 +23,13 @@ or on none.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import inspect
 import os
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from eplb_gap.heuristics.plugins.agreement import told_everywhere
 from eplb_gap.heuristics.plugins.guard import COMPLAINTS
 from eplb_gap.heuristics.plugins.variables import warn_of_unknown
 
@@ -161,14 +161,10 @@ def _only_writes_maps() -> bool:
 
 def _ranks_agree(told: str | None) -> bool:
     """Return whether all ranks of the expert parallel group tell the same, and none has failed; every rank must ask."""
-    word = 0 if told is None else int.from_bytes(hashlib.sha256(told.encode()).digest()[:7], "big") + 1
     try:
-        import torch
         from vllm.distributed import get_ep_group
 
-        words = torch.tensor([word, -word], dtype=torch.int64)
-        torch.distributed.all_reduce(words, op=torch.distributed.ReduceOp.MAX, group=get_ep_group().cpu_group)
-        agree = bool(words[0] == -words[1])
+        agree = told_everywhere(None if told is None else told.encode(), get_ep_group().cpu_group)
     except Exception as error:
         COMPLAINTS.say(f"ranks cannot be asked for their settings; {HOST}'s own policy answers every call", error)
         return False
