@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
+from in_process import run
 from typer.main import get_command
 
 from eplb_gap.analysis.asked import choose_deployment, read_problem
@@ -39,16 +39,6 @@ def loads(tmp_path):
     path = tmp_path / "loads.npz"
     LoadTrace(LOADS, {"layer_ids": [3, 4]}).save(path)
     return path
-
-
-def run(monkeypatch, *arguments):
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["eplb-gap", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        return stopped.code
-    return 0
 
 
 @pytest.mark.parametrize("name", ASKING)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from in_process import run
 from record_folder import CALL, save
 
 from eplb_gap.analysis import asked
 from eplb_gap.analysis.figures.style import drawn, figure
-from eplb_gap.cli import main as cli
 from eplb_gap.cli import outputs
 from eplb_gap.problem import Deployment, InputError, LoadTrace, Placement, formats
 from eplb_gap.problem.formats.maps.maps import FORMATS, WRITTEN, holds_map
@@ -56,16 +55,6 @@ FOREIGN = {
     ".pt": Path("loads.pt"),
 }
 """What looks like the output of a command and is none."""
-
-
-def run(monkeypatch, *arguments):
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["eplb-gap", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        return stopped.code
-    return 0
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from in_process import run
 
 from eplb_gap.analysis import asked
-from eplb_gap.cli import main as cli
 from eplb_gap.problem import InputError, LoadTrace, formats
 
 SHAPE = ("--slots", "6", "--gpus", "2")
@@ -27,16 +26,6 @@ COMMANDS = {
 }
 """What each command needs beside loads and deployment, the loads in front of it."""
 FORMS = ("before an option", "repeated", "repeated with =", "last", "mixed")
-
-
-def run(monkeypatch, *arguments):
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["eplb-gap", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        return stopped.code
-    return 0
 
 
 def dump(folder: Path, time: str, seed: int) -> Path:
