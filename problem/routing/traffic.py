@@ -1,0 +1,167 @@
+"""Copies of tokens over the network, counted again from every token and the replica it was sent to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, get_args
+
+import numpy as np
+
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+
+Dispatch = Literal["node-dedup", "rank-dedup", "none"]
+"""How an expert-parallel dispatch sends a token: one copy to every node of its replicas, which passes it on within the node (DeepEP's
+normal mode); one copy to every GPU of them (one NVLink domain); one to every replica (DeepEP's low-latency mode)."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Copies of tokens that one layer's dispatch sends.
+
+    Parameters
+    ----------
+    tokens : int
+    node_visits, gpu_visits : int
+        Nodes and GPUs of the replicas that the tokens were sent to, summed over tokens, the token's own among them.
+    into_nodes, out_of_nodes : tuple of Fraction [nodes]
+        Copies between nodes. Fractions where it is not known where tokens come from: as many come from every GPU then.
+    into_gpus, out_of_gpus : tuple of Fraction [gpus]
+        Copies that reach a GPU from another one, over either network, and that leave it.
+    """
+
+    tokens: int
+    node_visits: int
+    gpu_visits: int
+    into_nodes: tuple[Fraction, ...]
+    out_of_nodes: tuple[Fraction, ...]
+    into_gpus: tuple[Fraction, ...]
+    out_of_gpus: tuple[Fraction, ...]
+
+    @property
+    def busiest_node(self) -> Fraction:
+        """The largest number of copies into or out of a node."""
+        return max((*self.into_nodes, *self.out_of_nodes))
+
+    @property
+    def busiest_gpu(self) -> Fraction:
+        """The largest number of copies into a GPU."""
+        return max(self.into_gpus)
+
+
+def traffic(
+    rows: np.ndarray,
+    chosen: np.ndarray,
+    phy2log: np.ndarray,
+    deployment: Deployment,
+    dispatch: Dispatch,
+    source: np.ndarray | None = None,
+) -> Traffic:
+    """Count the copies that a layer's dispatch sends.
+
+    Under ``node-dedup`` a copy enters a node at the GPU of the same place as its source's, and goes on to the others from there.
+
+    Parameters
+    ----------
+    rows : ndarray of int [tokens, topk]
+        Logical experts of every token.
+    chosen : ndarray of int [tokens, topk]
+        The slot of the replica that it was sent to, expert by expert.
+    phy2log : ndarray of int [slots]
+        The layer's map.
+    deployment : Deployment
+        With as many slots on every GPU, all alive.
+    dispatch : {"node-dedup", "rank-dedup", "none"}
+    source : ndarray of int [tokens], optional
+        GPU that each token was on. Without it as many tokens come from every GPU.
+
+    Raises
+    ------
+    InputError
+        If a slot that was chosen does not hold the expert, or a GPU is unknown.
+    """
+    if dispatch not in get_args(Dispatch):
+        raise InputError(f"dispatch is {dispatch!r}; one of {', '.join(get_args(Dispatch))} is needed")
+    deployment.require_regular("traffic")
+    _check_chosen(rows, chosen, phy2log, deployment)
+    gpus, nodes, per_node = deployment.num_gpus, deployment.num_nodes, deployment.gpus_per_node
+    at_gpu = np.stack([np.count_nonzero(chosen // deployment.slots_per_gpu == g, axis=1) for g in range(gpus)], axis=1)
+    hit_gpu = (at_gpu > 0).astype(np.int64)
+    hit_node = (at_gpu.reshape(-1, nodes, per_node).sum(axis=2) > 0).astype(np.int64)
+    copies = at_gpu if dispatch == "none" else hit_gpu
+    to_node = hit_node if dispatch == "node-dedup" else copies.reshape(-1, nodes, per_node).sum(axis=2)
+    if source is None:
+        counted = _from_everywhere(copies, to_node, hit_gpu, hit_node, dispatch)
+    else:
+        counted = _from_sources(copies, to_node, _check_source(source, len(rows), gpus), dispatch)
+    return Traffic(len(rows), int(hit_node.sum()), int(hit_gpu.sum()), *(tuple(map(Fraction, part)) for part in counted))
+
+
+def _from_sources(copies: np.ndarray, to_node: np.ndarray, source: np.ndarray, dispatch: Dispatch) -> tuple[list[int], ...]:
+    """Return copies into and out of nodes, and into and out of GPUs."""
+    (tokens, gpus), nodes = copies.shape, to_node.shape[1]
+    per_node, every = gpus // nodes, np.arange(tokens)
+    home = source // per_node
+    between, within = to_node.copy(), copies.copy()
+    between[every, home] = 0
+    if dispatch == "node-dedup":
+        # The gates: on every node the GPU of the source's place, on the source's own node the source itself.
+        gates = np.arange(nodes) * per_node + (source % per_node)[:, None]
+        within[every[:, None], gates] = 0
+        into, passed_on = within.copy(), within.reshape(tokens, nodes, per_node).sum(axis=2)
+        into[every[:, None], gates] = between
+        out = _sums(gates.ravel(), passed_on.ravel(), gpus) + _sums(source, between.sum(axis=1), gpus)
+    else:
+        within[every, source] = 0
+        into, out = within, _sums(source, within.sum(axis=1), gpus)
+    totals = between.sum(axis=0), _sums(home, between.sum(axis=1), nodes), into.sum(axis=0), out
+    return tuple(total.tolist() for total in totals)
+
+
+def _from_everywhere(
+    copies: np.ndarray, to_node: np.ndarray, hit_gpu: np.ndarray, hit_node: np.ndarray, dispatch: Dispatch
+) -> tuple[list[Fraction], ...]:
+    """Return what :func:`_from_sources` counts, on average over every GPU as the source of all tokens."""
+    gpus, nodes = copies.shape[1], to_node.shape[1]
+    per_node = gpus // nodes
+    at_nodes, at_gpus = to_node.sum(axis=0).tolist(), copies.sum(axis=0).tolist()
+    into_nodes = [Fraction(n * (nodes - 1), nodes) for n in at_nodes]
+    out_of_nodes = [Fraction(sum(at_nodes) - n, nodes) for n in at_nodes]
+    if dispatch != "node-dedup":
+        into = [Fraction(n * (gpus - 1), gpus) for n in at_gpus]
+        out = [Fraction(sum(at_gpus) - n, gpus) for n in at_gpus]
+        return into_nodes, out_of_nodes, into, out
+    by_node = hit_gpu.reshape(-1, nodes, per_node).sum(axis=(0, 2)).tolist()
+    # A copy for others of the node passes through a GPU that has no replica for it where that is the gate.
+    through = (np.repeat(hit_node, per_node, axis=1) - hit_gpu).sum(axis=0).tolist()
+    into = [Fraction(at_gpus[g] * (gpus - 1) + through[g] * (nodes - 1), gpus) for g in range(gpus)]
+    out = [
+        Fraction(by_node[g // per_node] - at_gpus[g], per_node) + Fraction(sum(at_nodes) - at_nodes[g // per_node], gpus)
+        for g in range(gpus)
+    ]
+    return into_nodes, out_of_nodes, into, out
+
+
+def _sums(places: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    total = np.zeros(size, dtype=np.int64)
+    np.add.at(total, places, values)
+    return total
+
+
+def _check_chosen(rows: np.ndarray, chosen: np.ndarray, phy2log: np.ndarray, deployment: Deployment) -> None:
+    if phy2log.shape != (deployment.num_slots,):
+        raise InputError(f"phy2log has shape {phy2log.shape}; ({deployment.num_slots},) is needed")
+    if rows.ndim != 2 or rows.shape != chosen.shape or not rows.size:
+        raise InputError(f"rows and chosen have shapes {rows.shape} and {chosen.shape}; one [tokens, topk] is needed")
+    outside = (chosen < 0) | (chosen >= deployment.num_slots)
+    wrong = outside | (phy2log[np.where(outside, 0, chosen)] != rows)
+    if wrong.any():
+        token, place = (int(i) for i in np.argwhere(wrong)[0])
+        raise InputError(f"chosen[{token}, {place}] is slot {chosen[token, place]}, which does not hold expert {rows[token, place]}")
+
+
+def _check_source(source: np.ndarray, tokens: int, gpus: int) -> np.ndarray:
+    if source.shape != (tokens,) or source.dtype.kind not in "iu" or (source < 0).any() or (source >= gpus).any():
+        raise InputError(f"source is {source.dtype} of shape {source.shape}; {tokens} GPUs from 0 to {gpus - 1} are needed")
+    return source.astype(np.int64)
