@@ -23,6 +23,7 @@ BY_NAME = {"experiments/studies", "experiments/exhibits"}
 PARTS: dict[str, set[str]] = {
     "problem": {"problem/bounds"},
     "problem/bounds": {"problem"},
+    "problem/routing": {"problem"},
     "problem/formats": {"problem", "problem/formats/loads", "problem/formats/maps"},
     "problem/formats/containers": {"problem"},
     "problem/formats/loads": {
@@ -36,6 +37,7 @@ PARTS: dict[str, set[str]] = {
     "problem/formats/maps": {"problem", "problem/formats/containers"},
     "heuristics": {"heuristics/planner", "heuristics/programs", "heuristics/serving"},
     "heuristics/kernels": set(),
+    "heuristics/dispatch": {"heuristics"},
     "heuristics/planner": {"heuristics", "heuristics/kernels"},
     "heuristics/programs": {"heuristics", "heuristics/kernels"},
     "heuristics/serving": {"heuristics", "heuristics/kernels", "heuristics/planner"},
@@ -51,6 +53,7 @@ PARTS: dict[str, set[str]] = {
     "analysis/online": {"analysis", "analysis/replay"},
     "analysis/replay": {"analysis"},
     "analysis/watch": {"analysis"},
+    "analysis/step_time": {"analysis"},
     "experiments": set(),
     "experiments/measuring": {"experiments"},
     "experiments/loads": {"experiments", "experiments/measuring", "experiments/loads/moe_trace"},

@@ -66,11 +66,15 @@ class RoutingTrace:
                 object.__setattr__(self, name, _as_column(name, getattr(self, name), len(experts)))
         if self.step is not None and (np.diff(self.step) < 0).any():
             token = int(np.argmax(np.diff(self.step) < 0)) + 1
-            raise InputError(f"step[{token}] is {self.step[token]}, less than the {self.step[token - 1]} before it; steps never fall")
+            raise InputError(
+                f"step[{token}] is {self.step[token]}, less than the {self.step[token - 1]} before it; steps never fall"
+            )
 
     def loads(self) -> np.ndarray:
         """Return how many tokens went to each expert, int64 [layers, experts]."""
-        return np.stack([np.bincount(self.experts[:, layer].ravel(), minlength=self.num_experts) for layer in range(self.num_layers)])
+        return np.stack(
+            [np.bincount(self.experts[:, layer].ravel(), minlength=self.num_experts) for layer in range(self.num_layers)]
+        )
 
     @property
     def num_layers(self) -> int:
@@ -86,7 +90,9 @@ class RoutingTrace:
         """Return the tokens from ``first`` to before ``end``."""
         if not 0 <= first < end <= len(self.experts):
             raise InputError(f"tokens are {first} to {end}; a stretch within the {len(self.experts)} of the trace is needed")
-        columns = {name: None if (all_of := getattr(self, name)) is None else all_of[first:end] for name in ("source", "request", "step")}
+        columns = {
+            name: None if (all_of := getattr(self, name)) is None else all_of[first:end] for name in ("source", "request", "step")
+        }
         return RoutingTrace(self.experts[first:end], self.num_experts, **columns, provenance=self.provenance)
 
     def load_trace(self, window_tokens: int | None = None) -> LoadTrace:
@@ -149,7 +155,7 @@ def _as_experts(value: Any, num_experts: int) -> np.ndarray:
     if unknown.any():
         token, layer, place = (int(i) for i in np.argwhere(unknown)[0])
         raise InputError(
-            f"experts[{token}, {layer}, {place}] is {given[token, layer, place]}; one of the experts 0 to {num_experts - 1} is needed"
+            f"experts[{token}, {layer}, {place}] is {given[token, layer, place]}; one of 0 to {num_experts - 1} is needed"
         )
     experts = given.astype(np.uint8 if num_experts <= 1 << 8 else np.uint16)
     in_order = np.sort(experts, axis=2)
@@ -164,7 +170,9 @@ def _as_experts(value: Any, num_experts: int) -> np.ndarray:
 def _as_column(name: str, value: Any, tokens: int) -> np.ndarray:
     given = np.asarray(value)
     if given.shape != (tokens,) or given.dtype.kind not in "iu" or (given < 0).any():
-        raise InputError(f"{name} is {given.dtype} of shape {given.shape}; {tokens} integers of at least 0, one a token, are needed")
+        raise InputError(
+            f"{name} is {given.dtype} of shape {given.shape}; {tokens} integers of at least 0, one a token, are needed"
+        )
     column = given.astype(np.int64)
     column.flags.writeable = False
     return column

@@ -12,8 +12,8 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
 Dispatch = Literal["node-dedup", "rank-dedup", "none"]
-"""How an expert-parallel dispatch sends a token: one copy to every node of its replicas, which passes it on within the node (DeepEP's
-normal mode); one copy to every GPU of them (one NVLink domain); one to every replica (DeepEP's low-latency mode)."""
+"""How a dispatch sends a token: one copy to every node of its replicas, which passes it on within the node (DeepEP's normal mode);
+one copy to every GPU of them (one NVLink domain); one to every replica (DeepEP's low-latency mode)."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def traffic(
         counted = _from_everywhere(copies, to_node, hit_gpu, hit_node, dispatch)
     else:
         counted = _from_sources(copies, to_node, _check_source(source, len(rows), gpus), dispatch)
-    return Traffic(len(rows), int(hit_node.sum()), int(hit_gpu.sum()), *(tuple(map(Fraction, part)) for part in counted))
+    return Traffic(len(rows), int(hit_node.sum()), int(hit_gpu.sum()), *map(tuple, counted))
 
 
-def _from_sources(copies: np.ndarray, to_node: np.ndarray, source: np.ndarray, dispatch: Dispatch) -> tuple[list[int], ...]:
+def _from_sources(copies: np.ndarray, to_node: np.ndarray, source: np.ndarray, dispatch: Dispatch) -> tuple[list[Fraction], ...]:
     """Return copies into and out of nodes, and into and out of GPUs."""
     (tokens, gpus), nodes = copies.shape, to_node.shape[1]
     per_node, every = gpus // nodes, np.arange(tokens)
@@ -116,7 +116,7 @@ def _from_sources(copies: np.ndarray, to_node: np.ndarray, source: np.ndarray, d
         within[every, source] = 0
         into, out = within, _sums(source, within.sum(axis=1), gpus)
     totals = between.sum(axis=0), _sums(home, between.sum(axis=1), nodes), into.sum(axis=0), out
-    return tuple(total.tolist() for total in totals)
+    return tuple(list(map(Fraction, total.tolist())) for total in totals)
 
 
 def _from_everywhere(
@@ -158,7 +158,9 @@ def _check_chosen(rows: np.ndarray, chosen: np.ndarray, phy2log: np.ndarray, dep
     wrong = outside | (phy2log[np.where(outside, 0, chosen)] != rows)
     if wrong.any():
         token, place = (int(i) for i in np.argwhere(wrong)[0])
-        raise InputError(f"chosen[{token}, {place}] is slot {chosen[token, place]}, which does not hold expert {rows[token, place]}")
+        raise InputError(
+            f"chosen[{token}, {place}] is slot {chosen[token, place]}, which does not hold expert {rows[token, place]}"
+        )
 
 
 def _check_source(source: np.ndarray, tokens: int, gpus: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_pairs_that_fit_a_node_cost_one_visit_and_split_ones_two() -> None:
 def test_the_interpolation_is_exact_at_integers_and_convex() -> None:
     assert [one_over(Fraction(m)) for m in range(1, 6)] == [Fraction(1, m) for m in range(1, 6)]
     points = [one_over(1 + Fraction(i, 6)) for i in range(30)]
-    falls = [a - b for a, b in zip(points, points[1:], strict=False)]
+    falls = [a - b for a, b in pairwise(points)]
     assert falls == sorted(falls, reverse=True) and falls[-1] > 0
 
 

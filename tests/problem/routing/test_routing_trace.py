@@ -54,7 +54,7 @@ def test_the_narrowest_type_is_kept_and_nothing_can_be_changed() -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "says"),
     [
-        ([[[0, 1]], [[2, -1]]], {}, r"experts\[1, 0, 1\] is -1; one of the experts 0 to 3"),
+        ([[[0, 1]], [[2, -1]]], {}, r"experts\[1, 0, 1\] is -1; one of 0 to 3"),
         ([[[0, 4]]], {}, r"experts\[0, 0, 1\] is 4"),
         ([[[0, 1]], [[3, 3]]], {}, r"token 1 names an expert twice in layer 0: \[3, 3\]"),
         ([[[0, 1]], [[3]]], {}, "ragged"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_every_copy_is_counted(seed: int, dispatch: str) -> None:
     assert found.node_visits == sum(len({gpu // deployment.gpus_per_node for gpu in some}) for some in gpus)
     average = [Fraction(0)] * (2 * deployment.num_nodes + 2 * deployment.num_gpus)
     for gpu in range(deployment.num_gpus):
-        parts = sum(slow(chosen, np.full(len(rows), gpu), deployment, dispatch), [])
+        parts = chain(*slow(chosen, np.full(len(rows), gpu), deployment, dispatch))
         average = [a + Fraction(part, deployment.num_gpus) for a, part in zip(average, parts, strict=True)]
     even = traffic(rows, chosen, phy2log, deployment, dispatch)
     assert [*even.into_nodes, *even.out_of_nodes, *even.into_gpus, *even.out_of_gpus] == average
