@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eplb_gap.problem.atomic import replacing
-from eplb_gap.problem.errors import InputError, next_divisors, reason, such_as
-from eplb_gap.problem.files import strict_json
-from eplb_gap.problem.npy import read_array
+from eplb_gap.problem.errors import InputError, next_divisors, such_as
+from eplb_gap.problem.npy import read_trace_file, write_trace_file
 
 TRACE_FORMAT = "eplb-gap load trace"
 TRACE_VERSION = 1
@@ -193,10 +187,7 @@ class LoadTrace:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as a compressed npz without pickle, in the narrowest unsigned integer type; atomic."""
         narrow = self.loads.astype(np.min_scalar_type(int(self.loads.max())))
-        head = {"format": TRACE_FORMAT, "version": TRACE_VERSION, "provenance": self.provenance}
-        text = np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, head=text, loads=narrow)
+        write_trace_file(path, TRACE_FORMAT, TRACE_VERSION, self.provenance, {"loads": narrow})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LoadTrace:
@@ -207,37 +198,5 @@ class LoadTrace:
         InputError
             If the file does not exist, is truncated, is no trace, is of another version, is too large, or holds pickled objects.
         """
-        path = Path(path)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                head = _read_member(archive, "head", path)
-                loads = _read_member(archive, "loads", path)
-        except FileNotFoundError:
-            raise InputError(f"trace file {path} does not exist") from None
-        except InputError:
-            raise
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
-            raise InputError(f"trace file {path} is truncated or no npz file ({reason(error)})") from None
-        try:
-            meta = strict_json(head.tobytes().decode())
-            found = meta["format"], meta["version"]
-            provenance = dict(meta["provenance"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise InputError(f"trace file {path} has an unreadable head; a trace written by LoadTrace.save is needed") from None
-        if found != (TRACE_FORMAT, TRACE_VERSION):
-            raise InputError(
-                f"trace file {path} is {found[0]!r} version {found[1]!r}; {TRACE_FORMAT!r} version {TRACE_VERSION} is needed"
-            )
-        return cls(loads, provenance)
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        raise InputError(f"trace file {path} has no entry {name!r}; a trace written by LoadTrace.save is needed") from None
-    where = f"trace file {path}: entry {name!r}"
-    if info.file_size > MAX_TRACE_BYTES:
-        raise InputError(f"{where} claims {info.file_size} bytes; at most {MAX_TRACE_BYTES} are read")
-    with archive.open(info) as member:
-        return read_array(member, MAX_TRACE_BYTES, where)
+        provenance, arrays = read_trace_file(path, TRACE_FORMAT, TRACE_VERSION, ("loads",), MAX_TRACE_BYTES)
+        return cls(arrays["loads"], provenance)

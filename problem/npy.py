@@ -1,16 +1,22 @@
-"""One array of NumPy's npy format from an untrusted stream: what its header claims is compared with the bytes that are there."""
+"""NumPy's files from untrusted sources, without pickle: what a header claims is compared with the bytes that are there."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import zipfile
 import zlib
-from typing import IO
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 
+from eplb_gap.problem.atomic import replacing
 from eplb_gap.problem.errors import InputError, reason
+from eplb_gap.problem.files import strict_json
 
 MAX_AXES = 8
 CHUNK_BYTES = 1 << 20
@@ -61,3 +67,70 @@ def read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, n
         raise
     except Exception as error:  # numpy evaluates the header as a literal: which errors a crafted one raises is not documented
         raise InputError(f"{where} is no plain array ({reason(error)})") from None
+
+
+def write_trace_file(
+    path: str | os.PathLike[str], name: str, version: int, provenance: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write a trace of ours as a compressed npz: a head that says format, version and provenance, and arrays; atomic."""
+    head = {"format": name, "version": version, "provenance": provenance}
+    text = np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, head=text, **arrays)
+
+
+def read_trace_file(
+    path: str | os.PathLike[str], name: str, version: int, needed: Sequence[str], limit: int, optional: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return provenance and arrays of a file that :func:`write_trace_file` wrote.
+
+    Parameters
+    ----------
+    path : path
+    name : str
+        The format that it must say it is of.
+    version : int
+    needed, optional : sequence of str
+        Entries to read; of the optional ones those that are there.
+    limit : int
+        Bytes that an entry may claim decompressed.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, is truncated, is no trace, is of another version, is too large, or holds pickled objects.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            head = _read_member(archive, "head", path, limit)
+            there = set(archive.namelist())
+            wanted = (*needed, *(entry for entry in optional if f"{entry}.npy" in there))
+            arrays = {entry: _read_member(archive, entry, path, limit) for entry in wanted}
+    except FileNotFoundError:
+        raise InputError(f"trace file {path} does not exist") from None
+    except InputError:
+        raise
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
+        raise InputError(f"trace file {path} is truncated or no npz file ({reason(error)})") from None
+    try:
+        meta = strict_json(head.tobytes().decode())
+        found = meta["format"], meta["version"]
+        provenance = dict(meta["provenance"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(f"trace file {path} has an unreadable head; a trace written by this package is needed") from None
+    if found != (name, version):
+        raise InputError(f"trace file {path} is {found[0]!r} version {found[1]!r}; {name!r} version {version} is needed")
+    return provenance, arrays
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path, limit: int) -> np.ndarray:
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise InputError(f"trace file {path} has no entry {name!r}; a trace written by this package is needed") from None
+    where = f"trace file {path}: entry {name!r}"
+    if info.file_size > limit:
+        raise InputError(f"{where} claims {info.file_size} bytes; at most {limit} are read")
+    with archive.open(info) as member:
+        return read_array(member, limit, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,13 @@ import numpy as np
 
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
+from eplb_gap.problem.npy import read_trace_file, write_trace_file
 
+ROUTING_FORMAT = "eplb-gap routing trace"
+ROUTING_VERSION = 1
+COLUMNS = ("source", "request", "step")
+MOST_BYTES = 4 << 30
+"""Of one entry of a file, decompressed."""
 MOST_EXPERTS = 1 << 16
 """Experts that the widest type of a trace tells apart."""
 
@@ -61,7 +68,7 @@ class RoutingTrace:
             raise InputError(f"num_experts is {self.num_experts!r}; an integer from 1 to {MOST_EXPERTS} is needed")
         experts = _as_experts(self.experts, self.num_experts)
         object.__setattr__(self, "experts", experts)
-        for name in ("source", "request", "step"):
+        for name in COLUMNS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _as_column(name, getattr(self, name), len(experts)))
         if self.step is not None and (np.diff(self.step) < 0).any():
@@ -90,9 +97,7 @@ class RoutingTrace:
         """Return the tokens from ``first`` to before ``end``."""
         if not 0 <= first < end <= len(self.experts):
             raise InputError(f"tokens are {first} to {end}; a stretch within the {len(self.experts)} of the trace is needed")
-        columns = {
-            name: None if (all_of := getattr(self, name)) is None else all_of[first:end] for name in ("source", "request", "step")
-        }
+        columns = {name: None if (all_of := getattr(self, name)) is None else all_of[first:end] for name in COLUMNS}
         return RoutingTrace(self.experts[first:end], self.num_experts, **columns, provenance=self.provenance)
 
     def load_trace(self, window_tokens: int | None = None) -> LoadTrace:
@@ -142,6 +147,30 @@ class RoutingTrace:
         """
         sets, weights = np.unique(np.sort(self.rows(layer), axis=1), axis=0, return_counts=True)
         return sets, weights.astype(np.int64)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as a compressed npz without pickle; atomic."""
+        columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
+        narrow = {name: column.astype(np.min_scalar_type(int(column.max()))) for name, column in columns.items()}
+        arrays = {"experts": self.experts, "num_experts": np.array([self.num_experts]), **narrow}
+        write_trace_file(path, ROUTING_FORMAT, ROUTING_VERSION, self.provenance, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RoutingTrace:
+        """Read a trace that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file does not exist, is truncated, is no trace, is of another version, is too large, or holds pickled objects
+            or no routing.
+        """
+        needed = ("experts", "num_experts")
+        provenance, arrays = read_trace_file(path, ROUTING_FORMAT, ROUTING_VERSION, needed, MOST_BYTES, COLUMNS)
+        told = arrays.pop("num_experts")
+        if told.shape != (1,) or told.dtype.kind not in "iu":
+            raise InputError(f"trace file {path}: entry 'num_experts' has shape {told.shape}; one integer is needed")
+        return cls(**arrays, num_experts=int(told[0]), provenance=provenance)
 
 
 def _as_experts(value: Any, num_experts: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
 Dispatch = Literal["node-dedup", "rank-dedup", "none"]
-"""How a dispatch sends a token: one copy to every node of its replicas, which passes it on within the node (DeepEP's normal mode);
+"""How a dispatch sends a token: one copy to every node of its replicas, which passes it on inside (DeepEP's normal mode),
 one copy to every GPU of them (one NVLink domain); one to every replica (DeepEP's low-latency mode)."""
 
 

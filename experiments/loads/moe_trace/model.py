@@ -74,6 +74,7 @@ class MixtureOfExperts(nn.Module):
         self.shared = SwiGLU(width, config.shared_hidden)
         self.register_buffer("bias", torch.zeros(experts))
         self.counts = torch.zeros(experts, dtype=torch.int64)
+        self.chosen = torch.zeros(0, config.top_experts, dtype=torch.int64)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the chosen experts, int64 [tokens, top_experts], and their normalised weights."""
@@ -92,6 +93,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(0, 1)
         chosen, weights = self.route(tokens)
+        self.chosen = chosen
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         self.counts = torch.bincount(flat, minlength=self.config.experts)
@@ -151,3 +153,7 @@ class LanguageModel(nn.Module):
     def loads(self) -> Tensor:
         """Tokens per expert of the last forward pass, int64 [moe_layers, experts]."""
         return torch.stack([mixture.counts for mixture in self.mixtures])
+
+    def routing(self) -> Tensor:
+        """Experts of every token in the last forward pass, int64 [tokens, moe_layers, top_experts], ascending."""
+        return torch.stack([mixture.chosen.sort(dim=-1).values for mixture in self.mixtures], dim=1)

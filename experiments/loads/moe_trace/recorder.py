@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from eplb_gap.experiments.loads.moe_trace.model import LanguageModel
 from eplb_gap.experiments.loads.moe_trace.training import train
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
+from eplb_gap.problem.routing.trace import RoutingTrace
 
 Progress = Callable[[int, int, str], None]
 EXTRA = "pip install 'eplb-gap[record]'"
@@ -49,6 +50,14 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
         If what the extra ``record`` installs is missing, the corpus is not usable or lacks a domain of the traffic, or the
         checkpoint belongs to another run.
     """
+    streams, domains, model, summary = _trained(corpus, checkpoint, config, progress)
+    loads = serve(model, streams, config, progress)
+    return LoadTrace(loads, _provenance(config, domains, streams, checkpoint, summary))
+
+
+def _trained(
+    corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progress
+) -> tuple[TokenStreams, list[Domain], LanguageModel, dict[str, Any]]:
     _require_extra()
     domains = read_corpus(corpus, config.max_domain_bytes)
     names = {domain.name for domain in domains}
@@ -61,8 +70,38 @@ def record(corpus: Path, checkpoint: Path, config: RecordConfig, progress: Progr
         )
     streams = TokenStreams(domains, config.model.vocabulary, names - set(config.held_out_domains))
     model, summary = train(config, streams, checkpoint, progress)
-    loads = serve(model, streams, config, progress)
-    return LoadTrace(loads, _provenance(config, domains, streams, checkpoint, summary))
+    return streams, domains, model, summary
+
+
+def record_routing(corpus: Path, checkpoint: Path, config: RecordConfig, every: int, progress: Progress) -> RoutingTrace:
+    """Serve every ``every``-th step of the traffic of :func:`record`, and keep the experts of every token.
+
+    Parameters
+    ----------
+    corpus, checkpoint, config, progress
+        As of :func:`record`.
+    every : int
+        At least 1.
+
+    Returns
+    -------
+    RoutingTrace
+        With steps as :func:`record` numbers them; a step's tokens are its sequences, one after the other.
+
+    Raises
+    ------
+    InputError
+        As :func:`record`.
+    """
+    if every < 1:
+        raise InputError(f"every is {every}; at least 1 is needed")
+    streams, domains, model, summary = _trained(corpus, checkpoint, config, progress)
+    kept, steps = [], []
+    for step in _steps(model, streams, config, progress, every):
+        kept.append(model.routing().numpy().astype(np.uint16))
+        steps.append(np.full(len(kept[-1]), step))
+    provenance = {**_provenance(config, domains, streams, checkpoint, summary), "routing_every": every}
+    return RoutingTrace(np.concatenate(kept), config.model.experts, step=np.concatenate(steps), provenance=provenance)
 
 
 def _require_extra() -> None:
@@ -74,18 +113,23 @@ def _require_extra() -> None:
 
 def serve(model: LanguageModel, streams: TokenStreams, config: RecordConfig, progress: Progress) -> np.ndarray:
     """Run every step of the traffic with the selection bias frozen; int64 [steps, moe layers, experts]."""
+    return np.stack([model.loads().numpy() for _ in _steps(model, streams, config, progress)])
+
+
+def _steps(
+    model: LanguageModel, streams: TokenStreams, config: RecordConfig, progress: Progress, every: int = 1
+) -> Iterator[int]:
+    """Run every ``every``-th step of the traffic, and yield its number behind each; what a step sees depends on no other."""
     mixes = [mix for phase in config.serve.phases for mix in _mixes(phase)]
     sequences = sequences_of_steps(config)
-    loads = np.empty((len(mixes), config.model.moe_layers, config.model.experts), dtype=np.int64)
     model.eval()
-    with torch.inference_mode():
-        for step, mix in enumerate(mixes):
-            generator = np.random.default_rng([config.seed, config.serve.stream, step])
-            batch = streams.sample(streams.held_out, mix, sequences[step], config.serve.sequence_length, generator)
+    for step in range(0, len(mixes), every):
+        generator = np.random.default_rng([config.seed, config.serve.stream, step])
+        batch = streams.sample(streams.held_out, mixes[step], sequences[step], config.serve.sequence_length, generator)
+        with torch.inference_mode():
             model.features(torch.from_numpy(batch))
-            loads[step] = model.loads().numpy()
-            progress(step + 1, len(mixes), "serving")
-    return loads
+        progress(step + 1, len(mixes), "serving")
+        yield step
 
 
 def sequences_of_steps(config: RecordConfig) -> list[int]:

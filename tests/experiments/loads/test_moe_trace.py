@@ -16,7 +16,7 @@ from eplb_gap.cli.recording import Traffic
 from eplb_gap.cli.recording import record as record_command
 from eplb_gap.experiments.loads.moe_trace.config import Phase, RecordConfig, ServeConfig, tiny_config
 from eplb_gap.experiments.loads.moe_trace.corpus import read_corpus
-from eplb_gap.experiments.loads.moe_trace.recorder import record, sequences_of_steps
+from eplb_gap.experiments.loads.moe_trace.recorder import record, record_routing, sequences_of_steps
 from eplb_gap.experiments.loads.moe_trace.rhythm import DAY, MIXES, RARE, rhythm_config, rhythm_phases
 from eplb_gap.problem import InputError, LoadTrace
 
@@ -55,6 +55,17 @@ CONFIG = tiny_config(tuple(WORDS))
 def recorded(corpus, tmp_path_factory):
     checkpoint = tmp_path_factory.mktemp("model") / "moe.pt"
     return record(corpus, checkpoint, CONFIG, Steps()), checkpoint
+
+
+def test_routing_sums_to_the_loads_of_the_steps_it_was_kept_of(recorded, corpus):
+    trace, checkpoint = recorded
+    routing = record_routing(corpus, checkpoint, CONFIG, 2, Steps())
+    assert (routing.load_trace().loads == trace.loads[::2]).all()
+    assert np.unique(routing.step).tolist() == list(range(0, len(trace.loads), 2))
+    groups = routing.experts // (CONFIG.model.experts // CONFIG.model.groups)
+    assert max(len(set(row.tolist())) for row in groups.reshape(-1, routing.topk)) <= CONFIG.model.top_groups
+    with pytest.raises(InputError, match="every is 0"):
+        record_routing(corpus, checkpoint, CONFIG, 0, Steps())
 
 
 def test_every_row_holds_every_token_once_per_chosen_expert(recorded):

@@ -74,3 +74,17 @@ def test_the_experts_are_numbered_by_a_known_number() -> None:
     for wrong in (0, True, 1 << 17, 2.0):
         with pytest.raises(InputError, match="num_experts is"):
             RoutingTrace([[[0]]], wrong)  # type: ignore[arg-type]
+
+
+def test_a_file_gives_the_trace_back(tmp_path) -> None:
+    given = RoutingTrace(drawn(), 300, request=np.arange(50), step=np.arange(50) // 7, provenance={"kind": "drawn"})
+    given.save(tmp_path / "routing.npz")
+    back = RoutingTrace.load(tmp_path / "routing.npz")
+    assert (back.experts == given.experts).all() and back.num_experts == 300 and back.source is None
+    assert (back.step == given.step).all() and (back.request == given.request).all() and back.provenance == given.provenance
+    given.load_trace(10).save(tmp_path / "loads.npz")
+    with pytest.raises(InputError, match="no entry 'experts'"):
+        RoutingTrace.load(tmp_path / "loads.npz")
+    np.savez(tmp_path / "other.npz", experts=given.experts)
+    with pytest.raises(InputError, match="no entry 'head'"):
+        RoutingTrace.load(tmp_path / "other.npz")
