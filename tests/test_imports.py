@@ -49,6 +49,7 @@ PARTS: dict[str, set[str]] = {
     "solvers/compact": {"solvers"},
     "solvers/engines": {"solvers", "solvers/compact"},
     "solvers/serving": {"solvers", "solvers/compact", "solvers/engines"},
+    "solvers/locality": {"solvers"},
     "analysis": {"analysis/figures", "analysis/replay"},
     "analysis/figures": {"analysis", "analysis/online", "analysis/replay"},
     "analysis/online": {"analysis", "analysis/replay"},

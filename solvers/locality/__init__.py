@@ -1,0 +1,1 @@
+"""Where tokens go: proven limits on node visits, and the placements that can be proven best."""

@@ -1,0 +1,303 @@
+"""Prices, numbers and vectors that prove few node visits to be out of reach, by a relaxation and its dual.
+
+Relaxed, a map is a matrix Z, ``Z_ij`` the part of i and j that shares a node: no eigenvalue negative, no entry negative, one on
+the diagonal, rows that sum to the experts of a node. Every token is in a mixture of partitions of its experts, whose pairs meet
+in Z. Davis and Yin's splitting (2017) moves Z between the two sets that hold its conditions, while every token raises the
+prices on which its mixture and Z disagree. Whatever the prices are when the steps are spent,
+:func:`eplb_gap.problem.bounds.visit_dual.visit_dual_value` counts what they prove.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from eplb_gap.heuristics.compiled import entry, kernel
+from eplb_gap.problem.bounds.visit_dual import (
+    LARGEST_NUMBER,
+    LARGEST_PRICE,
+    LARGEST_VECTOR,
+    PRICE_BITS,
+    VECTOR_BITS,
+    VisitDual,
+    visit_dual_value,
+)
+
+SAMPLE = 3000
+"""Sets of experts that Z is made for first: it is the same for many more, within a little."""
+STAGES = ((250, 0.015, 0.1, 0.05), (150, 0.01, 0.05, 0.03))
+"""Steps on the sample; temperature of the mixtures, what a price costs, and how far it moves in a step."""
+CATCHING_UP = ((40, 0.015, 0.1, 0.05), (20, 0.01, 0.05, 0.03))
+"""The same for the prices of all sets, Z being kept."""
+ALL_STEPS, LAST_STEPS = 60, 400
+"""Steps with all sets, and steps of Z alone that end it."""
+STEP = 40.0
+"""Of Z, against prices by token."""
+
+
+@dataclass(frozen=True)
+class VisitBound:
+    """A proven limit.
+
+    Parameters
+    ----------
+    value : Fraction
+        Node visits of all tokens, summed: no map without replicas has fewer.
+    dual : VisitDual
+        What proves it.
+    """
+
+    value: Fraction
+    dual: VisitDual
+
+
+def visit_bound(
+    sets: np.ndarray,
+    weights: np.ndarray,
+    num_experts: int,
+    num_nodes: int,
+    progress: Callable[[float], None] = lambda done: None,
+) -> VisitBound:
+    """Return a bound on the node visits of all tokens, for maps without replicas and equally many experts on each node.
+
+    Parameters
+    ----------
+    sets : ndarray of int [sets, topk]
+        Experts of the tokens: :meth:`eplb_gap.problem.routing.trace.RoutingTrace.bundles`.
+    weights : ndarray of int [sets]
+        Tokens of every set.
+    num_experts, num_nodes : int
+    progress : callable, optional
+        Called with the part that is done, 0 to 1.
+
+    Raises
+    ------
+    InputError
+        As :func:`eplb_gap.problem.bounds.visit_dual.visit_dual_value`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_gap.solvers.locality.visit_bound import visit_bound
+    >>> triangle = np.array([[0, 1], [1, 2], [0, 2]])  # two nodes hold two experts each: 2 of the 3 tokens visit both
+    >>> 4 < visit_bound(triangle, np.array([1, 1, 1]), num_experts=4, num_nodes=2).value <= 5
+    True
+    """
+    nothing = VisitDual(
+        np.zeros((len(sets), sets.shape[1] * (sets.shape[1] - 1) // 2), dtype=np.int64),
+        np.zeros(num_experts, dtype=np.int64),
+        np.zeros((num_experts, 1), dtype=np.int64),
+    )
+    trivial = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, nothing), nothing)
+    if num_nodes in (1, num_experts) or sets.shape[1] == 1 or not weights.any():
+        return trivial
+    search = _Relaxation(num_experts, num_nodes)
+    sample, sampled = _sample(weights)
+    total_steps = sum(steps for steps, *_ in STAGES) * len(sample) + (ALL_STEPS + sum(s for s, *_ in CATCHING_UP)) * len(sets)
+    done = 0.0
+
+    def tick(sets_seen: int) -> None:
+        nonlocal done
+        done += sets_seen / total_steps
+        progress(min(1.0, done))
+
+    rows, parts = sets.astype(np.int64), weights / weights.sum()
+    prices = np.full((len(sample), nothing.prices.shape[1]), 0.1)
+    for steps, *kind in STAGES:
+        search.steps(rows[sample], sampled, prices, steps, kind, tick)
+    prices = np.full(nothing.prices.shape, 0.1)
+    for steps, *kind in CATCHING_UP:
+        search.catch_up(rows, parts, prices, steps, kind, tick)
+    search.steps(rows, parts, prices, ALL_STEPS, list(CATCHING_UP[-1][1:]), tick)
+    units = np.clip(np.rint(prices * (1 << PRICE_BITS)), -LARGEST_PRICE, LARGEST_PRICE).astype(np.int64)
+    dual = search.dual(rows, parts, units, int(weights.sum()))
+    found = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, dual), dual)
+    return max(found, trivial, key=lambda bound: bound.value)
+
+
+def _sample(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return sets that stand for all, and the part of the tokens that each stands for: those of every n-th token."""
+    ends = np.cumsum(weights)
+    tokens = (np.arange(SAMPLE) * int(ends[-1])) // SAMPLE
+    sample, times = np.unique(np.searchsorted(ends, tokens, side="right"), return_counts=True)
+    return sample, times / times.sum()
+
+
+class _Relaxation:
+    """The matrix Z on its way."""
+
+    def __init__(self, num_experts: int, num_nodes: int) -> None:
+        self.size, self.per_node = num_experts, num_experts // num_nodes
+        self.moving = np.full((num_experts, num_experts), (self.per_node - 1) / (num_experts - 1))
+        np.fill_diagonal(self.moving, 1.0)
+
+    def steps(
+        self,
+        rows: np.ndarray,
+        parts: np.ndarray,
+        prices: np.ndarray,
+        steps: int,
+        kind: list[float],
+        tick: Callable[[int], None],
+    ) -> None:
+        """Move Z and the prices; ``kind`` holds temperature, cost and step of the prices."""
+        slope = np.empty_like(self.moving)
+        for _ in range(steps):
+            met = _within_bounds(self.moving)
+            _raise_prices(rows, parts, met, prices, *kind, 1, slope)
+            self._move(met, slope, STEP)
+            tick(len(rows))
+
+    def catch_up(
+        self, rows: np.ndarray, parts: np.ndarray, prices: np.ndarray, turns: int, kind: list[float], tick: Callable[[int], None]
+    ) -> None:
+        """Bring the prices to where Z is."""
+        met, slope = _within_bounds(self.moving), np.empty_like(self.moving)
+        _raise_prices(rows, parts, met, prices, *kind, turns, slope)
+        tick(turns * len(rows))
+
+    def dual(self, rows: np.ndarray, parts: np.ndarray, units: np.ndarray, tokens: int) -> VisitDual:
+        """Move Z to where these prices have it, and return what they prove."""
+        slope = np.empty_like(self.moving)
+        _summed_slopes(rows, parts, units / (1 << PRICE_BITS), slope)
+        step = 2.5 * STEP
+        for _ in range(LAST_STEPS):
+            met = _within_bounds(self.moving)
+            self._move(met, slope, step)
+        met = _within_bounds(self.moving)
+        pressed = (self.moving - met) / step
+        rest = slope + pressed
+        sums = rest.sum(axis=1)
+        numbers = (sums - sums.sum() / (2 * self.size)) / self.size
+        values, basis = np.linalg.eigh(rest - numbers[:, None] - numbers[None, :])
+        vectors = basis * np.sqrt(np.maximum(values, 0.0))
+        # A pair is counted twice in a product of matrices, once in the sum over pairs.
+        scale = 2.0 * tokens
+        return VisitDual(
+            units,
+            _whole(numbers * scale, 2 * VECTOR_BITS, LARGEST_NUMBER),
+            _whole(vectors * math.sqrt(scale), VECTOR_BITS, LARGEST_VECTOR),
+        )
+
+    def _move(self, met: np.ndarray, slope: np.ndarray, step: float) -> None:
+        self.moving += self._without_negative(2.0 * met - self.moving - step * slope) - met
+
+    def _without_negative(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the nearest matrix whose rows sum to the experts of a node and which has no negative eigenvalue."""
+        matrix = (matrix + matrix.T) / 2.0
+        means = matrix.mean(axis=1)
+        values, basis = np.linalg.eigh(matrix - means[:, None] - means[None, :] + means.mean())
+        kept = basis[:, values > 0.0]
+        return np.asarray((kept * values[values > 0.0]) @ kept.T + self.per_node / self.size)
+
+
+def _within_bounds(matrix: np.ndarray) -> np.ndarray:
+    """Return the nearest matrix with entries from 0 to 1, and 1 on the diagonal."""
+    bounded = np.clip(matrix, 0.0, 1.0)
+    np.fill_diagonal(bounded, 1.0)
+    return bounded
+
+
+def _whole(values: np.ndarray, bits: int, largest: int) -> np.ndarray:
+    return np.clip(np.rint(values * float(1 << bits)), -largest, largest).astype(np.int64)
+
+
+@kernel
+def _block_costs(prices: np.ndarray, topk: int, cost: np.ndarray) -> None:
+    """Write for every set of members, as bits, what it costs as a block."""
+    for members in range(1, 1 << topk):
+        others = members & (members - 1)
+        if not others:
+            cost[members] = 1.0
+            continue
+        first = 0
+        for i in range(topk):
+            if members >> i & 1:
+                first = i
+                break
+        total = cost[others]
+        start = first * (2 * topk - first - 1) // 2 - first - 1
+        for other in range(first + 1, topk):
+            if others >> other & 1:
+                total += prices[start + other]
+        cost[members] = total
+
+
+@kernel
+def _mixture(
+    prices: np.ndarray, topk: int, temperature: float, cost: np.ndarray, likely: np.ndarray, ways: np.ndarray, met: np.ndarray
+) -> None:
+    """Write how much of every pair shares a block where partitions are as likely as their costs make them (Boltzmann)."""
+    _block_costs(prices, topk, cost)
+    everyone = (1 << topk) - 1
+    for members in range(1, everyone + 1):
+        likely[members] = math.exp(-cost[members] / temperature)
+    ways[0] = 1.0
+    for members in range(1, everyone + 1):
+        others = members & (members - 1)
+        total = likely[members]
+        inside = others
+        for _ in range(1 << topk):
+            if not inside:
+                break
+            inside = (inside - 1) & others
+            one = inside | (members ^ others)
+            total += likely[one] * ways[members ^ one]
+        ways[members] = total
+    met[:] = 0.0
+    for members in range(1, everyone + 1):
+        part = likely[members] * ways[everyone ^ members] / ways[everyone]
+        if part < 1e-9:
+            continue
+        pair = 0
+        for a in range(topk):
+            for b in range(a + 1, topk):
+                if members >> a & 1 and members >> b & 1:
+                    met[pair] += part
+                pair += 1
+
+
+@entry
+def _raise_prices(
+    rows: np.ndarray,
+    parts: np.ndarray,
+    relaxed: np.ndarray,
+    prices: np.ndarray,
+    temperature: float,
+    charge: float,
+    step: float,
+    turns: int,
+    slope: np.ndarray,
+) -> None:
+    """Move every token's prices towards where its mixture agrees with Z, and write what Z pays for its entries then."""
+    topk = rows.shape[1]
+    cost, likely, ways = np.empty(1 << topk), np.empty(1 << topk), np.empty(1 << topk)
+    met = np.empty(topk * (topk - 1) // 2)
+    for t in range(rows.shape[0]):
+        for _ in range(turns):
+            _mixture(prices[t], topk, temperature, cost, likely, ways, met)
+            pair = 0
+            for a in range(topk):
+                for b in range(a + 1, topk):
+                    prices[t, pair] += step * (met[pair] - relaxed[rows[t, a], rows[t, b]] - charge * prices[t, pair])
+                    pair += 1
+    _summed_slopes(rows, parts, prices, slope)
+
+
+@entry
+def _summed_slopes(rows: np.ndarray, parts: np.ndarray, prices: np.ndarray, slope: np.ndarray) -> None:
+    """Write the slope of the dual in Z: half of the prices of both experts, which a symmetric matrix counts twice."""
+    topk = rows.shape[1]
+    slope[:] = 0.0
+    for t in range(rows.shape[0]):
+        pair = 0
+        for a in range(topk):
+            for b in range(a + 1, topk):
+                half = parts[t] * prices[t, pair] / 2.0
+                slope[rows[t, a], rows[t, b]] -= half
+                slope[rows[t, b], rows[t, a]] -= half
+                pair += 1
