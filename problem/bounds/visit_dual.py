@@ -1,7 +1,7 @@
 """A lower bound on node visits from prices of sharing a node, one for every pair of experts of every token, and from vectors.
 
-Every expert is on one node, all nodes hold c experts. Let ``z_ij`` be 1 where experts i and j share a node. A token visits as many
-nodes as its experts make blocks. For any prices ``p``, one for every pair of every token, the visits V of all tokens together are
+Every expert is on one node, all nodes hold c experts. Let ``z_ij`` be 1 where experts i and j share a node. A token visits as
+many nodes as its experts make blocks. For any prices ``p``, one for every pair of every token, the visits V of all tokens together are
 
     V  =  sum_t (blocks_t + sum_ij p_tij z_ij)  -  sum_{i<j} P_ij z_ij,        P_ij = sum_t p_tij.
 
@@ -47,7 +47,8 @@ class VisitDual:
     Parameters
     ----------
     prices : ndarray of int [sets, topk (topk - 1) / 2]
-        Price of every pair of every set of experts, in 2^-12 visits of a token; pairs in the order (0, 1), (0, 2), ..., (1, 2), ...
+        Price of every pair of every set of experts, in 2^-12 visits of a token; pairs in the order (0, 1), (0, 2) to (1, 2) and
+        on.
     numbers : ndarray of int [experts]
         In 2^-40 visits.
     vectors : ndarray of int [experts, dimensions]

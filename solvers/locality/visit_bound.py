@@ -29,9 +29,9 @@ from eplb_gap.problem.bounds.visit_dual import (
 
 SAMPLE = 3000
 """Sets of experts that Z is made for first: it is the same for many more, within a little."""
-STAGES = ((250, 0.015, 0.1, 0.05), (150, 0.01, 0.05, 0.03))
+STAGES = ((250, (0.015, 0.1, 0.05)), (150, (0.01, 0.05, 0.03)))
 """Steps on the sample; temperature of the mixtures, what a price costs, and how far it moves in a step."""
-CATCHING_UP = ((40, 0.015, 0.1, 0.05), (20, 0.01, 0.05, 0.03))
+CATCHING_UP = ((40, (0.015, 0.1, 0.05)), (20, (0.01, 0.05, 0.03)))
 """The same for the prices of all sets, Z being kept."""
 ALL_STEPS, LAST_STEPS = 60, 400
 """Steps with all sets, and steps of Z alone that end it."""
@@ -97,7 +97,9 @@ def visit_bound(
         return trivial
     search = _Relaxation(num_experts, num_nodes)
     sample, sampled = _sample(weights)
-    total_steps = sum(steps for steps, *_ in STAGES) * len(sample) + (ALL_STEPS + sum(s for s, *_ in CATCHING_UP)) * len(sets)
+    total_steps = sum(steps for steps, _ in STAGES) * len(sample) + (ALL_STEPS + sum(steps for steps, _ in CATCHING_UP)) * len(
+        sets
+    )
     done = 0.0
 
     def tick(sets_seen: int) -> None:
@@ -107,12 +109,12 @@ def visit_bound(
 
     rows, parts = sets.astype(np.int64), weights / weights.sum()
     prices = np.full((len(sample), nothing.prices.shape[1]), 0.1)
-    for steps, *kind in STAGES:
+    for steps, kind in STAGES:
         search.steps(rows[sample], sampled, prices, steps, kind, tick)
     prices = np.full(nothing.prices.shape, 0.1)
-    for steps, *kind in CATCHING_UP:
+    for steps, kind in CATCHING_UP:
         search.catch_up(rows, parts, prices, steps, kind, tick)
-    search.steps(rows, parts, prices, ALL_STEPS, list(CATCHING_UP[-1][1:]), tick)
+    search.steps(rows, parts, prices, ALL_STEPS, CATCHING_UP[-1][1], tick)
     units = np.clip(np.rint(prices * (1 << PRICE_BITS)), -LARGEST_PRICE, LARGEST_PRICE).astype(np.int64)
     dual = search.dual(rows, parts, units, int(weights.sum()))
     found = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, dual), dual)
@@ -141,7 +143,7 @@ class _Relaxation:
         parts: np.ndarray,
         prices: np.ndarray,
         steps: int,
-        kind: list[float],
+        kind: tuple[float, float, float],
         tick: Callable[[int], None],
     ) -> None:
         """Move Z and the prices; ``kind`` holds temperature, cost and step of the prices."""
@@ -153,7 +155,13 @@ class _Relaxation:
             tick(len(rows))
 
     def catch_up(
-        self, rows: np.ndarray, parts: np.ndarray, prices: np.ndarray, turns: int, kind: list[float], tick: Callable[[int], None]
+        self,
+        rows: np.ndarray,
+        parts: np.ndarray,
+        prices: np.ndarray,
+        turns: int,
+        kind: tuple[float, float, float],
+        tick: Callable[[int], None],
     ) -> None:
         """Bring the prices to where Z is."""
         met, slope = _within_bounds(self.moving), np.empty_like(self.moving)
@@ -199,11 +207,11 @@ def _within_bounds(matrix: np.ndarray) -> np.ndarray:
     """Return the nearest matrix with entries from 0 to 1, and 1 on the diagonal."""
     bounded = np.clip(matrix, 0.0, 1.0)
     np.fill_diagonal(bounded, 1.0)
-    return bounded
+    return np.asarray(bounded)
 
 
 def _whole(values: np.ndarray, bits: int, largest: int) -> np.ndarray:
-    return np.clip(np.rint(values * float(1 << bits)), -largest, largest).astype(np.int64)
+    return np.asarray(np.clip(np.rint(values * float(1 << bits)), -largest, largest).astype(np.int64))
 
 
 @kernel
