@@ -1,7 +1,8 @@
 """A lower bound on node visits from prices of sharing a node, one for every pair of experts of every token, and from vectors.
 
 Every expert is on one node, all nodes hold c experts. Let ``z_ij`` be 1 where experts i and j share a node. A token visits as
-many nodes as its experts make blocks. For any prices ``p``, one for every pair of every token, the visits V of all tokens together are
+many nodes as its experts make blocks. For any prices ``p``, one for every pair of every token, the visits V of all tokens
+together are
 
     V  =  sum_t (blocks_t + sum_ij p_tij z_ij)  -  sum_{i<j} P_ij z_ij,        P_ij = sum_t p_tij.
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,13 +30,15 @@ from eplb_gap.problem.bounds.visit_dual import (
 
 SAMPLE = 3000
 """Sets of experts that Z is made for first: it is the same for many more, within a little."""
-STAGES = ((250, (0.015, 0.1, 0.05)), (150, (0.01, 0.05, 0.03)))
-"""Steps on the sample; temperature of the mixtures, what a price costs, and how far it moves in a step."""
-CATCHING_UP = ((40, (0.015, 0.1, 0.05)), (20, (0.01, 0.05, 0.03)))
+PriceStep: TypeAlias = tuple[float, float, float]
+"""Temperature of the mixtures, what a price costs, and how far it moves in a step."""
+STAGES = ((250, (0.01, 0.05, 0.03)), (150, (0.01, 0.05, 0.015)))
+"""Steps on the sample, and how prices move in them."""
+CATCHING_UP = ((40, (0.01, 0.05, 0.03)), (20, (0.01, 0.05, 0.015)))
 """The same for the prices of all sets, Z being kept."""
-ALL_STEPS, LAST_STEPS = 60, 400
+ALL_STEPS, LAST_STEPS = 100, 800
 """Steps with all sets, and steps of Z alone that end it."""
-STEP = 40.0
+STEP = 100.0
 """Of Z, against prices by token."""
 
 
@@ -143,7 +146,7 @@ class _Relaxation:
         parts: np.ndarray,
         prices: np.ndarray,
         steps: int,
-        kind: tuple[float, float, float],
+        kind: PriceStep,
         tick: Callable[[int], None],
     ) -> None:
         """Move Z and the prices; ``kind`` holds temperature, cost and step of the prices."""
@@ -151,7 +154,7 @@ class _Relaxation:
         for _ in range(steps):
             met = _within_bounds(self.moving)
             _raise_prices(rows, parts, met, prices, *kind, 1, slope)
-            self._move(met, slope, STEP)
+            self._move(met, slope)
             tick(len(rows))
 
     def catch_up(
@@ -160,7 +163,7 @@ class _Relaxation:
         parts: np.ndarray,
         prices: np.ndarray,
         turns: int,
-        kind: tuple[float, float, float],
+        kind: PriceStep,
         tick: Callable[[int], None],
     ) -> None:
         """Bring the prices to where Z is."""
@@ -172,12 +175,9 @@ class _Relaxation:
         """Move Z to where these prices have it, and return what they prove."""
         slope = np.empty_like(self.moving)
         _summed_slopes(rows, parts, units / (1 << PRICE_BITS), slope)
-        step = 2.5 * STEP
         for _ in range(LAST_STEPS):
-            met = _within_bounds(self.moving)
-            self._move(met, slope, step)
-        met = _within_bounds(self.moving)
-        pressed = (self.moving - met) / step
+            self._move(_within_bounds(self.moving), slope)
+        pressed = (self.moving - _within_bounds(self.moving)) / STEP
         rest = slope + pressed
         sums = rest.sum(axis=1)
         numbers = (sums - sums.sum() / (2 * self.size)) / self.size
@@ -191,8 +191,8 @@ class _Relaxation:
             _whole(vectors * math.sqrt(scale), VECTOR_BITS, LARGEST_VECTOR),
         )
 
-    def _move(self, met: np.ndarray, slope: np.ndarray, step: float) -> None:
-        self.moving += self._without_negative(2.0 * met - self.moving - step * slope) - met
+    def _move(self, met: np.ndarray, slope: np.ndarray) -> None:
+        self.moving += self._without_negative(2.0 * met - self.moving - STEP * slope) - met
 
     def _without_negative(self, matrix: np.ndarray) -> np.ndarray:
         """Return the nearest matrix whose rows sum to the experts of a node and which has no negative eigenvalue."""
@@ -236,14 +236,25 @@ def _block_costs(prices: np.ndarray, topk: int, cost: np.ndarray) -> None:
 
 
 @kernel
+def _members(bits: int) -> int:
+    count = 0
+    for i in range(16):
+        count += bits >> i & 1
+    return count
+
+
+@kernel
 def _mixture(
     prices: np.ndarray, topk: int, temperature: float, cost: np.ndarray, likely: np.ndarray, ways: np.ndarray, met: np.ndarray
 ) -> None:
     """Write how much of every pair shares a block where partitions are as likely as their costs make them (Boltzmann)."""
     _block_costs(prices, topk, cost)
     everyone = (1 << topk) - 1
+    least = 1.0  # a member's share of the cheapest block: taken off all, it changes no partition against another
     for members in range(1, everyone + 1):
-        likely[members] = math.exp(-cost[members] / temperature)
+        least = min(least, cost[members] / _members(members))
+    for members in range(1, everyone + 1):
+        likely[members] = math.exp((least * _members(members) - cost[members]) / temperature)
     ways[0] = 1.0
     for members in range(1, everyone + 1):
         others = members & (members - 1)
