@@ -122,7 +122,7 @@ class Profile:
             found = getattr(self, field)
             if not isinstance(found, str) or not found.strip() or not found.isprintable():
                 raise InputError(f"{field} is {shown(found)}; a text of one line is needed")
-        if self.hinge is self.tiles is self.network is None:
+        if all(getattr(self, part) is None for part in PARTS):
             raise InputError(f"no part is given; at least one of {', '.join(PARTS)} is needed")
         for part in PARTS:
             if (given := getattr(self, part)) is not None:

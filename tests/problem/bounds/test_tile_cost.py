@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from eplb_gap.problem import Deployment, InputError, Instance
+from eplb_gap.problem.bounds.bounds import adams_counts
 from eplb_gap.problem.bounds.tile_cost import TileCost, tile_cost_bound
 
 
@@ -62,7 +64,7 @@ def test_no_map_of_300_instances_is_below_the_bound_and_many_reach_it() -> None:
         assert bound <= best, (instance, cost)
         ratios.append(float(bound / best) if best else 1.0)
     # A bound of nothing would pass the line above.
-    assert np.mean(ratios) > 0.8 and np.mean(np.array(ratios) == 1.0) > 0.3
+    assert np.mean(ratios) > 0.9 and np.mean(np.array(ratios) == 1.0) > 0.6
 
 
 def test_spare_slots_cost_their_reads() -> None:
@@ -84,3 +86,13 @@ def test_an_expert_that_cannot_be_split_enough_counts() -> None:
 def test_impossible_costs_are_refused(wrong: tuple[Fraction, Fraction, int]) -> None:
     with pytest.raises(InputError, match=r"(read|tile|rows) is "):
         TileCost(*wrong)
+
+
+def test_a_layer_of_256_experts_is_bounded_in_a_moment() -> None:
+    loads = tuple(np.random.default_rng(0).multinomial(1 << 20, np.random.default_rng(1).dirichlet(np.full(256, 0.5))).tolist())
+    start = time.process_time()
+    bound = tile_cost_bound(Instance(loads, 320, 320), TileCost(Fraction(3e-5), Fraction(2.9e-5), 128))
+    assert time.process_time() - start < 1.0
+    # One slot a GPU: the bound is what the dearest replica costs at least, and that map exists.
+    counts = adams_counts(loads, 320, 65)
+    assert bound <= max(TileCost(Fraction(3e-5), Fraction(2.9e-5), 128).of(w, c) for w, c in zip(loads, counts, strict=True))
