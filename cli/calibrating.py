@@ -64,7 +64,7 @@ def calibrate(
         Path | None, typer.Option(help="Write served balance against moves: .pdf, .png or .svg.", rich_help_panel=ONLINE)
     ] = None,
 ) -> None:
-    """Choose on the first windows or steps, report on the others: a configuration for `rebalance`, or a controller."""
+    """Choose on the first windows or steps, report on the others: a configuration, or a controller; or fit step times."""
     given: dict[str, Any] = {
         "--split": split, "--host": host, "--most-moves": most_moves, "--costs": costs, "--step-ms": step_ms,
         "--slot-options": slot_options, "--figure": figure,

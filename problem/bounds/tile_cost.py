@@ -59,12 +59,12 @@ def tile_cost_bound(instance: Instance, cost: TileCost) -> Fraction:
 
     The larger of two.
 
-    * Some GPU has at least the mean, and all GPUs together cost ``sum_e c_e cost(w_e / c_e)`` with counts that sum to the slots S.
-      For any price p of a slot that is at least ``p S + sum_e min_c (c cost(w_e / c) - p c)``, c from 1 to the largest possible
-      count; with p = 0, what the experts cost at least.
-    * Some GPU has the dearest replica, and as many others as it has slots beside it. No share's cost grows with the count, so that
-      the dearest is least where every spare slot goes to the expert whose replicas are dearest; none of the others costs less
-      than the cheapest expert's replica with as many of it as there can be.
+    * Some GPU has at least the mean, and all GPUs together cost ``sum_e c_e cost(w_e / c_e)`` with counts that sum to the slots
+      S. For any price p of a slot that is at least ``p S + sum_e min_c (c cost(w_e / c) - p c)``, c from 1 to the largest
+      possible count; with p = 0, what the experts cost at least.
+    * Some GPU has the dearest replica, and as many others as it has slots beside it. No share's cost grows with the count, so
+      that the dearest is least where every spare slot goes to the expert whose replicas are dearest; none of the others costs
+      less than the cheapest expert's replica with as many of it as there can be.
 
     Parameters
     ----------

@@ -93,6 +93,6 @@ def test_a_layer_of_256_experts_is_bounded_in_a_moment() -> None:
     start = time.process_time()
     bound = tile_cost_bound(Instance(loads, 320, 320), TileCost(Fraction(3e-5), Fraction(2.9e-5), 128))
     assert time.process_time() - start < 1.0
-    # One slot a GPU: the bound is what the dearest replica costs at least, and that map exists.
+    # One slot a GPU: the dearest replica is all that counts, and it is that of the largest share.
     counts = adams_counts(loads, 320, 65)
-    assert bound <= max(TileCost(Fraction(3e-5), Fraction(2.9e-5), 128).of(w, c) for w, c in zip(loads, counts, strict=True))
+    assert bound == max(TileCost(Fraction(3e-5), Fraction(2.9e-5), 128).of(w, c) for w, c in zip(loads, counts, strict=True))
