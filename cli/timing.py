@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eplb_gap.cli.asking import Question
 from eplb_gap.cli.outputs import PROFILE, Output, check_outputs, marked
-from eplb_gap.problem import InputError
+from eplb_gap.problem import InputError, PlacementError
 
 if TYPE_CHECKING:  # these load scipy, which `--help` need not wait for
     from eplb_gap.analysis.step_time.hinge import HingeFit
@@ -69,7 +69,10 @@ def _imbalances(question: Question, maps: tuple[Path, ...]) -> tuple[float, ...]
         if not path.is_file():
             raise InputError(f"map {path} does not exist; a file is needed")
         placed = planned_map(str(path), served[None], asked.deployment, None, asked.layer_ids).regular("map")
-        verify(placed, served, asked.deployment)
+        try:
+            verify(placed, served, asked.deployment)
+        except PlacementError as error:
+            raise InputError(f"map {path}: {error}") from None
         found.append(imbalance(placed, served, asked.deployment))
     return tuple(found)
 

@@ -207,6 +207,7 @@ def _identified(hinge: Hinge, r: np.ndarray, t: np.ndarray) -> None:
         raise InputError(
             f"seconds go from {t.min():g} to {t.max():g} and do not grow with the imbalance; no hinge can be fitted to these maps"
         )
+    # A map at perfect balance bounds the knee from below by itself.
     if r.min() > 1.0 and hinge.knee <= r.min() * (1.0 + NOTHING):
         raise InputError(
             f"the best knee is {hinge.knee:g}, the smallest imbalance timed: no map lies in the flat part, and the knee may be "

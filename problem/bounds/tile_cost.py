@@ -115,7 +115,7 @@ def _least_total(instance: Instance, cost: TileCost) -> int:
     floats = [(n, np.array(totals[load], dtype=np.float64).T) for load, n in numbers.items()]
 
     def at(price: float) -> float:
-        return price * instance.num_slots + sum(n * (spent - price * count).min() for n, (count, spent) in floats)
+        return price * instance.num_slots + float(sum(n * (spent - price * count).min() for n, (count, spent) in floats))
 
     slopes = [np.diff(spent) / np.diff(count) for _, (count, spent) in floats if count.size > 1]
     prices = np.unique(np.concatenate([[0.0], *slopes]))

@@ -63,7 +63,12 @@ def test_maps_and_the_loads_that_were_served(
     found = json.loads(capsys.readouterr().out)
     assert [found["beta"], found["knee"], found["seconds"]] == pytest.approx([0.4, 1.2, 10.0], rel=1e-6)
     assert [one["imbalance"] for one in found["maps"]] == pytest.approx([row["r"] for row in rows])
+    Path("maps/bad.json").write_text(json.dumps([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]] * 2))
+    Path("maps/wrong.csv").write_text("seconds,map\n3,bad.json\n")
+    Path("maps/method.csv").write_text("seconds,map\n3,fast\n")
     for words, says in (
+        (("calibrate", "--timed-maps", "maps/wrong.csv", *asked), "map maps/bad.json: layer 0: expert 11 has no replica"),
+        (("calibrate", "--timed-maps", "maps/method.csv", *asked), "map maps/fast does not exist; a file is needed"),
         (command, "--loads is missing; the timed maps are files"),
         ((*command, "--loads", "loads.npz"), "--deployment is missing"),
         ((*command, "--loads", "loads.npz", "--slots", "16", "--gpus", "4"), "16"),

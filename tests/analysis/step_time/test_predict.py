@@ -120,6 +120,14 @@ def test_the_published_times_of_the_low_latency_kernels_are_met(name: str, gpus:
     assert network_seconds(replace(network, combine_factor=1.0), layer) == pytest.approx(2 * dispatch, rel=0.03)
 
 
+def test_the_published_times_of_the_grouped_kernel_are_met() -> None:
+    # Eight experts, with as many rows each.
+    profile = read_profile("deepgemm-fp8-sm90")
+    for rows, microseconds in ((1, 240), (8, 240), (256, 512), (512, 925), (1024, 1884), (2048, 3643)):
+        time = map_time(profile, Placement([range(8)], 8), [[rows] * 8], Deployment(8, 8, 1))
+        assert time.expert_seconds == pytest.approx(microseconds * 1e-6, rel=0.1)
+
+
 def test_the_time_bound_needs_every_layer() -> None:
     profile, deployment = read_profile("deepep-h800-ep16"), Deployment(4, 4, 4, num_nodes=2)
     with pytest.raises(InputError, match="makespans has 1 layers, loads 2"):
