@@ -206,7 +206,8 @@ def network_seconds(network: Network, traffic: Traffic) -> float:
     """Return how long a layer's dispatch and combine take.
 
     Dispatch takes ``latency + bytes max(max_n max(in_n, out_n) / node bandwidth, max_g in_g / NVLink bandwidth)``; combine the
-    same with its bytes and all directions swapped. Where nodes are not looked at (``rank-dedup``, ``none``) only GPUs count.
+    same with its bytes and all directions swapped. The cards of a node share its copies evenly, and what comes over them does not
+    count for NVLink. Where nodes are not looked at (``rank-dedup``, ``none``) all copies of a GPU take its one link.
 
     Parameters
     ----------
@@ -214,9 +215,19 @@ def network_seconds(network: Network, traffic: Traffic) -> float:
     traffic : Traffic
         Of one layer, counted for the network's dispatch.
     """
-    gpus, nodes = len(traffic.into_gpus), len(traffic.into_nodes)
-    into, out = float(max(traffic.into_gpus)), float(max(traffic.out_of_gpus))
-    return _both_ways(network, float(traffic.busiest_node) / (gpus // nodes), into, out)
+    per_node = len(traffic.into_gpus) // len(traffic.into_nodes)
+    into, out = (
+        max(copies - over_card[g // per_node] / per_node for g, copies in enumerate(gpus))
+        for gpus, over_card in (
+            (traffic.into_gpus, _over_cards(network, traffic.into_nodes)),
+            (traffic.out_of_gpus, _over_cards(network, traffic.out_of_nodes)),
+        )
+    )
+    return _both_ways(network, float(traffic.busiest_node) / per_node, float(into), float(out))
+
+
+def _over_cards(network: Network, nodes: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    return nodes if network.dispatch == "node-dedup" else (Fraction(0),) * len(nodes)
 
 
 def _both_ways(network: Network, node: float, into: float, out: float) -> float:
@@ -234,13 +245,13 @@ def _both_ways(network: Network, node: float, into: float, out: float) -> float:
 def _least_network_seconds(network: Network, visits: float, deployment: Deployment) -> float:
     """Return what dispatch and combine take at least: the busiest node and GPU have no less than the mean.
 
-    With tokens from everywhere a node's own visits, 1 of as many as there are nodes, need no copy; copies into GPUs are no fewer
-    than those of visits, of which likewise one in as many as there are GPUs comes from the GPU itself.
+    With tokens from everywhere one visit in as many as there are nodes is to the token's own and needs no card. Of the visits to
+    GPUs, no fewer, one in as many as a node has GPUs (with one link, as there are in all) ends where the copy already is.
     """
     gpus, nodes = deployment.num_gpus, deployment.num_nodes
-    per_card = visits * (nodes - 1) / nodes / gpus
-    per_gpu = visits * (gpus - 1) / gpus / gpus
-    return _both_ways(network, per_card, per_gpu, per_gpu)
+    there = nodes if network.dispatch == "node-dedup" else 1
+    over_nvlink = visits * (gpus - there) / gpus / gpus
+    return _both_ways(network, visits * (nodes - 1) / nodes / gpus, over_nvlink, over_nvlink)
 
 
 def _expert_seconds(tiles: Tiles, placement: Placement, loads: Any, deployment: Deployment) -> float:

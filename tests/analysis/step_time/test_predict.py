@@ -18,6 +18,7 @@ from eplb_gap.problem.bounds.node_visits import star_bound
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.routing.traffic import Traffic, traffic
 
+NETWORKS = ("deepep-h800-ep16", "deepep-v2-sm100-ep8", "deepep-h800-low-latency-ep32")
 HINGED = [name for name in PROFILES if read_profile(name).hinge is not None]
 
 
@@ -65,10 +66,12 @@ def test_no_map_is_faster_than_the_bound(seed: int) -> None:
     pairs = np.zeros((experts, experts), int)
     for row in rows:
         pairs[np.ix_(row, row)] += 1
-    hinge, network = read_profile("qwen2-57b-ep8-h20").hinge, read_profile("deepep-h800-ep16").network
+    hinge, network = read_profile("qwen2-57b-ep8-h20").hinge, read_profile(NETWORKS[seed % 3]).network
+    assert network is not None
     profile = Profile("p", "s", "m", hinge=hinge, tiles=Tiles(1e6, 4e-6, 8, 1e12), network=network)
     lower = [best_joint_bound(Instance.of_layer(loads[0], deployment)).value]
-    visits = [star_bound(pairs, topk, deployment.num_slots, nodes)]
+    places = {"node-dedup": nodes, "rank-dedup": gpus}.get(network.dispatch)
+    visits = [Fraction(int(loads.sum())) if places is None else star_bound(pairs, topk, deployment.num_slots, places)]
     bound = least_time(profile, lower, loads, deployment, visits)
     assert bound.expert_seconds is not None and bound.network_seconds is not None and bound.seconds is not None
     for _ in range(10):
@@ -76,7 +79,7 @@ def test_no_map_is_faster_than_the_bound(seed: int) -> None:
         placement = Placement([rng.permutation([*range(experts), *spare])], experts)
         verify(placement, loads, deployment.as_global())
         chosen = np.array([[rng.choice(np.flatnonzero(placement.phy2log[0] == e)) for e in row] for row in rows])
-        layer = traffic(rows, chosen, placement.phy2log[0], deployment, "node-dedup")
+        layer = traffic(rows, chosen, placement.phy2log[0], deployment, network.dispatch)
         time = map_time(profile, placement, loads, deployment, [layer])
         assert time.expert_seconds is not None and time.network_seconds is not None and time.seconds is not None
         assert time.imbalance >= bound.imbalance * (1 - 1e-12) and time.seconds >= bound.seconds * (1 - 1e-12)
@@ -102,9 +105,9 @@ def test_network_of_a_layer_by_hand() -> None:
     deployment = Deployment(4, 4, 4, num_nodes=2)
     rows = np.array([[0], [0], [0], [3]])
     layer = traffic(rows, rows, np.arange(4), deployment, "node-dedup", source=np.array([2, 2, 0, 3]))
-    # Two copies from GPU 2 into node 0, whose two cards share them; they are passed through and out of GPU 2 alike.
+    # Two copies from GPU 2 into node 0, whose two cards share them; what a GPU gets or sends beside that is over NVLink.
     assert layer.busiest_node == 2 and max(layer.into_gpus) == 2 and max(layer.out_of_gpus) == 2
-    per_way = max(1 / network.rdma_bytes_per_second, 2 / network.nvlink_bytes_per_second) * network.bytes_per_copy
+    per_way = max(1 / network.rdma_bytes_per_second, 1 / network.nvlink_bytes_per_second) * network.bytes_per_copy
     assert network_seconds(network, layer) == pytest.approx(2e-6 + 3 * per_way)
 
 
@@ -118,6 +121,21 @@ def test_the_published_times_of_the_low_latency_kernels_are_met(name: str, gpus:
     copies = (128 * 8 * (1 - Fraction(1, gpus)),) * gpus
     layer = Traffic(128 * gpus, 128 * gpus, 128 * gpus, (Fraction(0),), (Fraction(0),), copies, copies)
     assert network_seconds(replace(network, combine_factor=1.0), layer) == pytest.approx(2 * dispatch, rel=0.03)
+
+
+@pytest.mark.parametrize(("gpus", "nodes", "bandwidth"), [(16, 2, 43e9), (32, 4, 58e9), (64, 8, 51e9)])
+def test_the_published_bandwidth_is_met_and_the_cards_are_what_limits(gpus: int, nodes: int, bandwidth: float) -> None:
+    # As its test does: tokens to the best 8 of the experts of 4 nodes at most, a visit to the token's own node counted as sent.
+    scores = np.random.default_rng(gpus).random((2048, nodes, 256 // nodes))
+    best = np.argsort(-scores.max(axis=2), axis=1)[:, :4]
+    allowed = np.zeros((2048, nodes, 1), dtype=bool)
+    np.put_along_axis(allowed[..., 0], best, True, axis=1)
+    rows = np.argsort(-np.where(allowed, scores, -1.0).reshape(2048, 256), axis=1)[:, :8]
+    layer = traffic(rows, rows, np.arange(256), Deployment(256, 256, gpus, num_nodes=nodes), "node-dedup")
+    network = read_profile(f"deepep-h800-ep{gpus}").network
+    assert network is not None
+    published = layer.node_visits / gpus * network.bytes_per_copy / bandwidth
+    assert network_seconds(replace(network, combine_factor=1.0), layer) == pytest.approx(2 * published, rel=0.05)
 
 
 def test_the_published_times_of_the_grouped_kernel_are_met() -> None:
