@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import f as fisher
@@ -20,6 +20,8 @@ from eplb_gap.problem.errors import InputError
 FEWEST_MAPS = 3
 """As many as a hinge has numbers."""
 LEVEL = 0.95
+NOTHING = 1e-9
+"""Slopes and distances below this are rounding errors."""
 SEARCHED = 2000
 """Points of the profile likelihood on each side of the best value."""
 
@@ -30,20 +32,25 @@ class Hinge:
 
     Parameters
     ----------
-    seconds : float
-        T0, the time of a balanced step, in whatever unit the maps were timed in.
+    seconds : float or None
+        T0, the time of what was timed (a step, or all requests of a benchmark) at perfect balance; None where only its growth is
+        known.
     beta : float
         Part of T0 by which the time grows for every 1 of imbalance above the knee.
     knee : float
         Imbalance up to which nothing is lost; at least 1.
+    beta_interval, knee_interval : tuple of float, optional
+        95 % intervals, where they are known.
     """
 
-    seconds: float
+    seconds: float | None
     beta: float
     knee: float
+    beta_interval: tuple[float, float] | None = None
+    knee_interval: tuple[float, float] | None = None
 
-    def at(self, imbalance: float) -> float:
-        """Return the time at an imbalance.
+    def relative(self, imbalance: float) -> float:
+        """Return the time at an imbalance as a multiple of T0.
 
         Raises
         ------
@@ -52,7 +59,19 @@ class Hinge:
         """
         if not 1.0 <= imbalance < math.inf:
             raise InputError(f"imbalance is {imbalance}; the fullest GPU over the mean, a number of at least 1, is needed")
-        return self.seconds * (1.0 + self.beta * max(0.0, imbalance - self.knee))
+        return 1.0 + self.beta * max(0.0, imbalance - self.knee)
+
+    def at(self, imbalance: float) -> float:
+        """Return the time at an imbalance, in the unit of T0.
+
+        Raises
+        ------
+        InputError
+            As :meth:`relative`, or if T0 is not known.
+        """
+        if self.seconds is None:
+            raise InputError("seconds of the hinge are not known; only times relative to perfect balance are")
+        return self.seconds * self.relative(imbalance)
 
 
 @dataclass(frozen=True)
@@ -62,11 +81,10 @@ class HingeFit:
     Parameters
     ----------
     hinge : Hinge
+        With 95 % intervals by profile likelihood; none for three maps, which it meets exactly. An end of the knee's interval that
+        no map bounds is the imbalance of the outermost map.
     spread : float or None
-        Standard deviation of what the hinge leaves over, in the unit of the times; None for three maps, which it meets exactly.
-    beta_interval, knee_interval : tuple of float or None
-        95 % intervals by profile likelihood; None for three maps. An end of the knee's interval that no map bounds is the
-        imbalance of the outermost map.
+        Standard deviation of what the hinge leaves over, in the unit of the times; None for three maps.
     left_out : ndarray
         For every map the relative error of its time as the others alone predict it, float64 [maps]; NaN where they do not
         identify a hinge.
@@ -74,8 +92,6 @@ class HingeFit:
 
     hinge: Hinge
     spread: float | None
-    beta_interval: tuple[float, float] | None
-    knee_interval: tuple[float, float] | None
     left_out: np.ndarray
 
 
@@ -93,7 +109,8 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     ------
     InputError
         If there are fewer than three maps, two of one imbalance where three different ones are needed, or the times do not
-        identify a hinge: they do not grow, or no map lies in the flat part, so that the knee may be anywhere below.
+        identify a hinge: they do not grow, or not more than they scatter, or no map lies in the flat part, so that the knee may
+        be anywhere below.
 
     Examples
     --------
@@ -107,14 +124,20 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     _identified(hinge, r, t)
     predicted = np.array([_predicted(r, t, i) for i in range(r.size)])
     if r.size == FEWEST_MAPS:
-        return HingeFit(hinge, None, None, None, predicted)
+        return HingeFit(hinge, None, predicted)
     freedom = r.size - FEWEST_MAPS
     variance = rest / freedom
     most = rest + variance * float(fisher.ppf(LEVEL, 1, freedom))
+    if float(((t - t.mean()) ** 2).sum()) <= most:
+        raise InputError(
+            f"seconds go from {t.min():g} to {t.max():g}, which a constant explains as well at {LEVEL:.0%}; no hinge can be "
+            "fitted to these maps"
+        )
     knees = np.linspace(max(1.0, r.min()), r.max(), 2 * SEARCHED + 1)[:-1]
     inside = knees[_left_over(r, t, knees) <= most]
     knee_interval = float(inside.min(initial=hinge.knee)), float(inside.max(initial=hinge.knee))
-    return HingeFit(hinge, math.sqrt(variance), _beta_interval(r, t, hinge, most), knee_interval, predicted)
+    hinge = replace(hinge, beta_interval=_beta_interval(r, t, hinge, most), knee_interval=knee_interval)
+    return HingeFit(hinge, math.sqrt(variance), predicted)
 
 
 def _beta_interval(r: np.ndarray, t: np.ndarray, hinge: Hinge, most: float) -> tuple[float, float]:
@@ -171,15 +194,21 @@ def _predicted(r: np.ndarray, t: np.ndarray, index: int) -> float:
     others = np.arange(r.size) != index
     if np.unique(r[others]).size < FEWEST_MAPS:
         return math.nan
-    return _best(r[others], t[others])[0].at(float(r[index])) / float(t[index]) - 1.0
+    hinge = _best(r[others], t[others])[0]
+    try:
+        _identified(hinge, r[others], t[others])
+    except InputError:
+        return math.nan
+    return hinge.at(float(r[index])) / float(t[index]) - 1.0
 
 
 def _identified(hinge: Hinge, r: np.ndarray, t: np.ndarray) -> None:
-    if hinge.beta <= 0:
+    if hinge.beta <= NOTHING:
         raise InputError(
             f"seconds go from {t.min():g} to {t.max():g} and do not grow with the imbalance; no hinge can be fitted to these maps"
         )
-    if hinge.knee <= r.min():
+    # A map at perfect balance bounds the knee from below by itself.
+    if r.min() > 1.0 and hinge.knee <= r.min() * (1.0 + NOTHING):
         raise InputError(
             f"the best knee is {hinge.knee:g}, the smallest imbalance timed: no map lies in the flat part, and the knee may be "
             "anywhere below; a map that is better balanced is needed"
