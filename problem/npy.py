@@ -76,7 +76,8 @@ def write_trace_file(
     head = {"format": name, "version": version, "provenance": provenance}
     text = np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, head=text, **arrays)
+        named: dict[str, Any] = {"head": text, **arrays}
+        np.savez_compressed(file, **named)
 
 
 def read_trace_file(
