@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import f as fisher
@@ -30,20 +30,25 @@ class Hinge:
 
     Parameters
     ----------
-    seconds : float
-        T0, the time of a balanced step, in whatever unit the maps were timed in.
+    seconds : float or None
+        T0, the time of what was timed (a step, or all requests of a benchmark) at perfect balance; None where only its growth is
+        known.
     beta : float
         Part of T0 by which the time grows for every 1 of imbalance above the knee.
     knee : float
         Imbalance up to which nothing is lost; at least 1.
+    beta_interval, knee_interval : tuple of float, optional
+        95 % intervals, where they are known.
     """
 
-    seconds: float
+    seconds: float | None
     beta: float
     knee: float
+    beta_interval: tuple[float, float] | None = None
+    knee_interval: tuple[float, float] | None = None
 
-    def at(self, imbalance: float) -> float:
-        """Return the time at an imbalance.
+    def relative(self, imbalance: float) -> float:
+        """Return the time at an imbalance as a multiple of T0.
 
         Raises
         ------
@@ -52,7 +57,19 @@ class Hinge:
         """
         if not 1.0 <= imbalance < math.inf:
             raise InputError(f"imbalance is {imbalance}; the fullest GPU over the mean, a number of at least 1, is needed")
-        return self.seconds * (1.0 + self.beta * max(0.0, imbalance - self.knee))
+        return 1.0 + self.beta * max(0.0, imbalance - self.knee)
+
+    def at(self, imbalance: float) -> float:
+        """Return the time at an imbalance, in the unit of T0.
+
+        Raises
+        ------
+        InputError
+            As :meth:`relative`, or if T0 is not known.
+        """
+        if self.seconds is None:
+            raise InputError("seconds of the hinge are not known; only times relative to perfect balance are")
+        return self.seconds * self.relative(imbalance)
 
 
 @dataclass(frozen=True)
@@ -62,11 +79,10 @@ class HingeFit:
     Parameters
     ----------
     hinge : Hinge
+        With 95 % intervals by profile likelihood; none for three maps, which it meets exactly. An end of the knee's interval that
+        no map bounds is the imbalance of the outermost map.
     spread : float or None
-        Standard deviation of what the hinge leaves over, in the unit of the times; None for three maps, which it meets exactly.
-    beta_interval, knee_interval : tuple of float or None
-        95 % intervals by profile likelihood; None for three maps. An end of the knee's interval that no map bounds is the
-        imbalance of the outermost map.
+        Standard deviation of what the hinge leaves over, in the unit of the times; None for three maps.
     left_out : ndarray
         For every map the relative error of its time as the others alone predict it, float64 [maps]; NaN where they do not
         identify a hinge.
@@ -74,8 +90,6 @@ class HingeFit:
 
     hinge: Hinge
     spread: float | None
-    beta_interval: tuple[float, float] | None
-    knee_interval: tuple[float, float] | None
     left_out: np.ndarray
 
 
@@ -107,14 +121,15 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     _identified(hinge, r, t)
     predicted = np.array([_predicted(r, t, i) for i in range(r.size)])
     if r.size == FEWEST_MAPS:
-        return HingeFit(hinge, None, None, None, predicted)
+        return HingeFit(hinge, None, predicted)
     freedom = r.size - FEWEST_MAPS
     variance = rest / freedom
     most = rest + variance * float(fisher.ppf(LEVEL, 1, freedom))
     knees = np.linspace(max(1.0, r.min()), r.max(), 2 * SEARCHED + 1)[:-1]
     inside = knees[_left_over(r, t, knees) <= most]
     knee_interval = float(inside.min(initial=hinge.knee)), float(inside.max(initial=hinge.knee))
-    return HingeFit(hinge, math.sqrt(variance), _beta_interval(r, t, hinge, most), knee_interval, predicted)
+    hinge = replace(hinge, beta_interval=_beta_interval(r, t, hinge, most), knee_interval=knee_interval)
+    return HingeFit(hinge, math.sqrt(variance), predicted)
 
 
 def _beta_interval(r: np.ndarray, t: np.ndarray, hinge: Hinge, most: float) -> tuple[float, float]:

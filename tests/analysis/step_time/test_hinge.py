@@ -16,8 +16,8 @@ def test_the_published_maps_give_the_published_hinge() -> None:
     fit = fit_hinge(*PUBLISHED)
     assert 0.28 <= fit.hinge.beta <= 0.29 and 1.09 <= fit.hinge.knee <= 1.10
     assert np.abs(fit.left_out).max() < 0.005
-    assert fit.beta_interval is not None and fit.beta_interval[0] < fit.hinge.beta < fit.beta_interval[1]
-    assert fit.knee_interval is not None and fit.knee_interval[0] < fit.hinge.knee < fit.knee_interval[1]
+    assert fit.hinge.beta_interval is not None and fit.hinge.beta_interval[0] < fit.hinge.beta < fit.hinge.beta_interval[1]
+    assert fit.hinge.knee_interval is not None and fit.hinge.knee_interval[0] < fit.hinge.knee < fit.hinge.knee_interval[1]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -44,7 +44,7 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = np.zeros(2)
     for _ in range(40):
         fit = fit_hinge(r, np.array([true.at(x) for x in r]) + 0.2 * rng.standard_normal(r.size))
-        for i, (interval, value) in enumerate(((fit.beta_interval, true.beta), (fit.knee_interval, true.knee))):
+        for i, (interval, value) in enumerate(((fit.hinge.beta_interval, true.beta), (fit.hinge.knee_interval, true.knee))):
             assert interval is not None
             held[i] += interval[0] <= value <= interval[1]
     assert (held >= 0.85 * 40).all()
@@ -53,7 +53,7 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 def test_three_maps_are_met_and_have_no_interval() -> None:
     fit = fit_hinge([1.0, 1.2, 1.4], [10.0, 10.5, 11.5])
     assert [fit.hinge.at(x) for x in (1.0, 1.2, 1.4)] == pytest.approx([10.0, 10.5, 11.5])
-    assert fit.beta_interval is None and fit.spread is None and np.isnan(fit.left_out).all()
+    assert fit.hinge.beta_interval is None and fit.spread is None and np.isnan(fit.left_out).all()
 
 
 @pytest.mark.parametrize(
