@@ -37,24 +37,24 @@ class Tiles:
     Parameters
     ----------
     weight_bytes : float
-        Weights of one expert that are read, bytes; 0 where the read is not counted.
-    memory_bytes_per_second : float
-        Memory bandwidth of a GPU.
+        Weights of one expert that are read, bytes; 0 where the time of a tile contains the read.
     tile_seconds : float
         Time of one started tile of rows (tau).
     tile_rows : int
         Rows of a tile: tokens that are multiplied in the time of one.
+    memory_bytes_per_second : float, optional
+        Memory bandwidth of a GPU; needed where weights are counted.
     """
 
     weight_bytes: float
-    memory_bytes_per_second: float
     tile_seconds: float
     tile_rows: int
+    memory_bytes_per_second: float | None = None
 
     @property
     def read_seconds(self) -> float:
         """Time in which the weights of one expert are read."""
-        return self.weight_bytes / self.memory_bytes_per_second
+        return 0.0 if self.memory_bytes_per_second is None else self.weight_bytes / self.memory_bytes_per_second
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,12 @@ class Profile:
 
 PARTS: dict[str, type[Any]] = {"hinge": Hinge, "tiles": Tiles, "network": Network}
 MAY_BE_ZERO = {"hinge.beta", "tiles.weight_bytes", "network.latency_seconds"}
+MAY_BE_MISSING = {
+    "hinge.seconds",
+    "tiles.memory_bytes_per_second",
+    "network.rdma_bytes_per_second",
+    "network.nvlink_bytes_per_second",
+}
 LINKS: dict[str, tuple[str, ...]] = {
     "node-dedup": ("rdma_bytes_per_second", "nvlink_bytes_per_second"),
     "rank-dedup": ("nvlink_bytes_per_second",),
@@ -226,8 +232,7 @@ def _built(path: Path, part: str, table: Any) -> Any:
     if unknown := table.keys() - known.keys():
         raise InputError(f"{path}: {part}.{listed(sorted(unknown), 1)} is not known; {', '.join(known)} are")
     for name, field in known.items():
-        optional = field.default is not MISSING or (part, name) == ("hinge", "seconds")
-        if name not in table and not optional:
+        if name not in table and field.default is MISSING and f"{part}.{name}" not in MAY_BE_MISSING:
             raise InputError(f"{path}: {part}.{name} is missing")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     return kind(**({"seconds": None} if kind is Hinge else {}) | values)
@@ -247,8 +252,13 @@ def _check_part(part: str, given: Any) -> None:
         elif name == "tiles.tile_rows":
             if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found < 1 << 31:
                 raise InputError(f"{name} is {shown(found)}; a whole number of rows of at least 1 is needed")
-        elif found is not None or name not in ("hinge.seconds", *(f"network.{link}" for link in LINKS["node-dedup"])):
+        elif found is not None or name not in MAY_BE_MISSING:
             _check_number(name, found)
+    if isinstance(given, Tiles) and (given.memory_bytes_per_second is None) != (given.weight_bytes == 0):
+        raise InputError(
+            f"tiles.memory_bytes_per_second is {given.memory_bytes_per_second} with weight_bytes = {given.weight_bytes}; it is "
+            "needed where weights are read, and there alone"
+        )
     if isinstance(given, Network):
         for link in LINKS["node-dedup"]:
             needed, found = link in LINKS[given.dispatch], getattr(given, link)
