@@ -1,4 +1,4 @@
-"""``calibrate``: which configuration of the heuristics to run, or which controller and with which settings."""
+"""``calibrate``: which configuration of the heuristics to run, which controller, or how long a step takes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from eplb_gap.cli.asking import NUMBERS, Question, asks
+from eplb_gap.cli.asking import NUMBERS, Question, may_ask
 from eplb_gap.cli.options import JsonFlag, log
 from eplb_gap.cli.outputs import CONFIGURATION, CONTROLLER, Force, Output, check_folder, check_outputs, marked, writable_folder
 from eplb_gap.cli.outputs import figure as figure_at
+from eplb_gap.cli.timing import fit_profile
 from eplb_gap.problem import InputError
 
 if TYPE_CHECKING:  # these load the planner, which `--help` need not wait for
@@ -23,7 +24,7 @@ ONLINE = "With --online"
 HOST = "Serving system whose default is compared: vllm, sglang, tensorrt-llm or vllm-ascend."
 
 
-@asks
+@may_ask
 def calibrate(
     question: Question,
     budget_ms: Annotated[
@@ -31,10 +32,14 @@ def calibrate(
     ] = None,
     written: Annotated[
         Path | None,
-        typer.Option("--out", help=f"Folder for config.toml and the figure, {FOLDER} by default; with --online a TOML file."),
+        typer.Option("--out", help=f"Folder for config.toml and the figure, {FOLDER} by default; else a TOML file."),
     ] = None,
     force: Force = False,
     as_json: JsonFlag = False,
+    timed_maps: Annotated[
+        Path | None,
+        typer.Option(help="Fit a step-time profile to maps that were timed: CSV or JSON of imbalance (or map) and seconds."),
+    ] = None,
     online: Annotated[
         bool, typer.Option("--online", help="Choose interval, window, moves, threshold and method of a controller instead.")
     ] = False,
@@ -60,11 +65,19 @@ def calibrate(
     ] = None,
 ) -> None:
     """Choose on the first windows or steps, report on the others: a configuration for `rebalance`, or a controller."""
+    given: dict[str, Any] = {
+        "--split": split, "--host": host, "--most-moves": most_moves, "--costs": costs, "--step-ms": step_ms,
+        "--slot-options": slot_options, "--figure": figure,
+    }  # fmt: skip
+    if timed_maps is not None:
+        for option, value in {"--online": online or None, "--budget-ms": budget_ms, **given}.items():
+            if value is not None:
+                raise InputError(f"{option} is given with --timed-maps, which does not use it; leave it out")
+        fit_profile(question, timed_maps, written, force, as_json)
+        return
+    if question.loads is None:
+        raise InputError("--loads is missing; recorded loads, or --timed-maps FILE, are needed")
     if not online:
-        given: dict[str, Any] = {
-            "--split": split, "--host": host, "--most-moves": most_moves, "--costs": costs, "--step-ms": step_ms,
-            "--slot-options": slot_options, "--figure": figure,
-        }  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is given without --online")

@@ -23,6 +23,7 @@ METRICS = b"# HELP eplb_gap_"
 FIGURE, PAGE = b"eplb-gap figure", b'<meta name="generator" content="eplb-gap">'
 CERTIFICATE = b'{"schema": "eplb-gap certificate'
 CONFIGURATION, CONTROLLER = b", chosen by eplb-gap calibrate for ", b"# Chosen by eplb-gap calibrate --online on "
+PROFILE = b"Fitted by eplb-gap calibrate --timed-maps to "
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,12 @@ def _predicted(r: np.ndarray, t: np.ndarray, index: int) -> float:
     others = np.arange(r.size) != index
     if np.unique(r[others]).size < FEWEST_MAPS:
         return math.nan
-    return _best(r[others], t[others])[0].at(float(r[index])) / float(t[index]) - 1.0
+    hinge = _best(r[others], t[others])[0]
+    try:
+        _identified(hinge, r[others], t[others])
+    except InputError:
+        return math.nan
+    return hinge.at(float(r[index])) / float(t[index]) - 1.0
 
 
 def _identified(hinge: Hinge, r: np.ndarray, t: np.ndarray) -> None:
