@@ -20,6 +20,8 @@ from eplb_gap.problem.errors import InputError
 FEWEST_MAPS = 3
 """As many as a hinge has numbers."""
 LEVEL = 0.95
+NOTHING = 1e-9
+"""Slopes and distances below this are rounding errors."""
 SEARCHED = 2000
 """Points of the profile likelihood on each side of the best value."""
 
@@ -107,7 +109,8 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     ------
     InputError
         If there are fewer than three maps, two of one imbalance where three different ones are needed, or the times do not
-        identify a hinge: they do not grow, or no map lies in the flat part, so that the knee may be anywhere below.
+        identify a hinge: they do not grow, or not more than they scatter, or no map lies in the flat part, so that the knee may
+        be anywhere below.
 
     Examples
     --------
@@ -125,6 +128,11 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     freedom = r.size - FEWEST_MAPS
     variance = rest / freedom
     most = rest + variance * float(fisher.ppf(LEVEL, 1, freedom))
+    if float(((t - t.mean()) ** 2).sum()) <= most:
+        raise InputError(
+            f"seconds go from {t.min():g} to {t.max():g}, which no imbalance at all explains as well within {LEVEL:.0%}; no hinge "
+            "can be fitted to these maps"
+        )
     knees = np.linspace(max(1.0, r.min()), r.max(), 2 * SEARCHED + 1)[:-1]
     inside = knees[_left_over(r, t, knees) <= most]
     knee_interval = float(inside.min(initial=hinge.knee)), float(inside.max(initial=hinge.knee))
@@ -195,11 +203,11 @@ def _predicted(r: np.ndarray, t: np.ndarray, index: int) -> float:
 
 
 def _identified(hinge: Hinge, r: np.ndarray, t: np.ndarray) -> None:
-    if hinge.beta <= 0:
+    if hinge.beta <= NOTHING:
         raise InputError(
             f"seconds go from {t.min():g} to {t.max():g} and do not grow with the imbalance; no hinge can be fitted to these maps"
         )
-    if hinge.knee <= r.min():
+    if r.min() > 1.0 and hinge.knee <= r.min() * (1.0 + NOTHING):
         raise InputError(
             f"the best knee is {hinge.knee:g}, the smallest imbalance timed: no map lies in the flat part, and the knee may be "
             "anywhere below; a map that is better balanced is needed"

@@ -171,8 +171,8 @@ def least_time(
         Tokens of one step.
     deployment : Deployment
     visits : sequence of Fraction [layers], optional
-        Lower bounds on the nodes that the tokens visit, summed, their own among them, where tokens come evenly from all GPUs; of
-        GPUs for ``rank-dedup``. Not needed for ``none``.
+        Lower bounds on the nodes that the tokens visit, summed, their own among them; they come evenly from all GPUs. For
+        ``rank-dedup`` on the GPUs, for ``none`` the loads' sum. Without them nothing is said of the network.
 
     Returns
     -------
@@ -189,11 +189,9 @@ def least_time(
         cost = tile_cost(profile.tiles)
         time = replace(time, expert_seconds=float(sum(tile_cost_bound(one, cost) for one in instances)))
     network = profile.network
-    if network is None or (visits is None and network.dispatch != "none"):
+    if network is None or visits is None:
         return time
-    if network.dispatch == "none":
-        visits = [Fraction(one.total) for one in instances]
-    assert visits is not None
+    deployment.require_regular("traffic")
     if len(visits) != len(checked):
         raise InputError(f"visits has {len(visits)} layers, loads {len(checked)}; as many are needed")
     return replace(time, network_seconds=sum(_least_network_seconds(network, float(v), deployment) for v in visits))
