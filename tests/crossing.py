@@ -29,6 +29,9 @@ from eplb_gap.analysis.candidates import candidates
 from eplb_gap.analysis.online import calibrate, host_defaults, host_flags, trial
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import limits, replay
+from eplb_gap.analysis.step_time import predict
+from eplb_gap.analysis.step_time.hinge import Hinge
+from eplb_gap.analysis.step_time.profile import Profile, Tiles
 from eplb_gap.analysis.watch import scored as scored_calls
 from eplb_gap.analysis.watch.follow import watch
 from eplb_gap.analysis.windows import Windows
@@ -330,6 +333,17 @@ def stepped(case: Case) -> None:
     found = per_step.per_step(case.placement, WINDOWS, case.deployment)
     assert (found.by_step <= 1 + 1e-12).all()
     assert found.of_window == metrics.balancedness_gpu(case.placement, WINDOWS.sum(axis=0), case.deployment)
+
+
+def timed(case: Case) -> None:
+    """A map's times are no less than what no map goes below."""
+    profile = Profile("p", "s", "m", hinge=Hinge(None, 0.5, 1.0), tiles=Tiles(10.0, 1.0, 8, 4.0))
+    lower = [best_joint_bound(Instance.of_layer(layer, case.deployment)).value for layer in case.loads]
+    least = predict.least_time(profile, lower, case.loads, case.deployment)
+    time = predict.map_time(profile, case.placement, case.loads, case.deployment)
+    assert time.imbalance == predict.imbalance(case.placement, case.loads, case.deployment)
+    for name in ("imbalance", "relative", "expert_seconds"):
+        assert getattr(time, name) >= getattr(least, name) * (1 - 1e-12) > 0
 
 
 def searched(case: Case) -> None:

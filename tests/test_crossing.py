@@ -54,6 +54,7 @@ from crossing import (
     solved,
     solved_average,
     stepped,
+    timed,
     tried_out,
     unequal,
     written_and_read,
@@ -84,6 +85,7 @@ from eplb_gap.analysis.online import (
 from eplb_gap.analysis.online import candidates as online_candidates
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
+from eplb_gap.analysis.step_time import predict
 from eplb_gap.analysis.watch import scored as scored_calls
 from eplb_gap.heuristics import methods, own, registry
 from eplb_gap.heuristics.config import PipelineConfig
@@ -144,6 +146,7 @@ ANALYSES = (
     evaluate,
     explain,
     per_step,
+    predict,
     protocol,
     protocol_runs,
     scored_calls,
@@ -363,6 +366,9 @@ JUDGING = {
     protocol.known: Entry(lambda x: protocol.known("gpu", x.deployment), unequal),
     protocol_runs.score_all: Entry(all_scored, unequal),
     per_step.per_step: Entry(stepped),
+    predict.imbalance: Entry(timed),
+    predict.map_time: Entry(timed),
+    predict.least_time: Entry(timed),
     replay.replay: Entry(replayed),
     contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),
     kinds.plan_window: Entry(lambda x: x.legal(kinds.plan_window(controller.Controller("periodic"), WINDOWS, x.deployment))),

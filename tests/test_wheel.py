@@ -128,7 +128,10 @@ def test_the_wheel_holds_every_module_the_results_and_nothing_else(wheel: Path) 
     data = {f"eplb_gap/{path.relative_to(ROOT)}" for path in (ROOT / "results").rglob("*") if path.is_file()}
     assert len(data) > 40
     assert data <= names
-    others = {name for name in names if name.startswith("eplb_gap/")} - modules - data
+    profiles = {f"eplb_gap/{path.relative_to(ROOT)}" for path in (ROOT / "analysis/step_time/profiles").iterdir()}
+    assert len(profiles) > 12
+    assert profiles <= names
+    others = {name for name in names if name.startswith("eplb_gap/")} - modules - data - profiles
     assert others == {"eplb_gap/__init__.py", "eplb_gap/__main__.py", "eplb_gap/py.typed"}
 
 

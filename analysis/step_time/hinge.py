@@ -130,8 +130,8 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     most = rest + variance * float(fisher.ppf(LEVEL, 1, freedom))
     if float(((t - t.mean()) ** 2).sum()) <= most:
         raise InputError(
-            f"seconds go from {t.min():g} to {t.max():g}, which no imbalance at all explains as well within {LEVEL:.0%}; no hinge "
-            "can be fitted to these maps"
+            f"seconds go from {t.min():g} to {t.max():g}, which a constant explains as well at {LEVEL:.0%}; no hinge can be "
+            "fitted to these maps"
         )
     knees = np.linspace(max(1.0, r.min()), r.max(), 2 * SEARCHED + 1)[:-1]
     inside = knees[_left_over(r, t, knees) <= most]

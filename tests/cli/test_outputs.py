@@ -30,6 +30,7 @@ CASES = [
     ("calibrate", "--out", "folder/pareto.pdf"),
     ("calibrate --online", "--out", "out.toml"),
     ("calibrate --online", "--figure", "out.svg"),
+    ("calibrate --timed-maps timed.csv", "--out", "out.toml"),
     ("capacity", "--out", "folder/capacity.png"),
     ("replay", "--figure", "out.pdf"),
     ("replay", "--page", "out.html"),
@@ -66,6 +67,7 @@ def folder(tmp_path, monkeypatch):
     np.save("table.npy", LOADS[0])
     torch.save(torch.from_numpy(LOADS), "loads.pt")
     (tmp_path / "corpus").mkdir()
+    Path("timed.csv").write_text("map,seconds\nmap.json,1\n")
 
     def enough(*_arguments, **_options):
         raise InputError("work begins")
