@@ -50,6 +50,12 @@ DispatchOption = Annotated[
 ReplicasOption = Annotated[
     ReplicasChoice | None, typer.Option(help="How the dispatcher chooses among replicas; local-first by default.")
 ]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", metavar="NAME|FILE", help="Step-time profile, shipped or a TOML file: predict times too; none without one."
+    ),
+]
 
 
 @contextmanager
