@@ -1,0 +1,189 @@
+"""Whether redundant slots help or hurt decode: a map against one of as few slots as hold every expert, by the same planner.
+
+More replicas spread the tokens of an expert, and with them the reads of its weights: where every GPU that gets a token of an
+expert reads all of it, a fuller map makes the fullest GPU read more. The best choice of replicas turns this round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from eplb_gap.analysis.decode.activation import CHOICES, Activation, Choice, activation
+from eplb_gap.analysis.text import markdown
+from eplb_gap.heuristics import rebalance
+from eplb_gap.heuristics.registry import planning_loads
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.routing.trace import RoutingTrace
+
+QUANTILES = (0.1, 0.5, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """A map, and one without redundant slots, on the same decode steps.
+
+    Parameters
+    ----------
+    name : str
+        What the map is called.
+    slots, plain_slots : int
+        Slots of the live GPUs, and the fewest that hold every expert with equally many on each.
+    batch : int or None
+        Tokens of a step; None for the steps of the trace.
+    own, plain : Activation
+        Of the map, and of the method's map with the fewest slots.
+    """
+
+    name: str
+    slots: int
+    plain_slots: int
+    batch: int | None
+    own: Activation
+    plain: Activation
+
+    def cost(self, choice: Choice) -> float:
+        """Return how many more experts the fullest GPU reads, on average, than without redundant slots; negative is fewer."""
+        return self.own.mean(choice) - self.plain.mean(choice)
+
+    @property
+    def recovered(self) -> float:
+        """Experts that the fullest GPU reads fewer under the best choice of replicas than under the hashed one, on average."""
+        return self.own.mean("hashed") - self.own.mean("best")
+
+
+def redundancy(
+    served: RoutingTrace,
+    history: np.ndarray,
+    placement: Placement,
+    deployment: Deployment,
+    method: str = "fast",
+    name: str = "map",
+    batch: int | None = 64,
+    tick: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Redundancy:
+    """Compare a map on the decode steps that it serves with one without redundant slots.
+
+    Parameters
+    ----------
+    served : RoutingTrace
+        Tokens that are served.
+    history : ndarray
+        int64 [windows, layers, experts]; what the map without redundant slots is planned on.
+    placement : Placement
+        The map; legal.
+    deployment : Deployment
+        Dead GPUs are left out; the live ones have equally many slots.
+    method : str, default "fast"
+        Heuristic that plans the map without redundant slots.
+    name : str, default "map"
+        What to call the map.
+    batch, tick
+        As of :func:`eplb_gap.analysis.decode.activation.activation`.
+
+    Raises
+    ------
+    InputError, PlacementError
+        As :func:`eplb_gap.analysis.decode.activation.activation`.
+    """
+    own = activation(served, placement, deployment, batch, tick)
+    live = deployment.live
+    plain = replace(live, num_slots=-(-live.num_experts // live.num_gpus) * live.num_gpus)
+    fewest = rebalance(planning_loads(method, history), plain, method)
+    return Redundancy(name, live.num_slots, plain.num_slots, batch, own, activation(served, fewest, plain, batch, tick))
+
+
+def lines(result: Redundancy) -> list[str]:
+    """Return what was found in words: whether redundancy hurts, and what the best choice of replicas recovers."""
+    own, plain = result.own, result.plain
+    said = []
+    if result.slots == result.plain_slots:
+        said.append("There are no redundant slots: no choice of replicas to make, and nothing that it could recover.")
+    else:
+        for choice in ("hashed", "even"):
+            more = result.cost(choice)
+            verb = "hurt" if more > 0 else "help" if more < 0 else "change nothing"
+            said.append(
+                f"Redundant slots {verb} decode under {choice} choice: the fullest GPU reads {own.mean(choice):.2f} experts a "
+                f"step, {percent(own.mean(choice), plain.mean(choice))} against {plain.mean(choice):.2f} with "
+                f"{result.plain_slots} slots."
+            )
+        said.append(
+            f"The best choice reads {own.mean('best'):.2f}, {percent(own.mean('best'), own.mean('hashed'))} against hashed and "
+            f"{percent(own.mean('best'), plain.mean('best'))} against {result.plain_slots} slots."
+        )
+    said.append(
+        f"The best choice equals its bound on {share(own.proven)} of {own.bound.size} steps and layers, and active experts over "
+        f"GPUs, {own.ideal.mean():.2f}, which no map goes below, on {share(float((own.read['best'] == own.ideal).mean()))}."
+    )
+    if own.left_out:
+        said.append(f"{own.left_out} tokens that fill no batch are left out.")
+    return said
+
+
+def report(result: Redundancy) -> str:
+    """Return the comparison as text: a table of both maps under every choice, and the answers."""
+    of = "the recorded steps" if result.batch is None else f"batches of {result.batch} tokens"
+    layers, steps = result.own.bound.shape
+    header = ["map", "choice", "experts read", "10 %", "median", "90 %", "most", "copies of tokens"]
+    body = []
+    for name, one in ((result.name, result.own), (f"{result.plain_slots} slots", result.plain)):
+        for choice in CHOICES if result.slots > result.plain_slots and one is result.own else ("best",):
+            spread = [f"{value:g}" for value in np.quantile(one.read[choice], QUANTILES, method="nearest")]
+            body.append([name, choice, f"{one.mean(choice):.2f}", *spread, f"{one.tokens[choice].mean():.1f}"])
+    title = (
+        f"Experts whose weights the fullest GPU reads in a decode step: {result.slots} slots on {result.own.num_gpus} GPUs, "
+        f"{of}, {steps} steps of {layers} layers, {result.own.active.mean():.1f} active experts."
+    )
+    return "\n".join([title, "", markdown(header, body), "", *lines(result)])
+
+
+def as_dict(result: Redundancy) -> dict[str, Any]:
+    """Return the comparison as JSON-ready data."""
+    return {
+        "map": result.name,
+        "slots": result.slots,
+        "plain_slots": result.plain_slots,
+        "batch": result.batch,
+        "steps": int(result.own.bound.shape[1]),
+        "layers": int(result.own.bound.shape[0]),
+        "left_out_tokens": result.own.left_out,
+        "own": summary(result.own),
+        "plain": summary(result.plain),
+        "cost_of_redundancy": {choice: result.cost(choice) for choice in CHOICES},
+        "recovered_by_best": result.recovered,
+        "verdict": lines(result),
+    }
+
+
+def summary(found: Activation) -> dict[str, Any]:
+    """Return what was counted as JSON-ready data."""
+    return {
+        "active": float(found.active.mean()),
+        "bound": float(found.bound.mean()),
+        "ideal": float(found.ideal.mean()),
+        "proven": found.proven,
+        "read": {
+            choice: {
+                "mean": found.mean(choice),
+                "quantiles": {f"{q:g}": float(np.quantile(found.read[choice], q, method="nearest")) for q in QUANTILES},
+                "by_layer": found.read[choice].mean(axis=1).tolist(),
+            }
+            for choice in CHOICES
+        },
+        "tokens": {choice: float(found.tokens[choice].mean()) for choice in CHOICES},
+    }
+
+
+def percent(value: float, than: float) -> str:
+    """Return by how much a value is above another, in words."""
+    return f"{100 * (value / than - 1):+.1f} %"
+
+
+def share(value: float) -> str:
+    """Return a share in words: all of it is said only where it is all."""
+    return "100 %" if value == 1 else f"{min(100 * value, 99.9):.1f} %"

@@ -1,0 +1,63 @@
+"""Whether redundant slots hurt decode, on routing made so that the answer is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from eplb_gap.analysis.decode import by_slots
+from eplb_gap.analysis.decode.redundancy import as_dict, lines, redundancy, report, share
+from eplb_gap.problem.deployment import Deployment
+from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.routing.trace import RoutingTrace
+
+
+def every_expert(tokens: int, experts: int) -> RoutingTrace:
+    """Return one step in which every expert gets all tokens: each replica is read under hashed and even choice."""
+    return RoutingTrace([[list(range(experts))]] * tokens, experts, step=[0] * tokens)
+
+
+def test_two_replicas_of_everything_double_what_is_read_and_the_best_choice_undoes_it() -> None:
+    routing, deployment = every_expert(8, 4), Deployment(4, 8, 4)
+    both = Placement([[0, 1, 1, 2, 2, 3, 3, 0]], 4)
+    found = redundancy(routing, routing.loads()[None], both, deployment, batch=None)
+    assert (found.plain_slots, found.own.mean("hashed"), found.own.mean("even"), found.own.mean("best")) == (4, 2.0, 2.0, 1.0)
+    assert (found.cost("hashed"), found.cost("best"), found.recovered) == (1.0, 0.0, 1.0)
+    said = lines(found)
+    assert said[0].startswith(
+        "Redundant slots hurt decode under hashed choice: the fullest GPU reads 2.00 experts a step, +100.0 %"
+    )
+    assert said[2] == "The best choice reads 1.00, -50.0 % against hashed and +0.0 % against 4 slots."
+    assert all(line in report(found) for line in said)
+    data = json.loads(json.dumps(as_dict(found)))
+    assert data["own"]["read"]["hashed"] == {"mean": 2.0, "quantiles": {"0.1": 2, "0.5": 2, "0.9": 2, "1": 2}, "by_layer": [2.0]}
+    assert data["cost_of_redundancy"] == {"hashed": 1.0, "even": 1.0, "best": 0.0}
+
+
+def test_no_redundant_slots_are_said_to_be_none() -> None:
+    routing, deployment = every_expert(3, 4), Deployment(4, 4, 2)
+    found = redundancy(routing, routing.loads()[None], Placement([[0, 1, 2, 3]], 4), deployment, batch=2)
+    assert found.own.mean("hashed") == found.own.mean("best") == 2.0
+    assert "There are no redundant slots" in report(found)
+    assert "1 tokens that fill no batch" in report(found)
+
+
+def test_slots_are_looked_at_from_the_fewest_upwards() -> None:
+    routing, deployment = every_expert(8, 4), Deployment(4, 8, 4)
+    found = by_slots.activated_by_slots(routing, routing.loads()[None], deployment, batch=None)
+    assert [(one.slots, one.found.mean("hashed"), one.found.mean("best")) for one in found] == [(4, 1.0, 1.0), (8, 2.0, 1.0)]
+    text = by_slots.report(found, None)
+    assert "Under hashed choice 4 slots read the fewest, 1.00; 8 slots read 2.00, +100.0 % against 4." in text
+    assert "From 4 slots on it is within 1 % of active experts over GPUs, 1.00: more slots buy nothing." in text
+    assert [one["slots"] for one in json.loads(json.dumps(by_slots.as_dict(found, None)))["steps"]] == [4, 8]
+    with pytest.raises(InputError, match="equally many on each"):
+        by_slots.activated_by_slots(routing, np.ones((1, 1, 4), np.int64), Deployment(4, slots_per_gpu=[1, 2, 1]), batch=1)
+    with pytest.raises(InputError, match="most_slots is 3"):
+        by_slots.activated_by_slots(routing, np.ones((1, 1, 4), np.int64), deployment, most_slots=3)
+
+
+def test_all_is_said_only_of_all() -> None:
+    assert [share(value) for value in (1.0, 0.99999, 0.5)] == ["100 %", "99.9 %", "50.0 %"]
