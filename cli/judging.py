@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from eplb_gap.cli.asking import Question, may_ask
+from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, explain_decode
 from eplb_gap.cli.maps import planned_map
 from eplb_gap.cli.options import (
     DispatchOption,
@@ -257,6 +258,8 @@ def explain(
     profile: ProfileOption = None,
     figure: Annotated[Path | None, typer.Option(help="Write the waterfall: .png, .pdf or .svg.")] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    decode: DecodeFlag = False,
+    batch: BatchOption = None,
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -268,6 +271,8 @@ def explain(
     from eplb_gap.analysis.windows import Windows
     from eplb_gap.heuristics.registry import DEFAULT_METHOD
 
+    unread = {"--figure": figure, "--html": page, "--dispatch": dispatch, "--replicas": replicas}
+    tokens = check_decode(decode, routing, batch, {option: value is not None for option, value in unread.items()})
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")
     read = [("--loads", question.loads), ("--routing", routing), *existing([("--map", served), ("--profile", profile)])]
@@ -277,6 +282,10 @@ def explain(
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, identifiers)
+    replan = method or one.method or DEFAULT_METHOD
+    if decode:
+        explain_decode(asked, chosen, one, replan, tokens, as_json)
+        return
     dispatch = clock.dispatch(asked, dispatch)
     counted = counted_traffic(asked, chosen, [one], dispatch, replicas)
     with spinner(f"explaining ({COMPILES})") as update:
@@ -285,7 +294,7 @@ def explain(
             shape,
             one.regular("--map"),
             one.name,
-            method or one.method or DEFAULT_METHOD,
+            replan,
             lambda what: update(f"explaining ({COMPILES}): {what}"),
         )
     times = clock.chain(result, one, chosen, asked, counted)

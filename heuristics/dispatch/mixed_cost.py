@@ -1,8 +1,8 @@
 """Maps and choices of replicas for steps that pay for weights and for tokens, by annealing over sampled steps.
 
 Given a map, the jobs of a step (:mod:`eplb_gap.problem.routing.mixed_cost`) go from the largest down to the least loaded GPU that
-holds the expert; then jobs leave the fullest GPU while that lowers it, if need be by sending a job of the GPU they come to
-on to a third. A move of the annealing exchanges two replicas, or replaces one whose expert has another; all steps are chosen for anew.
+holds the expert; then jobs leave the fullest GPU while that lowers it, if need be by sending a job of the GPU they come to on to
+another. A move of the annealing exchanges two replicas, or replaces one whose expert has a second; all steps are chosen for anew.
 """
 
 from __future__ import annotations
