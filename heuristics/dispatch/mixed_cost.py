@@ -2,7 +2,8 @@
 
 Given a map, the jobs of a step (:mod:`eplb_gap.problem.routing.mixed_cost`) go from the largest down to the least loaded GPU that
 holds the expert; then jobs leave the fullest GPU while that lowers it, if need be by sending a job of the GPU they come to on to
-another. A move of the annealing exchanges two replicas, or replaces one whose expert has a second; all steps are chosen for anew.
+another. A move of the annealing exchanges two replicas, replaces one whose expert has a second, or lets two groups of a
+hierarchical map change places, expert by expert; all steps are chosen for anew.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.routing.mixed_cost import StepCost, step_cost_bounds, step_costs
 
-HOTTEST, COLDEST = 2e-2, 2e-4
+HOTTEST, COLDEST = 5e-3, 5e-5
 """First and last temperature, as shares of the mean cost of a step."""
-TRANSFERS = 0.3
-"""Share of the moves that change counts."""
+TRANSFERS, REGROUPINGS = 0.3, 0.1
+"""Shares of the moves that change counts, and, of groups on nodes, that exchange two."""
 
 
 def choose_for_cost(counts: np.ndarray, phy2log: np.ndarray, deployment: Deployment, cost: StepCost) -> np.ndarray:
@@ -75,7 +76,7 @@ def plan_for_cost(
     counts : ndarray of int [steps, experts]
         Tokens of every step by expert.
     deployment : Deployment
-        With as many slots on every GPU, all alive; under the hierarchical policy replicas stay on the nodes of the first map.
+        With as many slots on every GPU, all alive.
     cost : StepCost
     moves : int, default 4000
         Moves that are tried, from the default planner's map of the summed counts.
@@ -103,9 +104,11 @@ def plan_for_cost(
     bound = int(step_cost_bounds(counts, deployment.num_gpus, cost).sum())
     if moves and value > bound:
         slots = start.copy()
-        on_node = deployment.slots_per_node if deployment.policy == "hierarchical" else deployment.num_slots
+        on_node, group = deployment.num_slots, deployment.num_experts
+        if deployment.policy == "hierarchical":
+            on_node, group = deployment.slots_per_node, deployment.experts_per_group
         distinct = deployment.duplicates == "forbidden"
-        _anneal(jobs, _orders(jobs), slots, deployment.num_gpus, on_node, distinct, bound, moves, seed)
+        _anneal(jobs, _orders(jobs), slots, deployment.num_gpus, on_node, group, distinct, bound, moves, seed)
         gpus = choose_for_cost(counts, slots, deployment, cost)
         if step_costs(gpus, counts, slots, deployment, cost).sum() < value:
             best, found = slots, gpus
@@ -198,38 +201,44 @@ def _anneal(
     slots: np.ndarray,
     num_gpus: int,
     on_node: int,
+    group: int,
     distinct: bool,
     bound: int,
     moves: int,
     seed: int,
 ) -> int:
-    """Change a map, int64 [slots], to the best that is found, and return its cost; ``on_node`` slots change places."""
+    """Change a map, int64 [slots], to the best that is found, and return its cost; replicas stay among ``on_node`` slots."""
     seed_random(seed)
     k = slots.size // num_gpus
     experts = jobs.shape[1]
     copies = np.zeros((experts, num_gpus), dtype=np.int64)
     held = np.zeros((experts, num_gpus), dtype=np.bool_)
     counts = np.zeros(experts, dtype=np.int64)
-    for s in range(slots.size):
-        copies[slots[s], s // k] += 1
-        held[slots[s], s // k] = True
-        counts[slots[s]] += 1
+    _count(slots, k, copies, held, counts)
     gpus = np.empty(jobs.shape, dtype=np.int64)
     value = best = _choose_all(jobs, orders, held, gpus)
     kept = slots.copy()
     hot, cold = HOTTEST * value, COLDEST * value
     for move in range(moves):
+        kind = random()
         one = below(slots.size)
         other = one // on_node * on_node + below(on_node)
         a, b, here, there = slots[one], slots[other], one // k, other // k
-        replaces = random() < TRANSFERS
-        if a == b or (here == there and not replaces) or (replaces and counts[a] < 2):
-            continue
-        if distinct and (copies[b, here] or (not replaces and copies[a, there])):
-            continue
-        _put(one, b, k, slots, copies, held, counts)
-        if not replaces:
-            _put(other, a, k, slots, copies, held, counts)
+        if on_node < slots.size and kind < REGROUPINGS:
+            a, b = below(experts // group), below(experts // group)
+            if a == b:
+                continue
+            _exchange(a, b, group, slots)
+            _count(slots, k, copies, held, counts)
+        else:
+            replaces = kind < REGROUPINGS + TRANSFERS
+            if a == b or (here == there and not replaces) or (replaces and counts[a] < 2):
+                continue
+            if distinct and (copies[b, here] or (not replaces and copies[a, there])):
+                continue
+            _put(one, b, k, slots, copies, held, counts)
+            if not replaces:
+                _put(other, a, k, slots, copies, held, counts)
         new = _choose_all(jobs, orders, held, gpus)
         if new <= value or random() < math.exp((value - new) / (hot * (cold / hot) ** (move / moves))):
             value = new
@@ -239,10 +248,13 @@ def _anneal(
                     kept[s] = slots[s]
                 if best <= bound:
                     break
-            continue
-        _put(one, a, k, slots, copies, held, counts)
-        if not replaces:
-            _put(other, b, k, slots, copies, held, counts)
+        elif on_node < slots.size and kind < REGROUPINGS:
+            _exchange(a, b, group, slots)
+            _count(slots, k, copies, held, counts)
+        else:
+            _put(one, a, k, slots, copies, held, counts)
+            if kind >= REGROUPINGS + TRANSFERS:
+                _put(other, b, k, slots, copies, held, counts)
     for s in range(slots.size):
         slots[s] = kept[s]
     return best
@@ -259,3 +271,27 @@ def _put(slot: int, expert: int, k: int, slots: np.ndarray, copies: np.ndarray, 
     counts[expert] += 1
     held[gone, g] = copies[gone, g] > 0
     held[expert, g] = True
+
+
+@kernel
+def _count(slots: np.ndarray, k: int, copies: np.ndarray, held: np.ndarray, counts: np.ndarray) -> None:
+    """Write which GPUs hold which experts, how often, and how many replicas there are."""
+    for e in range(counts.size):
+        counts[e] = 0
+        for g in range(copies.shape[1]):
+            copies[e, g] = 0
+            held[e, g] = False
+    for s in range(slots.size):
+        copies[slots[s], s // k] += 1
+        held[slots[s], s // k] = True
+        counts[slots[s]] += 1
+
+
+@kernel
+def _exchange(one: int, other: int, group: int, slots: np.ndarray) -> None:
+    """Let two groups change places: the first expert of one is where that of the other was, and so on."""
+    for s in range(slots.size):
+        if slots[s] // group == one:
+            slots[s] += (other - one) * group
+        elif slots[s] // group == other:
+            slots[s] += (one - other) * group
