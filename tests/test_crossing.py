@@ -59,6 +59,7 @@ from crossing import (
     unequal,
     written_and_read,
 )
+from crossing_decode import DECODE, DECODED
 from crossing_routing import NETWORK, ROUTED
 
 from eplb_gap import heuristics, problem, solvers
@@ -140,6 +141,7 @@ ANALYSES = (
     *REPLAY,
     *ONLINE,
     *NETWORK,
+    *DECODE,
     alternatives,
     calibration,
     capacity,
@@ -380,7 +382,7 @@ JUDGING = {
     relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),
 }
-ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING, **ROUTED}
+ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING, **ROUTED, **DECODED}
 
 
 def modules() -> Iterator[ModuleType]:
