@@ -15,6 +15,7 @@ from eplb_gap.problem import InputError
 
 if TYPE_CHECKING:  # these load the heuristics, which `--help` need not wait for
     from eplb_gap.analysis.asked import Asked
+    from eplb_gap.analysis.step_time.profile import Profile
     from eplb_gap.analysis.windows import Windows
     from eplb_gap.cli.maps import PlannedMap
 
@@ -29,6 +30,19 @@ BatchOption = Annotated[
     str | None,
     typer.Option("--batch", metavar="TOKENS|steps", help=f"Tokens of a decode step, {BATCH} by default; or the recorded steps."),
 ]
+
+
+def tiled(profile: Profile | None) -> Profile | None:
+    """Return a profile that times experts, or none where none is given.
+
+    Raises
+    ------
+    InputError
+        If it has no tiles.
+    """
+    if profile is not None and profile.tiles is None:
+        raise InputError(f"--profile is {profile.name}, which has no tiles; one that has is needed to time what --decode counts")
+    return profile
 
 
 def check_decode(decode: bool, routing: Path | None, batch: str | None, unread: dict[str, bool]) -> int | None:
@@ -63,7 +77,15 @@ def check_decode(decode: bool, routing: Path | None, batch: str | None, unread: 
     return BATCH if batch is None else int(batch)
 
 
-def explain_decode(asked: Asked, windows: Windows, planned: PlannedMap, method: str, batch: int | None, as_json: bool) -> None:
+def explain_decode(
+    asked: Asked,
+    windows: Windows,
+    planned: PlannedMap,
+    method: str,
+    batch: int | None,
+    profile: Profile | None,
+    as_json: bool,
+) -> None:
     """Print whether redundant slots hurt the decode steps of the serving window, and what the best choice recovers."""
     from eplb_gap.analysis.decode import redundancy
 
@@ -78,6 +100,7 @@ def explain_decode(asked: Asked, windows: Windows, planned: PlannedMap, method: 
             method,
             planned.name,
             batch,
+            profile,
             lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
     if as_json:
@@ -87,7 +110,9 @@ def explain_decode(asked: Asked, windows: Windows, planned: PlannedMap, method: 
         print(redundancy.report(found))
 
 
-def decode_capacity(asked: Asked, windows: Windows, most_slots: int | None, batch: int | None, as_json: bool) -> None:
+def decode_capacity(
+    asked: Asked, windows: Windows, most_slots: int | None, batch: int | None, profile: Profile | None, as_json: bool
+) -> None:
     """Print activated experts of the serving window over numbers of slots."""
     from eplb_gap.analysis.decode import by_slots
 
@@ -100,10 +125,11 @@ def decode_capacity(asked: Asked, windows: Windows, most_slots: int | None, batc
             asked.deployment,
             most_slots,
             batch=batch,
+            profile=profile,
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
     if as_json:
         ends = {"plan_window": windows.plan_window, "serve_window": windows.serve_window}
-        print(json.dumps({**ends, **by_slots.as_dict(found, batch)}))
+        print(json.dumps({**ends, **by_slots.as_dict(found, batch, profile)}))
     else:
-        print(by_slots.report(found, batch))
+        print(by_slots.report(found, batch, profile))

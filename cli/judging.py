@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from eplb_gap.cli.asking import Question, may_ask
-from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, explain_decode
+from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, explain_decode, tiled
 from eplb_gap.cli.maps import planned_map
 from eplb_gap.cli.options import (
     DispatchOption,
@@ -278,13 +278,14 @@ def explain(
     read = [("--loads", question.loads), ("--routing", routing), *existing([("--map", served), ("--profile", profile)])]
     check_outputs([figure_at("--figure", figure), page_at("--html", page)], read, force)
     clock = Clock.of(profile)
+    timed = tiled(clock.profile) if decode else None
     asked = question.read(routing)
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, identifiers)
     replan = method or one.method or DEFAULT_METHOD
     if decode:
-        explain_decode(asked, chosen, one, replan, tokens, as_json)
+        explain_decode(asked, chosen, one, replan, tokens, timed, as_json)
         return
     dispatch = clock.dispatch(asked, dispatch)
     counted = counted_traffic(asked, chosen, [one], dispatch, replicas)

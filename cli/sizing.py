@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from eplb_gap.cli.asking import Question, may_ask
-from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, decode_capacity
-from eplb_gap.cli.options import JsonFlag, PlanWindow, log
+from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, decode_capacity, tiled
+from eplb_gap.cli.options import JsonFlag, PlanWindow, ProfileOption, log
 from eplb_gap.cli.outputs import Force, check_folder, check_outputs, writable_folder
 from eplb_gap.cli.outputs import figure as figure_at
+from eplb_gap.cli.times import Clock
 from eplb_gap.problem import InputError
 
 TARGET, SECONDS = 0.95, 10.0
@@ -33,6 +34,7 @@ def capacity(
     ] = None,
     decode: DecodeFlag = False,
     batch: BatchOption = None,
+    profile: ProfileOption = None,
     serve_window: Annotated[int | None, typer.Option(help="Window that --decode serves; the one after by default.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder for the figure.")] = None,
     force: Force = False,
@@ -47,8 +49,10 @@ def capacity(
 
     unread = {"--target": target, "--seconds": seconds, "--budget": budget, "--out": folder}
     tokens = check_decode(decode, routing, batch, {option: value is not None for option, value in unread.items()})
-    if not decode and serve_window is not None:
-        raise InputError(f"--serve-window is {serve_window} without --decode; leave it out")
+    for option, value in (("--serve-window", serve_window), ("--profile", profile)):
+        if not decode and value is not None:
+            raise InputError(f"{option} is {value} without --decode; leave it out")
+    timed = tiled(Clock.of(profile).profile)
     if folder is not None:
         check_folder(folder, "--out")
         figures = [figure_at("--out", folder / f"{NAME}{suffix}") for suffix in (".pdf", ".png")]
@@ -56,7 +60,7 @@ def capacity(
         writable_folder(folder, "--out")
     asked = question.read(routing)
     if decode:
-        decode_capacity(asked, Windows.of(asked.trace, plan_window, serve_window), most_slots, tokens, as_json)
+        decode_capacity(asked, Windows.of(asked.trace, plan_window, serve_window), most_slots, tokens, timed, as_json)
         return
     with Progress(console=log, transient=True, disable=not log.is_terminal) as bar:
         task = bar.add_task("sizing", total=None)

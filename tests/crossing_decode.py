@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,8 @@ from crossing import WINDOWS, Case, Entry, irregular, unequal
 from crossing_routing import ROUTING
 
 from eplb_gap.analysis.decode import activation, by_slots, redundancy
+from eplb_gap.analysis.decode.batches import decode_steps
+from eplb_gap.analysis.step_time.profile import Tiles
 from eplb_gap.heuristics.dispatch import mixed_cost as planned
 from eplb_gap.problem.routing import activated, mixed_cost
 from eplb_gap.solvers.serving import mixed_cost as solved
@@ -45,6 +48,8 @@ def counted(x: Case) -> None:
     slots = activation.in_turn(rows, phy2log, 4)
     experts, copies = activated.read_by_tokens(rows, slots, np.zeros(8, np.int64), phy2log, x.deployment)
     assert 1 <= experts[0] <= copies[0]
+    seconds = activation.expert_seconds(rows, slots, decode_steps(replace(ROUTING, step=None), 8), x.deployment, Tiles(0, 1.0, 8))
+    assert seconds.tolist() == experts.tolist()  # a tile each
 
 
 def paid(x: Case) -> None:
@@ -63,6 +68,7 @@ DECODED: dict[Callable[..., Any], Entry] = {
     activation.activation: Entry(read, unequal),
     redundancy.redundancy: Entry(compared, unequal),
     by_slots.activated_by_slots: Entry(sized, unequal),
+    activation.expert_seconds: Entry(counted, irregular),
     activated.read_by_tokens: Entry(counted, irregular),
     mixed_cost.step_costs: Entry(paid, irregular),
     planned.choose_for_cost: Entry(paid, irregular),

@@ -50,7 +50,7 @@ PARTS: dict[str, set[str]] = {
     "solvers/engines": {"solvers", "solvers/compact"},
     "solvers/serving": {"solvers", "solvers/compact", "solvers/engines"},
     "analysis": {"analysis/figures", "analysis/network", "analysis/replay", "analysis/step_time"},
-    "analysis/decode": {"analysis"},
+    "analysis/decode": {"analysis", "analysis/step_time"},
     "analysis/figures": {"analysis", "analysis/online", "analysis/replay", "analysis/step_time"},
     "analysis/network": {"analysis"},
     "analysis/online": {"analysis", "analysis/replay"},

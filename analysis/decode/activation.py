@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from eplb_gap.analysis.decode.batches import Steps, decode_steps
+from eplb_gap.analysis.step_time.profile import Tiles
 from eplb_gap.heuristics.dispatch.activated import fewest_activated
 from eplb_gap.heuristics.dispatch.replica_choice import choose_replicas
 from eplb_gap.problem.dead_ranks import without_dead
@@ -53,6 +54,9 @@ class Activation:
         GPUs that are alive.
     left_out : int
         Tokens of the trace that fill no batch.
+    seconds : dict of str to ndarray, optional
+        By choice of replicas, float64 [steps]: time of the GPUs whose experts take longest, summed over layers, where tiles are
+        given.
     """
 
     read: dict[Choice, np.ndarray]
@@ -61,6 +65,7 @@ class Activation:
     active: np.ndarray
     num_gpus: int
     left_out: int
+    seconds: dict[Choice, np.ndarray] | None = None
 
     @property
     def proven(self) -> float:
@@ -72,6 +77,10 @@ class Activation:
         """Active experts over the GPUs, rounded up, int64 [layers, steps]: what no map goes below."""
         return np.asarray(-(-self.active // self.num_gpus))
 
+    def mean_seconds(self, choice: Choice) -> float | None:
+        """Return the mean over steps of the time that experts take, summed over layers; None where no tiles are given."""
+        return None if self.seconds is None else float(self.seconds[choice].mean())
+
     def mean(self, choice: Choice) -> float:
         """Return the mean over steps and layers of the experts that the fullest GPU reads."""
         return float(self.read[choice].mean())
@@ -82,6 +91,7 @@ def activation(
     placement: Placement,
     deployment: Deployment,
     batch: int | None = 64,
+    tiles: Tiles | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Activation:
     """Count the experts that the fullest GPU of every decode step reads, under each choice of replicas.
@@ -95,6 +105,8 @@ def activation(
         Dead GPUs are left out; the live ones have equally many slots.
     batch : int or None, default 64
         Tokens of a step; None for the steps of the trace (:func:`eplb_gap.analysis.decode.batches.decode_steps`).
+    tiles : Tiles, optional
+        How long a GPU works on an expert and its tokens, of a step-time profile.
     tick : callable, optional
         Called with (what, done, total) before every layer.
 
@@ -132,8 +144,8 @@ def activation(
     layers = []
     for layer, phy2log in enumerate(maps):
         tick(f"layer {layer}", layer, len(maps))
-        layers.append(_layer(routing, layer, steps, phy2log, live))
-    read, tokens, bound, active = zip(*layers, strict=True)
+        layers.append(_layer(routing, layer, steps, phy2log, live, tiles))
+    read, tokens, bound, active, seconds = zip(*layers, strict=True)
     return Activation(
         {choice: np.stack([one[choice] for one in read]) for choice in CHOICES},
         {choice: np.stack([one[choice] for one in tokens]) for choice in CHOICES},
@@ -141,13 +153,17 @@ def activation(
         np.stack(active),
         live.num_gpus,
         steps.left_out,
+        None if tiles is None else {choice: np.sum([one[choice] for one in seconds], axis=0) for choice in CHOICES},
     )
 
 
+ByChoice = dict[Choice, np.ndarray]
+
+
 def _layer(
-    routing: RoutingTrace, layer: int, steps: Steps, phy2log: np.ndarray, deployment: Deployment
-) -> tuple[dict[Choice, np.ndarray], dict[Choice, np.ndarray], np.ndarray, np.ndarray]:
-    """Return of one layer what is read and computed by choice, the bounds and the numbers of active experts."""
+    routing: RoutingTrace, layer: int, steps: Steps, phy2log: np.ndarray, deployment: Deployment, tiles: Tiles | None
+) -> tuple[ByChoice, ByChoice, np.ndarray, np.ndarray, ByChoice]:
+    """Return of one layer what is read and computed by choice, the bounds, the numbers of active experts, and times."""
     rows = routing.rows(layer)[steps.tokens].astype(np.int64)
     active = steps.counts(routing, layer) > 0
     gpus, witness = fewest_activated(active, phy2log, deployment)
@@ -163,7 +179,32 @@ def _layer(
     read = {choice: one[0] for choice, one in counted.items()}
     read["best"] = activated(gpus, active, phy2log, deployment)
     bound = activated_bound(witness, active, phy2log, deployment)
-    return read, {choice: one[1] for choice, one in counted.items()}, bound, active.sum(axis=1)
+    seconds: ByChoice = {}
+    if tiles is not None:
+        seconds = {choice: expert_seconds(rows, some, steps, deployment, tiles) for choice, some in chosen.items()}
+    return read, {choice: one[1] for choice, one in counted.items()}, bound, active.sum(axis=1), seconds
+
+
+def expert_seconds(rows: np.ndarray, chosen: np.ndarray, steps: Steps, deployment: Deployment, tiles: Tiles) -> np.ndarray:
+    """Return the time of the GPU whose experts take longest in every step, float64 [steps].
+
+    An expert costs a GPU the read of its weights, or the tiles of its tokens there if they take longer.
+
+    Parameters
+    ----------
+    rows, chosen : ndarray of int [tokens, topk]
+        Experts and slots, tokens in the order of their steps.
+    steps : Steps
+    deployment : Deployment
+        With as many slots on every GPU, all alive.
+    tiles : Tiles
+    """
+    gpus = chosen // deployment.slots_per_gpu
+    keys = ((steps.step[:, None] * deployment.num_gpus + gpus) * deployment.num_experts + rows).ravel()
+    pairs, copies = np.unique(keys, return_counts=True)
+    cost = np.maximum(tiles.read_seconds, tiles.tile_seconds * -(-copies // tiles.tile_rows))
+    of_gpus = np.bincount(pairs // deployment.num_experts, cost, steps.count * deployment.num_gpus)
+    return np.asarray(of_gpus.reshape(steps.count, deployment.num_gpus).max(axis=1))
 
 
 def in_turn(rows: np.ndarray, phy2log: np.ndarray, num_experts: int) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 
 from eplb_gap.analysis.capacity import slot_options
 from eplb_gap.analysis.decode.activation import CHOICES, Activation, activation
-from eplb_gap.analysis.decode.redundancy import percent, share, summary
+from eplb_gap.analysis.decode.redundancy import cited, heading, name_and_source, percent, share, summary, time
+from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.registry import planning_loads
@@ -44,6 +45,7 @@ def activated_by_slots(
     most_slots: int | None = None,
     method: str = "fast",
     batch: int | None = 64,
+    profile: Profile | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Slots]:
     """Count activated experts for all numbers of slots, from the fewest that hold every expert upwards.
@@ -62,6 +64,8 @@ def activated_by_slots(
         Heuristic that plans the maps.
     batch
         As of :func:`eplb_gap.analysis.decode.activation.activation`.
+    profile : Profile, optional
+        With tiles, to say times by.
     tick : callable, optional
         Called with (what, done, total) before every number of slots.
 
@@ -77,12 +81,13 @@ def activated_by_slots(
     live = deployment.live
     live.require_regular("a count of slots")
     options = slot_options(live, 2 * live.num_experts if most_slots is None else most_slots)
+    tiles = None if profile is None else profile.tiles
     found = []
     for done, slots in enumerate(options):
         tick(f"{slots} slots", done, len(options))
         shape = replace(live, num_slots=slots)
         placed = rebalance(planning_loads(method, history), shape, method)
-        found.append(Slots(slots, activation(served, placed, shape, batch)))
+        found.append(Slots(slots, activation(served, placed, shape, batch, tiles)))
     return found
 
 
@@ -113,7 +118,7 @@ def lines(steps: list[Slots]) -> list[str]:
     return said
 
 
-def report(steps: list[Slots], batch: int | None) -> str:
+def report(steps: list[Slots], batch: int | None, profile: Profile | None = None) -> str:
     """Return the result as text: the table of slots and the answers."""
     found = steps[0].found
     of = "the recorded steps" if batch is None else f"batches of {batch} tokens"
@@ -122,19 +127,22 @@ def report(steps: list[Slots], batch: int | None) -> str:
         f"steps of {found.bound.shape[0]} layers, {found.active.mean():.1f} active experts."
     )
     header = ["slots", *CHOICES, "best against hashed", *(f"copies, {choice}" for choice in CHOICES)]
+    header += [f"{what}, {choice}" for what in heading(profile) for choice in CHOICES]
     body = []
     for step in steps:
         one = step.found
         copies = [f"{one.tokens[choice].mean():.1f}" for choice in CHOICES]
         read = [f"{one.mean(choice):.2f}" for choice in CHOICES]
         body.append([str(step.slots), *read, percent(one.mean("best"), one.mean("hashed")), *copies])
-    return "\n".join([title, "", markdown(header, body), "", *lines(steps)])
+        body[-1] += [cell for choice in CHOICES for cell in time(one, choice)]
+    return "\n".join([title, "", markdown(header, body), "", *lines(steps), *cited(profile)])
 
 
-def as_dict(steps: list[Slots], batch: int | None) -> dict[str, Any]:
+def as_dict(steps: list[Slots], batch: int | None, profile: Profile | None = None) -> dict[str, Any]:
     """Return the result as JSON-ready data."""
     return {
         "batch": batch,
         "steps": [{"slots": step.slots, **summary(step.found)} for step in steps],
         "verdict": lines(steps),
+        "profile": name_and_source(profile),
     }

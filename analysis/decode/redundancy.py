@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.analysis.decode.activation import CHOICES, Activation, Choice, activation
+from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
 from eplb_gap.heuristics.registry import planning_loads
@@ -37,6 +38,8 @@ class Redundancy:
         Tokens of a step; None for the steps of the trace.
     own, plain : Activation
         Of the map, and of the method's map with the fewest slots.
+    profile : Profile, optional
+        What times are said by.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Redundancy:
     batch: int | None
     own: Activation
     plain: Activation
+    profile: Profile | None = None
 
     def cost(self, choice: Choice) -> float:
         """Return how many more experts the fullest GPU reads, on average, than without redundant slots; negative is fewer."""
@@ -64,6 +68,7 @@ def redundancy(
     method: str = "fast",
     name: str = "map",
     batch: int | None = 64,
+    profile: Profile | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Redundancy:
     """Compare a map on the decode steps that it serves with one without redundant slots.
@@ -82,6 +87,8 @@ def redundancy(
         Heuristic that plans the map without redundant slots.
     name : str, default "map"
         What to call the map.
+    profile : Profile, optional
+        With tiles, to say times by.
     batch, tick
         As of :func:`eplb_gap.analysis.decode.activation.activation`.
 
@@ -90,11 +97,13 @@ def redundancy(
     InputError, PlacementError
         As :func:`eplb_gap.analysis.decode.activation.activation`.
     """
-    own = activation(served, placement, deployment, batch, tick)
+    tiles = None if profile is None else profile.tiles
+    own = activation(served, placement, deployment, batch, tiles, tick)
     live = deployment.live
     plain = replace(live, num_slots=-(-live.num_experts // live.num_gpus) * live.num_gpus)
     fewest = rebalance(planning_loads(method, history), plain, method)
-    return Redundancy(name, live.num_slots, plain.num_slots, batch, own, activation(served, fewest, plain, batch, tick))
+    least = activation(served, fewest, plain, batch, tiles, tick)
+    return Redundancy(name, live.num_slots, plain.num_slots, batch, own, least, profile)
 
 
 def lines(result: Redundancy) -> list[str]:
@@ -129,17 +138,19 @@ def report(result: Redundancy) -> str:
     """Return the comparison as text: a table of both maps under every choice, and the answers."""
     of = "the recorded steps" if result.batch is None else f"batches of {result.batch} tokens"
     layers, steps = result.own.bound.shape
-    header = ["map", "choice", "experts read", "10 %", "median", "90 %", "most", "copies of tokens"]
+    header = ["map", "choice", "experts read", "10 %", "median", "90 %", "most", "copies of tokens", *heading(result.profile)]
     body = []
     for name, one in ((result.name, result.own), (f"{result.plain_slots} slots", result.plain)):
         for choice in CHOICES if result.slots > result.plain_slots and one is result.own else ("best",):
             spread = [f"{value:g}" for value in np.quantile(one.read[choice], QUANTILES, method="nearest")]
-            body.append([name, choice, f"{one.mean(choice):.2f}", *spread, f"{one.tokens[choice].mean():.1f}"])
+            body.append(
+                [name, choice, f"{one.mean(choice):.2f}", *spread, f"{one.tokens[choice].mean():.1f}", *time(one, choice)]
+            )
     title = (
         f"Experts whose weights the fullest GPU reads in a decode step: {result.slots} slots on {result.own.num_gpus} GPUs, "
         f"{of}, {steps} steps of {layers} layers, {result.own.active.mean():.1f} active experts."
     )
-    return "\n".join([title, "", markdown(header, body), "", *lines(result)])
+    return "\n".join([title, "", markdown(header, body), "", *lines(result), *cited(result.profile)])
 
 
 def as_dict(result: Redundancy) -> dict[str, Any]:
@@ -157,6 +168,7 @@ def as_dict(result: Redundancy) -> dict[str, Any]:
         "cost_of_redundancy": {choice: result.cost(choice) for choice in CHOICES},
         "recovered_by_best": result.recovered,
         "verdict": lines(result),
+        "profile": name_and_source(result.profile),
     }
 
 
@@ -176,7 +188,35 @@ def summary(found: Activation) -> dict[str, Any]:
             for choice in CHOICES
         },
         "tokens": {choice: float(found.tokens[choice].mean()) for choice in CHOICES},
+        "expert_seconds": None if found.seconds is None else {choice: found.mean_seconds(choice) for choice in CHOICES},
     }
+
+
+def heading(profile: Profile | None) -> list[str]:
+    """Return the heading of the column of times, which is there with a profile alone."""
+    return [] if profile is None else ["predicted ms"]
+
+
+def time(found: Activation, choice: Choice) -> list[str]:
+    """Return the cell of that column."""
+    seconds = found.mean_seconds(choice)
+    return [] if seconds is None else [f"{1000 * seconds:.3f}"]
+
+
+def cited(profile: Profile | None) -> list[str]:
+    """Return what predicted times go with: what they are the time of, and the profile's name and source."""
+    if profile is None:
+        return []
+    return [
+        "Predicted time of a step's experts, all layers, of the GPUs that take longest; attention and network are not in it.",
+        f"Profile {profile.name}: {profile.source}; measured on {profile.measured_on}.",
+    ]
+
+
+def name_and_source(profile: Profile | None) -> dict[str, str] | None:
+    """Return the same as JSON-ready data."""
+    fields = ("name", "source", "measured_on")
+    return None if profile is None else {field: getattr(profile, field) for field in fields}
 
 
 def percent(value: float, than: float) -> str:

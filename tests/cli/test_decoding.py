@@ -37,6 +37,8 @@ def test_both_commands_say_what_redundancy_costs(
     assert found["cost_of_redundancy"] == {"hashed": 1.0, "even": 1.0, "best": 0.0}
     assert run(monkeypatch, "capacity", *asked, "4") == 0
     assert "Under hashed choice 4 slots read the fewest, 1.00; 8 slots read 2.00, +100.0 % against 4." in capsys.readouterr().out
+    assert run(monkeypatch, "capacity", *asked, "4", "--profile", "fp8-k4096-n3072") == 0
+    assert "Profile fp8-k4096-n3072: " in capsys.readouterr().out
     assert run(monkeypatch, "capacity", *asked, "4", "--json", "--most-slots", "4") == 0
     assert [step["slots"] for step in json.loads(capsys.readouterr().out)["steps"]] == [4]
 
@@ -50,6 +52,8 @@ def test_both_commands_say_what_redundancy_costs(
         ("explain", ("--batch", "4"), "--batch is 4 without --decode"),
         ("explain", ("--decode", "--html", "page.html"), "--html is given with --decode"),
         ("explain", ("--decode", "--dispatch", "none"), "--dispatch is given with --decode"),
+        ("explain", ("--decode", "--profile", "a100"), "--profile is a100, which has no tiles"),
+        ("capacity", ("--profile", "a100"), "--profile is a100 without --decode"),
         ("capacity", ("--decode", "--target", "0.9"), "--target is given with --decode"),
         ("capacity", ("--serve-window", "1"), "--serve-window is 1 without --decode"),
     ],

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from eplb_gap.analysis.decode import by_slots
+from eplb_gap.analysis.decode.activation import expert_seconds
+from eplb_gap.analysis.decode.batches import decode_steps
 from eplb_gap.analysis.decode.redundancy import as_dict, lines, redundancy, report, share
+from eplb_gap.analysis.step_time.profile import Profile, Tiles
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -57,6 +60,46 @@ def test_slots_are_looked_at_from_the_fewest_upwards() -> None:
         by_slots.activated_by_slots(routing, np.ones((1, 1, 4), np.int64), Deployment(4, slots_per_gpu=[1, 2, 1]), batch=1)
     with pytest.raises(InputError, match="most_slots is 3"):
         by_slots.activated_by_slots(routing, np.ones((1, 1, 4), np.int64), deployment, most_slots=3)
+
+
+def test_times_are_said_by_the_tiles_of_a_profile_and_with_its_source() -> None:
+    profile = Profile("a card", "a page", "that card", tiles=Tiles(3e9, 2.0, 3, memory_bytes_per_second=1e9))
+    assert profile.tiles is not None
+    routing, deployment = every_expert(8, 4), Deployment(4, 8, 4)
+    both = Placement([[0, 1, 1, 2, 2, 3, 3, 0]], 4)
+    found = redundancy(routing, routing.loads()[None], both, deployment, batch=None, profile=profile)
+    # two experts of 4 tokens each are 2 tiles, 4 s; one of 8 is 3 tiles, 6 s; the read of 3 s is shorter
+    assert (found.own.mean_seconds("even"), found.own.mean_seconds("best"), found.plain.mean_seconds("best")) == (8.0, 6.0, 6.0)
+    text = report(found)
+    assert "| predicted ms |" in text
+    assert "8000.000" in text
+    assert text.endswith("Profile a card: a page; measured on that card.")
+    assert as_dict(found)["profile"] == {"name": "a card", "source": "a page", "measured_on": "that card"}
+    sized = by_slots.activated_by_slots(routing, routing.loads()[None], deployment, batch=None, profile=profile)
+    assert by_slots.as_dict(sized, None, profile)["steps"][1]["expert_seconds"]["best"] == 6.0
+    assert "predicted ms, hashed" in by_slots.report(sized, None, profile)
+    silent = redundancy(routing, routing.loads()[None], both, deployment, batch=None)
+    assert "predicted" not in report(silent)
+    assert as_dict(silent)["own"]["expert_seconds"] is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_times_are_those_of_a_loop_over_gpus(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    deployment, steps = Deployment(5, 8, 4), decode_steps(RoutingTrace(rng.integers(0, 5, (20, 1, 1)), 5), 10)
+    slots = rng.integers(0, 8, (20, 2))
+    phy2log = np.array([0, 1, 2, 3, 4, 0, 1, 2])
+    tiles = Tiles(2e9, 1.5, 2, memory_bytes_per_second=1e9)
+    found = expert_seconds(phy2log[slots], slots, steps, deployment, tiles)
+    for step in range(2):
+        copies: dict[tuple[int, int], int] = {}
+        for slot in slots[steps.step == step].ravel().tolist():
+            key = slot // 2, int(phy2log[slot])
+            copies[key] = copies.get(key, 0) + 1
+        times = [0.0] * 4
+        for (gpu, _), rows in copies.items():
+            times[gpu] += max(2.0, 1.5 * -(-rows // 2))
+        assert found[step] == pytest.approx(max(times))
 
 
 def test_all_is_said_only_of_all() -> None:
