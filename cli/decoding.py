@@ -101,6 +101,7 @@ def explain_decode(
             planned.name,
             batch,
             profile,
+            asked.routed.tokens(windows.plan_window),
             lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
     if as_json:

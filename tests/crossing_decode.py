@@ -11,7 +11,7 @@ import numpy as np
 from crossing import WINDOWS, Case, Entry, irregular, unequal
 from crossing_routing import ROUTING
 
-from eplb_gap.analysis.decode import activation, by_slots, redundancy
+from eplb_gap.analysis.decode import activation, by_slots, planning, redundancy
 from eplb_gap.analysis.decode.batches import decode_steps
 from eplb_gap.analysis.step_time.profile import Tiles
 from eplb_gap.heuristics.dispatch import mixed_cost as planned
@@ -32,8 +32,14 @@ def read(x: Case) -> None:
 
 def compared(x: Case) -> None:
     """Without redundant slots a map costs nothing more."""
-    found = redundancy.redundancy(ROUTING, WINDOWS, x.placement, x.deployment, batch=None)
+    found = redundancy.redundancy(ROUTING, WINDOWS, x.placement, x.deployment, batch=None, past=ROUTING)
+    assert (found.planned is None) == (found.slots == found.plain_slots)
     assert found.slots > found.plain_slots or "no redundant slots" in redundancy.report(found)
+
+
+def fitted(x: Case) -> None:
+    """A map planned on steps is legal."""
+    x.legal(type(x.placement)(planning.plan_for_steps(ROUTING, x.deployment, None), 4))
 
 
 def sized(x: Case) -> None:
@@ -67,6 +73,7 @@ def paid(x: Case) -> None:
 DECODED: dict[Callable[..., Any], Entry] = {
     activation.activation: Entry(read, unequal),
     redundancy.redundancy: Entry(compared, unequal),
+    planning.plan_for_steps: Entry(fitted, irregular),
     by_slots.activated_by_slots: Entry(sized, unequal),
     activation.expert_seconds: Entry(counted, irregular),
     activated.read_by_tokens: Entry(counted, irregular),
@@ -75,4 +82,4 @@ DECODED: dict[Callable[..., Any], Entry] = {
     planned.plan_for_cost: Entry(paid, irregular),
     solved.solve_mixed_cost: Entry(paid, irregular),
 }
-DECODE: tuple[ModuleType, ...] = (activation, by_slots, redundancy)
+DECODE: tuple[ModuleType, ...] = (activation, by_slots, planning, redundancy)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.analysis.decode.activation import CHOICES, Activation, Choice, activation
+from eplb_gap.analysis.decode.planning import plan_for_steps
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
@@ -40,6 +41,8 @@ class Redundancy:
         Of the map, and of the method's map with the fewest slots.
     profile : Profile, optional
         What times are said by.
+    planned : Activation, optional
+        Of a map with as many slots as the first, planned on steps so that the best choice reads few experts.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Redundancy:
     own: Activation
     plain: Activation
     profile: Profile | None = None
+    planned: Activation | None = None
 
     def cost(self, choice: Choice) -> float:
         """Return how many more experts the fullest GPU reads, on average, than without redundant slots; negative is fewer."""
@@ -69,6 +73,7 @@ def redundancy(
     name: str = "map",
     batch: int | None = 64,
     profile: Profile | None = None,
+    past: RoutingTrace | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Redundancy:
     """Compare a map on the decode steps that it serves with one without redundant slots.
@@ -89,6 +94,8 @@ def redundancy(
         What to call the map.
     profile : Profile, optional
         With tiles, to say times by.
+    past : RoutingTrace, optional
+        Tokens whose steps a third map is planned on, which is to read few experts under the best choice.
     batch, tick
         As of :func:`eplb_gap.analysis.decode.activation.activation`.
 
@@ -103,7 +110,11 @@ def redundancy(
     plain = replace(live, num_slots=-(-live.num_experts // live.num_gpus) * live.num_gpus)
     fewest = rebalance(planning_loads(method, history), plain, method)
     least = activation(served, fewest, plain, batch, tiles, tick)
-    return Redundancy(name, live.num_slots, plain.num_slots, batch, own, least, profile)
+    planned = None
+    if past is not None and live.num_slots > plain.num_slots:
+        fitted = Placement(plan_for_steps(past, live, batch, tick=tick), live.num_experts)
+        planned = activation(served, fitted, live, batch, tiles, tick)
+    return Redundancy(name, live.num_slots, plain.num_slots, batch, own, least, profile, planned)
 
 
 def lines(result: Redundancy) -> list[str]:
@@ -125,6 +136,13 @@ def lines(result: Redundancy) -> list[str]:
             f"The best choice reads {own.mean('best'):.2f}, {percent(own.mean('best'), own.mean('hashed'))} against hashed and "
             f"{percent(own.mean('best'), plain.mean('best'))} against {result.plain_slots} slots."
         )
+    if result.planned is not None:
+        best = result.planned.mean("best")
+        said.append(
+            f"A map planned on steps of the planning window reads {best:.2f} under the best choice, "
+            f"{percent(best, own.mean('best'))} against {result.name} and {percent(best, plain.mean('best'))} against "
+            f"{result.plain_slots} slots."
+        )
     said.append(
         f"The best choice equals its bound on {share(own.proven)} of {own.bound.size} steps and layers, and active experts over "
         f"GPUs, {own.ideal.mean():.2f}, which no map goes below, on {share(float((own.read['best'] == own.ideal).mean()))}."
@@ -140,8 +158,11 @@ def report(result: Redundancy) -> str:
     layers, steps = result.own.bound.shape
     header = ["map", "choice", "experts read", "10 %", "median", "90 %", "most", "copies of tokens", *heading(result.profile)]
     body = []
-    for name, one in ((result.name, result.own), (f"{result.plain_slots} slots", result.plain)):
-        for choice in CHOICES if result.slots > result.plain_slots and one is result.own else ("best",):
+    shown = [(result.name, result.own), (f"{result.plain_slots} slots", result.plain)]
+    if result.planned is not None:
+        shown.insert(1, ("planned for steps", result.planned))
+    for name, one in shown:
+        for choice in CHOICES if result.slots > result.plain_slots and one is not result.plain else ("best",):
             spread = [f"{value:g}" for value in np.quantile(one.read[choice], QUANTILES, method="nearest")]
             body.append(
                 [name, choice, f"{one.mean(choice):.2f}", *spread, f"{one.tokens[choice].mean():.1f}", *time(one, choice)]
@@ -165,6 +186,7 @@ def as_dict(result: Redundancy) -> dict[str, Any]:
         "left_out_tokens": result.own.left_out,
         "own": summary(result.own),
         "plain": summary(result.plain),
+        "planned": None if result.planned is None else summary(result.planned),
         "cost_of_redundancy": {choice: result.cost(choice) for choice in CHOICES},
         "recovered_by_best": result.recovered,
         "verdict": lines(result),

@@ -10,6 +10,7 @@ import pytest
 from eplb_gap.analysis.decode import by_slots
 from eplb_gap.analysis.decode.activation import expert_seconds
 from eplb_gap.analysis.decode.batches import decode_steps
+from eplb_gap.analysis.decode.planning import plan_for_steps
 from eplb_gap.analysis.decode.redundancy import as_dict, lines, redundancy, report, share
 from eplb_gap.analysis.step_time.profile import Profile, Tiles
 from eplb_gap.problem.deployment import Deployment
@@ -38,6 +39,20 @@ def test_two_replicas_of_everything_double_what_is_read_and_the_best_choice_undo
     data = json.loads(json.dumps(as_dict(found)))
     assert data["own"]["read"]["hashed"] == {"mean": 2.0, "quantiles": {"0.1": 2, "0.5": 2, "0.9": 2, "1": 2}, "by_layer": [2.0]}
     assert data["cost_of_redundancy"] == {"hashed": 1.0, "even": 1.0, "best": 0.0}
+
+
+def test_a_map_planned_on_steps_separates_experts_that_are_active_together() -> None:
+    pairs = [[[0, 1]], [[2, 3]], [[4, 5]]] * 4
+    routing, deployment = RoutingTrace(pairs, 6, step=range(12)), Deployment(6, 8, 2)
+    together = Placement([[0, 1, 2, 2, 3, 4, 5, 4]], 6)
+    found = redundancy(routing, routing.loads()[None], together, deployment, batch=None, past=routing)
+    assert found.planned is not None
+    assert found.planned.mean("best") == 1.0 < found.own.mean("best")
+    said = "A map planned on steps of the planning window reads 1.00 under the best choice, -40.0 % against map"
+    assert said in report(found)
+    assert as_dict(found)["planned"]["read"]["best"]["mean"] == 1.0
+    with pytest.raises(InputError, match="routing has 6 experts; the deployment has 5"):
+        plan_for_steps(routing, Deployment(5, 6, 2), None)
 
 
 def test_no_redundant_slots_are_said_to_be_none() -> None:
