@@ -34,6 +34,8 @@ from eplb_gap.problem.validation import check
 
 Choice = Literal["hashed", "even", "best"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+CELLS = 1 << 22
+"""Experts times steps that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -165,24 +167,33 @@ def _layer(
 ) -> tuple[ByChoice, ByChoice, np.ndarray, np.ndarray, ByChoice]:
     """Return of one layer what is read and computed by choice, the bounds, the numbers of active experts, and times."""
     rows = routing.rows(layer)[steps.tokens].astype(np.int64)
-    active = steps.counts(routing, layer) > 0
-    gpus, witness = fewest_activated(active, phy2log, deployment)
     first_slot = np.full((deployment.num_experts, deployment.num_gpus), -1)
     slots = np.arange(phy2log.size)[::-1]
     first_slot[phy2log[::-1], slots // deployment.slots_per_gpu] = slots
+    best = np.empty_like(rows)
+    read_best, bound, active = (np.empty(steps.count, dtype=np.int64) for _ in range(3))
+    block = max(1, CELLS // deployment.num_experts)
+    for first in range(0, steps.count, block):
+        end = min(first + block, steps.count)
+        here, part = slice(first, end), steps.part(first, end)
+        asked = steps.counts(routing, layer, first, end) > 0
+        gpus, witness = fewest_activated(asked, phy2log, deployment)
+        read_best[here] = activated(gpus, asked, phy2log, deployment)
+        bound[here] = activated_bound(witness, asked, phy2log, deployment)
+        active[here] = asked.sum(axis=1)
+        best[part] = first_slot[rows[part], gpus[steps.step[part, None] - first, rows[part]]]
     chosen: dict[Choice, np.ndarray] = {
         "hashed": choose_replicas(rows, phy2log, deployment, "hashed"),
         "even": in_turn(rows, phy2log, deployment.num_experts),
-        "best": first_slot[rows, gpus[steps.step[:, None], rows]],
+        "best": best,
     }
     counted = {choice: read_by_tokens(rows, some, steps.step, phy2log, deployment) for choice, some in chosen.items()}
     read = {choice: one[0] for choice, one in counted.items()}
-    read["best"] = activated(gpus, active, phy2log, deployment)
-    bound = activated_bound(witness, active, phy2log, deployment)
+    read["best"] = read_best
     seconds: ByChoice = {}
     if tiles is not None:
         seconds = {choice: expert_seconds(rows, some, steps, deployment, tiles) for choice, some in chosen.items()}
-    return read, {choice: one[1] for choice, one in counted.items()}, bound, active.sum(axis=1), seconds
+    return read, {choice: one[1] for choice, one in counted.items()}, bound, active, seconds
 
 
 def expert_seconds(rows: np.ndarray, chosen: np.ndarray, steps: Steps, deployment: Deployment, tiles: Tiles) -> np.ndarray:

@@ -35,11 +35,26 @@ class Steps:
     count: int
     left_out: int
 
-    def counts(self, routing: RoutingTrace, layer: int) -> np.ndarray:
-        """Return the tokens of every step that go to each expert in one layer, int64 [steps, experts]."""
-        keys = self.step[:, None] * routing.num_experts + routing.rows(layer)[self.tokens]
-        counted = np.bincount(keys.ravel(), minlength=self.count * routing.num_experts)
-        return counted.reshape(self.count, routing.num_experts)
+    def counts(self, routing: RoutingTrace, layer: int, first: int = 0, end: int | None = None) -> np.ndarray:
+        """Return the tokens of steps that go to each expert in one layer, int64 [steps, experts].
+
+        Parameters
+        ----------
+        routing : RoutingTrace
+            That the steps are of.
+        layer : int
+        first, end : int, optional
+            First step, and the one behind the last; by default all.
+        """
+        end = self.count if end is None else end
+        part = self.part(first, end)
+        keys = (self.step[part, None] - first) * routing.num_experts + routing.rows(layer)[self.tokens[part]]
+        counted = np.bincount(keys.ravel(), minlength=(end - first) * routing.num_experts)
+        return counted.reshape(end - first, routing.num_experts)
+
+    def part(self, first: int, end: int) -> slice:
+        """Return where the tokens of the steps from ``first`` to before ``end`` are."""
+        return slice(*np.searchsorted(self.step, [first, end]).tolist())
 
 
 def decode_steps(routing: RoutingTrace, batch: int | None = None) -> Steps:

@@ -149,7 +149,7 @@ def _choose(jobs: np.ndarray, order: np.ndarray, held: np.ndarray, load: np.ndar
             if load[g] > load[fullest]:
                 fullest = g
         if not _relieve(fullest, jobs, held, load, gpus):
-            return load[fullest]
+            return int(load[fullest])
     return _largest(load)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eplb_gap.analysis.decode import activation as module
 from eplb_gap.analysis.decode.activation import CHOICES, Activation, activation, in_turn
 from eplb_gap.analysis.decode.batches import decode_steps
 from eplb_gap.heuristics.dispatch.replica_choice import choose_replicas
@@ -58,6 +59,7 @@ def turns(rows: list[list[int]], phy2log: list[int]) -> list[list[int]]:
 @pytest.mark.parametrize("seed", range(12))
 def test_every_count_is_that_of_the_tokens(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "MARKS", 1 << seed)  # blocks of one step and of many
+    monkeypatch.setattr(module, "CELLS", 2 * seed + 1)
     routing, placement, deployment = drawn(seed, with_steps=seed % 2 == 0)
     found = activation(routing, placement, deployment, batch=None if seed % 4 == 0 else 5)
     steps = decode_steps(routing, None if seed % 4 == 0 else 5)
