@@ -33,6 +33,8 @@ class Redundancy:
     ----------
     name : str
         What the map is called.
+    experts : int
+        Logical experts of a layer.
     slots, plain_slots : int
         Slots of the live GPUs, and the fewest that hold every expert with equally many on each.
     batch : int or None
@@ -46,6 +48,7 @@ class Redundancy:
     """
 
     name: str
+    experts: int
     slots: int
     plain_slots: int
     batch: int | None
@@ -55,7 +58,7 @@ class Redundancy:
     planned: Activation | None = None
 
     def cost(self, choice: Choice) -> float:
-        """Return how many more experts the fullest GPU reads, on average, than without redundant slots; negative is fewer."""
+        """Return how many more experts the fullest GPU reads, on average, than with the fewest slots; negative is fewer."""
         return self.own.mean(choice) - self.plain.mean(choice)
 
     @property
@@ -111,38 +114,33 @@ def redundancy(
     fewest = rebalance(planning_loads(method, history), plain, method)
     least = activation(served, fewest, plain, batch, tiles, tick)
     planned = None
-    if past is not None and live.num_slots > plain.num_slots:
+    if past is not None and live.num_slots > live.num_experts:
         fitted = Placement(plan_for_steps(past, live, batch, tick=tick), live.num_experts)
         planned = activation(served, fitted, live, batch, tiles, tick)
-    return Redundancy(name, live.num_slots, plain.num_slots, batch, own, least, profile, planned)
+    return Redundancy(name, live.num_experts, live.num_slots, plain.num_slots, batch, own, least, profile, planned)
 
 
 def lines(result: Redundancy) -> list[str]:
     """Return what was found in words: whether redundancy hurts, and what the best choice of replicas recovers."""
-    own, plain = result.own, result.plain
+    own = result.own
     said = []
-    if result.slots == result.plain_slots:
+    if result.slots == result.experts:
         said.append("There are no redundant slots: no choice of replicas to make, and nothing that it could recover.")
+    elif result.slots == result.plain_slots:
+        said.append(f"{result.slots} slots are the fewest with equally many on each GPU: with fewer there is nothing to compare.")
     else:
         for choice in ("hashed", "even"):
             more = result.cost(choice)
-            verb = "hurt" if more > 0 else "help" if more < 0 else "change nothing"
+            verb = "hurt" if more > 0 else "help" if more < 0 else "change nothing in"
             said.append(
                 f"Redundant slots {verb} decode under {choice} choice: the fullest GPU reads {own.mean(choice):.2f} experts a "
-                f"step, {percent(own.mean(choice), plain.mean(choice))} against {plain.mean(choice):.2f} with "
-                f"{result.plain_slots} slots."
+                f"step, {_against(own.mean(choice), result, choice)}."
             )
-        said.append(
-            f"The best choice reads {own.mean('best'):.2f}, {percent(own.mean('best'), own.mean('hashed'))} against hashed and "
-            f"{percent(own.mean('best'), plain.mean('best'))} against {result.plain_slots} slots."
-        )
+    if result.slots > result.experts:
+        said.append(_compared("The best choice reads", own.mean("best"), "hashed", result))
     if result.planned is not None:
-        best = result.planned.mean("best")
-        said.append(
-            f"A map planned on steps of the planning window reads {best:.2f} under the best choice, "
-            f"{percent(best, own.mean('best'))} against {result.name} and {percent(best, plain.mean('best'))} against "
-            f"{result.plain_slots} slots."
-        )
+        start = "With a map planned on steps of the planning window the best choice reads"
+        said.append(_compared(start, result.planned.mean("best"), "best", result))
     said.append(
         f"The best choice equals its bound on {share(own.proven)} of {own.bound.size} steps and layers, and active experts over "
         f"GPUs, {own.ideal.mean():.2f}, which no map goes below, on {share(float((own.read['best'] == own.ideal).mean()))}."
@@ -152,21 +150,34 @@ def lines(result: Redundancy) -> list[str]:
     return said
 
 
+def _compared(start: str, value: float, choice: Choice, result: Redundancy) -> str:
+    """Return a sentence on what is read against what the map reads under a choice, and against the fewest slots."""
+    told = f"{start} {value:.2f}, {percent(value, result.own.mean(choice))} against {result.name} under {choice} choice"
+    return f"{told}." if result.slots == result.plain_slots else f"{told}, {_against(value, result, 'best')}."
+
+
+def _against(value: float, result: Redundancy, choice: Choice) -> str:
+    plain = result.plain.mean(choice)
+    return f"{percent(value, plain)} against {plain:.2f} with {result.plain_slots} slots"
+
+
 def report(result: Redundancy) -> str:
     """Return the comparison as text: a table of both maps under every choice, and the answers."""
     of = "the recorded steps" if result.batch is None else f"batches of {result.batch} tokens"
     layers, steps = result.own.bound.shape
     header = ["map", "choice", "experts read", "10 %", "median", "90 %", "most", "copies of tokens", *heading(result.profile)]
     body = []
-    shown = [(result.name, result.own), (f"{result.plain_slots} slots", result.plain)]
+    shown = [(result.name, result.own, result.slots)]
     if result.planned is not None:
-        shown.insert(1, ("planned for steps", result.planned))
-    for name, one in shown:
-        for choice in CHOICES if result.slots > result.plain_slots and one is not result.plain else ("best",):
+        shown.append(("planned for steps", result.planned, result.slots))
+    if result.slots > result.plain_slots:
+        shown.append((f"{result.plain_slots} slots", result.plain, result.plain_slots))
+    for name, one, slots in shown:
+        choices: tuple[Choice, ...] = CHOICES if slots > result.experts else ("best",)
+        for choice in choices:
+            said = choice if slots > result.experts else "any"
             spread = [f"{value:g}" for value in np.quantile(one.read[choice], QUANTILES, method="nearest")]
-            body.append(
-                [name, choice, f"{one.mean(choice):.2f}", *spread, f"{one.tokens[choice].mean():.1f}", *time(one, choice)]
-            )
+            body.append([name, said, f"{one.mean(choice):.2f}", *spread, f"{one.tokens[choice].mean():.1f}", *time(one, choice)])
     title = (
         f"Experts whose weights the fullest GPU reads in a decode step: {result.slots} slots on {result.own.num_gpus} GPUs, "
         f"{of}, {steps} steps of {layers} layers, {result.own.active.mean():.1f} active experts."

@@ -34,7 +34,7 @@ def test_two_replicas_of_everything_double_what_is_read_and_the_best_choice_undo
     assert said[0].startswith(
         "Redundant slots hurt decode under hashed choice: the fullest GPU reads 2.00 experts a step, +100.0 %"
     )
-    assert said[2] == "The best choice reads 1.00, -50.0 % against hashed and +0.0 % against 4 slots."
+    assert said[2] == ("The best choice reads 1.00, -50.0 % against map under hashed choice, +0.0 % against 1.00 with 4 slots.")
     assert all(line in report(found) for line in said)
     data = json.loads(json.dumps(as_dict(found)))
     assert data["own"]["read"]["hashed"] == {"mean": 2.0, "quantiles": {"0.1": 2, "0.5": 2, "0.9": 2, "1": 2}, "by_layer": [2.0]}
@@ -48,7 +48,7 @@ def test_a_map_planned_on_steps_separates_experts_that_are_active_together() -> 
     found = redundancy(routing, routing.loads()[None], together, deployment, batch=None, past=routing)
     assert found.planned is not None
     assert found.planned.mean("best") == 1.0 < found.own.mean("best")
-    said = "A map planned on steps of the planning window reads 1.00 under the best choice, -40.0 % against map"
+    said = "With a map planned on steps of the planning window the best choice reads 1.00, -40.0 % against map under best choice"
     assert said in report(found)
     assert as_dict(found)["planned"]["read"]["best"]["mean"] == 1.0
     with pytest.raises(InputError, match="routing has 6 experts; the deployment has 5"):
@@ -61,6 +61,16 @@ def test_no_redundant_slots_are_said_to_be_none() -> None:
     assert found.own.mean("hashed") == found.own.mean("best") == 2.0
     assert "There are no redundant slots" in report(found)
     assert "1 tokens that fill no batch" in report(found)
+
+
+def test_the_fewest_slots_may_leave_some_to_choose_from() -> None:
+    routing, deployment = every_expert(8, 3), Deployment(3, 4, 2)  # three experts on two GPUs need four slots
+    found = redundancy(routing, routing.loads()[None], Placement([[0, 1, 2, 0]], 3), deployment, batch=None)
+    assert lines(found)[:2] == [
+        "4 slots are the fewest with equally many on each GPU: with fewer there is nothing to compare.",
+        "The best choice reads 2.00, +0.0 % against map under hashed choice.",
+    ]
+    assert "| map | even |" in report(found)
 
 
 def test_slots_are_looked_at_from_the_fewest_upwards() -> None:
