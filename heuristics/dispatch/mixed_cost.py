@@ -219,19 +219,20 @@ def _anneal(
     value = best = _choose_all(jobs, orders, held, gpus)
     kept = slots.copy()
     hot, cold = HOTTEST * value, COLDEST * value
+    regroupings = REGROUPINGS if on_node < slots.size else 0.0
     for move in range(moves):
         kind = random()
         one = below(slots.size)
         other = one // on_node * on_node + below(on_node)
         a, b, here, there = slots[one], slots[other], one // k, other // k
-        if on_node < slots.size and kind < REGROUPINGS:
+        if kind < regroupings:
             a, b = below(experts // group), below(experts // group)
             if a == b:
                 continue
             _exchange(a, b, group, slots)
             _count(slots, k, copies, held, counts)
         else:
-            replaces = kind < REGROUPINGS + TRANSFERS
+            replaces = kind < regroupings + TRANSFERS
             if a == b or (here == there and not replaces) or (replaces and counts[a] < 2):
                 continue
             if distinct and (copies[b, here] or (not replaces and copies[a, there])):
@@ -248,12 +249,12 @@ def _anneal(
                     kept[s] = slots[s]
                 if best <= bound:
                     break
-        elif on_node < slots.size and kind < REGROUPINGS:
+        elif kind < regroupings:
             _exchange(a, b, group, slots)
             _count(slots, k, copies, held, counts)
         else:
             _put(one, a, k, slots, copies, held, counts)
-            if kind >= REGROUPINGS + TRANSFERS:
+            if kind >= regroupings + TRANSFERS:
                 _put(other, b, k, slots, copies, held, counts)
     for s in range(slots.size):
         slots[s] = kept[s]
