@@ -8,13 +8,14 @@ said why.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.evaluate import mean_loads, model_excess
+from eplb_gap.analysis.evaluate import mean_imbalance, mean_loads, model_excess
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics.registry import MOST_WINDOWS, planning_loads
 from eplb_gap.heuristics.serving.token_split import optimal_split
@@ -31,6 +32,13 @@ Pair = tuple[np.ndarray, np.ndarray]
 """A history [windows, layers, experts] and the window that follows it."""
 
 
+class Reached(NamedTuple):
+    """The model's excess on a window, and the mean imbalance of its layers."""
+
+    excess: Fraction
+    imbalance: float
+
+
 @dataclass(frozen=True)
 class Alternative:
     """What another choice gives on the same serving window.
@@ -45,6 +53,8 @@ class Alternative:
         Excess that the method itself has, less the alternative's, for every pair of consecutive windows, the explained one last.
     is_limit : bool
         Whether nobody can plan so: it uses the loads that are served.
+    imbalances : list of (float, float)
+        Of every pair the :func:`eplb_gap.analysis.evaluate.mean_imbalance` of the method itself, and the alternative's.
     """
 
     name: str
@@ -52,6 +62,7 @@ class Alternative:
     excess: Fraction
     gains: list[Fraction]
     is_limit: bool = False
+    imbalances: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def mean_gain(self) -> Fraction:
@@ -92,14 +103,15 @@ def alternatives(windows: Windows, deployment: Deployment, method: str) -> tuple
     left_out: list[LeftOut] = []
     pairs, base = _comparable(windows, deployment, method, left_out)
 
-    def measure(name: str, what: str, choose: Callable[[np.ndarray, np.ndarray], Fraction], limit: bool = False) -> None:
+    def measure(name: str, what: str, choose: Callable[[np.ndarray, np.ndarray], Reached], limit: bool = False) -> None:
         try:
             reached = [choose(past, serving) for past, serving in pairs]
         except (InputError, PlacementError) as error:
             left_out.append(LeftOut(name, what, str(error)))
             return
-        gains = [own - new for own, new in zip(base, reached, strict=True)]
-        found.append(Alternative(name, what, reached[-1], gains, limit))
+        gains = [own.excess - new.excess for own, new in zip(base, reached, strict=True)]
+        imbalances = [(own.imbalance, new.imbalance) for own, new in zip(base, reached, strict=True)]
+        found.append(Alternative(name, what, reached[-1].excess, gains, limit, imbalances))
 
     measure(
         "fresher loads",
@@ -140,12 +152,12 @@ def alternatives(windows: Windows, deployment: Deployment, method: str) -> tuple
 
 def _comparable(
     windows: Windows, deployment: Deployment, method: str, left_out: list[LeftOut]
-) -> tuple[list[Pair], list[Fraction]]:
-    """Return the pairs on which the method's own maps are legal, the explained one last, and its excess on each."""
+) -> tuple[list[Pair], list[Reached]]:
+    """Return the pairs on which the method's own maps are legal, the explained one last, and what it reaches on each."""
     history = windows.history
     earlier = [(history[: plan + 1], history[plan + 1]) for plan in range(len(history) - 1)][1 - PAIRS :]
     pairs: list[Pair] = []
-    base: list[Fraction] = []
+    base: list[Reached] = []
     for past, serving in earlier:
         try:
             base.append(_served(past, serving, deployment, method))
@@ -157,14 +169,18 @@ def _comparable(
     return [*pairs, (history, windows.serving)], base
 
 
-def _shared(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
-    """Plan on a history and return the model's excess on other loads with the best token split there."""
+def _shared(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Reached:
+    """Plan on a history and return what is reached on other loads with the best token split there."""
     placed = heuristics.rebalance(planning_loads(method, history), deployment, method)
-    makespans = verify(placed, serving, deployment, optimal_split(placed, serving, deployment).shares)
-    return model_excess(makespans, mean_loads(serving, deployment))
+    return _reached(verify(placed, serving, deployment, optimal_split(placed, serving, deployment).shares), serving, deployment)
 
 
-def _served(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Fraction:
-    """Plan on a history and return the model's excess on other loads."""
-    makespans = verify(heuristics.rebalance(planning_loads(method, history), deployment, method), serving, deployment)
-    return model_excess(makespans, mean_loads(serving, deployment))
+def _served(history: np.ndarray, serving: np.ndarray, deployment: Deployment, method: str) -> Reached:
+    """Plan on a history and return what is reached on other loads."""
+    placed = heuristics.rebalance(planning_loads(method, history), deployment, method)
+    return _reached(verify(placed, serving, deployment), serving, deployment)
+
+
+def _reached(makespans: list[Fraction], serving: np.ndarray, deployment: Deployment) -> Reached:
+    means = mean_loads(serving, deployment)
+    return Reached(model_excess(makespans, means), mean_imbalance(makespans, means))

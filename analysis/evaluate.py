@@ -241,6 +241,22 @@ def model_excess(makespans: list[Fraction], means: list[Fraction]) -> Fraction:
     return sum(makespans, Fraction(0)) / weight - 1 if weight else Fraction(0)
 
 
+def mean_imbalance(makespans: list[Fraction], means: list[Fraction]) -> float:
+    """Return the mean over the layers with load of ``makespan / mean``, 1 without load: what step times are fitted to.
+
+    Layers count alike here; in :func:`model_excess` they weigh by their mean loads.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from eplb_gap.analysis.evaluate import mean_imbalance
+    >>> mean_imbalance([Fraction(6), Fraction(30), Fraction(0)], [Fraction(4), Fraction(30), Fraction(0)])
+    1.25
+    """
+    ratios = [makespan / mean for makespan, mean in zip(makespans, means, strict=True) if mean]
+    return float(sum(ratios, Fraction(0)) / len(ratios)) if ratios else 1.0
+
+
 def summary(evaluation: Evaluation, layer_ids: list[int]) -> dict[str, Any]:
     """Return an evaluation as JSON-ready data: totals, then every layer with exact fractions."""
 

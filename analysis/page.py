@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from fractions import Fraction
 
 from eplb_gap.analysis.explain import STEPS, Explanation
@@ -11,7 +12,7 @@ from eplb_gap.analysis.html_page import document, inline, svg, table
 from eplb_gap.analysis.verdict import points, verdict
 
 
-def render(result: Explanation, source: str, layer_ids: list[int]) -> str:
+def render(result: Explanation, source: str, layer_ids: list[int], sections: Sequence[str] = ()) -> str:
     """Return the page as HTML text.
 
     Parameters
@@ -21,6 +22,8 @@ def render(result: Explanation, source: str, layer_ids: list[int]) -> str:
         What the loads are called: a file name, say.
     layer_ids : list of int
         Which layer of the model every row of the loads is.
+    sections : sequence of str
+        More of the same map, as HTML.
     """
     shape = result.deployment
     said = verdict(result)
@@ -34,6 +37,7 @@ def render(result: Explanation, source: str, layer_ids: list[int]) -> str:
         _steps_table(result),
         "<h2>What was measured as an alternative</h2>",
         "<ul>" + "".join(f"<li>{inline(line)}</li>" for line in said.items) + "</ul>",
+        *sections,
         "<h2>Layer by layer</h2>",
         f"<div class=figure>{svg(waterfall.layers(result), 'layers')}</div>",
         _layers_table(result, layer_ids),

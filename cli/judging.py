@@ -11,12 +11,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from eplb_gap.cli.asking import Question, asks
+from eplb_gap.cli.asking import Question, may_ask
+from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, explain_decode, tiled
 from eplb_gap.cli.maps import planned_map
-from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, out, spinner
+from eplb_gap.cli.options import (
+    DispatchOption,
+    JsonFlag,
+    MapFormat,
+    PlanWindow,
+    ProfileOption,
+    ReplicasOption,
+    RoutingFile,
+    ServeWindow,
+    out,
+    spinner,
+)
 from eplb_gap.cli.outputs import Force, check_outputs, existing
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.cli.outputs import page as page_at
+from eplb_gap.cli.times import Clock, print_chain_times, print_times
+from eplb_gap.cli.traffic import counted_traffic, print_traffic
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
@@ -24,6 +38,7 @@ if TYPE_CHECKING:  # these load the solvers, which `--help` need not wait for
     from eplb_gap.analysis.asked import Asked
     from eplb_gap.analysis.evaluate import Evaluation
     from eplb_gap.analysis.explain import Explanation
+    from eplb_gap.analysis.network.served import Counted
     from eplb_gap.analysis.per_step import PerStep
     from eplb_gap.analysis.windows import Windows
     from eplb_gap.cli.maps import PlannedMap
@@ -32,7 +47,7 @@ FIGURES = (".pdf", ".png", ".svg")
 COMPILES = "a first run compiles for a minute or two"
 
 
-@asks
+@may_ask
 def evaluate(
     question: Question,
     maps: Annotated[list[str], typer.Option("--map", help="A map file or the name of a method; can be repeated.")],
@@ -46,6 +61,10 @@ def evaluate(
         str | None,
         typer.Option(help="Score by a published protocol instead: seed, gpu or leaderboard; --map may be a Python file."),
     ] = None,
+    routing: RoutingFile = None,
+    dispatch: DispatchOption = None,
+    replicas: ReplicasOption = None,
+    profile: ProfileOption = None,
     call_seconds: Annotated[float, typer.Option(help="Time limit of one call of a program in a Python file.")] = 60.0,
     per_step: Annotated[
         bool, typer.Option("--per-step", help="Score the recorded steps of the serving window too; needs --window.")
@@ -55,6 +74,7 @@ def evaluate(
 ) -> None:
     """Score maps and methods on the window they are planned on and on the one they serve."""
     from eplb_gap.analysis.evaluate import certified_bounds, evaluate_map, summary
+    from eplb_gap.analysis.network.report import summary as traffic_summary
     from eplb_gap.analysis.windows import Windows
 
     if not 0 < call_seconds < math.inf:
@@ -67,11 +87,16 @@ def evaluate(
             "--previous": previous is not None,
             "--per-step": per_step,
             "--per-layer": per_layer,
+            "--routing": routing is not None,
+            "--dispatch": dispatch is not None,
+            "--replicas": replicas is not None,
+            "--profile": profile is not None,
         }
         for option, given in unread.items():
             if given:
                 raise InputError(f"{option} is given with --protocol {protocol}, which does not use it; leave it out")
-    asked = question.read()
+    clock = Clock.of(profile)
+    asked = question.read(routing)
     trace, shape, identifiers = asked.trace, asked.deployment, asked.layer_ids
     if protocol is not None:
         _print_scores(protocol, trace, shape, maps, call_seconds, as_json)
@@ -80,9 +105,12 @@ def evaluate(
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers).regular("--previous")
     planned = [planned_map(name, chosen.history, shape, map_format, identifiers, before) for name in maps]
+    dispatch = clock.dispatch(asked, dispatch)
+    counted = counted_traffic(asked, chosen, planned, dispatch, replicas)
     with spinner(f"certifying bounds of both windows ({COMPILES})"):
         bounds = certified_bounds(chosen, shape)
     results = [evaluate_map(one.name, one.placed, chosen, shape, bounds, before) for one in planned]
+    times = clock.maps(results, planned, chosen, asked, counted)
     steps = {}
     if per_step:
         steps = _by_step(asked, chosen, planned)
@@ -93,16 +121,24 @@ def evaluate(
                     "plan_window": chosen.plan_window,
                     "serve_window": chosen.serve_window,
                     "policy": shape.policy,
-                    "maps": [summary(result, identifiers) for result in results],
+                    "maps": [
+                        {**summary(result, identifiers), **({"time": times[row].as_dict()} if times else {})}
+                        for row, result in enumerate(results)
+                    ],
                     "steps": {
                         name: {"balancedness": one.balancedness, "of_window": one.of_window, "by_step": one.by_step.tolist()}
                         for name, one in steps.items()
                     },
+                    **({} if counted is None else {"traffic": traffic_summary(counted, identifiers)}),
                 }
             )
         )
         return
     out.print(_totals(results, shape, chosen.plan_window, chosen.serve_window))
+    if counted is not None:
+        print_traffic(counted, identifiers if per_layer else None)
+    if times:
+        print_times(times, clock.notes(asked, counted))
     if steps:
         out.print(_steps(steps, chosen.serve_window))
     for result in results:
@@ -206,7 +242,7 @@ def _layers(result: Evaluation, identifiers: list[int]) -> Table:
     return table
 
 
-@asks
+@may_ask
 def explain(
     question: Question,
     served: Annotated[str, typer.Option("--map", help="The map that serves: a file, or a method that plans it.")] = "fast",
@@ -216,47 +252,81 @@ def explain(
     plan_window: PlanWindow = None,
     serve_window: ServeWindow = None,
     map_format: MapFormat = None,
+    routing: RoutingFile = None,
+    dispatch: DispatchOption = None,
+    replicas: ReplicasOption = None,
+    profile: ProfileOption = None,
     figure: Annotated[Path | None, typer.Option(help="Write the waterfall: .png, .pdf or .svg.")] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    decode: DecodeFlag = False,
+    batch: BatchOption = None,
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say where the balance of the serving window is lost, step by step, and what would help most."""
     from eplb_gap.analysis import page as html_page
     from eplb_gap.analysis.explain import explain_map, summary
+    from eplb_gap.analysis.network.report import summary as traffic_summary
     from eplb_gap.analysis.verdict import verdict
     from eplb_gap.analysis.windows import Windows
     from eplb_gap.heuristics.registry import DEFAULT_METHOD
 
+    unread = {"--figure": figure, "--html": page, "--dispatch": dispatch, "--replicas": replicas}
+    tokens = check_decode(decode, routing, batch, {option: value is not None for option, value in unread.items()})
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")
-    read = [("--loads", question.loads), *existing([("--map", served)])]
+    read = [("--loads", question.loads), ("--routing", routing), *existing([("--map", served), ("--profile", profile)])]
     check_outputs([figure_at("--figure", figure), page_at("--html", page)], read, force)
-    asked = question.read()
+    clock = Clock.of(profile)
+    timed = tiled(clock.profile) if decode else None
+    asked = question.read(routing)
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, identifiers)
+    replan = method or one.method or DEFAULT_METHOD
+    if decode:
+        explain_decode(asked, chosen, one, replan, tokens, timed, as_json)
+        return
+    dispatch = clock.dispatch(asked, dispatch)
+    counted = counted_traffic(asked, chosen, [one], dispatch, replicas)
     with spinner(f"explaining ({COMPILES})") as update:
         result = explain_map(
             chosen,
             shape,
             one.regular("--map"),
             one.name,
-            method or one.method or DEFAULT_METHOD,
+            replan,
             lambda what: update(f"explaining ({COMPILES}): {what}"),
         )
+    times = clock.chain(result, one, chosen, asked, counted)
     if page is not None:
-        write_atomically(page, html_page.render(result, question.loads_name, identifiers).encode())
+        sections = [*clock.section(times, asked, counted), *_traffic_section(counted, identifiers)]
+        write_atomically(page, html_page.render(result, question.name(routing), identifiers, sections).encode())
     if figure is not None:
         from eplb_gap.analysis.figures import waterfall
 
         waterfall.write(result, figure)
     if as_json:
-        print(json.dumps({**summary(result, identifiers), "verdict": verdict(result).lines()}))
+        found = {**summary(result, identifiers), "verdict": verdict(result).lines()}
+        if times is not None:
+            found["time"] = times.as_dict()
+        print(json.dumps(found if counted is None else {**found, "traffic": traffic_summary(counted, identifiers)}))
         return
     out.print(_chain(result))
     for line in verdict(result).lines():
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if times is not None:
+        print_chain_times(times, clock.notes(asked, counted))
+    if counted is not None:
+        print_traffic(counted)
+
+
+def _traffic_section(counted: Counted | None, identifiers: list[int]) -> list[str]:
+    if counted is None:
+        return []
+    from eplb_gap.analysis.network.section import section
+
+    return [section(counted, identifiers)]
 
 
 def _chain(result: Explanation) -> Table:

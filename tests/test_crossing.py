@@ -59,6 +59,8 @@ from crossing import (
     unequal,
     written_and_read,
 )
+from crossing_decode import DECODE, DECODED
+from crossing_routing import NETWORK, ROUTED
 
 from eplb_gap import heuristics, problem, solvers
 from eplb_gap.analysis import (
@@ -138,6 +140,8 @@ ONLINE = (bootstrap, calibrate, choice, held_out, host_defaults, host_flags, onl
 ANALYSES = (
     *REPLAY,
     *ONLINE,
+    *NETWORK,
+    *DECODE,
     alternatives,
     calibration,
     capacity,
@@ -378,7 +382,7 @@ JUDGING = {
     relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),
 }
-ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING}
+ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING, **ROUTED, **DECODED}
 
 
 def modules() -> Iterator[ModuleType]:

@@ -63,6 +63,8 @@ def _assign(
     """Write GPUs and witnesses; ``homes`` holds the GPUs of every expert's replicas, expert by expert."""
     experts = active.shape[1]
     load = np.empty(num_gpus, dtype=np.int64)
+    reads = np.empty((num_gpus, experts), dtype=np.int64)  # the experts of every GPU, as many as its load
+    place_of = np.empty(experts, dtype=np.int64)  # and where in that row an expert is
     came_from = np.empty(num_gpus, dtype=np.int64)  # the expert over which the search reached a GPU, -1 if it did not
     queue = np.empty(num_gpus, dtype=np.int64)
     for step in range(active.shape[0]):
@@ -77,9 +79,16 @@ def _assign(
         for e in range(experts):
             if not active[step, e]:
                 continue
+            roomiest = homes[starts[e]]
+            for place in range(starts[e] + 1, starts[e + 1]):
+                if load[homes[place]] < load[roomiest]:
+                    roomiest = homes[place]
             while True:
                 came_from[:] = -1
                 ends = found = -1
+                if load[roomiest] < capacity:
+                    found, came_from[roomiest] = roomiest, e
+                    break
                 first = last = 0
                 for place in range(starts[e], starts[e + 1]):
                     g = homes[place]
@@ -93,24 +102,29 @@ def _assign(
                     if load[ends] < capacity:
                         found = ends
                         break
-                    for other in range(experts):
-                        if chosen[other] == ends:
-                            for place in range(starts[other], starts[other + 1]):
-                                g = homes[place]
-                                if came_from[g] < 0:
-                                    came_from[g] = other
-                                    queue[last] = g
-                                    last += 1
+                    for i in range(load[ends]):
+                        other = reads[ends, i]
+                        for place in range(starts[other], starts[other + 1]):
+                            g = homes[place]
+                            if came_from[g] < 0:
+                                came_from[g] = other
+                                queue[last] = g
+                                last += 1
                 if found >= 0:
                     break
                 # Every GPU that was reached is full: those on it and e have these GPUs alone.
                 for other in range(experts):
                     proof[other] = other == e or (chosen[other] >= 0 and came_from[chosen[other]] >= 0)
                 capacity += 1
-            load[found] += 1
             while True:
                 moving = came_from[found]
                 before = chosen[moving]
+                if before >= 0:
+                    load[before] -= 1
+                    at, filling = place_of[moving], reads[before, load[before]]
+                    reads[before, at], place_of[filling] = filling, at
+                reads[found, load[found]], place_of[moving] = moving, load[found]
+                load[found] += 1
                 chosen[moving] = found
                 if moving == e:
                     break

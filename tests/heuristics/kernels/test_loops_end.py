@@ -14,6 +14,10 @@ SIGNS = {ast.Add: 1, ast.Sub: -1, ast.Mult: 1, ast.FloorDiv: -1, ast.RShift: -1,
 
 REVIEWED = {
     "heuristics/compiled.ascending": (3, "every part is split into smaller ones; scans stop at the ends of the part"),
+    "heuristics/dispatch/activated._assign": (
+        2,
+        "the capacity rises to the active experts, where a GPU is free; a path back through a breadth-first search",
+    ),
     "heuristics/planner/pair_swap._sort_gpus": (
         2,
         "Shell's sort: the step falls by thirds, and every element moves down by steps",
