@@ -15,6 +15,9 @@ Dispatch = Literal["node-dedup", "rank-dedup", "none"]
 """How a dispatch sends a token: one copy to every node of its replicas, which passes it on inside (DeepEP's normal mode),
 one copy to every GPU of them (one NVLink domain); one to every replica (DeepEP's low-latency mode)."""
 
+BLOCK = 1 << 18
+"""Counts of tokens on GPUs that are held at once: what counting needs does not grow with the tokens."""
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -29,6 +32,8 @@ class Traffic:
         Copies between nodes. Fractions where it is not known where tokens come from: as many come from every GPU then.
     into_gpus, out_of_gpus : tuple of Fraction [gpus]
         Copies that reach a GPU from another one, over either network, and that leave it.
+    gpu_loads : tuple of int [gpus]
+        Replicas of a GPU that tokens were sent to, summed over tokens: what it computes.
     """
 
     tokens: int
@@ -38,6 +43,7 @@ class Traffic:
     out_of_nodes: tuple[Fraction, ...]
     into_gpus: tuple[Fraction, ...]
     out_of_gpus: tuple[Fraction, ...]
+    gpu_loads: tuple[int, ...]
 
     @property
     def busiest_node(self) -> Fraction:
@@ -85,26 +91,45 @@ def traffic(
         raise InputError(f"dispatch is {dispatch!r}; one of {', '.join(get_args(Dispatch))} is needed")
     deployment.require_regular("traffic")
     _check_chosen(rows, chosen, phy2log, deployment)
-    gpus, nodes, per_node = deployment.num_gpus, deployment.num_nodes, deployment.gpus_per_node
-    at_gpu = np.stack([np.count_nonzero(chosen // deployment.slots_per_gpu == g, axis=1) for g in range(gpus)], axis=1)
-    hit_gpu = (at_gpu > 0).astype(np.int64)
-    hit_node = (at_gpu.reshape(-1, nodes, per_node).sum(axis=2) > 0).astype(np.int64)
-    copies = at_gpu if dispatch == "none" else hit_gpu
-    to_node = hit_node if dispatch == "node-dedup" else copies.reshape(-1, nodes, per_node).sum(axis=2)
+    gpus, nodes = deployment.num_gpus, deployment.num_nodes
+    if source is not None:
+        source = _check_source(source, len(rows), gpus)
+    loads, gpu_hits, node_hits = (np.zeros(size, dtype=np.int64) for size in (gpus, gpus, nodes))
+    counted = [np.zeros(size, dtype=np.int64) for size in (nodes, nodes, gpus, gpus)]
+    length = max(1, BLOCK // gpus)
+    for first in range(0, len(rows), length):
+        at_gpu = _by_gpu(chosen[first : first + length] // deployment.slots_per_gpu, gpus)
+        hit_gpu = at_gpu > 0
+        hit_node = hit_gpu.reshape(len(at_gpu), nodes, -1).any(axis=2)
+        for total, part in ((loads, at_gpu), (gpu_hits, hit_gpu), (node_hits, hit_node)):
+            total += part.sum(axis=0)
+        if source is not None:
+            copies = at_gpu if dispatch == "none" else hit_gpu.astype(np.int64)
+            found = _from_sources(copies, hit_node, source[first : first + length], dispatch)
+            for total, part in zip(counted, found, strict=True):
+                total += part
+    in_and_out: tuple[list[Fraction], ...]
     if source is None:
-        counted = _from_everywhere(copies, to_node, hit_gpu, hit_node, dispatch)
+        in_and_out = _from_everywhere(loads if dispatch == "none" else gpu_hits, gpu_hits, node_hits, dispatch)
     else:
-        counted = _from_sources(copies, to_node, _check_source(source, len(rows), gpus), dispatch)
-    return Traffic(len(rows), int(hit_node.sum()), int(hit_gpu.sum()), *map(tuple, counted))
+        in_and_out = tuple(list(map(Fraction, total.tolist())) for total in counted)
+    return Traffic(len(rows), int(node_hits.sum()), int(gpu_hits.sum()), *map(tuple, in_and_out), tuple(loads.tolist()))
 
 
-def _from_sources(copies: np.ndarray, to_node: np.ndarray, source: np.ndarray, dispatch: Dispatch) -> tuple[list[Fraction], ...]:
+def _by_gpu(gpu_of: np.ndarray, gpus: int) -> np.ndarray:
+    """Return how many of its replicas every token has on every GPU, int64 [tokens, gpus]."""
+    places = np.arange(len(gpu_of))[:, None] * gpus + gpu_of
+    return np.bincount(places.ravel(), minlength=len(gpu_of) * gpus).reshape(len(gpu_of), gpus)
+
+
+def _from_sources(copies: np.ndarray, hit_node: np.ndarray, source: np.ndarray, dispatch: Dispatch) -> tuple[np.ndarray, ...]:
     """Return copies into and out of nodes, and into and out of GPUs."""
-    (tokens, gpus), nodes = copies.shape, to_node.shape[1]
+    (tokens, gpus), nodes = copies.shape, hit_node.shape[1]
     per_node, every = gpus // nodes, np.arange(tokens)
     home = source // per_node
-    between, within = to_node.copy(), copies.copy()
+    between = hit_node.astype(np.int64) if dispatch == "node-dedup" else copies.reshape(-1, nodes, per_node).sum(axis=2)
     between[every, home] = 0
+    within = copies.copy()
     if dispatch == "node-dedup":
         # The gates: on every node the GPU of the source's place, on the source's own node the source itself.
         gates = np.arange(nodes) * per_node + (source % per_node)[:, None]
@@ -115,26 +140,26 @@ def _from_sources(copies: np.ndarray, to_node: np.ndarray, source: np.ndarray, d
     else:
         within[every, source] = 0
         into, out = within, _sums(source, within.sum(axis=1), gpus)
-    totals = between.sum(axis=0), _sums(home, between.sum(axis=1), nodes), into.sum(axis=0), out
-    return tuple(list(map(Fraction, total.tolist())) for total in totals)
+    return between.sum(axis=0), _sums(home, between.sum(axis=1), nodes), into.sum(axis=0), out
 
 
 def _from_everywhere(
-    copies: np.ndarray, to_node: np.ndarray, hit_gpu: np.ndarray, hit_node: np.ndarray, dispatch: Dispatch
+    copies: np.ndarray, gpu_hits: np.ndarray, node_hits: np.ndarray, dispatch: Dispatch
 ) -> tuple[list[Fraction], ...]:
-    """Return what :func:`_from_sources` counts, on average over every GPU as the source of all tokens."""
-    gpus, nodes = copies.shape[1], to_node.shape[1]
+    """Return what :func:`_from_sources` counts, on average over every GPU as the source of all tokens; all given as sums."""
+    gpus, nodes = len(gpu_hits), len(node_hits)
     per_node = gpus // nodes
-    at_nodes, at_gpus = to_node.sum(axis=0).tolist(), copies.sum(axis=0).tolist()
+    at_gpus = copies.tolist()
+    at_nodes = (node_hits if dispatch == "node-dedup" else copies.reshape(nodes, per_node).sum(axis=1)).tolist()
     into_nodes = [Fraction(n * (nodes - 1), nodes) for n in at_nodes]
     out_of_nodes = [Fraction(sum(at_nodes) - n, nodes) for n in at_nodes]
     if dispatch != "node-dedup":
         into = [Fraction(n * (gpus - 1), gpus) for n in at_gpus]
         out = [Fraction(sum(at_gpus) - n, gpus) for n in at_gpus]
         return into_nodes, out_of_nodes, into, out
-    by_node = hit_gpu.reshape(-1, nodes, per_node).sum(axis=(0, 2)).tolist()
+    by_node = gpu_hits.reshape(nodes, per_node).sum(axis=1).tolist()
     # A copy for others of the node passes through a GPU that has no replica for it where that is the gate.
-    through = (np.repeat(hit_node, per_node, axis=1) - hit_gpu).sum(axis=0).tolist()
+    through = (np.repeat(node_hits, per_node) - gpu_hits).tolist()
     into = [Fraction(at_gpus[g] * (gpus - 1) + through[g] * (nodes - 1), gpus) for g in range(gpus)]
     out = [
         Fraction(by_node[g // per_node] - at_gpus[g], per_node) + Fraction(sum(at_nodes) - at_nodes[g // per_node], gpus)
