@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, Unpack
 
+from eplb_gap.analysis.network.routed import Routed, along, changed, in_windows, layer_ids
 from eplb_gap.problem import formats
 from eplb_gap.problem.deployment import Deployment, Duplicates
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.loads.joined import Paths, as_paths
 from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 from eplb_gap.problem.loads import LoadTrace
+from eplb_gap.problem.routing.trace import RoutingTrace
 
 PolicyChoice = Literal["as-deployed", "global"]
 SIZES = ("num_slots", "num_gpus", "num_nodes", "num_groups")
@@ -41,11 +44,17 @@ class Asked:
     deployment : Deployment
     recorded : LoadTrace
         The same loads step by step, as they were recorded.
+    routed : Routed or None
+        The tokens of the windows, where routing was read.
+    cluster : Deployment or None
+        The deployment with the nodes that tokens cross, which the global policy does not look at; None without routing.
     """
 
     trace: LoadTrace
     deployment: Deployment
     recorded: LoadTrace
+    routed: Routed | None = None
+    cluster: Deployment | None = None
 
     @property
     def layer_ids(self) -> list[int]:
@@ -54,7 +63,7 @@ class Asked:
 
 
 def read_problem(
-    loads: Paths,
+    loads: Paths | None = None,
     deployment: str | Deployment | None = None,
     *,
     format: str | None = None,
@@ -62,14 +71,16 @@ def read_problem(
     progress: Callable[[int, int], None] | None = None,
     experts: int | None = None,
     leave_out_layers: Iterable[int] = (),
+    routing: str | os.PathLike[str] | None = None,
     **shape: Unpack[Shape],
 ) -> Asked:
     """Read recorded loads of any known format together with the deployment that serves them.
 
     Parameters
     ----------
-    loads : path or iterable of path
-        A trace (.npz), or a file or folder of a serving system; several are joined in the order of their times.
+    loads : path or iterable of path, optional
+        A trace (.npz), or a file or folder of a serving system; several are joined in the order of their times. Without them
+        the loads are the counts of the routing.
     deployment : str or Deployment, optional
         A preset by its name, or a deployment as it is; without one, ``num_slots`` and ``num_gpus`` or ``slots_per_gpu`` say it,
         or a record folder of the plug-ins does, whose newest call had one.
@@ -83,6 +94,8 @@ def read_problem(
         Logical experts of a layer, where the loads do not name the last ones because they never had load.
     leave_out_layers : iterable of int, optional
         Layers of the model that are not looked at.
+    routing : path, optional
+        The experts of every token; beside loads those of their steps, or of some of them.
     **shape
         See :class:`Shape`: ``num_slots``, ``num_gpus``, ``num_nodes``, ``num_groups``, ``policy`` ("as-deployed" or "global"),
         ``duplicates``, ``slots_per_gpu`` (slots of every GPU) and ``dead_gpus`` (numbers of the GPUs that are dead).
@@ -108,21 +121,55 @@ def read_problem(
     >>> asked.trace.loads.shape, asked.deployment.live.num_gpus
     ((2, 1, 4), 2)
     """
-    loads = as_paths(loads)  # of any iterable, which is gone through twice
+    if loads is None and routing is None:
+        raise InputError("loads is missing; recorded loads, or routing, are needed")
+    if loads is None and format is not None:
+        raise InputError(f"format is {format!r}, which is of loads; no loads are given")
+    paths = None if loads is None else as_paths(loads)  # of any iterable, which is gone through twice
     if isinstance(deployment, str | Deployment):
         known = Deployment.preset(deployment) if isinstance(deployment, str) else deployment
         if experts is not None and experts != known.num_experts:
             raise InputError(f"experts is {experts}; deployment {deployment!r} has {known.num_experts}")
     elif deployment is None and not ({"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape):
-        found = recorded_deployment(loads)
+        found = None if paths is None else recorded_deployment(paths)
         if found is None:
             raise InputError(
                 "deployment is missing; the name of a preset, or num_slots and num_gpus, or slots_per_gpu, is needed"
             )
         shape = {**_shape_of(found), **shape}
-    recorded = formats.read(loads, format, progress=progress, experts=experts, leave_out_layers=leave_out_layers)
+    if paths is None:
+        assert routing is not None
+        routed = in_windows(changed(RoutingTrace.load(routing), experts, leave_out_layers), window)
+        return _with_cluster(
+            Asked(routed.trace, _of(routed.trace, deployment, shape), routed.recorded, routed), deployment, shape
+        )
+    recorded = formats.read(paths, format, progress=progress, experts=experts, leave_out_layers=leave_out_layers)
     trace = formats.grouped(recorded, window)
-    return Asked(trace, choose_deployment(trace.loads.shape[2], deployment, **shape), recorded)
+    asked = Asked(trace, _of(trace, deployment, shape), recorded)
+    if routing is None:
+        return asked
+    tokens = RoutingTrace.load(routing)
+    tokens = changed(tokens, experts, set(leave_out_layers).intersection(layer_ids(tokens)))
+    return _with_cluster(replace(asked, routed=along(tokens, trace, recorded)), deployment, shape)
+
+
+def _of(trace: LoadTrace, deployment: str | Deployment | None, shape: Shape) -> Deployment:
+    return choose_deployment(trace.loads.shape[2], deployment, **shape)
+
+
+def _with_cluster(asked: Asked, deployment: str | Deployment | None, shape: Shape) -> Asked:
+    """Return the question with the nodes of its deployment, whatever its policy.
+
+    Raises
+    ------
+    InputError
+        If slots are unequal or GPUs dead: then traffic is not counted.
+    """
+    asked.deployment.require_regular("traffic")
+    cluster = asked.deployment
+    if shape.get("policy") == "global":
+        cluster = replace(_of(asked.trace, deployment, {**shape, "policy": "as-deployed"}), num_groups=1)
+    return replace(asked, cluster=cluster)
 
 
 def choose_deployment(experts: int, deployment: str | Deployment | None = None, **shape: Unpack[Shape]) -> Deployment:

@@ -27,6 +27,7 @@ LEFT_OUT = (
     ("dropped_layers", "layers without load (dense ones)"),
     ("dropped_steps", "steps without load"),
     ("left_out_steps", "oldest steps that fill no window"),
+    ("left_out_tokens", "oldest tokens that fill no window"),
     ("older_calls", "calls older than can be read at once"),
 )
 NUMBERS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
@@ -126,8 +127,13 @@ class Question:
                 shape[name] = [int(number) for number in text.split(",")]
         return cast("Shape", shape)
 
-    def read(self) -> Asked:
+    def read(self, routing: Path | None = None) -> Asked:
         """Read the loads and return them with the deployment; what was left out is said, large files show their progress.
+
+        Parameters
+        ----------
+        routing : Path, optional
+            The experts of every token, in place of the loads or beside them.
 
         Raises
         ------
@@ -137,14 +143,15 @@ class Question:
         from eplb_gap.analysis.asked import read_problem
         from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
 
-        assert self.loads is not None  # the commands that can do without look first
+        if self.loads is None and routing is None:
+            raise InputError("--loads is missing; recorded loads, or --routing, are needed")
         shape, left_out = self.shape(), self.left_out()
         said = {"num_slots", "num_gpus"} <= shape.keys() or "slots_per_gpu" in shape or self.deployment is not None
-        if not said and recorded_deployment(self.loads) is None:
+        if not said and (self.loads is None or recorded_deployment(self.loads) is None):
             raise InputError(MISSING)
         columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
         with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
-            task = bar.add_task(self.loads_name, total=None)
+            task = bar.add_task(self.name(routing), total=None)
             asked = read_problem(
                 self.loads,
                 self.deployment,
@@ -153,10 +160,15 @@ class Question:
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 experts=self.experts,
                 leave_out_layers=left_out,
+                routing=routing,
                 **shape,
             )
-        self._say_left_out(asked.trace)
+        self._say_left_out(asked.trace, self.name(routing))
         return asked
+
+    def name(self, routing: Path | None) -> str:
+        """Return what the loads are called, which are those of a routing where no others are given."""
+        return routing.name if self.loads is None and routing is not None else self.loads_name
 
     def read_loads(self) -> LoadTrace:
         """Read the loads alone, as :meth:`read` does."""
@@ -164,7 +176,7 @@ class Question:
 
         assert self.loads is not None
         trace = formats.read(self.loads, self.format, self.window, experts=self.experts, leave_out_layers=self.left_out())
-        self._say_left_out(trace)
+        self._say_left_out(trace, self.loads_name)
         return trace
 
     def deployment_alone(self) -> Deployment:
@@ -187,22 +199,22 @@ class Question:
             raise InputError(MISSING)
         return choose_deployment(named, self.deployment, **shape)
 
-    def _say_left_out(self, trace: LoadTrace) -> None:
+    def _say_left_out(self, trace: LoadTrace, name: str) -> None:
         for key, what in LEFT_OUT:
             dropped = trace.provenance.get(key)
             count = dropped if isinstance(dropped, int) else len(dropped or ())
             if count:
-                _say(f"{self.loads_name}: {count} {what} left out")
+                _say(f"{name}: {count} {what} left out")
         if added := trace.provenance.get("added_experts"):
             which = f"expert {added[0]} never occurs" if len(added) == 1 else f"experts {added[0]} to {added[-1]} never occur"
-            _say(f"{self.loads_name}: {which}; added without load")
+            _say(f"{name}: {which}; added without load")
         several = self.loads is not None and (len(self.loads) > 1 or self.loads[0].is_dir())
         if several and (parts := trace.provenance.get("joined")):
             first, last = parts[0]["file"], parts[-1]["file"]
             ends = "" if first == last else f", {first} to {last}"
             _say(f"{len(parts)} recordings joined by the {trace.provenance['joined_by']}{ends}")
         for notice in trace.provenance.get("notices", ()):
-            _say(f"{self.loads_name}: {notice}")
+            _say(f"{name}: {notice}")
 
 
 def _say(text: str) -> None:

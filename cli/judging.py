@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from eplb_gap.cli.asking import Question, asks
+from eplb_gap.cli.asking import Question, may_ask
 from eplb_gap.cli.maps import planned_map
-from eplb_gap.cli.options import JsonFlag, MapFormat, PlanWindow, ServeWindow, out, spinner
+from eplb_gap.cli.options import (
+    DispatchOption,
+    JsonFlag,
+    MapFormat,
+    PlanWindow,
+    ReplicasOption,
+    RoutingFile,
+    ServeWindow,
+    out,
+    spinner,
+)
 from eplb_gap.cli.outputs import Force, check_outputs, existing
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.cli.outputs import page as page_at
+from eplb_gap.cli.traffic import counted_traffic, print_traffic
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
@@ -32,7 +43,7 @@ FIGURES = (".pdf", ".png", ".svg")
 COMPILES = "a first run compiles for a minute or two"
 
 
-@asks
+@may_ask
 def evaluate(
     question: Question,
     maps: Annotated[list[str], typer.Option("--map", help="A map file or the name of a method; can be repeated.")],
@@ -46,6 +57,9 @@ def evaluate(
         str | None,
         typer.Option(help="Score by a published protocol instead: seed, gpu or leaderboard; --map may be a Python file."),
     ] = None,
+    routing: RoutingFile = None,
+    dispatch: DispatchOption = None,
+    replicas: ReplicasOption = None,
     call_seconds: Annotated[float, typer.Option(help="Time limit of one call of a program in a Python file.")] = 60.0,
     per_step: Annotated[
         bool, typer.Option("--per-step", help="Score the recorded steps of the serving window too; needs --window.")
@@ -55,6 +69,7 @@ def evaluate(
 ) -> None:
     """Score maps and methods on the window they are planned on and on the one they serve."""
     from eplb_gap.analysis.evaluate import certified_bounds, evaluate_map, summary
+    from eplb_gap.analysis.network.report import summary as traffic_summary
     from eplb_gap.analysis.windows import Windows
 
     if not 0 < call_seconds < math.inf:
@@ -67,11 +82,14 @@ def evaluate(
             "--previous": previous is not None,
             "--per-step": per_step,
             "--per-layer": per_layer,
+            "--routing": routing is not None,
+            "--dispatch": dispatch is not None,
+            "--replicas": replicas is not None,
         }
         for option, given in unread.items():
             if given:
                 raise InputError(f"{option} is given with --protocol {protocol}, which does not use it; leave it out")
-    asked = question.read()
+    asked = question.read(routing)
     trace, shape, identifiers = asked.trace, asked.deployment, asked.layer_ids
     if protocol is not None:
         _print_scores(protocol, trace, shape, maps, call_seconds, as_json)
@@ -80,6 +98,7 @@ def evaluate(
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers).regular("--previous")
     planned = [planned_map(name, chosen.history, shape, map_format, identifiers, before) for name in maps]
+    counted = counted_traffic(asked, chosen, planned, dispatch, replicas)
     with spinner(f"certifying bounds of both windows ({COMPILES})"):
         bounds = certified_bounds(chosen, shape)
     results = [evaluate_map(one.name, one.placed, chosen, shape, bounds, before) for one in planned]
@@ -98,11 +117,14 @@ def evaluate(
                         name: {"balancedness": one.balancedness, "of_window": one.of_window, "by_step": one.by_step.tolist()}
                         for name, one in steps.items()
                     },
+                    **({} if counted is None else {"traffic": traffic_summary(counted, identifiers)}),
                 }
             )
         )
         return
     out.print(_totals(results, shape, chosen.plan_window, chosen.serve_window))
+    if counted is not None:
+        print_traffic(counted)
     if steps:
         out.print(_steps(steps, chosen.serve_window))
     for result in results:
@@ -206,7 +228,7 @@ def _layers(result: Evaluation, identifiers: list[int]) -> Table:
     return table
 
 
-@asks
+@may_ask
 def explain(
     question: Question,
     served: Annotated[str, typer.Option("--map", help="The map that serves: a file, or a method that plans it.")] = "fast",
@@ -216,6 +238,9 @@ def explain(
     plan_window: PlanWindow = None,
     serve_window: ServeWindow = None,
     map_format: MapFormat = None,
+    routing: RoutingFile = None,
+    dispatch: DispatchOption = None,
+    replicas: ReplicasOption = None,
     figure: Annotated[Path | None, typer.Option(help="Write the waterfall: .png, .pdf or .svg.")] = None,
     page: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
     force: Force = False,
@@ -224,18 +249,20 @@ def explain(
     """Say where the balance of the serving window is lost, step by step, and what would help most."""
     from eplb_gap.analysis import page as html_page
     from eplb_gap.analysis.explain import explain_map, summary
+    from eplb_gap.analysis.network.report import summary as traffic_summary
     from eplb_gap.analysis.verdict import verdict
     from eplb_gap.analysis.windows import Windows
     from eplb_gap.heuristics.registry import DEFAULT_METHOD
 
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name ending in {', '.join(FIGURES)} is needed")
-    read = [("--loads", question.loads), *existing([("--map", served)])]
+    read = [("--loads", question.loads), ("--routing", routing), *existing([("--map", served)])]
     check_outputs([figure_at("--figure", figure), page_at("--html", page)], read, force)
-    asked = question.read()
+    asked = question.read(routing)
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, identifiers)
+    counted = counted_traffic(asked, chosen, [one], dispatch, replicas)
     with spinner(f"explaining ({COMPILES})") as update:
         result = explain_map(
             chosen,
@@ -246,17 +273,20 @@ def explain(
             lambda what: update(f"explaining ({COMPILES}): {what}"),
         )
     if page is not None:
-        write_atomically(page, html_page.render(result, question.loads_name, identifiers).encode())
+        write_atomically(page, html_page.render(result, question.name(routing), identifiers).encode())
     if figure is not None:
         from eplb_gap.analysis.figures import waterfall
 
         waterfall.write(result, figure)
     if as_json:
-        print(json.dumps({**summary(result, identifiers), "verdict": verdict(result).lines()}))
+        found = {**summary(result, identifiers), "verdict": verdict(result).lines()}
+        print(json.dumps(found if counted is None else {**found, "traffic": traffic_summary(counted, identifiers)}))
         return
     out.print(_chain(result))
     for line in verdict(result).lines():
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if counted is not None:
+        print_traffic(counted)
 
 
 def _chain(result: Explanation) -> Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +21,35 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.
 PlanWindow = Annotated[int | None, typer.Option(help="Window to plan on; the last but one by default.")]
 ServeWindow = Annotated[int | None, typer.Option(help="Window that is served; the one after by default.")]
 MapFormat = Annotated[str | None, typer.Option(help="Format of map files; recognised by default.")]
+
+
+class DispatchChoice(StrEnum):
+    """How a dispatch sends a token, as :data:`eplb_gap.problem.routing.traffic.Dispatch` says it."""
+
+    node_dedup = "node-dedup"
+    rank_dedup = "rank-dedup"
+    none = "none"
+
+
+class ReplicasChoice(StrEnum):
+    """The rules of :mod:`eplb_gap.heuristics.dispatch.replica_choice`."""
+
+    hashed = "hashed"
+    local_first = "local-first"
+    smallest_cover = "smallest-cover"
+
+
+RoutingFile = Annotated[
+    Path | None,
+    typer.Option("--routing", help="The experts of every token: traffic is counted; without --loads they are the loads too."),
+]
+DispatchOption = Annotated[
+    DispatchChoice | None,
+    typer.Option(help="A copy of a token for every node (the default), every GPU or every replica it is sent to."),
+]
+ReplicasOption = Annotated[
+    ReplicasChoice | None, typer.Option(help="How the dispatcher chooses among replicas; local-first by default.")
+]
 
 
 @contextmanager

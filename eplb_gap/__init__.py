@@ -19,6 +19,7 @@ __all__ = [
     "LoadTrace",
     "Placement",
     "PlacementError",
+    "RoutingTrace",
     "Solution",
     "calibrate",
     "calibrate_online",
@@ -26,6 +27,7 @@ __all__ = [
     "check_certificate",
     "evaluate",
     "explain",
+    "network_traffic",
     "optimal_split",
     "plan_for_split",
     "read_loads",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.analysis.capacity import capacity
     from eplb_gap.analysis.evaluate import evaluate
     from eplb_gap.analysis.explain import explain
+    from eplb_gap.analysis.network.traffic import network_traffic
     from eplb_gap.analysis.online.calibrate import calibrate_online
     from eplb_gap.analysis.protocol import score
     from eplb_gap.analysis.replay.replay import replay
@@ -68,6 +71,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.problem.formats.maps.maps import read_map, write_map
     from eplb_gap.problem.loads import LoadTrace
     from eplb_gap.problem.placement import Placement
+    from eplb_gap.problem.routing.trace import RoutingTrace
     from eplb_gap.problem.validation import verify
     from eplb_gap.solvers.facade import ENGINES as ENGINES
     from eplb_gap.solvers.facade import solve
@@ -83,6 +87,7 @@ _HOMES = {
     "LoadTrace": "problem.loads:LoadTrace",
     "Placement": "problem.placement:Placement",
     "PlacementError": "problem.errors:PlacementError",
+    "RoutingTrace": "problem.routing.trace:RoutingTrace",
     "Solution": "solvers.solution:Solution",
     "calibrate": "analysis.calibration:calibrate",
     "calibrate_online": "analysis.online.calibrate:calibrate_online",
@@ -90,6 +95,7 @@ _HOMES = {
     "check_certificate": "problem.certificate:check",
     "evaluate": "analysis.evaluate:evaluate",
     "explain": "analysis.explain:explain",
+    "network_traffic": "analysis.network.traffic:network_traffic",
     "optimal_split": "heuristics.serving.token_split:optimal_split",
     "plan_for_split": "heuristics.serving.split_placement:plan",
     "read_loads": "problem.formats.loads.recorded:read",

@@ -62,6 +62,28 @@ def star_bound(co_activation: np.ndarray, topk: int, num_slots: int, num_nodes: 
     return total
 
 
+def room_bound(kinds: np.ndarray, room: int) -> int:
+    """Return a bound on the visits of all tokens, summed: what a token needs of k kinds is on at least k / room nodes.
+
+    Parameters
+    ----------
+    kinds : ndarray of int [tokens, topk]
+        The experts of every token, or their groups where a group is on one node.
+    room : int
+        Most experts, or groups, that a node holds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from eplb_gap.problem.bounds.node_visits import room_bound
+    >>> room_bound(np.array([[0, 1, 1], [2, 1, 0]]), room=2)  # groups: the second token has three
+    3
+    """
+    in_order = np.sort(kinds, axis=1)
+    needed = 1 + np.count_nonzero(np.diff(in_order, axis=1), axis=1)
+    return int((-(-needed // room)).sum())
+
+
 class _Star:
     """What an expert's tokens cost at least, by the number of nodes that hold it."""
 

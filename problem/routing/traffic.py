@@ -100,7 +100,7 @@ def traffic(
     for first in range(0, len(rows), length):
         at_gpu = _by_gpu(chosen[first : first + length] // deployment.slots_per_gpu, gpus)
         hit_gpu = at_gpu > 0
-        hit_node = hit_gpu.reshape(len(at_gpu), nodes, -1).any(axis=2)
+        hit_node = np.asarray(hit_gpu.reshape(len(at_gpu), nodes, -1).any(axis=2))
         for total, part in ((loads, at_gpu), (gpu_hits, hit_gpu), (node_hits, hit_node)):
             total += part.sum(axis=0)
         if source is not None:
@@ -108,12 +108,13 @@ def traffic(
             found = _from_sources(copies, hit_node, source[first : first + length], dispatch)
             for total, part in zip(counted, found, strict=True):
                 total += part
-    in_and_out: tuple[list[Fraction], ...]
     if source is None:
         in_and_out = _from_everywhere(loads if dispatch == "none" else gpu_hits, gpu_hits, node_hits, dispatch)
     else:
         in_and_out = tuple(list(map(Fraction, total.tolist())) for total in counted)
-    return Traffic(len(rows), int(node_hits.sum()), int(gpu_hits.sum()), *map(tuple, in_and_out), tuple(loads.tolist()))
+    into_nodes, out_of_nodes, into_gpus, out_of_gpus = map(tuple, in_and_out)
+    visits = int(node_hits.sum()), int(gpu_hits.sum())
+    return Traffic(len(rows), *visits, into_nodes, out_of_nodes, into_gpus, out_of_gpus, tuple(loads.tolist()))
 
 
 def _by_gpu(gpu_of: np.ndarray, gpus: int) -> np.ndarray:

@@ -1,0 +1,71 @@
+"""Traffic over the network as ``evaluate`` and ``explain`` print it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from eplb_gap.cli.options import DispatchChoice, ReplicasChoice, out, spinner
+from eplb_gap.problem import InputError
+
+if TYPE_CHECKING:  # these load the heuristics, which `--help` need not wait for
+    from collections.abc import Sequence
+
+    from eplb_gap.analysis.asked import Asked
+    from eplb_gap.analysis.network.served import Counted
+    from eplb_gap.analysis.windows import Windows
+    from eplb_gap.cli.maps import PlannedMap
+
+
+def counted_traffic(
+    asked: Asked,
+    windows: Windows,
+    planned: Sequence[PlannedMap],
+    dispatch: DispatchChoice | None,
+    replicas: ReplicasChoice | None,
+) -> Counted | None:
+    """Count the traffic of maps where routing was read; None elsewhere.
+
+    Raises
+    ------
+    InputError
+        If an option of traffic is given without routing, or as :func:`eplb_gap.network_traffic`.
+    """
+    from eplb_gap.analysis.network.served import planned_and_served
+
+    if asked.routed is None or asked.cluster is None:
+        for option, value in (("--dispatch", dispatch), ("--replicas", replicas)):
+            if value is not None:
+                raise InputError(f"{option} is {value.value} without --routing; traffic is counted on recorded routing")
+        return None
+    with spinner("counting traffic"):
+        return planned_and_served(
+            asked.routed,
+            asked.cluster,
+            windows.plan_window,
+            windows.serve_window,
+            [(one.name, one.regular("--map")) for one in planned],
+            (dispatch or DispatchChoice.node_dedup).value,
+            (replicas or ReplicasChoice.local_first).value,
+        )
+
+
+def print_traffic(counted: Counted) -> None:
+    """Print a table of all maps, and the notes."""
+    from eplb_gap.analysis.network.report import CAPTION, table_rows
+
+    first = counted.maps[0]
+    table = Table(
+        title=f"traffic: dispatch {first.planned.dispatch}, replicas {first.planned.replicas}, "
+        f"{first.planned.tokens} tokens planned on, {first.served.tokens} served"
+    )
+    table.add_column("a layer's", overflow="fold")
+    for one in counted.maps:
+        table.add_column(one.name, justify="right", overflow="fold")
+    for row in table_rows(counted):
+        table.add_row(*row)
+    table.caption = CAPTION
+    out.print(table)
+    for note in counted.notes:
+        out.print(note, markup=False, highlight=False, soft_wrap=True)
