@@ -53,19 +53,18 @@ def counted_traffic(
 
 def print_traffic(counted: Counted) -> None:
     """Print a table of all maps, and the notes."""
-    from eplb_gap.analysis.network.report import CAPTION, table_rows
+    from eplb_gap.analysis.network.report import LEGEND, heading, table_rows
 
-    first = counted.maps[0]
-    table = Table(
-        title=f"traffic: dispatch {first.planned.dispatch}, replicas {first.planned.replicas}, "
-        f"{first.planned.tokens} tokens planned on, {first.served.tokens} served"
-    )
-    table.add_column("a layer's", overflow="fold")
+    def say(line: str) -> None:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    say(heading(counted))
+    table = Table()
+    table.add_column("planned / served", overflow="fold")
     for one in counted.maps:
         table.add_column(one.name, justify="right", overflow="fold")
     for row in table_rows(counted):
         table.add_row(*row)
-    table.caption = CAPTION
     out.print(table)
-    for note in counted.notes:
-        out.print(note, markup=False, highlight=False, soft_wrap=True)
+    for note in (*counted.notes, LEGEND):
+        say(note)

@@ -10,6 +10,20 @@ from eplb_gap.analysis.network.served import Counted
 from eplb_gap.analysis.network.traffic import Figures, LayerTraffic, NetworkTraffic
 from eplb_gap.problem.fractions import fraction, fractions
 
+LEGEND = (
+    "Busiest and GPU load are over the mean, every layer with its own busiest; even shares: an expert's tokens in equal parts on "
+    "its replicas, as balance is measured."
+)
+
+
+def heading(counted: Counted) -> str:
+    """Return what was counted, in one line."""
+    first = counted.maps[0]
+    return (
+        f"Traffic of a layer, dispatch {first.planned.dispatch}, replicas {first.planned.replicas}: "
+        f"{first.planned.tokens} tokens planned on, {first.served.tokens} served"
+    )
+
 
 def table_rows(counted: Counted) -> list[list[str]]:
     """Return a row for every figure: its name, and for every map what it is on planned and on served tokens."""
@@ -31,12 +45,6 @@ def table_rows(counted: Counted) -> list[list[str]]:
         rows[2:2] = bounded
     totals = [(one.planned.total(), one.served.total()) for one in counted.maps]
     return [[name, *(f"{shown(plan)} / {shown(serve)}" for plan, serve in totals)] for name, shown in rows]
-
-
-CAPTION = (
-    "planned / served tokens, all layers; busiest and GPU load: over the mean, every layer with its own busiest; even shares: "
-    "as balance is measured, tokens of an expert shared evenly over its replicas"
-)
 
 
 def summary(counted: Counted, layer_ids: list[int]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
-from eplb_gap.problem.routing.traffic import Dispatch, Traffic, traffic
+from eplb_gap.problem.routing.traffic import Dispatch, Traffic, check_dispatch, traffic
 from eplb_gap.problem.validation import verify
 
 
@@ -150,6 +150,7 @@ def visit_bounds(routing: RoutingTrace, deployment: Deployment, dispatch: Dispat
 
     Under the hierarchical policy an expert's replicas are on one node, so that nodes are visited as if it had one.
     """
+    check_dispatch(dispatch)
     if dispatch == "none":
         return [None] * routing.num_layers
     by_node = dispatch == "node-dedup"

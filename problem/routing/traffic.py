@@ -56,6 +56,12 @@ class Traffic:
         return max(self.into_gpus)
 
 
+def check_dispatch(dispatch: Dispatch) -> None:
+    """Refuse what is no dispatch."""
+    if dispatch not in get_args(Dispatch):
+        raise InputError(f"dispatch is {dispatch!r}; one of {', '.join(get_args(Dispatch))} is needed")
+
+
 def traffic(
     rows: np.ndarray,
     chosen: np.ndarray,
@@ -87,8 +93,7 @@ def traffic(
     InputError
         If a slot that was chosen does not hold the expert, or a GPU is unknown.
     """
-    if dispatch not in get_args(Dispatch):
-        raise InputError(f"dispatch is {dispatch!r}; one of {', '.join(get_args(Dispatch))} is needed")
+    check_dispatch(dispatch)
     deployment.require_regular("traffic")
     _check_chosen(rows, chosen, phy2log, deployment)
     gpus, nodes = deployment.num_gpus, deployment.num_nodes

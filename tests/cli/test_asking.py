@@ -46,7 +46,7 @@ def test_every_command_about_loads_has_the_same_options(name):
     command = get_command(cli.app).commands[name]
     found = {option.name: option for option in command.params}
     assert [option.name for option in command.params][: len(OPTIONS)] == OPTIONS
-    assert found["loads"].required is (name not in ("solve", "convert", "calibrate"))
+    assert found["loads"].required is (name not in ("solve", "convert", "calibrate", "evaluate", "explain"))
     assert all(option.help for option in command.params)
 
 

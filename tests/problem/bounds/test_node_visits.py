@@ -9,7 +9,7 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pytest
 
-from eplb_gap.problem.bounds.node_visits import one_over, star_bound
+from eplb_gap.problem.bounds.node_visits import one_over, room_bound, star_bound
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.routing.trace import RoutingTrace
 
@@ -58,6 +58,7 @@ def test_no_map_visits_fewer_nodes(experts: int, per_node: int, nodes: int, topk
     bound = star_bound(routing.co_activation(0), topk, per_node * nodes, nodes)
     best = fewest_visits(rows, experts, per_node, nodes)
     assert len(rows) <= bound <= best
+    assert room_bound(np.array(rows), per_node) <= best
     if nodes == 1 or per_node >= experts:
         assert bound == best == len(rows)
 
@@ -66,6 +67,15 @@ def test_pairs_that_fit_a_node_cost_one_visit_and_split_ones_two() -> None:
     apart = RoutingTrace([[[0, 1]]] * 4 + [[[2, 3]]] * 6, 4)
     assert star_bound(apart.co_activation(0), 2, 4, 2) == 10
     assert star_bound(apart.co_activation(0), 2, 4, 4) == 20
+
+
+def test_groups_that_nodes_have_no_room_for_cost_visits() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.array([rng.permutation(6)[:3] for _ in range(40)])  # groups of one expert, two of them on each of three nodes
+    held = [some for some in contents(6, 2, 3)]
+    best = min(sum(len({node for node, own in enumerate(some) if own & set(row)}) for row in rows.tolist()) for some in held)
+    assert room_bound(rows, 2) == 80 <= best
+    assert room_bound(rows // 2, 1) == sum(len(set(row)) for row in (rows // 2).tolist())  # a group on each node: exact
 
 
 def test_the_interpolation_is_exact_at_integers_and_convex() -> None:

@@ -1,0 +1,130 @@
+"""``--routing``: traffic beside balance, on planned and on served tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from in_process import run
+
+from eplb_gap import Deployment, Placement, network_traffic, rebalance
+from eplb_gap.problem.formats import write_map
+from eplb_gap.problem.routing.trace import RoutingTrace
+
+EXPERTS = (np.random.default_rng(3).random((60, 2, 8)) * np.arange(1, 9)).argsort(axis=2)[:, :, -2:]
+ROUTING = RoutingTrace(EXPERTS, 8, step=np.arange(60) // 10)
+SHAPE = ("--slots", 12, "--gpus", 4, "--nodes", 2)
+DEPLOYMENT = Deployment(8, 12, 4, num_nodes=2)
+
+
+@pytest.fixture
+def routing(tmp_path):
+    path = tmp_path / "routing.npz"
+    ROUTING.save(path)
+    return path
+
+
+def test_json_has_the_traffic_of_every_map_on_both_windows(routing, monkeypatch, capsys, tmp_path):
+    identity = Placement([[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]] * 2, 8)
+    write_map(tmp_path / "map.json", identity, DEPLOYMENT, "phy2log-json")
+    choice = ("--dispatch", "rank-dedup", "--replicas", "smallest-cover", "--window", 2)
+    assert (
+        run(
+            monkeypatch,
+            "evaluate",
+            "--routing",
+            routing,
+            *SHAPE,
+            *choice,
+            "--map",
+            "fast",
+            "--map",
+            tmp_path / "map.json",
+            "--json",
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert (found["plan_window"], found["serve_window"]) == (1, 2)
+    traffic = found["traffic"]
+    assert (traffic["dispatch"], traffic["replicas"], traffic["sources"]) == ("rank-dedup", "smallest-cover", "even")
+    planned = rebalance(ROUTING.part(20, 40).loads(), DEPLOYMENT)
+    for name, placed in (("fast", planned), ("map.json", identity)):
+        for window, tokens in (("planning", ROUTING.part(20, 40)), ("serving", ROUTING.part(40, 60))):
+            expected = network_traffic(tokens, placed, DEPLOYMENT, "rank-dedup", "smallest-cover")
+            told = traffic["maps"][name][window]
+            assert told["tokens"] == 20
+            for figure, value in vars(expected.total()).items():
+                assert told[figure] == (None if value is None else f"{value.numerator}/{value.denominator}")
+            assert told["layers"][1]["gpu_loads"] == list(expected.layers[1].counted.gpu_loads)
+            assert sum(map(Fraction, told["layers"][1]["into_nodes"])) == sum(expected.layers[1].counted.into_nodes)
+    # Balance beside it is that of even shares.
+    assert float(Fraction(traffic["maps"]["fast"]["serving"]["even_gpu_load"])) == pytest.approx(
+        1 / found["maps"][0]["serving"]["balancedness_gpu"]
+    )
+
+
+@pytest.mark.parametrize("command", [("evaluate", "--map", "fast"), ("explain",)])
+@pytest.mark.parametrize(
+    ("dispatch", "says", "silent"),
+    [
+        ("node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
+        ("rank-dedup", ["least GPUs a token", "bound and gap are those of GPU visits"], []),
+        ("none", ["the network's load is the GPU load"], ["least", "combine returns"]),
+    ],
+)
+def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, routing, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch) == 0
+    text = capsys.readouterr().out.partition("Traffic of a layer, dispatch")[2]
+    assert "10 tokens planned on, 10 served" in text and "GPU load, even shares" in text and "GPU load, local-first" in text
+    assert all(line in text for line in says) and not any(line in text for line in silent)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--routing", "nowhere.npz", *SHAPE], "nowhere.npz does not exist"),
+        (["--routing", "LICENSE", *SHAPE], "LICENSE"),
+        (["--routing", "PATH", "--slots", 300, "--gpus", 4, "--experts", 4], "experts is 4; the routing has 8"),
+        (["--routing", "PATH", "--deployment", "olmoe-ep16"], "the loads have 8 experts; deployment 'olmoe-ep16' has 64"),
+        (["--routing", "PATH"], "--deployment is missing"),
+        (["--routing", "PATH", *SHAPE, "--window", 7], "1 to 6 steps"),
+        (["--routing", "PATH", *SHAPE, "--window", 6], "the trace has 1 window"),
+        (["--routing", "PATH", *SHAPE, "--dispatch", "all"], "--dispatch"),
+        (["--routing", "PATH", *SHAPE, "--leave-out-layers", "4"], "names layer 4; the routing has no such layer"),
+        (["--routing", "PATH", "--slots-per-gpu", "5,4,3"], "traffic needs equally many"),
+        (["--routing", "PATH", *SHAPE, "--dead-gpus", "1", "--nodes", 1], "is dead; traffic needs all GPUs alive"),
+        (["--routing", "PATH", *SHAPE, "--map", "one-layer.json"], "one-layer.json has 1 layers; the loads have 2"),
+        (["--routing", "PATH", *SHAPE, "--protocol", "gpu"], "--routing is given with --protocol gpu"),
+        (["--loads", "LOADS", *SHAPE, "--replicas", "hashed"], "--replicas is hashed without --routing"),
+        (["--loads", "LOADS", *SHAPE, "--routing", "OTHER"], "the routing has 1 layers, 0 to 0; the loads have 2 layers, 0 to 1"),
+        (SHAPE, "--loads is missing"),
+    ],
+)
+def test_bad_input_is_one_line(given, says, routing, monkeypatch, capsys, tmp_path):
+    ROUTING.load_trace().save(tmp_path / "loads.npz")
+    replace(ROUTING, experts=EXPERTS[:, :1]).save(tmp_path / "other.npz")
+    write_map(tmp_path / "one-layer.json", Placement([[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]], 8), DEPLOYMENT, "phy2log-json")
+    (tmp_path / "LICENSE").write_text("no routing")
+    monkeypatch.chdir(tmp_path)
+    names = {"PATH": routing, "LOADS": tmp_path / "loads.npz", "OTHER": tmp_path / "other.npz"}
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run(monkeypatch, "evaluate", *(names.get(word, word) for word in given), "--map", "fast") == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_routing_beside_loads_is_of_their_windows(routing, monkeypatch, capsys, tmp_path):
+    ROUTING.load_trace().save(tmp_path / "loads.npz")
+    sampled = np.flatnonzero(np.arange(60) % 2 == 0)
+    replace(ROUTING, experts=EXPERTS[sampled], step=ROUTING.step[sampled]).save(tmp_path / "sample.npz")
+    both = ("evaluate", "--loads", tmp_path / "loads.npz", "--routing", tmp_path / "sample.npz", *SHAPE, "--map", "fast")
+    assert run(monkeypatch, *both, "--window", 3, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["traffic"]
+    assert found["maps"]["fast"]["serving"]["tokens"] == 15
+    assert found["notes"][0] == "The routing holds 50.0 % and 50.0 % of the loads that are planned on and served."
