@@ -59,6 +59,7 @@ from crossing import (
     unequal,
     written_and_read,
 )
+from crossing_routing import NETWORK, ROUTED
 
 from eplb_gap import heuristics, problem, solvers
 from eplb_gap.analysis import (
@@ -138,6 +139,7 @@ ONLINE = (bootstrap, calibrate, choice, held_out, host_defaults, host_flags, onl
 ANALYSES = (
     *REPLAY,
     *ONLINE,
+    *NETWORK,
     alternatives,
     calibration,
     capacity,
@@ -378,7 +380,7 @@ JUDGING = {
     relabel.arrivals: Entry(lambda x: relabel.arrivals(x.placement, x.other, x.deployment)),
     user_program.UserProgram: Entry(program_file, unequal),
 }
-ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING}
+ENTRIES: dict[Callable[..., Any], Entry] = {**KERNEL, **FORMATS, **HEURISTICS, **SOLVERS, **JUDGING, **ROUTED}
 
 
 def modules() -> Iterator[ModuleType]:

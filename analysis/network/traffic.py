@@ -151,6 +151,7 @@ def visit_bounds(routing: RoutingTrace, deployment: Deployment, dispatch: Dispat
     Under the hierarchical policy an expert's replicas are on one node, so that nodes are visited as if it had one.
     """
     check_dispatch(dispatch)
+    deployment.require_regular("a bound on visits")
     if dispatch == "none":
         return [None] * routing.num_layers
     by_node = dispatch == "node-dedup"
