@@ -38,7 +38,7 @@ def table_rows(counted: Counted) -> list[list[str]]:
         ("into the busiest GPU", lambda f: _over(f.gpu_in)),
         (f"GPU load, {first.replicas}", lambda f: _over(f.gpu_load)),
         ("GPU load, even shares", lambda f: _over(f.even_gpu_load)),
-        ("next layer on the same nodes", lambda f: _percent(f.stays)),
+        ("next layer needs no other node", lambda f: _percent(f.stays)),
     ]
     if paid is not None:
         bounded = [(f"least {paid}s a token", lambda f: _number(f.bound)), ("gap", lambda f: _percent(f.gap))]

@@ -19,6 +19,8 @@ MOST_BYTES = 4 << 30
 """Of one entry of a file, decompressed."""
 MOST_EXPERTS = 1 << 16
 """Experts that the widest type of a trace tells apart."""
+BLOCK = 1 << 14
+"""Tokens whose pairs of experts are held at once."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,12 @@ class RoutingTrace:
 
     def co_activation(self, layer: int) -> np.ndarray:
         """Return for every two experts how many tokens went to both, int64 [experts, experts]; the loads on the diagonal."""
-        rows = self.rows(layer).astype(np.int64)
-        pairs = rows[:, :, None] * self.num_experts + rows[:, None, :]
-        return np.bincount(pairs.ravel(), minlength=self.num_experts**2).reshape(self.num_experts, self.num_experts)
+        experts, rows = self.num_experts, self.rows(layer)
+        counts = np.zeros(experts**2, dtype=np.int64)
+        for first in range(0, len(rows), BLOCK):  # pairs are many more than tokens, and their counts are few
+            block = rows[first : first + BLOCK].astype(np.int64)
+            counts += np.bincount((block[:, :, None] * experts + block[:, None, :]).ravel(), minlength=experts**2)
+        return counts.reshape(experts, experts)
 
     def rows(self, layer: int) -> np.ndarray:
         """Return the experts of every token in one layer, [tokens, topk]."""

@@ -95,7 +95,7 @@ def traffic(
     """
     check_dispatch(dispatch)
     deployment.require_regular("traffic")
-    _check_chosen(rows, chosen, phy2log, deployment)
+    _check_shapes(rows, chosen, phy2log, deployment)
     gpus, nodes = deployment.num_gpus, deployment.num_nodes
     if source is not None:
         source = _check_source(source, len(rows), gpus)
@@ -103,9 +103,11 @@ def traffic(
     counted = [np.zeros(size, dtype=np.int64) for size in (nodes, nodes, gpus, gpus)]
     length = max(1, BLOCK // gpus)
     for first in range(0, len(rows), length):
-        at_gpu = _by_gpu(chosen[first : first + length] // deployment.slots_per_gpu, gpus)
+        block = chosen[first : first + length]
+        _check_chosen(rows[first : first + length], block, phy2log, first)
+        at_gpu = _by_place(block // deployment.slots_per_gpu, gpus)
         hit_gpu = at_gpu > 0
-        hit_node = np.asarray(hit_gpu.reshape(len(at_gpu), nodes, -1).any(axis=2))
+        hit_node = _by_place(block // deployment.slots_per_node, nodes) > 0
         for total, part in ((loads, at_gpu), (gpu_hits, hit_gpu), (node_hits, hit_node)):
             total += part.sum(axis=0)
         if source is not None:
@@ -122,10 +124,10 @@ def traffic(
     return Traffic(len(rows), *visits, into_nodes, out_of_nodes, into_gpus, out_of_gpus, tuple(loads.tolist()))
 
 
-def _by_gpu(gpu_of: np.ndarray, gpus: int) -> np.ndarray:
-    """Return how many of its replicas every token has on every GPU, int64 [tokens, gpus]."""
-    places = np.arange(len(gpu_of))[:, None] * gpus + gpu_of
-    return np.bincount(places.ravel(), minlength=len(gpu_of) * gpus).reshape(len(gpu_of), gpus)
+def _by_place(place_of: np.ndarray, places: int) -> np.ndarray:
+    """Return how many of its replicas every token has on every GPU or node, int64 [tokens, places]."""
+    pairs = np.arange(len(place_of))[:, None] * places + place_of
+    return np.bincount(pairs.ravel(), minlength=len(place_of) * places).reshape(len(place_of), places)
 
 
 def _from_sources(copies: np.ndarray, hit_node: np.ndarray, source: np.ndarray, dispatch: Dispatch) -> tuple[np.ndarray, ...]:
@@ -180,17 +182,20 @@ def _sums(places: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return total
 
 
-def _check_chosen(rows: np.ndarray, chosen: np.ndarray, phy2log: np.ndarray, deployment: Deployment) -> None:
+def _check_shapes(rows: np.ndarray, chosen: np.ndarray, phy2log: np.ndarray, deployment: Deployment) -> None:
     if phy2log.shape != (deployment.num_slots,):
         raise InputError(f"phy2log has shape {phy2log.shape}; ({deployment.num_slots},) is needed")
     if rows.ndim != 2 or rows.shape != chosen.shape or not rows.size:
         raise InputError(f"rows and chosen have shapes {rows.shape} and {chosen.shape}; one [tokens, topk] is needed")
-    outside = (chosen < 0) | (chosen >= deployment.num_slots)
+
+
+def _check_chosen(rows: np.ndarray, chosen: np.ndarray, phy2log: np.ndarray, first: int) -> None:
+    outside = (chosen < 0) | (chosen >= phy2log.size)
     wrong = outside | (phy2log[np.where(outside, 0, chosen)] != rows)
     if wrong.any():
         token, place = (int(i) for i in np.argwhere(wrong)[0])
         raise InputError(
-            f"chosen[{token}, {place}] is slot {chosen[token, place]}, which does not hold expert {rows[token, place]}"
+            f"chosen[{first + token}, {place}] is slot {chosen[token, place]}, which does not hold expert {rows[token, place]}"
         )
 
 

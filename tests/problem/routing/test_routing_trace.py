@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.routing import trace
 from eplb_gap.problem.routing.trace import RoutingTrace
 
 
@@ -15,7 +16,8 @@ def drawn(experts: int = 300, tokens: int = 50, layers: int = 3, topk: int = 4) 
     return rng.random((tokens, layers, experts)).argsort(axis=2)[:, :, :topk]
 
 
-def test_loads_pairs_and_bundles_count_every_token() -> None:
+def test_loads_pairs_and_bundles_count_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "BLOCK", 7)
     given = drawn(experts=12)
     routing = RoutingTrace(given, 12)
     for layer in range(3):

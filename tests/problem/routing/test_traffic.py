@@ -10,6 +10,7 @@ import pytest
 
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.routing import traffic as counting
 from eplb_gap.problem.routing.traffic import traffic
 
 
@@ -61,14 +62,18 @@ def slow(chosen: np.ndarray, source: np.ndarray, deployment: Deployment, dispatc
 
 @pytest.mark.parametrize("dispatch", ["node-dedup", "rank-dedup", "none"])
 @pytest.mark.parametrize("seed", range(12))
-def test_every_copy_is_counted(seed: int, dispatch: str) -> None:
+def test_every_copy_is_counted(seed: int, dispatch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, chosen, phy2log, source, deployment = drawn(seed)
+    if seed % 2:
+        monkeypatch.setattr(counting, "BLOCK", 13 * deployment.num_gpus)  # the last block is not full
     found = traffic(rows, chosen, phy2log, deployment, dispatch, source)
     assert [list(part) for part in (found.into_nodes, found.out_of_nodes, found.into_gpus, found.out_of_gpus)] == slow(
         chosen, source, deployment, dispatch
     )
     gpus = [{slot // deployment.slots_per_gpu for slot in slots} for slots in chosen.tolist()]
     assert found.gpu_visits == sum(map(len, gpus))
+    at = (chosen // deployment.slots_per_gpu).ravel().tolist()
+    assert list(found.gpu_loads) == [at.count(gpu) for gpu in range(deployment.num_gpus)]
     assert found.node_visits == sum(len({gpu // deployment.gpus_per_node for gpu in some}) for some in gpus)
     average = [Fraction(0)] * (2 * deployment.num_nodes + 2 * deployment.num_gpus)
     for gpu in range(deployment.num_gpus):
@@ -78,7 +83,9 @@ def test_every_copy_is_counted(seed: int, dispatch: str) -> None:
     assert [*even.into_nodes, *even.out_of_nodes, *even.into_gpus, *even.out_of_gpus] == average
 
 
-def test_what_is_no_choice_is_refused_by_its_place() -> None:
+@pytest.mark.parametrize("block", [1, 1 << 18])
+def test_what_is_no_choice_is_refused_by_its_place(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "BLOCK", block)
     rows, chosen, phy2log, source, deployment = drawn(1)
     wrong = chosen.copy()
     wrong[5, 0] = np.flatnonzero(phy2log != rows[5, 0])[0]
