@@ -124,7 +124,7 @@ def evaluate(
         return
     out.print(_totals(results, shape, chosen.plan_window, chosen.serve_window))
     if counted is not None:
-        print_traffic(counted)
+        print_traffic(counted, identifiers if per_layer else None)
     if steps:
         out.print(_steps(steps, chosen.serve_window))
     for result in results:

@@ -51,9 +51,9 @@ def counted_traffic(
         )
 
 
-def print_traffic(counted: Counted) -> None:
-    """Print a table of all maps, and the notes."""
-    from eplb_gap.analysis.network.report import LEGEND, heading, table_rows
+def print_traffic(counted: Counted, layer_ids: list[int] | None = None) -> None:
+    """Print a table of all maps, one of every map's layers where these are named, and the notes."""
+    from eplb_gap.analysis.network.report import LAYER_COLUMNS, LEGEND, heading, layer_rows, table_rows
 
     def say(line: str) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -66,5 +66,12 @@ def print_traffic(counted: Counted) -> None:
     for row in table_rows(counted):
         table.add_row(*row)
     out.print(table)
+    for one in counted.maps if layer_ids is not None else ():
+        layers = Table(title=f"{one.name}, planned / served")
+        for column in LAYER_COLUMNS:
+            layers.add_column(column, justify="right")
+        for row in layer_rows(one, layer_ids or []):
+            layers.add_row(*row)
+        out.print(layers)
     for note in (*counted.notes, LEGEND):
         say(note)

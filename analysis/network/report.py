@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from eplb_gap.analysis.network.served import Counted
+from eplb_gap.analysis.network.served import Counted, MapTraffic
 from eplb_gap.analysis.network.traffic import Figures, LayerTraffic, NetworkTraffic
 from eplb_gap.problem.fractions import fraction, fractions
 
@@ -45,6 +45,26 @@ def table_rows(counted: Counted) -> list[list[str]]:
         rows[2:2] = bounded
     totals = [(one.planned.total(), one.served.total()) for one in counted.maps]
     return [[name, *(f"{shown(plan)} / {shown(serve)}" for plan, serve in totals)] for name, shown in rows]
+
+
+LAYER_COLUMNS = ("layer", "nodes a token", "GPUs a token", "gap", "into the busiest node", "GPU load", "even shares")
+
+
+def layer_rows(one: MapTraffic, layer_ids: list[int]) -> list[list[str]]:
+    """Return a row of :data:`LAYER_COLUMNS` for every layer, on planned and on served tokens."""
+    rows = []
+    for row, identifier in enumerate(layer_ids):
+        both = [
+            (
+                _number(f.node_visits),
+                _number(f.gpu_visits),
+                _percent(f.gap),
+                *map(_over, (f.node_in, f.gpu_load, f.even_gpu_load)),
+            )
+            for f in (one.planned.layer(row), one.served.layer(row))
+        ]
+        rows.append([str(identifier), *(f"{plan} / {serve}" for plan, serve in zip(*both, strict=True))])
+    return rows
 
 
 def summary(counted: Counted, layer_ids: list[int]) -> dict[str, Any]:

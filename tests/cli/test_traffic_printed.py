@@ -78,9 +78,17 @@ def test_json_has_the_traffic_of_every_map_on_both_windows(routing, monkeypatch,
 )
 def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, routing, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
-    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch) == 0
+    per_layer = ["--per-layer"] if command[0] == "evaluate" else []
+    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch, *per_layer) == 0
     text = capsys.readouterr().out.partition("Traffic of a layer, dispatch")[2]
     assert "10 tokens planned on, 10 served" in text and "GPU load, even shares" in text and "GPU load, local-first" in text
+    layers = text.partition("fast, planned / served")[2]
+    assert bool(layers) is (command[0] == "evaluate")
+    if layers:
+        layer = network_traffic(ROUTING.part(50, 60), rebalance(ROUTING.part(40, 50).loads(), DEPLOYMENT), DEPLOYMENT, dispatch)
+        served = layer.layer(1)
+        row = next(line for line in layers.splitlines() if line.replace("│", " ").split()[:1] == ["1"])
+        assert f"/ {float(served.node_visits):.3f} " in row and f"/ {float(served.gpu_load):.4f} " in row
     assert all(line in text for line in says) and not any(line in text for line in silent)
 
 
