@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from eplb_gap.heuristics.dispatch.replica_choice import Rule, choose_replicas
+from eplb_gap.problem.bounds.group_visits import MOST_GROUPS, fewest_group_visits
 from eplb_gap.problem.bounds.node_visits import room_bound, star_bound
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError, require_kind
@@ -26,7 +27,8 @@ class VisitBound:
     ----------
     visits : Fraction
     proof : str
-        The bound that is largest.
+        The bound that is largest: ``groups`` where it is attained by some map (:mod:`eplb_gap.problem.bounds.group_visits`),
+        ``star``, ``room for experts`` or ``room for groups`` (:mod:`eplb_gap.problem.bounds.node_visits`).
     """
 
     visits: Fraction
@@ -156,18 +158,22 @@ def visit_bounds(routing: RoutingTrace, deployment: Deployment, dispatch: Dispat
         return [None] * routing.num_layers
     by_node = dispatch == "node-dedup"
     parts = deployment.num_nodes if by_node else deployment.num_gpus
-    one_replica = by_node and deployment.policy == "hierarchical"
-    slots = deployment.num_experts if one_replica else deployment.num_slots
+    by_group = by_node and deployment.policy == "hierarchical"
+    slots = deployment.num_experts if by_group else deployment.num_slots
     bounds: list[VisitBound | None] = []
     for layer in range(routing.num_layers):
         rows = routing.rows(layer)
+        groups = rows // deployment.experts_per_group
+        if by_group and deployment.num_groups <= MOST_GROUPS:
+            visits = fewest_group_visits(groups, deployment.num_groups, parts)
+            bounds.append(VisitBound(Fraction(visits), "groups"))
+            continue
         known = [
             VisitBound(star_bound(routing.co_activation(layer), routing.topk, slots, parts), "star"),
-            VisitBound(Fraction(room_bound(rows, slots // parts)), "slots of a node" if by_node else "slots of a GPU"),
+            VisitBound(Fraction(room_bound(rows, slots // parts)), "room for experts"),
         ]
-        if one_replica:
-            groups = rows // deployment.experts_per_group
-            known.append(VisitBound(Fraction(room_bound(groups, deployment.groups_per_node)), "groups of a node"))
+        if by_group:
+            known.append(VisitBound(Fraction(room_bound(groups, deployment.groups_per_node)), "room for groups"))
         bounds.append(max(known, key=lambda bound: bound.visits))
     return bounds
 
