@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -67,28 +68,43 @@ def test_json_has_the_traffic_of_every_map_on_both_windows(routing, monkeypatch,
     )
 
 
-@pytest.mark.parametrize("command", [("evaluate", "--map", "fast"), ("explain",)])
+EVALUATE = ("evaluate", "--map", "fast", "--per-layer")
+
+
 @pytest.mark.parametrize(
-    ("dispatch", "says", "silent"),
+    ("command", "dispatch", "says", "silent"),
     [
-        ("node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
-        ("rank-dedup", ["least GPUs a token", "bound and gap are those of GPU visits"], []),
-        ("none", ["the network's load is the GPU load"], ["least", "combine returns"]),
+        (("explain",), "node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
+        (EVALUATE, "node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
+        (EVALUATE, "rank-dedup", ["least GPUs a token", "bound and gap are those of GPU visits"], []),
+        (EVALUATE, "none", ["the network's load is the GPU load"], ["least", "combine returns"]),
     ],
 )
 def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, routing, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
-    per_layer = ["--per-layer"] if command[0] == "evaluate" else []
-    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch, *per_layer) == 0
+    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch) == 0
     text = capsys.readouterr().out.partition("Traffic of a layer, dispatch")[2]
     assert "10 tokens planned on, 10 served" in text and "GPU load, even shares" in text and "GPU load, local-first" in text
-    layers = text.partition("fast, planned / served")[2]
+    table, _, layers = text.partition("fast, planned / served")
     assert bool(layers) is (command[0] == "evaluate")
+    found = network_traffic(ROUTING.part(50, 60), rebalance(ROUTING.part(40, 50).loads(), DEPLOYMENT), DEPLOYMENT, dispatch)
+    total, second = found.total(), found.layer(1)
+    expected = {
+        "nodes a token": f"{float(total.node_visits):.3f}",
+        "GPUs a token": f"{float(total.gpu_visits):.3f}",
+        "copies between nodes": f"{float(total.between_nodes):.3f}",
+        "into the busiest node": f"{float(total.node_in):.4f}",
+        "out of the busiest node": f"{float(total.node_out):.4f}",
+        "into the busiest GPU": f"{float(total.gpu_in):.4f}",
+        "GPU load, local-first": f"{float(total.gpu_load):.4f}",
+        "GPU load, even shares": f"{float(total.even_gpu_load):.4f}",
+        "next layer needs no other node": f"{100 * float(total.stays):.1f} %",
+    }
+    for name, value in expected.items():
+        assert re.search(rf"│ {name} +│ .* / {value} │", table)
     if layers:
-        layer = network_traffic(ROUTING.part(50, 60), rebalance(ROUTING.part(40, 50).loads(), DEPLOYMENT), DEPLOYMENT, dispatch)
-        served = layer.layer(1)
-        row = next(line for line in layers.splitlines() if line.replace("│", " ").split()[:1] == ["1"])
-        assert f"/ {float(served.node_visits):.3f} " in row and f"/ {float(served.gpu_load):.4f} " in row
+        figures = f"{float(second.node_visits):.3f} .*/ {float(second.gpu_load):.4f} .*/ {float(second.even_gpu_load):.4f} "
+        assert re.search(rf"│ +1 │.*/ {figures}", layers)
     assert all(line in text for line in says) and not any(line in text for line in silent)
 
 

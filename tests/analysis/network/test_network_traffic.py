@@ -183,6 +183,8 @@ def test_every_figure_is_recounted(name: str, dispatch: str, rule: str, told: bo
         bound = sum(layer.bound.visits for layer in found.layers) / (2 * len(routing.experts))
         assert (found.total().bound, found.total().gap) == (bound, visits / bound - 1)
         assert bound <= visits
+        if deployment.slots_per_gpu == 1 and dispatch == "rank-dedup":
+            assert bound == visits == routing.topk
     if deployment.num_nodes == 1:
         assert found.total().node_visits == 1 and found.total().between_nodes == 0 and found.total().node_in is None
 
@@ -246,6 +248,8 @@ def test_a_map_that_splits_a_group_is_held_to_the_bounds_of_all_maps() -> None:
     assert visit_bounds(routing, deployment, "node-dedup")[0].visits == 4
     split = network_traffic(routing, Placement([[0, 2, 1, 3]], 4), deployment)
     assert split.total().node_visits == split.total().bound == 1
+    told = visit_bounds(routing, deployment, "node-dedup")
+    assert network_traffic(routing, Placement([[0, 2, 1, 3]], 4), deployment, bounds=told) == split
     legal = network_traffic(routing, Placement([[0, 1, 2, 3]], 4), deployment).total()
     assert (legal.node_visits, legal.bound, legal.gap) == (2, 2, 0)
 
