@@ -27,7 +27,7 @@ from eplb_gap.cli.options import (
 from eplb_gap.cli.outputs import Force, check_outputs, existing
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.cli.outputs import page as page_at
-from eplb_gap.cli.traffic import counted_traffic, print_traffic
+from eplb_gap.cli.traffic import counted_traffic, global_maps, print_traffic
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
@@ -262,14 +262,16 @@ def explain(
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
     one = planned_map(served, chosen.history, shape, map_format, identifiers)
-    counted = counted_traffic(asked, chosen, [one], dispatch, replicas)
+    by = method or one.method or DEFAULT_METHOD
+    beside = [] if routing is None else global_maps(by, chosen.history, shape)
+    counted = counted_traffic(asked, chosen, [one, *beside], dispatch, replicas)
     with spinner(f"explaining ({COMPILES})") as update:
         result = explain_map(
             chosen,
             shape,
             one.regular("--map"),
             one.name,
-            method or one.method or DEFAULT_METHOD,
+            by,
             lambda what: update(f"explaining ({COMPILES}): {what}"),
         )
     if page is not None:

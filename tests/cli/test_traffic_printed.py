@@ -143,6 +143,18 @@ def test_bad_input_is_one_line(given, says, routing, monkeypatch, capsys, tmp_pa
     assert "Traceback" not in error
 
 
+def test_explain_sets_the_global_policy_beside_a_hierarchical_map(routing, monkeypatch, capsys):
+    hierarchical = Deployment(8, 12, 4, num_nodes=2, num_groups=4)
+    planned, served = ROUTING.part(0, 30), ROUTING.part(30, 60)
+    assert run(monkeypatch, "explain", "--routing", routing, *SHAPE, "--groups", 4, "--window", 3, "--json") == 0
+    maps = json.loads(capsys.readouterr().out)["traffic"]["maps"]
+    assert list(maps) == ["fast", "fast, global policy"]
+    for name, deployment in (("fast", hierarchical), ("fast, global policy", DEPLOYMENT.as_global())):
+        found = network_traffic(served, rebalance(planned.loads(), deployment), hierarchical).total()
+        assert Fraction(maps[name]["serving"]["node_visits"]) == found.node_visits
+        assert Fraction(maps[name]["serving"]["bound"]) == found.bound
+
+
 def test_routing_beside_loads_is_of_their_windows(routing, monkeypatch, capsys, tmp_path):
     ROUTING.load_trace().save(tmp_path / "loads.npz")
     sampled = np.flatnonzero(np.arange(60) % 2 == 0)

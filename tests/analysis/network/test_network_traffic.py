@@ -254,6 +254,18 @@ def test_a_map_that_splits_a_group_is_held_to_the_bounds_of_all_maps() -> None:
     assert (legal.node_visits, legal.bound, legal.gap) == (2, 2, 0)
 
 
+def test_numbers_of_experts_that_fill_a_byte() -> None:
+    rng = np.random.default_rng(0)
+    routing = RoutingTrace(rng.random((30, 1, 256)).argsort(axis=2)[:, :, :8], 256)
+    for groups in (1, 8):
+        deployment = Deployment(256, 256, 8, num_nodes=4, num_groups=groups)
+        found = network_traffic(routing, Placement([np.arange(256)], 256), deployment)
+        assert counted(found.total()) == recounted(
+            routing, Placement([np.arange(256)], 256), deployment, "node-dedup", "hashed", [0]
+        )
+        assert found.total().gap >= 0
+
+
 def test_tokens_of_one_expert_visit_one_node() -> None:
     deployment = Deployment(4, 8, 4, num_nodes=2)
     one_hot = RoutingTrace([[[2]]] * 8, 4)
