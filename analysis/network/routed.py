@@ -10,6 +10,7 @@ import numpy as np
 
 from eplb_gap.problem import formats
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.formats.loads.arrays import check_provenance
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.routing.trace import RoutingTrace
 
@@ -50,10 +51,11 @@ def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterab
     Raises
     ------
     InputError
-        If it names more experts, has no such layer, or no other.
+        If it names more experts, has no such layer or no other, or its provenance contradicts it.
     """
     if experts is not None and experts < routing.num_experts:
         raise InputError(f"experts is {experts}; the routing has {routing.num_experts}")
+    check_provenance(routing.provenance, routing.num_layers, "the routing")
     left_out, ids = set(leave_out_layers), layer_ids(routing)
     if not left_out <= set(ids):
         raise InputError(f"leave_out_layers names layer {min(left_out - set(ids))}; the routing has no such layer")

@@ -51,19 +51,20 @@ def test_json_has_the_traffic_of_every_map_on_both_windows(routing, monkeypatch,
     found = json.loads(capsys.readouterr().out)
     assert (found["plan_window"], found["serve_window"]) == (1, 2)
     traffic = found["traffic"]
+    by_name = {one["map"]: one for one in traffic["maps"]}
     assert (traffic["dispatch"], traffic["replicas"], traffic["sources"]) == ("rank-dedup", "smallest-cover", "even")
     planned = rebalance(ROUTING.part(20, 40).loads(), DEPLOYMENT)
     for name, placed in (("fast", planned), ("map.json", identity)):
         for window, tokens in (("planning", ROUTING.part(20, 40)), ("serving", ROUTING.part(40, 60))):
             expected = network_traffic(tokens, placed, DEPLOYMENT, "rank-dedup", "smallest-cover")
-            told = traffic["maps"][name][window]
+            told = by_name[name][window]
             assert told["tokens"] == 20
             for figure, value in vars(expected.total()).items():
                 assert told[figure] == (None if value is None else f"{value.numerator}/{value.denominator}")
             assert told["layers"][1]["gpu_loads"] == list(expected.layers[1].counted.gpu_loads)
             assert sum(map(Fraction, told["layers"][1]["into_nodes"])) == sum(expected.layers[1].counted.into_nodes)
     # Balance beside it is that of even shares.
-    assert float(Fraction(traffic["maps"]["fast"]["serving"]["even_gpu_load"])) == pytest.approx(
+    assert float(Fraction(by_name["fast"]["serving"]["even_gpu_load"])) == pytest.approx(
         1 / found["maps"][0]["serving"]["balancedness_gpu"]
     )
 
@@ -147,7 +148,7 @@ def test_explain_sets_the_global_policy_beside_a_hierarchical_map(routing, monke
     hierarchical = Deployment(8, 12, 4, num_nodes=2, num_groups=4)
     planned, served = ROUTING.part(0, 30), ROUTING.part(30, 60)
     assert run(monkeypatch, "explain", "--routing", routing, *SHAPE, "--groups", 4, "--window", 3, "--json") == 0
-    maps = json.loads(capsys.readouterr().out)["traffic"]["maps"]
+    maps = {one["map"]: one for one in json.loads(capsys.readouterr().out)["traffic"]["maps"]}
     assert list(maps) == ["fast", "fast, global policy"]
     for name, deployment in (("fast", hierarchical), ("fast, global policy", DEPLOYMENT.as_global())):
         found = network_traffic(served, rebalance(planned.loads(), deployment), hierarchical).total()
@@ -162,5 +163,5 @@ def test_routing_beside_loads_is_of_their_windows(routing, monkeypatch, capsys, 
     both = ("evaluate", "--loads", tmp_path / "loads.npz", "--routing", tmp_path / "sample.npz", *SHAPE, "--map", "fast")
     assert run(monkeypatch, *both, "--window", 3, "--json") == 0
     found = json.loads(capsys.readouterr().out)["traffic"]
-    assert found["maps"]["fast"]["serving"]["tokens"] == 15
+    assert found["maps"][0]["serving"]["tokens"] == 15
     assert found["notes"][0] == "The routing holds 50.0 % and 50.0 % of the loads that are planned on and served."

@@ -90,6 +90,9 @@ def test_layers_are_left_out_and_experts_added_by_name() -> None:
     ):
         with pytest.raises(InputError, match=says):
             changed(WHOLE, *args)
+    for told in ({"layer_ids": [1]}, {"layer_ids": "ab"}, {"notices": 5}, {"added_experts": 5}, {"window_steps": 0}):
+        with pytest.raises(InputError, match=next(iter(told))):
+            changed(replace(WHOLE, provenance=told), None, ())
 
 
 @pytest.mark.parametrize(
