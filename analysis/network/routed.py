@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eplb_gap.problem import formats
-from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.formats.loads.arrays import check_provenance
+from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.routing.trace import RoutingTrace
+
+
+OF_WINDOWS = ("dropped_steps", "left_out_steps", "left_out_tokens", "older_calls", "added_experts", "joined")
+"""What commands print of loads that were grouped, joined or widened: of routing this module says it, not a file."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Routed:
 
 def layer_ids(routing: RoutingTrace) -> list[int]:
     """Return which layer of the model every layer of the routing is."""
-    return list(routing.provenance.get("layer_ids") or range(routing.num_layers))
+    ids = routing.provenance.get("layer_ids", list(range(routing.num_layers)))
+    if not isinstance(ids, list) or len(ids) != routing.num_layers or not all(type(layer) is int for layer in ids):
+        raise InputError(f"layer_ids of the routing is {shown(ids)}; an index for each of {routing.num_layers} layers is needed")
+    return ids
 
 
 def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterable[int]) -> RoutingTrace:
@@ -51,18 +57,17 @@ def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterab
     Raises
     ------
     InputError
-        If it names more experts, has no such layer or no other, or its provenance contradicts it.
+        If it names more experts, has no such layer or no other, or its provenance names other layers.
     """
     if experts is not None and experts < routing.num_experts:
         raise InputError(f"experts is {experts}; the routing has {routing.num_experts}")
-    check_provenance(routing.provenance, routing.num_layers, "the routing")
     left_out, ids = set(leave_out_layers), layer_ids(routing)
     if not left_out <= set(ids):
         raise InputError(f"leave_out_layers names layer {min(left_out - set(ids))}; the routing has no such layer")
     kept = [row for row, layer in enumerate(ids) if layer not in left_out]
     if not kept:
         raise InputError(f"leave_out_layers names all {len(ids)} layers of the routing; at least one of them is needed")
-    told = dict(routing.provenance)
+    told = {key: value for key, value in routing.provenance.items() if key not in OF_WINDOWS}
     if experts is not None and experts > routing.num_experts:
         told["added_experts"] = list(range(routing.num_experts, experts))
     if left_out:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,42 +46,22 @@ def read_trace(path: Path) -> LoadTrace:
         As of :meth:`LoadTrace.load`, or if the provenance contradicts the loads.
     """
     trace = LoadTrace.load(path)
-    check_provenance(trace.provenance, trace.loads.shape[1], f"trace file {path}")
-    return trace
-
-
-def check_provenance(provenance: Mapping[str, Any], layers: int, where: str) -> None:
-    """Check what the provenance of a file says of layers and windows, which commands rely on and print.
-
-    Parameters
-    ----------
-    provenance : dict
-    layers : int
-        That the file has.
-    where : str
-        With which messages begin.
-
-    Raises
-    ------
-    InputError
-        Naming the key.
-    """
-    steps = provenance.get("window_steps", 1)
+    steps = trace.provenance.get("window_steps", 1)
     if not _is_count(steps) or steps < 1:
-        raise InputError(f"{where}: window_steps is {shown(steps)}; a positive integer is needed")
-    ids = provenance.get("layer_ids")
+        raise InputError(f"trace file {path}: window_steps is {shown(steps)}; a positive integer is needed")
+    ids = trace.provenance.get("layer_ids")
+    layers = trace.loads.shape[1]
     if ids is not None and not (isinstance(ids, list) and len(ids) == layers and all(map(_is_count, ids))):
-        raise InputError(f"{where}: layer_ids is {shown(ids)}; an index for each of the {layers} layers is needed")
-    model_layers = provenance.get("num_model_layers")
+        raise InputError(f"trace file {path}: layer_ids is {shown(ids)}; an index for each of the {layers} layers is needed")
+    model_layers = trace.provenance.get("num_model_layers")
     if model_layers is not None and (not _is_count(model_layers) or model_layers <= max(ids or [layers - 1])):
-        raise InputError(f"{where}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
-    check_notices(provenance.get("notices", []), where)
-    for key in ("dropped_layers", "dropped_steps", "left_out_steps", "left_out_tokens", "older_calls", "added_experts"):
-        told = provenance.get(key, [])
-        if not isinstance(told, list) and (key == "added_experts" or not _is_count(told)):
-            raise InputError(
-                f"{where}: {key} is {shown(told)}; {'a list' if key == 'added_experts' else 'a number or a list'} is needed"
-            )
+        raise InputError(f"trace file {path}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
+    check_notices(trace.provenance.get("notices", []), f"trace file {path}")
+    for key in ("dropped_layers", "dropped_steps", "left_out_steps"):
+        told = trace.provenance.get(key, 0)
+        if not _is_count(told) and not isinstance(told, list):
+            raise InputError(f"trace file {path}: {key} is {shown(told)}; a number or a list is needed")
+    return trace
 
 
 def _is_count(value: object) -> bool:

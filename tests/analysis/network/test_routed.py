@@ -90,9 +90,10 @@ def test_layers_are_left_out_and_experts_added_by_name() -> None:
     ):
         with pytest.raises(InputError, match=says):
             changed(WHOLE, *args)
-    for told in ({"layer_ids": [1]}, {"layer_ids": "ab"}, {"notices": 5}, {"added_experts": 5}, {"window_steps": 0}):
-        with pytest.raises(InputError, match=next(iter(told))):
-            changed(replace(WHOLE, provenance=told), None, ())
+    for ids in ([1], "ab", [0, "b"], None):
+        with pytest.raises(InputError, match="an index for each of 2 layers"):
+            changed(replace(WHOLE, provenance={"layer_ids": ids}), None, ())
+    assert changed(replace(WHOLE, provenance={"added_experts": 5, "kind": "drawn"}), None, ()).provenance == {"kind": "drawn"}
 
 
 @pytest.mark.parametrize(
