@@ -13,7 +13,6 @@ from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.routing.trace import RoutingTrace
 
-
 OF_WINDOWS = ("dropped_steps", "left_out_steps", "left_out_tokens", "older_calls", "added_experts", "joined")
 """What commands print of loads that were grouped, joined or widened: of routing this module says it, not a file."""
 
