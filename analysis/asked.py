@@ -139,7 +139,7 @@ def read_problem(
         shape = {**_shape_of(found), **shape}
     if paths is None:
         assert routing is not None
-        routed = in_windows(changed(RoutingTrace.load(routing), experts, leave_out_layers), window)
+        routed = in_windows(changed(_read_routing(routing), experts, leave_out_layers), window)
         return _with_cluster(
             Asked(routed.trace, _of(routed.trace, deployment, shape), routed.recorded, routed), deployment, shape
         )
@@ -148,9 +148,13 @@ def read_problem(
     asked = Asked(trace, _of(trace, deployment, shape), recorded)
     if routing is None:
         return asked
-    tokens = RoutingTrace.load(routing)
+    tokens = _read_routing(routing)
     tokens = changed(tokens, experts, set(leave_out_layers).intersection(layer_ids(tokens)))
     return _with_cluster(replace(asked, routed=along(tokens, trace, recorded)), deployment, shape)
+
+
+def _read_routing(path: str | os.PathLike[str]) -> RoutingTrace:
+    return RoutingTrace.load(path)
 
 
 def _of(trace: LoadTrace, deployment: str | Deployment | None, shape: Shape) -> Deployment:

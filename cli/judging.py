@@ -30,7 +30,7 @@ from eplb_gap.cli.outputs import Force, check_outputs, existing
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.cli.outputs import page as page_at
 from eplb_gap.cli.times import Clock, print_chain_times, print_times
-from eplb_gap.cli.traffic import counted_traffic, print_traffic
+from eplb_gap.cli.traffic import counted_traffic, global_maps, print_traffic
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.atomic import write_atomically
 
@@ -288,7 +288,8 @@ def explain(
         explain_decode(asked, chosen, one, replan, tokens, timed, as_json)
         return
     dispatch = clock.dispatch(asked, dispatch)
-    counted = counted_traffic(asked, chosen, [one], dispatch, replicas)
+    beside = [] if routing is None else global_maps(replan, chosen.history, shape)
+    counted = counted_traffic(asked, chosen, [one, *beside], dispatch, replicas)
     with spinner(f"explaining ({COMPILES})") as update:
         result = explain_map(
             chosen,

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from eplb_gap.cli.options import DispatchChoice, ReplicasChoice, out, spinner
-from eplb_gap.problem import InputError
+from eplb_gap.problem import Deployment, InputError
 
 if TYPE_CHECKING:  # these load the heuristics, which `--help` need not wait for
     from collections.abc import Sequence
+
+    import numpy as np
 
     from eplb_gap.analysis.asked import Asked
     from eplb_gap.analysis.network.served import Counted
@@ -49,6 +51,24 @@ def counted_traffic(
             (dispatch or DispatchChoice.node_dedup).value,
             (replicas or ReplicasChoice.local_first).value,
         )
+
+
+def global_maps(method: str, history: np.ndarray, deployment: Deployment) -> list[PlannedMap]:
+    """Return what a method plans without nodes and groups: what a hierarchical policy saves on the network shows beside it.
+
+    There is none under the global policy, or of a method that refuses it.
+    """
+    from eplb_gap import heuristics
+    from eplb_gap.cli.maps import PlannedMap
+    from eplb_gap.heuristics.registry import planning_loads
+
+    if deployment.policy == "global":
+        return []
+    try:
+        placed = heuristics.rebalance(planning_loads(method, history), deployment.as_global(), method)
+    except InputError:
+        return []
+    return [PlannedMap(f"{method}, global policy", placed, method)]
 
 
 def print_traffic(counted: Counted, layer_ids: list[int] | None = None) -> None:

@@ -75,10 +75,10 @@ def summary(counted: Counted, layer_ids: list[int]) -> dict[str, Any]:
         "replicas": first.replicas,
         "sources": first.sources,
         "notes": counted.notes,
-        "maps": {
-            one.name: {"planning": _window(one.planned, layer_ids), "serving": _window(one.served, layer_ids)}
+        "maps": [
+            {"map": one.name, "planning": _window(one.planned, layer_ids), "serving": _window(one.served, layer_ids)}
             for one in counted.maps
-        },
+        ],
     }
 
 

@@ -8,10 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eplb_gap.problem import formats
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, shown
+from eplb_gap.problem.formats.containers.limits import MAX_ELEMENTS, check_elements
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.routing.trace import RoutingTrace
+
+OF_WINDOWS = ("dropped_steps", "left_out_steps", "left_out_tokens", "older_calls", "added_experts", "joined")
+"""What commands print of loads that were grouped, joined or widened: of routing this module says it, not a file."""
+
+BLOCK = 1 << 12
+"""Tokens whose choices in all layers are counted at once."""
+MOST_COUNTS = MAX_ELEMENTS // 4
+"""Of loads step by step beside those of windows."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Routed:
     trace : LoadTrace
         The loads of the windows.
     recorded : LoadTrace
-        The same step by step; the windows again where no steps are recorded.
+        The same step by step; the windows again where no steps are recorded, or so many that they fill the memory.
     """
 
     routing: RoutingTrace
@@ -41,7 +49,10 @@ class Routed:
 
 def layer_ids(routing: RoutingTrace) -> list[int]:
     """Return which layer of the model every layer of the routing is."""
-    return list(routing.provenance.get("layer_ids") or range(routing.num_layers))
+    ids = routing.provenance.get("layer_ids", list(range(routing.num_layers)))
+    if not isinstance(ids, list) or len(ids) != routing.num_layers or not all(type(layer) is int for layer in ids):
+        raise InputError(f"layer_ids of the routing is {shown(ids)}; an index for each of {routing.num_layers} layers is needed")
+    return ids
 
 
 def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterable[int]) -> RoutingTrace:
@@ -50,7 +61,7 @@ def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterab
     Raises
     ------
     InputError
-        If it names more experts, has no such layer, or no other.
+        If it names more experts, has no such layer or no other, or its provenance names other layers.
     """
     if experts is not None and experts < routing.num_experts:
         raise InputError(f"experts is {experts}; the routing has {routing.num_experts}")
@@ -60,7 +71,7 @@ def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterab
     kept = [row for row, layer in enumerate(ids) if layer not in left_out]
     if not kept:
         raise InputError(f"leave_out_layers names all {len(ids)} layers of the routing; at least one of them is needed")
-    told = dict(routing.provenance)
+    told = {key: value for key, value in routing.provenance.items() if key not in OF_WINDOWS}
     if experts is not None and experts > routing.num_experts:
         told["added_experts"] = list(range(routing.num_experts, experts))
     if left_out:
@@ -86,24 +97,49 @@ def in_windows(routing: RoutingTrace, window: int | None = None) -> Routed:
         If there are fewer.
     """
     tokens = len(routing.experts)
+    told, said = {"window_steps": 1}, []
     if routing.step is not None:
-        recorded = routing.load_trace()
-        trace = formats.grouped(recorded, window)
-        starts = [0, *(np.flatnonzero(np.diff(routing.step)) + 1).tolist()]
-        steps = 1 if window is None else window // recorded.window_steps
-        starts = starts[len(recorded.loads) % steps :: steps]
+        steps = [0, *(np.flatnonzero(np.diff(routing.step)) + 1).tolist()]
+        length = 1 if window is None else window
+        if type(length) is not int or not 1 <= length <= len(steps):
+            raise InputError(f"window is {window!r}; 1 to {len(steps)} steps, as many as there are, is needed")
+        left_out = len(steps) % length
+        starts = steps[left_out::length]
+        told = {"window_steps": length, "left_out_steps": left_out}
     elif window is not None:
         if type(window) is not int or not 1 <= window <= tokens:
             raise InputError(f"window is {window!r}; the routing has no steps, so that 1 to {tokens} tokens are needed")
-        starts = list(range(tokens % window, tokens, window))
-        told = {"left_out_tokens": tokens % window, "notices": [f"no steps are recorded; a window is {window} tokens"]}
-        recorded = trace = _noted(routing.part(starts[0], tokens).load_trace(window), told)
+        steps = starts = list(range(tokens % window, tokens, window))
+        told["left_out_tokens"] = tokens % window
+        said = [f"no steps are recorded; a window is {window} tokens"]
     else:
-        starts = [0, _middle(routing)]
-        said = f"no steps are recorded; the first {starts[1]} tokens are window 0, the other {tokens - starts[1]} window 1"
-        loads = [routing.part(0, starts[1]).loads(), routing.part(starts[1], tokens).loads()]
-        recorded = trace = _noted(LoadTrace(np.stack(loads), dict(routing.provenance)), {"notices": [said]})
-    return Routed(routing, tuple(zip(starts, [*starts[1:], tokens], strict=True)), trace, recorded)
+        steps = starts = [0, _middle(routing)]
+        said = [f"no steps are recorded; the first {starts[1]} tokens are window 0, the other {tokens - starts[1]} window 1"]
+    notices = {"notices": [*routing.provenance.get("notices", ()), *said]} if said else {}
+    trace = LoadTrace(_loads(routing, starts), {**routing.provenance, **told, **notices})
+    recorded = trace
+    if steps is not starts and len(steps) * trace.loads[0].size <= MOST_COUNTS:
+        recorded = LoadTrace(_loads(routing, steps), {**routing.provenance, "window_steps": 1})
+    return Routed(routing, _spans(starts, tokens), trace, recorded)
+
+
+def _loads(routing: RoutingTrace, starts: list[int]) -> np.ndarray:
+    """Return the loads of the tokens from every start to the next, int64 [windows, layers, experts]."""
+    layers, experts = routing.num_layers, routing.num_experts
+    check_elements((len(starts), layers, experts), "the loads of the routing's windows")
+    loads = np.empty((len(starts), layers, experts), dtype=np.int64)
+    offsets = experts * np.arange(layers)[:, None]
+    for window, (first, end) in enumerate(_spans(starts, len(routing.experts))):
+        counts = np.zeros(layers * experts, dtype=np.int64)
+        for block in range(first, end, BLOCK):
+            places = routing.experts[block : min(block + BLOCK, end)] + offsets
+            counts += np.bincount(places.ravel(), minlength=counts.size)
+        loads[window] = counts.reshape(layers, experts)
+    return loads
+
+
+def _spans(starts: list[int], tokens: int) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(starts, [*starts[1:], tokens], strict=True))
 
 
 def along(routing: RoutingTrace, loads: LoadTrace, recorded: LoadTrace) -> Routed:
@@ -146,10 +182,6 @@ def _middle(routing: RoutingTrace) -> int:
         raise InputError("the routing has 1 token; at least two are needed, one to plan on and one to serve")
     between = [] if routing.request is None else (np.flatnonzero(np.diff(routing.request)) + 1).tolist()
     return min(between, key=lambda place: abs(place - tokens / 2), default=tokens // 2)
-
-
-def _noted(trace: LoadTrace, told: dict[str, object]) -> LoadTrace:
-    return replace(trace, provenance={**trace.provenance, **told})
 
 
 def _named(ids: list[int]) -> str:

@@ -162,7 +162,7 @@ def visit_bounds(routing: RoutingTrace, deployment: Deployment, dispatch: Dispat
     slots = deployment.num_experts if by_group else deployment.num_slots
     bounds: list[VisitBound | None] = []
     for layer in range(routing.num_layers):
-        rows = routing.rows(layer)
+        rows = routing.rows(layer).astype(np.int64)
         groups = rows // deployment.experts_per_group
         if by_group and deployment.num_groups <= MOST_GROUPS:
             visits = fewest_group_visits(groups, deployment.num_groups, parts)

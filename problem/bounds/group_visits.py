@@ -50,7 +50,9 @@ def fewest_group_visits(groups: np.ndarray, num_groups: int, num_nodes: int) -> 
     for group in range(num_groups):  # tokens that need no group outside
         larger = sets[sets >> group & 1 == 1]
         within[larger] += within[larger ^ (1 << group)]
-    visits = (len(groups) - within[::-1]).tolist()  # tokens that need one of the set: all without those that need none of it
+    visits: list[int] = (
+        len(groups) - within[::-1]
+    ).tolist()  # tokens that need one of the set: all without those that need none of it
 
     @cache
     def fewest(left: int) -> int:
@@ -60,4 +62,4 @@ def fewest_group_visits(groups: np.ndarray, num_groups: int, num_nodes: int) -> 
         nodes = (sum(1 << group for group in (first, *some)) for some in combinations(others, together - 1))
         return min(visits[node] + fewest(left ^ node) for node in nodes)
 
-    return int(fewest((1 << num_groups) - 1))
+    return fewest((1 << num_groups) - 1)

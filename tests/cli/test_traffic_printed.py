@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -50,45 +51,61 @@ def test_json_has_the_traffic_of_every_map_on_both_windows(routing, monkeypatch,
     found = json.loads(capsys.readouterr().out)
     assert (found["plan_window"], found["serve_window"]) == (1, 2)
     traffic = found["traffic"]
+    by_name = {one["map"]: one for one in traffic["maps"]}
     assert (traffic["dispatch"], traffic["replicas"], traffic["sources"]) == ("rank-dedup", "smallest-cover", "even")
     planned = rebalance(ROUTING.part(20, 40).loads(), DEPLOYMENT)
     for name, placed in (("fast", planned), ("map.json", identity)):
         for window, tokens in (("planning", ROUTING.part(20, 40)), ("serving", ROUTING.part(40, 60))):
             expected = network_traffic(tokens, placed, DEPLOYMENT, "rank-dedup", "smallest-cover")
-            told = traffic["maps"][name][window]
+            told = by_name[name][window]
             assert told["tokens"] == 20
             for figure, value in vars(expected.total()).items():
                 assert told[figure] == (None if value is None else f"{value.numerator}/{value.denominator}")
             assert told["layers"][1]["gpu_loads"] == list(expected.layers[1].counted.gpu_loads)
             assert sum(map(Fraction, told["layers"][1]["into_nodes"])) == sum(expected.layers[1].counted.into_nodes)
     # Balance beside it is that of even shares.
-    assert float(Fraction(traffic["maps"]["fast"]["serving"]["even_gpu_load"])) == pytest.approx(
+    assert float(Fraction(by_name["fast"]["serving"]["even_gpu_load"])) == pytest.approx(
         1 / found["maps"][0]["serving"]["balancedness_gpu"]
     )
 
 
-@pytest.mark.parametrize("command", [("evaluate", "--map", "fast"), ("explain",)])
+EVALUATE = ("evaluate", "--map", "fast", "--per-layer")
+
+
 @pytest.mark.parametrize(
-    ("dispatch", "says", "silent"),
+    ("command", "dispatch", "says", "silent"),
     [
-        ("node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
-        ("rank-dedup", ["least GPUs a token", "bound and gap are those of GPU visits"], []),
-        ("none", ["the network's load is the GPU load"], ["least", "combine returns"]),
+        (("explain",), "node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
+        (EVALUATE, "node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
+        (EVALUATE, "rank-dedup", ["least GPUs a token", "bound and gap are those of GPU visits"], []),
+        (EVALUATE, "none", ["the network's load is the GPU load"], ["least", "combine returns"]),
     ],
 )
 def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, routing, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
-    per_layer = ["--per-layer"] if command[0] == "evaluate" else []
-    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch, *per_layer) == 0
+    assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch) == 0
     text = capsys.readouterr().out.partition("Traffic of a layer, dispatch")[2]
     assert "10 tokens planned on, 10 served" in text and "GPU load, even shares" in text and "GPU load, local-first" in text
-    layers = text.partition("fast, planned / served")[2]
+    table, _, layers = text.partition("fast, planned / served")
     assert bool(layers) is (command[0] == "evaluate")
+    found = network_traffic(ROUTING.part(50, 60), rebalance(ROUTING.part(40, 50).loads(), DEPLOYMENT), DEPLOYMENT, dispatch)
+    total, second = found.total(), found.layer(1)
+    expected = {
+        "nodes a token": f"{float(total.node_visits):.3f}",
+        "GPUs a token": f"{float(total.gpu_visits):.3f}",
+        "copies between nodes": f"{float(total.between_nodes):.3f}",
+        "into the busiest node": f"{float(total.node_in):.4f}",
+        "out of the busiest node": f"{float(total.node_out):.4f}",
+        "into the busiest GPU": f"{float(total.gpu_in):.4f}",
+        "GPU load, local-first": f"{float(total.gpu_load):.4f}",
+        "GPU load, even shares": f"{float(total.even_gpu_load):.4f}",
+        "next layer needs no other node": f"{100 * float(total.stays):.1f} %",
+    }
+    for name, value in expected.items():
+        assert re.search(rf"│ {name} +│ .* / {value} │", table)
     if layers:
-        layer = network_traffic(ROUTING.part(50, 60), rebalance(ROUTING.part(40, 50).loads(), DEPLOYMENT), DEPLOYMENT, dispatch)
-        served = layer.layer(1)
-        row = next(line for line in layers.splitlines() if line.replace("│", " ").split()[:1] == ["1"])
-        assert f"/ {float(served.node_visits):.3f} " in row and f"/ {float(served.gpu_load):.4f} " in row
+        figures = f"{float(second.node_visits):.3f} .*/ {float(second.gpu_load):.4f} .*/ {float(second.even_gpu_load):.4f} "
+        assert re.search(rf"│ +1 │.*/ {figures}", layers)
     assert all(line in text for line in says) and not any(line in text for line in silent)
 
 
@@ -127,6 +144,18 @@ def test_bad_input_is_one_line(given, says, routing, monkeypatch, capsys, tmp_pa
     assert "Traceback" not in error
 
 
+def test_explain_sets_the_global_policy_beside_a_hierarchical_map(routing, monkeypatch, capsys):
+    hierarchical = Deployment(8, 12, 4, num_nodes=2, num_groups=4)
+    planned, served = ROUTING.part(0, 30), ROUTING.part(30, 60)
+    assert run(monkeypatch, "explain", "--routing", routing, *SHAPE, "--groups", 4, "--window", 3, "--json") == 0
+    maps = {one["map"]: one for one in json.loads(capsys.readouterr().out)["traffic"]["maps"]}
+    assert list(maps) == ["fast", "fast, global policy"]
+    for name, deployment in (("fast", hierarchical), ("fast, global policy", DEPLOYMENT.as_global())):
+        found = network_traffic(served, rebalance(planned.loads(), deployment), hierarchical).total()
+        assert Fraction(maps[name]["serving"]["node_visits"]) == found.node_visits
+        assert Fraction(maps[name]["serving"]["bound"]) == found.bound
+
+
 def test_routing_beside_loads_is_of_their_windows(routing, monkeypatch, capsys, tmp_path):
     ROUTING.load_trace().save(tmp_path / "loads.npz")
     sampled = np.flatnonzero(np.arange(60) % 2 == 0)
@@ -134,5 +163,5 @@ def test_routing_beside_loads_is_of_their_windows(routing, monkeypatch, capsys, 
     both = ("evaluate", "--loads", tmp_path / "loads.npz", "--routing", tmp_path / "sample.npz", *SHAPE, "--map", "fast")
     assert run(monkeypatch, *both, "--window", 3, "--json") == 0
     found = json.loads(capsys.readouterr().out)["traffic"]
-    assert found["maps"]["fast"]["serving"]["tokens"] == 15
+    assert found["maps"][0]["serving"]["tokens"] == 15
     assert found["notes"][0] == "The routing holds 50.0 % and 50.0 % of the loads that are planned on and served."

@@ -183,6 +183,8 @@ def test_every_figure_is_recounted(name: str, dispatch: str, rule: str, told: bo
         bound = sum(layer.bound.visits for layer in found.layers) / (2 * len(routing.experts))
         assert (found.total().bound, found.total().gap) == (bound, visits / bound - 1)
         assert bound <= visits
+        if deployment.slots_per_gpu == 1 and dispatch == "rank-dedup":
+            assert bound == visits == routing.topk
     if deployment.num_nodes == 1:
         assert found.total().node_visits == 1 and found.total().between_nodes == 0 and found.total().node_in is None
 
@@ -246,8 +248,22 @@ def test_a_map_that_splits_a_group_is_held_to_the_bounds_of_all_maps() -> None:
     assert visit_bounds(routing, deployment, "node-dedup")[0].visits == 4
     split = network_traffic(routing, Placement([[0, 2, 1, 3]], 4), deployment)
     assert split.total().node_visits == split.total().bound == 1
+    told = visit_bounds(routing, deployment, "node-dedup")
+    assert network_traffic(routing, Placement([[0, 2, 1, 3]], 4), deployment, bounds=told) == split
     legal = network_traffic(routing, Placement([[0, 1, 2, 3]], 4), deployment).total()
     assert (legal.node_visits, legal.bound, legal.gap) == (2, 2, 0)
+
+
+def test_numbers_of_experts_that_fill_a_byte() -> None:
+    rng = np.random.default_rng(0)
+    routing = RoutingTrace(rng.random((30, 1, 256)).argsort(axis=2)[:, :, :8], 256)
+    for groups in (1, 8):
+        deployment = Deployment(256, 256, 8, num_nodes=4, num_groups=groups)
+        found = network_traffic(routing, Placement([np.arange(256)], 256), deployment)
+        assert counted(found.total()) == recounted(
+            routing, Placement([np.arange(256)], 256), deployment, "node-dedup", "hashed", [0]
+        )
+        assert found.total().gap >= 0
 
 
 def test_tokens_of_one_expert_visit_one_node() -> None:

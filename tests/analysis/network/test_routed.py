@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eplb_gap.analysis.asked import read_problem
+from eplb_gap.analysis.network import routed as split
 from eplb_gap.analysis.network.routed import along, changed, in_windows, layer_ids
 from eplb_gap.analysis.network.served import planned_and_served
 from eplb_gap.problem.deployment import Deployment
@@ -34,7 +35,13 @@ def test_windows_are_steps_and_their_tokens_sum_to_the_loads(window: int | None,
         tokens = routed.tokens(index)
         assert (tokens.experts == EXPERTS[first:end]).all()
         assert (tokens.loads() == routed.trace.window(index)).all()
-    assert routed.trace.loads.tolist() == grouped(routed.recorded, window).loads.tolist() and len(routed.recorded.loads) == 5
+    assert len(routed.recorded.loads) == 5 and (routed.recorded.loads == WHOLE.load_trace().loads).all()
+    as_loads = grouped(routed.recorded, window)
+    assert (routed.trace.loads == as_loads.loads).all() and routed.trace.window_steps == as_loads.window_steps
+    assert routed.trace.provenance.get("left_out_steps", 0) == as_loads.provenance.get("left_out_steps", 0)
+    for wrong in (0, 6, True):
+        with pytest.raises(InputError, match="1 to 5 steps"):
+            in_windows(WHOLE, wrong)
 
 
 def test_tokens_without_steps_are_halved_between_requests_or_counted() -> None:
@@ -43,6 +50,7 @@ def test_tokens_without_steps_are_halved_between_requests_or_counted() -> None:
     by_request = in_windows(replace(bare, request=np.repeat([4, 1, 2], [4, 7, 1])))
     assert by_request.spans == ((0, 4), (4, 12))
     assert "the first 4 tokens are window 0, the other 8 window 1" in by_request.trace.provenance["notices"][0]
+    assert len(in_windows(replace(bare, provenance={"notices": ["padding"]})).trace.provenance["notices"]) == 2
     fives = in_windows(bare, 5)
     assert fives.spans == ((2, 7), (7, 12)) and fives.trace.provenance["left_out_tokens"] == 2
     for routed in (by_request, fives):
@@ -52,6 +60,16 @@ def test_tokens_without_steps_are_halved_between_requests_or_counted() -> None:
             in_windows(bare, wrong)
     with pytest.raises(InputError, match="the routing has 1 token"):
         in_windows(bare.part(0, 1))
+
+
+def test_steps_that_would_fill_the_memory_are_summed_at_once_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "BLOCK", 3)
+    monkeypatch.setattr(split, "MOST_COUNTS", 4 * 2 * 4)
+    routed = in_windows(WHOLE, 2)
+    assert routed.recorded is routed.trace and (routed.tokens(1).loads() == routed.trace.window(1)).all()
+    many = RoutingTrace(np.zeros((1 << 14, 1, 1), dtype=np.int64), 1 << 15, step=np.arange(1 << 14))
+    with pytest.raises(InputError, match="the loads of the routing's windows has shape"):
+        in_windows(many)
 
 
 def test_tokens_beside_loads_are_those_of_their_steps() -> None:
@@ -90,6 +108,10 @@ def test_layers_are_left_out_and_experts_added_by_name() -> None:
     ):
         with pytest.raises(InputError, match=says):
             changed(WHOLE, *args)
+    for ids in ([1], "ab", [0, "b"], None):
+        with pytest.raises(InputError, match="an index for each of 2 layers"):
+            changed(replace(WHOLE, provenance={"layer_ids": ids}), None, ())
+    assert changed(replace(WHOLE, provenance={"added_experts": 5, "kind": "drawn"}), None, ()).provenance == {"kind": "drawn"}
 
 
 @pytest.mark.parametrize(
