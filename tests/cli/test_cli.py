@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from eplb_gap import read_routing
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.problem import Deployment, LoadTrace, Placement, certificate
 from eplb_gap.problem.bounds.bounds import Bound
@@ -276,7 +277,7 @@ def test_status_counts_cells(tmp_path):
     assert counts["protocol"]["cells"] == 2 * (12 * 11 + 11)
 
 
-def test_record_writes_steps_and_windows(tmp_path):
+def test_record_writes_steps_windows_and_routing(tmp_path):
     for domain in ("a", "b"):
         (tmp_path / "corpus" / domain).mkdir(parents=True)
         for number in range(10):
@@ -290,9 +291,12 @@ def test_record_writes_steps_and_windows(tmp_path):
         tmp_path / "t.npz",
         "--checkpoint",
         tmp_path / "m.pt",
+        "--routing",
+        tmp_path / "r.npz",
         "--json",
     )
     assert done.returncode == 0, done.stderr
+    assert (read_routing(tmp_path / "r.npz").load_trace().loads == LoadTrace.load(tmp_path / "t.npz").loads).all()
     assert LoadTrace.load(tmp_path / "t.npz").loads.shape == (16, 2, 32)
     windows = LoadTrace.load(json.loads(done.stdout)["windows"])
     assert windows.loads.shape == (4, 2, 32)
