@@ -59,7 +59,9 @@ def assembled(routed: Routed, format: str, name: str, experts: int | None = None
         count += len(chosen)
     if not count:
         raise InputError(f"{routed.where} {NO_TOKEN}")
-    dense = blank == count if choices > 1 else (blank == count) | ~nonzero  # zeros can be the choice of expert 0 there
+    dense = blank == count
+    if choices == 1 and routed.blank_zeros:  # there a zero can be the choice of expert 0, but in a layer of nothing else
+        dense |= ~nonzero
     if dense.all():
         raise InputError(f"{routed.where}: no layer has routed experts; [tokens, layers, top-k] is needed")
     for layer in np.flatnonzero((blank > 0) & ~dense).tolist():

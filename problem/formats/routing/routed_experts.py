@@ -73,7 +73,7 @@ def opened(path: Path) -> Iterator[Routed]:
     else:
         arrays = _torch_arrays(path) if start.startswith(ZIP) else _json_arrays(path)
         pieces = [piece for inside, array in arrays for piece in requests_of(inside, array)]
-        yield Routed(f"file {path}", [part.shape for _, _, part in pieces], pieces)
+        yield Routed(f"file {path}", [part.shape for _, _, part in pieces], pieces, blank_zeros=True)
 
 
 def read(path: Path, experts: int | None) -> RoutingTrace:
@@ -91,13 +91,13 @@ def _npy(path: Path) -> Iterator[Routed]:
             shape, fortran, dtype = read_header(file, where)
             if _streams(shape, fortran, dtype):
                 _check_size(shape, dtype, size - file.tell(), where)
-                yield Routed(where, _flat([shape], path), streamed(file, shape, dtype, inside, where))
+                yield Routed(where, _flat([shape], path), streamed(file, shape, dtype, inside, where), blank_zeros=True)
                 return
             file.seek(0)
             array = read_array(file, MAX_ENTRY_BYTES, where)
     except OSError as error:
         raise InputError(f"file {path} cannot be read ({error.strerror})") from None
-    yield Routed(where, _flat([array.shape], path), requests_of(inside, array))
+    yield Routed(where, _flat([array.shape], path), requests_of(inside, array), blank_zeros=True)
 
 
 def _streams(shape: tuple[int, ...], fortran: bool, dtype: np.dtype) -> bool:
@@ -131,7 +131,9 @@ def _archive(path: Path) -> Iterator[Routed]:
         if offsets is not None:
             columns = _requests(read_entry(archive, offsets, path), shapes[0], f"file {path}: key {offsets!r}")
         read = {*chosen, *([] if offsets is None else [offsets])}
-        yield Routed(f"file {path}", _flat(shapes, path), pieces(), columns=columns, notes=_ignored(names, read))
+        yield Routed(
+            f"file {path}", _flat(shapes, path), pieces(), columns=columns, blank_zeros=True, notes=_ignored(names, read)
+        )
 
 
 def _one_request(keys: list[str], shapes: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -175,7 +177,8 @@ def _safetensors(path: Path) -> Iterator[Routed]:
                         yield f"key {name!r}", start, np.asarray(rows[start : min(start + most, shape[0])])
 
             flat, notes = _flat(list(shapes.values()), path), _ignored(names, set(chosen))
-            yield Routed(f"file {path}", flat, pieces(), columns=_one_request(chosen, list(shapes.values())), notes=notes)
+            columns = _one_request(chosen, list(shapes.values()))
+            yield Routed(f"file {path}", flat, pieces(), columns=columns, blank_zeros=True, notes=notes)
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:

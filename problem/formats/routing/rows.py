@@ -41,6 +41,8 @@ class Routed:
         Of ``source``, ``request`` and ``step`` those that the file tells.
     layer_ids : list of int, optional
         Index of each layer in the model; without it the layers are all of the model.
+    blank_zeros : bool, default False
+        Whether zeros in place of all choices are what servers leave where a layer has no experts, or nothing was captured.
     notes : dict
         What a user must know of it; JSON-serialisable.
     """
@@ -51,6 +53,7 @@ class Routed:
     num_experts: int | None = None
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     layer_ids: list[int] | None = None
+    blank_zeros: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
     def shape(self) -> tuple[int, int, int]:
@@ -86,8 +89,7 @@ class Routed:
     def checked(self, experts: int = MAX_EXPERTS) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
         """Yield the pieces, their choices as int64, with a flag for each token and layer: whether it was routed there.
 
-        Whole rows of -1 are padding. Zeros in place of several different experts are what servers leave where a layer has no
-        experts, or nothing was captured.
+        Whole rows of -1 are padding.
 
         Raises
         ------
@@ -108,7 +110,8 @@ class Routed:
         routed = np.asarray(~padding.all(axis=2))
         self._refuse(padding.any(axis=2) & routed, chosen, inside, first, "-1 is padding, in place of all choices or of none")
         if chosen.shape[2] > 1:
-            routed &= chosen.any(axis=2)
+            if self.blank_zeros:
+                routed &= chosen.any(axis=2)
             in_order = np.sort(chosen, axis=2)
             twice = (in_order[:, :, 1:] == in_order[:, :, :-1]).any(axis=2) & routed
             self._refuse(twice, chosen, inside, first, "different experts are needed")

@@ -67,7 +67,7 @@ def read(path: Path, experts: int | None) -> RoutingTrace:
         columns["source"] = np.repeat([rank for _, rank in order], lengths)
     pieces: list[Piece] = [(f"forward pass {step}, rank {rank}", 0, parts[step, rank][:, :, :width]) for step, rank in order]
     shape = (sum(lengths), table.shape[0], width)
-    routed = Routed(f"file {found[0]}", [shape], pieces, held, columns, None, notes)
+    routed = Routed(f"file {found[0]}", [shape], pieces, held, columns, notes=notes)
     return assembled(routed, FORMAT.name, path.name, experts)
 
 
