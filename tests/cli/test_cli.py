@@ -277,6 +277,24 @@ def test_status_counts_cells(tmp_path):
     assert counts["protocol"]["cells"] == 2 * (12 * 11 + 11)
 
 
+def test_routing_is_converted_to_a_trace_and_counted_as_loads(tmp_path):
+    chosen = np.random.default_rng(0).permuted(np.tile(np.arange(12), (600, 2, 1)), axis=2)[:, :, :4]
+    np.savez(tmp_path / "r.npz", routed_experts=chosen, offsets=[0, 250, 600])
+    done = run("convert", "--routing", tmp_path / "r.npz", tmp_path / "t.npz", "--experts", 12, "--json")
+    said = json.loads(done.stdout)
+    assert (said["tokens"], said["layers"], said["topk"], said["experts"], said["columns"]) == (600, 2, 4, 12, ["request"])
+    assert (read_routing(tmp_path / "t.npz").experts == chosen).all()
+    scored = run("evaluate", "--loads", tmp_path / "t.npz", "--deployment", "deepseek-readme", "--map", "fast")
+    assert (scored.returncode, "a step is 256 tokens" in scored.stderr) == (0, True), scored.stderr
+    done = run("convert", "--routing", tmp_path / "r.npz", "--loads", tmp_path / "r.npz", tmp_path / "u.npz")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (
+        2,
+        "",
+        ["eplb-gap: --routing and --loads are given; one of them is converted"],
+    )
+    assert not (tmp_path / "u.npz").exists()
+
+
 def test_record_writes_steps_windows_and_routing(tmp_path):
     for domain in ("a", "b"):
         (tmp_path / "corpus" / domain).mkdir(parents=True)

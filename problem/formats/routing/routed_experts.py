@@ -151,7 +151,7 @@ def _requests(offsets: np.ndarray, shape: tuple[int, ...], where: str) -> dict[s
             f"{where} is {offsets.dtype} of shape {offsets.shape}; first tokens of requests, from 0 on and never falling, "
             f"and behind them the number of tokens, {shape[0]}, are needed"
         )
-    return {"request": np.repeat(np.arange(offsets.size - 1), np.diff(offsets.astype(np.int64)))}
+    return {"request": np.repeat(np.arange(offsets.size - 1), np.asarray(np.diff(offsets), dtype=np.int64))}
 
 
 @contextmanager

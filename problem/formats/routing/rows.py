@@ -104,11 +104,13 @@ class Routed:
                 yield inside, first + start, chosen, self._routed(chosen, inside, first + start, experts)
 
     def _routed(self, chosen: np.ndarray, inside: str, first: int, experts: int) -> np.ndarray:
-        wrong = ((chosen < PADDING) | (chosen >= experts)).any(axis=2)
+        wrong = np.asarray(((chosen < PADDING) | (chosen >= experts)).any(axis=2))
         self._refuse(wrong, chosen, inside, first, f"0 to {experts - 1} are needed")
         padding = chosen == PADDING
         routed = np.asarray(~padding.all(axis=2))
-        self._refuse(padding.any(axis=2) & routed, chosen, inside, first, "-1 is padding, in place of all choices or of none")
+        self._refuse(
+            np.asarray(padding.any(axis=2) & routed), chosen, inside, first, "-1 is padding, in place of all choices or of none"
+        )
         if chosen.shape[2] > 1:
             if self.blank_zeros:
                 routed &= chosen.any(axis=2)

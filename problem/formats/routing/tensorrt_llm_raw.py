@@ -59,7 +59,7 @@ def read(path: Path, experts: int | None) -> RoutingTrace:
         for shape in shapes:
             if shape[2] != shapes[0][2]:
                 raise InputError(f"folder {folder} has tokens of {shapes[0][2]} and of {shape[2]} experts; one number is needed")
-        whole = [(sum(lengths), len(layers), shapes[0][2])]
+        whole: list[tuple[int, ...]] = [(sum(lengths), len(layers), shapes[0][2])]
         notes: dict[str, Any] = {"ranks": len(found), "iterations": [order[0][0], order[-1][0]]}
         routed = Routed(f"folder {folder}", whole, pieces(), told, columns, layers, notes=notes)
         return assembled(routed, FORMAT.name, path.name, experts)

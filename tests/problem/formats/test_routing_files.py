@@ -127,7 +127,7 @@ def test_padding_is_left_out_and_said_and_a_missing_layer_is_refused(tmp_path: P
     assert routing.request is not None and np.bincount(routing.request).tolist() == [300, 256]
     padded[1, 7, 2] = -1
     np.save(tmp_path / "r.npy", padded)
-    with pytest.raises(InputError, match="r.npy: the array: token 7 has no experts in layer 2, where other tokens have"):
+    with pytest.raises(InputError, match=r"r\.npy: the array: token 7 has no experts in layer 2, where other tokens have"):
         read_routing(tmp_path / "r.npy")
 
 
