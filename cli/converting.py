@@ -11,9 +11,10 @@ import typer
 
 from eplb_gap.cli.asking import Question, may_ask
 from eplb_gap.cli.maps import PlannedMap, planned_map
-from eplb_gap.cli.options import JsonFlag, MapFormat, out
+from eplb_gap.cli.options import JsonFlag, MapFormat, log, out
 from eplb_gap.cli.outputs import Force, Output, check_outputs, existing, trace
 from eplb_gap.problem import Deployment, InputError, Placement
+from eplb_gap.problem.routing.trace import COLUMNS
 
 
 @may_ask
@@ -22,6 +23,9 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: a trace (.npz) for loads, else a map.")],
     source: Annotated[
         str | None, typer.Option("--map", help="Map file, certificate, or a method that plans on the last window of --loads.")
+    ] = None,
+    routing: Annotated[
+        Path | None, typer.Option("--routing", help="Routing of tokens, in any format that is read, to be written as a trace.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="Format of the map to write.")] = None,
     previous: Annotated[
@@ -43,16 +47,21 @@ def convert(
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write recorded loads as a trace, or a map in the format of a serving system.
+    """Write recorded loads or routing as a trace, or a map in the format of a serving system.
 
     OUT stands behind another option or in front; where only --loads is given, its last word is OUT.
     """
     from eplb_gap.problem import formats
     from eplb_gap.problem.formats.maps.maps import check_target, holds_map
 
+    if routing is not None:
+        if source is not None or question.loads is not None:
+            raise InputError(f"--routing and {'--loads' if source is None else '--map'} are given; one of them is converted")
+        _say(_routing(question, routing, target, force, as_json), as_json)
+        return
     if source is None:
         if question.loads is None:
-            raise InputError("--loads IN or --map IN is missing; what to convert is needed")
+            raise InputError("--loads IN, --routing IN or --map IN is missing; what to convert is needed")
         if target.suffix != ".npz":
             raise InputError(f"OUT is {target}; loads are written as a trace, a name ending in .npz is needed")
         check_outputs([trace("OUT", target)], [("--loads", question.loads)], force)
@@ -107,6 +116,25 @@ def convert(
         )
     formats.write_map(target, placed, chosen, to, identifiers, model_layers)
     _say({"written": str(target), "format": to, "layers": placed.num_layers, "slots": placed.num_slots, **said}, as_json)
+
+
+def _routing(question: Question, source: Path, target: Path, force: bool, as_json: bool) -> dict[str, Any]:
+    """Write a routing trace, and return what was written."""
+    from eplb_gap.problem.formats.routing.reading import read_routing
+
+    if target.suffix != ".npz":
+        raise InputError(f"OUT is {target}; routing is written as a trace, a name ending in .npz is needed")
+    check_outputs([trace("OUT", target)], [("--routing", source)], force)
+    read = read_routing(source, question.format, experts=question.experts)
+    for notice in read.provenance.get("notices", ()):
+        log.print(f"{source.name}: {notice}", markup=False, highlight=False, soft_wrap=True)
+    read.save(target)
+    tokens, layers, topk = read.experts.shape
+    columns = [name for name in COLUMNS if getattr(read, name) is not None]
+    shape = {"written": str(target), "tokens": tokens, "layers": layers, "topk": topk, "experts": read.num_experts}
+    if as_json:
+        return {**shape, "columns": columns, "provenance": read.provenance}
+    return {**shape, "columns": " ".join(columns) or "none", "format": read.provenance.get("format")}
 
 
 def _keeping(

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,8 @@ class Traffic(StrEnum):
     RHYTHM = "rhythm"
 
 
+ROUTING_EVERY = 30
+"""Steps between those whose tokens are kept: 40 of the usual traffic, 5 MB."""
 TRAFFIC = (
     "shifting: five long phases, those of the shipped trace; rhythm: many short phases of recurring mixes of domains, shares and "
     "batch sizes that follow a day of 400 steps."
@@ -31,7 +33,11 @@ TRAFFIC = (
 
 def record(
     corpus: Annotated[Path, typer.Option(help="Folder with one sub-folder of UTF-8 text files per domain.")],
-    trace: Annotated[Path, typer.Option("--out", help="Per-step trace to write (.npz).")],
+    trace: Annotated[Path | None, typer.Option("--out", help="Per-step trace to write (.npz).")] = None,
+    routing: Annotated[
+        Path | None,
+        typer.Option("--routing", help="Trace of the experts of every token to write (.npz), of every 30th step (tiny: every)."),
+    ] = None,
     checkpoint: Annotated[Path, typer.Option(help="Model file; training goes on from it.")] = Path("runs/moe.pt"),
     tiny: Annotated[bool, typer.Option("--tiny", help="A seconds-long recording over any domains.")] = False,
     single_domains: Annotated[
@@ -56,20 +62,29 @@ def record(
 
     from eplb_gap.experiments.loads.moe_trace.config import RecordConfig, single_domains_config, tiny_config
     from eplb_gap.experiments.loads.moe_trace.recorder import record as run
+    from eplb_gap.experiments.loads.moe_trace.recorder import record_routing
     from eplb_gap.experiments.loads.moe_trace.rhythm import rhythm_config
     from eplb_gap.experiments.measuring import rows
 
     if threads < 1:
         raise InputError(f"--threads is {threads}; at least 1 is needed")
-    if trace.suffix != ".npz":
-        raise InputError(f"--out is {trace}; a name that ends in .npz is needed")
-    windowed = trace.with_name(f"{trace.stem}-windows.npz")
+    if trace is None and routing is None:
+        raise InputError("--out FILE or --routing FILE is missing; what to write is needed")
+    written = []
+    for option, path in (("--out", trace), ("--routing", routing)):
+        if path is not None and path.suffix != ".npz":
+            raise InputError(f"{option} is {path}; a name that ends in .npz is needed")
+        if path is not None:
+            written.append(trace_at(option, path))
+    windowed = None if trace is None else trace.with_name(f"{trace.stem}-windows.npz")
+    if windowed is not None:
+        written.append(trace_at("--out", windowed))
     if checkpoint.is_file() and not _is_checkpoint(checkpoint):  # training would go on from it
         raise InputError(
             f"--checkpoint is {checkpoint}, which is there and is no checkpoint of eplb-gap record; another name is needed"
         )
     model = Output("--checkpoint", checkpoint, "checkpoint", lambda _: True)
-    check_outputs([trace_at("--out", trace), trace_at("--out", windowed), model], force=force)
+    check_outputs([*written, model], force=force)
     if not corpus.is_dir():
         raise InputError(f"--corpus is {corpus}; a folder with a sub-folder of text files per domain is needed")
     torch.set_num_threads(threads)
@@ -91,23 +106,37 @@ def record(
         config = replace(config, serve=config.serve.repeated(length))
     if seed is not None:
         config = replace(config, seed=seed)
+    revision = rows.environment()["revision"]
+    summary: dict[str, Any] = {}
     with Progress(console=log) as bar:
         task = bar.add_task("training", total=None)
-        steps = run(
-            corpus, checkpoint, config, lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
-        )
-    steps.provenance["revision"] = rows.environment()["revision"]
-    steps.save(trace)
-    windows = steps.windowed(config.serve.window_steps)
-    windows.save(windowed)
-    summary = {
-        "steps": str(trace),
-        "windows": str(windowed),
-        "shape": list(windows.loads.shape),
-        "skew": {name: values.round(4).tolist() for name, values in windows.skew(config.model.groups).items()},
-        "drift": windows.drift().round(4).tolist(),
-        "training": steps.provenance["training"],
-    }
+
+        def told(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        if trace is not None and windowed is not None:
+            steps = run(corpus, checkpoint, config, told)
+            steps.provenance["revision"] = revision
+            steps.save(trace)
+            windows = steps.windowed(config.serve.window_steps)
+            windows.save(windowed)
+            summary |= {
+                "steps": str(trace),
+                "windows": str(windowed),
+                "shape": list(windows.loads.shape),
+                "skew": {name: values.round(4).tolist() for name, values in windows.skew(config.model.groups).items()},
+                "drift": windows.drift().round(4).tolist(),
+                "training": steps.provenance["training"],
+            }
+        if routing is not None:
+            tokens = record_routing(corpus, checkpoint, config, 1 if tiny else ROUTING_EVERY, told)
+            tokens.provenance["revision"] = revision
+            tokens.save(routing)
+            summary |= {
+                "routing": str(routing),
+                "tokens_layers_topk": list(tokens.experts.shape),
+                "training": tokens.provenance["training"],
+            }
     if as_json:
         print(json.dumps(summary))
     else:

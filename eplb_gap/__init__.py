@@ -33,6 +33,7 @@ __all__ = [
     "read_loads",
     "read_map",
     "read_problem",
+    "read_routing",
     "rebalance",
     "rebalance_experts",
     "replan",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.problem.errors import InputError, PlacementError
     from eplb_gap.problem.formats.loads.recorded import read as read_loads
     from eplb_gap.problem.formats.maps.maps import read_map, write_map
+    from eplb_gap.problem.formats.routing.reading import read_routing
     from eplb_gap.problem.loads import LoadTrace
     from eplb_gap.problem.placement import Placement
     from eplb_gap.problem.routing.trace import RoutingTrace
@@ -101,6 +103,7 @@ _HOMES = {
     "read_loads": "problem.formats.loads.recorded:read",
     "read_map": "problem.formats.maps.maps:read_map",
     "read_problem": "analysis.asked:read_problem",
+    "read_routing": "problem.formats.routing.reading:read_routing",
     "rebalance": "heuristics.registry:rebalance",
     "rebalance_experts": "heuristics.eplb:rebalance_experts",
     "replan": "heuristics.moves.migration:replan",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem import LoadTrace
+from eplb_gap.problem.routing.trace import RoutingTrace
 
 STEPS, LAYERS, EXPERTS, RANKS = 4, 3, 4, 2
 TOKENS, STEP_TOKENS, REQUESTS = 556, 256, (200, 300)
@@ -44,7 +45,7 @@ def sample_routing() -> np.ndarray:
 def sample_expected(name: str) -> np.ndarray:
     """Return the loads that a sample is read as, int64 [steps, layers, experts]."""
     loads = sample_loads()
-    if name.partition(":")[0] != "routed-experts":
+    if name.partition(":")[0] not in ("routed-experts", "routing"):
         return loads[:1] if name in ONE_STEP else loads
     if name in ONE_STEP:
         few = np.concatenate([request[:FEW_TOKENS, DENSE:] for request in _requests(loads)[:2]])
@@ -66,7 +67,7 @@ def write_samples(folder: Path, name: str) -> Path:
     folder : Path
         Created; it should be empty.
     name : str
-        Key of :data:`SAMPLES`; the part before ``:`` is the format.
+        Key of :data:`SAMPLES` or :data:`ROUTING_SAMPLES`; the part before ``:`` is the format.
 
     Returns
     -------
@@ -74,10 +75,10 @@ def write_samples(folder: Path, name: str) -> Path:
         What to read: a file, or the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    loads = sample_loads()
-    for file, content in SAMPLES[name](loads).items():
+    files = {**SAMPLES, **ROUTING_SAMPLES}[name](sample_loads())
+    for file, content in files.items():
         (folder / file).write_bytes(content)
-    written = sorted(SAMPLES[name](loads))
+    written = sorted(files)
     return folder / written[0] if len(written) == 1 else folder
 
 
@@ -273,6 +274,72 @@ def _routed_answers(loads: np.ndarray) -> dict[str, bytes]:
     return {"answers.jsonl": "".join(json.dumps(answer) + "\n" for answer in answers).encode()}
 
 
+def _steps_of_routing(loads: np.ndarray) -> np.ndarray:
+    """Return the tokens of the steps that are full, in the layers with experts, int64 [tokens, layers, 2]."""
+    return np.concatenate(_requests(loads))[: TOKENS // STEP_TOKENS * STEP_TOKENS, DENSE:].astype(np.int64)
+
+
+def _routing_trace(loads: np.ndarray) -> dict[str, bytes]:
+    import tempfile
+
+    chosen = _steps_of_routing(loads)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "routing.npz"
+        RoutingTrace(chosen, EXPERTS, step=np.arange(len(chosen)) // STEP_TOKENS).save(path)
+        return {"routing.npz": path.read_bytes()}
+
+
+def _routing_parquet(loads: np.ndarray) -> dict[str, bytes]:
+    """A row for each token and layer, the last first."""
+    import polars
+
+    chosen = _steps_of_routing(loads)
+    token, layer = (axis.ravel()[::-1] for axis in np.indices(chosen.shape[:2]))
+    rows = {
+        "layer": layer + DENSE,
+        "token": token,
+        "step": token // STEP_TOKENS,
+        **{f"expert_{place}": chosen[token, layer, place] for place in range(chosen.shape[2])},
+    }
+    buffer = io.BytesIO()
+    polars.DataFrame(rows).write_parquet(buffer)
+    return {"routing.parquet": buffer.getvalue()}
+
+
+def _routing_raw(loads: np.ndarray) -> dict[str, bytes]:
+    """What TensorRT-LLM writes of tokens, shared by the ranks."""
+    from safetensors.numpy import save
+
+    steps = np.split(_steps_of_routing(loads).astype(np.int32), TOKENS // STEP_TOKENS)
+    files = {"meta_info.json": json.dumps({"num_experts": EXPERTS, "num_experts_per_token": 2}).encode()}
+    for rank, part in enumerate((slice(0, 100), slice(100, None))):
+        tensors = {f"{100 + s}_{DENSE + i}": step[part, i].copy() for s, step in enumerate(steps) for i in range(LAYERS)}
+        files[f"rank{rank}_raw.safetensors"] = save(tensors)
+    return files
+
+
+def _routing_per_token(loads: np.ndarray) -> dict[str, bytes]:
+    """What SGLang's recorder dumps of tokens, shared by the ranks: slots, of experts with two either, in two of eight columns."""
+    steps = np.split(_steps_of_routing(loads), TOKENS // STEP_TOKENS)
+    table = np.vstack([np.resize(np.arange(EXPERTS), (DENSE, PHY2LOG.shape[1])), PHY2LOG])
+    files = {}
+    for rank, part in enumerate((slice(0, 100), slice(100, None))):
+        records = []
+        for number, step in enumerate(steps):
+            slots = np.full((len(table), len(step[part]), 8), -1, dtype=np.int32)
+            for layer, row in enumerate(PHY2LOG):
+                first, last = np.argmax(row[:, None] == np.arange(EXPERTS), axis=0), np.zeros(EXPERTS, dtype=np.int64)
+                last[row] = np.arange(row.size)
+                chosen = step[part, layer]
+                slots[DENSE + layer, :, :2] = np.where(np.arange(len(chosen))[:, None] % 2, first[chosen], last[chosen])
+            counts = np.array([np.bincount(row[row >= 0], minlength=table.shape[1]) for row in slots])
+            record = {"forward_pass_id": 10 + number, "rank": rank, "gatherer_key": "primary"}
+            records.append({**record, "global_physical_count": _tensor(counts), "topk_ids_of_layer": _tensor(slots)})
+        content = {"records": records, "last_physical_to_logical_map": _tensor(table)}
+        files[f"expert_distribution_recorder_1719912345.{rank + 1}_{rank}.pt"] = _torch(content)
+    return files
+
+
 def _npy(loads: np.ndarray) -> dict[str, bytes]:
     buffer = io.BytesIO()
     np.save(buffer, loads)
@@ -370,11 +437,22 @@ SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
     "routed-experts:safetensors": _routed_safetensors,
     "routed-experts:json": _routed_json,
     "routed-experts:answers": _routed_answers,
+    "routing": _routing_trace,
 }
 """Format, and variant where it has several -> what builds the files of the sample from the loads."""
+ROUTING_SAMPLES: dict[str, Callable[[np.ndarray], dict[str, bytes]]] = {
+    "eplb-gap-routing": _routing_trace,
+    "parquet-routing": _routing_parquet,
+    "tensorrt-llm-raw": _routing_raw,
+    "sglang-tokens": _routing_per_token,
+    "routed-experts": _routed_requests,
+    "routed-experts:safetensors": _routed_safetensors,
+    "routed-experts:json": _routed_json,
+}
+"""Format of routing, and variant -> what builds a sample."""
 ONE_STEP = frozenset({"vllm-ascend", "csv:sglang", "routed-experts:json"})
 """Samples of one step: their formats hold no more, or it is enough."""
-SLOW = frozenset({"parquet"})
+SLOW = frozenset({"parquet", "parquet-routing"})
 """Formats whose readers start a process for every file."""
 
 

@@ -26,10 +26,11 @@ from random import Random
 
 import numpy as np
 
-from eplb_gap.experiments.fuzzing.format_samples import READ_ONLY_MAPS, SAMPLES, SLOW, write_samples
+from eplb_gap.experiments.fuzzing.format_samples import READ_ONLY_MAPS, ROUTING_SAMPLES, SAMPLES, SLOW, write_samples
 from eplb_gap.experiments.fuzzing.mutations import mutated
 from eplb_gap.problem import Deployment, InputError, Placement, PlacementError, child
 from eplb_gap.problem.formats import MAP_FORMATS, read, read_map, write_map
+from eplb_gap.problem.formats.routing.reading import read_routing
 
 MEMORY_BYTES = 2 << 30
 """What a reader may allocate beyond what is there before: a small file does not need it."""
@@ -76,6 +77,12 @@ def cases() -> dict[str, Case]:
             files = {file.name: file.read_bytes() for file in sorted((Path(folder) / "sample").iterdir())}
             format = name.partition(":")[0]
             found[f"loads {name}"] = Case(f"loads {name}", files, path.is_dir(), read, format, format in SLOW)
+    for name in ROUTING_SAMPLES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_samples(Path(folder) / "sample", name)
+            files = {file.name: file.read_bytes() for file in sorted((Path(folder) / "sample").iterdir())}
+            format = name.partition(":")[0]
+            found[f"routing {name}"] = Case(f"routing {name}", files, path.is_dir(), read_routing, format, format in SLOW)
     for name in MAP_FORMATS:
         found[f"map {name}"] = Case(f"map {name}", {"map": _map_sample(name)}, False, _read_map, name)
     return found

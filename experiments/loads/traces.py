@@ -14,6 +14,8 @@ from eplb_gap.problem.examples import EXAMPLES
 from eplb_gap.problem.loads import LoadTrace
 
 RECORDED_TRACE = rows.RESULTS / "traces" / "recorded-windows.npz"
+RECORDED_ROUTING = rows.RESULTS / "traces" / "recorded-routing.npz"
+"""Of the model of ``recorded-rhythm.npz``, in every 30th step of the traffic of the recorded trace."""
 
 
 TRACES = ("recorded", "calibrated")

@@ -38,6 +38,11 @@ APART = (
         "`traces/held-out-windows.npz`",
         "12 windows of a second model of the same kind, trained from another seed; nothing was tuned on it",
     ),
+    (
+        "`traces/recorded-routing.npz`",
+        "the experts of every token in every 30th step of shifting traffic, served by the model of `recorded-rhythm.npz`, uint8 "
+        "[81920, 8, 8]: a `RoutingTrace`",
+    ),
 )
 """Files that no study makes."""
 

@@ -17,6 +17,8 @@ ROUTING_VERSION = 1
 COLUMNS = ("source", "request", "step")
 MOST_BYTES = 4 << 30
 """Of one entry of a file, decompressed."""
+CHECKED_AT_ONCE = 1 << 20
+"""Choices whose copies are in memory at once while they are checked."""
 MOST_EXPERTS = 1 << 16
 """Experts that the widest type of a trace tells apart."""
 BLOCK = 1 << 14
@@ -30,7 +32,8 @@ class RoutingTrace:
     Parameters
     ----------
     experts : array_like of int [tokens, layers, topk]
-        Logical experts, no one twice in a row; kept in the narrowest unsigned type that ``num_experts`` needs.
+        Logical experts, no one twice in a row; kept in the narrowest unsigned type that ``num_experts`` needs, without
+        a copy where it is a read-only array of that type.
     num_experts : int
         Logical experts of a layer.
     source : array_like of int [tokens], optional
@@ -185,20 +188,28 @@ def _as_experts(value: Any, num_experts: int) -> np.ndarray:
         raise InputError("experts is ragged; a rectangular array [tokens, layers, topk] is needed") from None
     if given.ndim != 3 or not given.size or given.dtype.kind not in "iu":
         raise InputError(f"experts is {given.dtype} of shape {given.shape}; integers [tokens, layers, topk] are needed")
-    unknown = (given < 0) | (given >= num_experts)
+    most = max(1, CHECKED_AT_ONCE // given[0].size)
+    for start in range(0, len(given), most):
+        _check_rows(given[start : start + most], num_experts, start)
+    narrow = np.dtype(np.uint8 if num_experts <= 1 << 8 else np.uint16)
+    experts = given.astype(narrow, copy=given.dtype != narrow or given.flags.writeable)
+    experts.flags.writeable = False
+    return experts
+
+
+def _check_rows(rows: np.ndarray, num_experts: int, first: int) -> None:
+    """Refuse a row with an expert that is unknown or there twice; ``first`` is the number of the first token."""
+    unknown = (rows < 0) | (rows >= num_experts)
     if unknown.any():
         token, layer, place = (int(i) for i in np.argwhere(unknown)[0])
         raise InputError(
-            f"experts[{token}, {layer}, {place}] is {given[token, layer, place]}; one of 0 to {num_experts - 1} is needed"
+            f"experts[{first + token}, {layer}, {place}] is {rows[token, layer, place]}; one of 0 to {num_experts - 1} is needed"
         )
-    experts = given.astype(np.uint8 if num_experts <= 1 << 8 else np.uint16)
-    in_order = np.sort(experts, axis=2)
+    in_order = np.sort(rows, axis=2)
     repeated = (in_order[:, :, 1:] == in_order[:, :, :-1]).any(axis=2)
     if repeated.any():
         token, layer = (int(i) for i in np.argwhere(repeated)[0])
-        raise InputError(f"token {token} names an expert twice in layer {layer}: {experts[token, layer].tolist()}")
-    experts.flags.writeable = False
-    return experts
+        raise InputError(f"token {first + token} names an expert twice in layer {layer}: {rows[token, layer].tolist()}")
 
 
 def _as_column(name: str, value: Any, tokens: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from eplb_gap import read_routing
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.problem import Deployment, LoadTrace, Placement, certificate
 from eplb_gap.problem.bounds.bounds import Bound
@@ -276,7 +277,25 @@ def test_status_counts_cells(tmp_path):
     assert counts["protocol"]["cells"] == 2 * (12 * 11 + 11)
 
 
-def test_record_writes_steps_and_windows(tmp_path):
+def test_routing_is_converted_to_a_trace_and_counted_as_loads(tmp_path):
+    chosen = np.random.default_rng(0).permuted(np.tile(np.arange(12), (600, 2, 1)), axis=2)[:, :, :4]
+    np.savez(tmp_path / "r.npz", routed_experts=chosen, offsets=[0, 250, 600])
+    done = run("convert", "--routing", tmp_path / "r.npz", tmp_path / "t.npz", "--experts", 12, "--json")
+    said = json.loads(done.stdout)
+    assert (said["tokens"], said["layers"], said["topk"], said["experts"], said["columns"]) == (600, 2, 4, 12, ["request"])
+    assert (read_routing(tmp_path / "t.npz").experts == chosen).all()
+    scored = run("evaluate", "--loads", tmp_path / "t.npz", "--deployment", "deepseek-readme", "--map", "fast")
+    assert (scored.returncode, "a step is 256 tokens" in scored.stderr) == (0, True), scored.stderr
+    done = run("convert", "--routing", tmp_path / "r.npz", "--loads", tmp_path / "r.npz", tmp_path / "u.npz")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (
+        2,
+        "",
+        ["eplb-gap: --routing and --loads are given; one of them is converted"],
+    )
+    assert not (tmp_path / "u.npz").exists()
+
+
+def test_record_writes_steps_windows_and_routing(tmp_path):
     for domain in ("a", "b"):
         (tmp_path / "corpus" / domain).mkdir(parents=True)
         for number in range(10):
@@ -290,9 +309,12 @@ def test_record_writes_steps_and_windows(tmp_path):
         tmp_path / "t.npz",
         "--checkpoint",
         tmp_path / "m.pt",
+        "--routing",
+        tmp_path / "r.npz",
         "--json",
     )
     assert done.returncode == 0, done.stderr
+    assert (read_routing(tmp_path / "r.npz").load_trace().loads == LoadTrace.load(tmp_path / "t.npz").loads).all()
     assert LoadTrace.load(tmp_path / "t.npz").loads.shape == (16, 2, 32)
     windows = LoadTrace.load(json.loads(done.stdout)["windows"])
     assert windows.loads.shape == (4, 2, 32)

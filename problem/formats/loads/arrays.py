@@ -11,7 +11,7 @@ from eplb_gap.problem.errors import InputError, listed, shown
 from eplb_gap.problem.formats.containers.npy_bytes import read_npy
 from eplb_gap.problem.formats.containers.npz import MAX_ENTRY_BYTES, open_archive, read_entry
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
-from eplb_gap.problem.formats.loads.recording import Progress, Recording, check_notices
+from eplb_gap.problem.formats.loads.recording import Progress, Recording, check_layers, check_notices, is_count
 from eplb_gap.problem.formats.loads.routing.ambiguity import refuse_routing
 from eplb_gap.problem.loads import LoadTrace
 
@@ -47,25 +47,15 @@ def read_trace(path: Path) -> LoadTrace:
     """
     trace = LoadTrace.load(path)
     steps = trace.provenance.get("window_steps", 1)
-    if not _is_count(steps) or steps < 1:
+    if not is_count(steps) or steps < 1:
         raise InputError(f"trace file {path}: window_steps is {shown(steps)}; a positive integer is needed")
-    ids = trace.provenance.get("layer_ids")
-    layers = trace.loads.shape[1]
-    if ids is not None and not (isinstance(ids, list) and len(ids) == layers and all(map(_is_count, ids))):
-        raise InputError(f"trace file {path}: layer_ids is {shown(ids)}; an index for each of the {layers} layers is needed")
-    model_layers = trace.provenance.get("num_model_layers")
-    if model_layers is not None and (not _is_count(model_layers) or model_layers <= max(ids or [layers - 1])):
-        raise InputError(f"trace file {path}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
+    check_layers(trace.provenance, trace.loads.shape[1], f"trace file {path}")
     check_notices(trace.provenance.get("notices", []), f"trace file {path}")
     for key in ("dropped_layers", "dropped_steps", "left_out_steps"):
         told = trace.provenance.get(key, 0)
-        if not _is_count(told) and not isinstance(told, list):
+        if not is_count(told) and not isinstance(told, list):
             raise InputError(f"trace file {path}: {key} is {shown(told)}; a number or a list is needed")
     return trace
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
 
 
 def _recording(array: np.ndarray, where: str) -> Recording:
@@ -79,7 +69,7 @@ TRACE = LoadFormat(
     "eplb-gap",
     "trace of this package (.npz)",
     lambda path, _progress: read_trace(path),
-    recognise=lambda start: "head.npy" in start.entries,
+    recognise=lambda start: "head.npy" in start.entries and "experts.npy" not in start.entries,
 )
 NPY = LoadFormat(
     "npy",

@@ -30,11 +30,28 @@ def logical_counts(counts: np.ndarray, phy2log: np.ndarray, where: str) -> np.nd
         If the shapes do not belong together or the map names no expert, or not all.
     """
     counts = as_loads(counts, f"{where}: counts", 3)
-    table = as_loads(phy2log, f"{where}: physical_to_logical_map", 2)
+    table, experts = checked_map(phy2log, where)
     if table.shape != counts.shape[1:]:
         raise InputError(
             f"{where}: physical_to_logical_map has shape {table.shape}; that of the counts, {counts.shape[1:]}, is needed"
         )
+    layers = table.shape[0]
+    logical = np.zeros((counts.shape[0], layers * experts), dtype=np.int64)
+    flat = (np.arange(layers)[:, None] * experts + table).ravel()
+    for step, row in zip(logical, counts, strict=True):
+        np.add.at(step, flat, row.ravel())
+    return logical.reshape(-1, layers, experts)
+
+
+def checked_map(phy2log: np.ndarray, where: str) -> tuple[np.ndarray, int]:
+    """Return a map as int64 [layers, slots], and its experts.
+
+    Raises
+    ------
+    InputError
+        If it names no expert, or not all of them in every layer.
+    """
+    table = as_loads(phy2log, f"{where}: physical_to_logical_map", 2)
     experts = int(table.max()) + 1
     for layer, row in enumerate(table):
         found = np.unique(row).size
@@ -42,9 +59,4 @@ def logical_counts(counts: np.ndarray, phy2log: np.ndarray, where: str) -> np.nd
             raise InputError(
                 f"{where}: physical_to_logical_map[{layer}] names {found} experts; each of 0 to {experts - 1} needs a slot"
             )
-    layers = table.shape[0]
-    logical = np.zeros((counts.shape[0], layers * experts), dtype=np.int64)
-    flat = (np.arange(layers)[:, None] * experts + table).ravel()
-    for step, row in zip(logical, counts, strict=True):
-        np.add.at(step, flat, row.ravel())
-    return logical.reshape(-1, layers, experts)
+    return table, experts

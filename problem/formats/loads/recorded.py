@@ -39,7 +39,7 @@ from eplb_gap.problem.formats.loads.recording import (
     with_experts,
     without_layers,
 )
-from eplb_gap.problem.formats.loads.routing import routed_experts
+from eplb_gap.problem.formats.loads.routing import routed_experts, traces
 from eplb_gap.problem.formats.loads.tables import csv_table, json_table, parquet_table
 from eplb_gap.problem.loads import LoadTrace
 
@@ -63,6 +63,7 @@ FORMATS: dict[str, LoadFormat] = {
         megatron.FORMAT,
         recorded_calls.FORMAT,
         routed_experts.FORMAT,
+        traces.FORMAT,
     )
 }
 """The records of all formats by name, in the order in which they are named and asked whether a file is theirs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,6 +172,27 @@ def check_notices(value: Any, where: str) -> None:
     few = isinstance(value, list) and len(value) <= MAX_NOTICES
     if not few or not all(isinstance(text, str) and len(text) <= MAX_NOTICE and text.isprintable() for text in value):
         raise InputError(f"{where}: notices is {shown(value)}; at most {MAX_NOTICES} lines of text are needed")
+
+
+def check_layers(provenance: Mapping[str, Any], layers: int, where: str) -> None:
+    """Refuse what the provenance of a trace says of its layers where it contradicts the trace.
+
+    Raises
+    ------
+    InputError
+        Naming the file.
+    """
+    ids = provenance.get("layer_ids")
+    if ids is not None and not (isinstance(ids, list) and len(ids) == layers and all(map(is_count, ids))):
+        raise InputError(f"{where}: layer_ids is {shown(ids)}; an index for each of the {layers} layers is needed")
+    model_layers = provenance.get("num_model_layers")
+    if model_layers is not None and (not is_count(model_layers) or model_layers <= max(ids or [layers - 1])):
+        raise InputError(f"{where}: num_model_layers is {shown(model_layers)}; more than the last layer is needed")
+
+
+def is_count(value: object) -> bool:
+    """Return whether a value of a file is a number of things."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
 
 
 def grouped(trace: LoadTrace, window: int | None) -> LoadTrace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,9 @@ def _passes(paths: list[Path], first: dict[str, Any], left_out: Collection[int])
     numbers: list[int] = []
     counts = np.empty(0, dtype=np.int64)
     for rank, path in enumerate(paths):
-        content = _load(path) if rank else first
-        where = f"file {path}"
-        if RECORDS not in content or MAP not in content:
-            raise InputError(f"{where} holds {_kind(content)}; {RECORDS!r} and {MAP!r} are needed")
-        own = tensor_array(content[MAP], f"{where}: {MAP}", 2)
-        records = _checked_records(content[RECORDS], rank, where)
+        dump = _rank_dump(_load(path) if rank else first, rank, f"file {path}")
+        where, own = dump.where, dump.table
+        records = [(int(record["forward_pass_id"]), record["global_physical_count"]) for record in dump.records]
         if table is None:
             table, numbers = own, sorted({number for number, _ in records})
             check_elements((len(numbers), *table.shape), where)
@@ -136,10 +134,32 @@ def _passes(paths: list[Path], first: dict[str, Any], left_out: Collection[int])
     return Recording(logical, kept, num_model_layers=len(layers), notes=notes)
 
 
-def _checked_records(records: Any, rank: int, where: str) -> list[tuple[int, Any]]:
+@dataclass(frozen=True)
+class RankDump:
+    """What one rank dumped: its records, checked for what all modes have, and its map [layers, slots]."""
+
+    where: str
+    records: list[dict[str, Any]]
+    table: np.ndarray
+
+
+def ranks_of(path: Path) -> list[RankDump]:
+    """Return the dumps of all ranks that a file stands for, rank by rank; errors as of :func:`read`."""
+    paths = next(dump for dump in _dumps(path) if path in dump)
+    return [_rank_dump(_load(file), rank, f"file {file}") for rank, file in enumerate(paths)]
+
+
+def _rank_dump(content: dict[str, Any], rank: int, where: str) -> RankDump:
+    if RECORDS not in content or MAP not in content:
+        raise InputError(f"{where} holds {_kind(content)}; {RECORDS!r} and {MAP!r} are needed")
+    table = tensor_array(content[MAP], f"{where}: {MAP}", 2)
+    _check_records(content[RECORDS], rank, where)
+    return RankDump(where, content[RECORDS], table)
+
+
+def _check_records(records: Any, rank: int, where: str) -> None:
     if not isinstance(records, list) or not records:
         raise InputError(f"{where}: {RECORDS} is {_kind(records)}; a list that is not empty is needed")
-    checked = []
     for index, record in enumerate(records):
         inside = f"{where}: {RECORDS}[{index}]"
         if not isinstance(record, dict):
@@ -152,8 +172,6 @@ def _checked_records(records: Any, rank: int, where: str) -> list[tuple[int, Any
             raise InputError(f"{inside}: forward_pass_id is {shown(number)}; a number from 0 on is needed")
         if record["rank"] != rank or type(record["rank"]) is not int:
             raise InputError(f"{inside} is of rank {shown(record['rank'])}; the file is that of rank {rank}")
-        checked.append((number, record["global_physical_count"]))
-    return checked
 
 
 def _check_passes(found: set[int], needed: list[int], where: str) -> None:

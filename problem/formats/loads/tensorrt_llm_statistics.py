@@ -33,7 +33,7 @@ def read(path: Path, _progress: Progress | None, left_out: Collection[int] = ())
         If a file, a rank or the counts of a step and layer are missing, or are no integers of ``num_experts`` entries.
     """
     folder = folder_of(path)
-    experts = _num_experts(folder / META)
+    experts = num_experts(folder / META)
     found = sorted((int(match["rank"]), file) for match, file in matching(folder, NAME))
     if not found:
         raise InputError(f"folder {folder} has no file rank0.safetensors")
@@ -42,8 +42,8 @@ def read(path: Path, _progress: Progress | None, left_out: Collection[int] = ())
     notes: dict[str, Any] = {}
     grid: list[tuple[int, int]] = []
     for _, file in found:
-        with _opened(file) as tensors:
-            keys = _steps_and_layers(tensors, file)
+        with opened(file) as tensors:
+            keys = steps_and_layers(tensors, file)
             if left_out:
                 notes |= left_out_note({layer for _, layer in keys}, left_out)
                 keys = {pair: key for pair, key in keys.items() if pair[1] not in left_out}
@@ -63,7 +63,8 @@ def read(path: Path, _progress: Progress | None, left_out: Collection[int] = ())
     return Recording(total.reshape(len(steps), len(layers), experts), layers, notes=notes)
 
 
-def _num_experts(path: Path) -> int:
+def num_experts(path: Path) -> int:
+    """Return what ``meta_info.json`` says."""
     meta = files.parse_json(path, MAX_META_BYTES)
     experts = meta.get("num_experts") if isinstance(meta, dict) else None
     if type(experts) is not int or not 1 <= experts <= 1 << 20:
@@ -72,7 +73,8 @@ def _num_experts(path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; whatever is wrong with it, also while tensors are read, is an InputError."""
     from safetensors import SafetensorError, safe_open
 
     files.size(path, files.MAX_ARRAY_BYTES)
@@ -85,7 +87,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"file {path} is truncated or no safetensors file ({reason(error)})") from None
 
 
-def _steps_and_layers(tensors: Any, path: Path) -> dict[tuple[int, int], str]:
+def steps_and_layers(tensors: Any, path: Path) -> dict[tuple[int, int], str]:
+    """Return the key of every step and layer."""
     found: dict[tuple[int, int], str] = {}
     for key in tensors.keys():  # noqa: SIM118 - no mapping
         match = KEY.fullmatch(key)

@@ -9,12 +9,13 @@ from eplb_gap.experiments.fuzzing.format_samples import ONE_STEP, READ_ONLY_MAPS
 from eplb_gap.problem import Deployment, Placement, metrics
 from eplb_gap.problem.formats import LOAD_FORMATS, MAP_FORMATS, read_map
 from eplb_gap.problem.formats.maps.maps import WRITTEN
+from eplb_gap.problem.formats.routing.reading import FORMATS as ROUTING_FORMATS
 
 
 def test_every_format_has_a_sample():
     assert {sample.partition(":")[0] for sample in SAMPLES} == set(LOAD_FORMATS)
     assert set(WRITTEN) == set(MAP_FORMATS) - set(READ_ONLY_MAPS)
-    assert set(LOAD_FORMATS) >= SLOW
+    assert {*LOAD_FORMATS, *ROUTING_FORMATS} >= SLOW
     assert set(MAP_FORMATS) >= set(READ_ONLY_MAPS)
 
 

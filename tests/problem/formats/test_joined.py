@@ -14,9 +14,18 @@ from eplb_gap.experiments.fuzzing.format_samples import SAMPLES, sample_loads, w
 from eplb_gap.problem import Deployment, InputError, LoadTrace
 from eplb_gap.problem.formats import read
 
-UNNUMBERED = {"eplb-gap", "vllm-ascend", "adrs", "npy", "npz", "npz:unnamed", "megatron", "logical-count", "csv:sglang"} | {
-    name for name in SAMPLES if name.startswith("routed-experts")
-}
+UNNUMBERED = {
+    "eplb-gap",
+    "routing",
+    "vllm-ascend",
+    "adrs",
+    "npy",
+    "npz",
+    "npz:unnamed",
+    "megatron",
+    "logical-count",
+    "csv:sglang",
+} | {name for name in SAMPLES if name.startswith("routed-experts")}
 """Formats whose files do not say which steps they hold."""
 
 

@@ -62,7 +62,7 @@ def test_hot_experts_and_idle_layers_raise_no_alarm(loads: np.ndarray) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results" / "traces").glob("*.npz")), ids=lambda path: path.stem)
 def test_the_shipped_traces_raise_no_alarm(path: Path) -> None:
-    loads = LoadTrace.load(path).loads
+    loads = read(path).loads
     assert one_rank_notice(loads) is None
     assert one_rank_notice(loads[-1:]) is None
     part = loads.copy()

@@ -12,7 +12,7 @@ import torch
 from eplb_gap.experiments.fuzzing.format_samples import DENSE, sample_expected, sample_routing, write_samples
 from eplb_gap.problem import InputError
 from eplb_gap.problem.formats import read
-from eplb_gap.problem.formats.loads.routing import counting
+from eplb_gap.problem.formats.routing import rows
 
 ROUTING = sample_routing()
 LOADS = sample_expected("routed-experts")
@@ -36,7 +36,7 @@ def test_tokens_become_steps_and_what_is_left_out_is_said(tmp_path: Path) -> Non
 
 
 def test_tokens_in_pieces_are_counted_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "CHUNK_CHOICES", 101)
+    monkeypatch.setattr(rows, "PIECE_CHOICES", 101)
     assert np.array_equal(read(write_samples(tmp_path, "routed-experts")).loads, LOADS)
 
 

@@ -1,8 +1,8 @@
 """The process in which a Parquet file is decoded: the library ends its process, without an error, on some damaged files.
 
-``parquet_process.py FILE MAX_ROWS`` writes the names of all columns as a line of JSON, reads such a line of those that are
-wanted, and writes ``{}`` and them as an npy array int64 [columns, rows]. Whatever is wrong it writes as ``{"refused": why}``. It
-imports nothing of the package, which would take as long as the rest.
+``parquet_process.py FILE MAX_ROWS MAX_CELLS`` writes the names of all columns as a line of JSON, reads such a line of those that
+are wanted, and writes ``{}`` and them as an npy array int64 [columns, rows]. Whatever is wrong it writes as ``{"refused": why}``.
+It imports nothing of the package, which would take as long as the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_EXACT = 1 << 53
 """Larger floating-point numbers do not tell which integer was meant."""
 
 
-def columns(path: str, max_rows: int, names: list[str]) -> np.ndarray:
+def columns(path: str, max_rows: int, max_cells: int, names: list[str]) -> np.ndarray:
     """Return columns, int64 [columns, rows].
 
     Raises
@@ -32,8 +32,9 @@ def columns(path: str, max_rows: int, names: list[str]) -> np.ndarray:
         if not schema[name].is_integer() and not schema[name].is_float():
             raise ValueError(f"has a column {name!r} of type {schema[name]}; integers are needed")
     rows = polars.scan_parquet(path, glob=False).select(polars.len()).collect().item()
-    if rows > max_rows:
-        raise ValueError(f"claims {rows} rows; at most {max_rows} are read")
+    most = min(max_rows, max_cells // max(1, len(names)))
+    if rows > most:
+        raise ValueError(f"claims {rows} rows; at most {most} are read")
     table = polars.read_parquet(path, columns=names, glob=False)
     for name in names:
         if table[name].null_count():
@@ -55,13 +56,13 @@ def _integers(column: Any, name: str) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def main(path: str, max_rows: str) -> None:
+def main(path: str, max_rows: str, max_cells: str) -> None:
     """Write names and columns, or why not."""
     import polars
 
     try:
         _say(list(polars.read_parquet_schema(path)))
-        found = columns(path, int(max_rows), json.loads(sys.stdin.readline()))
+        found = columns(path, int(max_rows), int(max_cells), json.loads(sys.stdin.readline()))
     except (ValueError, OSError, polars.exceptions.PolarsError) as error:
         _say({"refused": str(error).partition("\n")[0]})
         return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from eplb_gap.problem import child, files
 from eplb_gap.problem.errors import InputError, reason
@@ -20,6 +22,7 @@ from eplb_gap.problem.npy import read_array
 
 MAX_FILE_BYTES = 1 << 31
 MAX_ROWS = 1 << 26
+MAX_CELLS = MAX_ROWS * len(ROLES)
 MAX_LINE = 1 << 24
 """Bytes of the names of all columns."""
 MAGIC = b"PAR1"
@@ -27,23 +30,46 @@ MAGIC = b"PAR1"
 
 def read_parquet(path: Path, _progress: Progress | None, left_out: Collection[int] = ()) -> Recording:
     """Read columns of integers, or integral numbers; which, and errors, as of :func:`.csv_table.read_csv`."""
+    columns: list[Columns] = []
+
+    def choose(names: list[str]) -> list[str]:
+        columns.append(_chosen(names, path))
+        return [names[place] for place in columns[0].places.values()]
+
+    read = read_columns(path, choose)
+    return recording(dict(zip(columns[0].places, read, strict=True)), path, left_out, columns[0].notes())
+
+
+def read_columns(path: Path, choose: Callable[[list[str]], list[str]]) -> np.ndarray:
+    """Return columns of integers, or integral numbers, int64 [columns, rows].
+
+    Parameters
+    ----------
+    path : Path
+    choose : callable
+        ``choose(names)``: those that are wanted, of the names of all columns.
+
+    Raises
+    ------
+    InputError
+        If the file is no Parquet, has too many rows, or a column is of other values or has an empty entry.
+    """
     _check_magic(path)
-    command = ["-P", parquet_process.__file__, str(path.absolute()), str(MAX_ROWS)]
+    command = ["-P", parquet_process.__file__, str(path.absolute()), str(MAX_ROWS), str(MAX_CELLS)]
     process = child.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdin is not None and process.stdout is not None
     try:
-        columns = _chosen(_answer(process.stdout, path), path)
+        wanted = choose(_answer(process.stdout, path))
         with suppress(BrokenPipeError):  # of a process that ended, which its answer says
-            process.stdin.write(json.dumps([columns.names[place] for place in columns.places.values()]).encode() + b"\n")
+            process.stdin.write(json.dumps(wanted).encode() + b"\n")
             process.stdin.close()
         _answer(process.stdout, path)
-        read = read_array(process.stdout, MAX_ROWS * len(ROLES) * 8, f"file {path}")
+        return read_array(process.stdout, MAX_CELLS * 8, f"file {path}")
     finally:
         child.end(process)
         process.stdout.close()
         with suppress(BrokenPipeError):
             process.stdin.close()
-    return recording(dict(zip(columns.places, read, strict=True)), path, left_out, columns.notes())
 
 
 def _answer(output: IO[bytes], path: Path) -> Any:
