@@ -13,8 +13,8 @@ from eplb_gap.problem.deployment import Deployment, Duplicates
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.loads.joined import Paths, as_paths
 from eplb_gap.problem.formats.loads.recorded_calls import recorded_deployment
+from eplb_gap.problem.formats.routing.reading import read_routing
 from eplb_gap.problem.loads import LoadTrace
-from eplb_gap.problem.routing.trace import RoutingTrace
 
 PolicyChoice = Literal["as-deployed", "global"]
 SIZES = ("num_slots", "num_gpus", "num_nodes", "num_groups")
@@ -139,7 +139,7 @@ def read_problem(
         shape = {**_shape_of(found), **shape}
     if paths is None:
         assert routing is not None
-        routed = in_windows(changed(_read_routing(routing), experts, leave_out_layers), window)
+        routed = in_windows(changed(read_routing(routing, experts=experts), experts, leave_out_layers), window)
         return _with_cluster(
             Asked(routed.trace, _of(routed.trace, deployment, shape), routed.recorded, routed), deployment, shape
         )
@@ -148,13 +148,9 @@ def read_problem(
     asked = Asked(trace, _of(trace, deployment, shape), recorded)
     if routing is None:
         return asked
-    tokens = _read_routing(routing)
+    tokens = read_routing(routing, experts=trace.loads.shape[2])
     tokens = changed(tokens, experts, set(leave_out_layers).intersection(layer_ids(tokens)))
     return _with_cluster(replace(asked, routed=along(tokens, trace, recorded)), deployment, shape)
-
-
-def _read_routing(path: str | os.PathLike[str]) -> RoutingTrace:
-    return RoutingTrace.load(path)
 
 
 def _of(trace: LoadTrace, deployment: str | Deployment | None, shape: Shape) -> Deployment:
