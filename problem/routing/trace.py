@@ -178,6 +178,7 @@ class RoutingTrace:
         told = arrays.pop("num_experts")
         if told.shape != (1,) or told.dtype.kind not in "iu":
             raise InputError(f"trace file {path}: entry 'num_experts' has shape {told.shape}; one integer is needed")
+        arrays["experts"].flags.writeable = False  # nobody else has it: it is kept without a copy
         return cls(**arrays, num_experts=int(told[0]), provenance=provenance)
 
 
