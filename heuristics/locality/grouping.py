@@ -35,8 +35,8 @@ def spectral_grouping(routing: RoutingTrace, deployment: Deployment, packing: st
     deployment : Deployment
         With as many slots on every GPU, all alive.
     packing : str, default "fast"
-        Method of :func:`eplb_gap.rebalance` for a node's experts; "deepseek" replicates by the largest load a replica (Adams'
-        rule) and packs the largest first onto the GPU of least load with a slot left, but may break forbidden duplicates.
+        Method of :func:`eplb_gap.rebalance` for a node's experts; "sglang-deepseek" replicates by the largest load a replica
+        (Adams' rule) and packs the largest first onto the GPU of least load with a slot left, but may break forbidden duplicates.
 
     Returns
     -------
