@@ -219,6 +219,18 @@ def priced(x: Case) -> None:
     assert full.cost(x.loads, x.placement, x.deployment) == 0
 
 
+def hypergraph_grouped(x: Case) -> None:
+    """The map is legal, or the package for it is not installed."""
+    try:
+        found = grouping.hypergraph_grouping(PAIRS, x.deployment)
+    except InputError as error:
+        if "not installed" not in str(error):
+            raise
+        x.deployment.require_regular("grouping")
+        return
+    validation.verify(found, PAIRS.loads(), x.deployment)
+
+
 def front_of_groups(x: Case) -> None:
     """Every point's map is legal and within its interval."""
     for point in hierarchical_front.hierarchical_front(PAIRS, x.deployment, method="planner"):
@@ -329,6 +341,7 @@ HEURISTICS = {
     grouping.spectral_grouping: Entry(
         lambda x: validation.verify(grouping.spectral_grouping(PAIRS, x.deployment), PAIRS.loads(), x.deployment), irregular
     ),
+    grouping.hypergraph_grouping: Entry(hypergraph_grouped, irregular),
     grouping.greedy_grouping: Entry(
         lambda x: validation.verify(grouping.greedy_grouping(PAIRS, x.deployment), PAIRS.loads(), x.deployment), irregular
     ),

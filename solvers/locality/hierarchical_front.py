@@ -107,9 +107,10 @@ def hierarchical_front(
     sets = list(itertools.combinations(range(deployment.num_groups), deployment.groups_per_node))
     visits = set_visits(rows, deployment)
     nodes = _solved(loads, sets, deployment, method, time_limit)
-    found = []
+    found: list[tuple[int, Fraction, tuple[Groups, ...], Fraction]] = []
     for partition in partitions(deployment.num_groups, deployment.groups_per_node):
-        upper, lower = (max(nodes[groups][bound] for groups in partition) for bound in (0, 1))
+        upper = max(nodes[groups][0] for groups in partition)
+        lower = max(nodes[groups][1] for groups in partition)
         found.append((sum(visits[groups] for groups in partition), upper, partition, lower))
     found.sort()
     front: list[FrontPoint] = []

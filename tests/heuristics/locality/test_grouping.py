@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from eplb_gap.heuristics.locality.grouping import greedy_grouping, spectral_grouping
+from eplb_gap.heuristics.locality.grouping import greedy_grouping, hypergraph_grouping, spectral_grouping
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -64,6 +65,7 @@ def test_legal(plan: Planner, deployment: Deployment) -> None:
         (Deployment(12, slots_per_gpu=[6, 7]), "grouping by co-activation needs equally many"),
         (Deployment(12, 24, 4, active=[True, True, False, True]), "GPU 2 is dead"),
         (Deployment(12, 16, 4, num_nodes=4, duplicates="forbidden"), "gives a node 3 different experts"),
+        (Deployment(12, 16, 16, num_nodes=16), "num_nodes is 16; .* at most num_experts = 12"),
         (Deployment(8, 8, 4), "routing has 12 experts"),
     ],
     ids=repr,
@@ -71,3 +73,16 @@ def test_legal(plan: Planner, deployment: Deployment) -> None:
 def test_one_error(plan: Planner, deployment: Deployment, message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(in_blocks(12, 3, 2, 5)[0], deployment)
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mtkahypar", None)
+    with pytest.raises(InputError, match="mtkahypar is not installed"):
+        hypergraph_grouping(in_blocks(12, 3, 2, 5)[0], Deployment(12, 16, 4, num_nodes=2))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_hypergraphs_find_planted_blocks(seed: int) -> None:
+    pytest.importorskip("mtkahypar")
+    test_planted_blocks_are_found(hypergraph_grouping, seed)
+    test_legal(hypergraph_grouping, Deployment(12, 16, 16, num_nodes=8))
