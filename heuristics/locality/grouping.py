@@ -158,7 +158,7 @@ def _spectral(_: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> list[lis
     centres = points[_far_apart(points, nodes)]
     seats = np.repeat(np.arange(nodes), sizes)
     of_item = np.full(items, -1)
-    for _ in range(ROUNDS):
+    for _round in range(ROUNDS):
         distances = ((points[:, None] - centres) ** 2).sum(axis=2)
         seat = linear_sum_assignment(distances[:, seats])[1]
         if (seats[seat] == of_item).all():
