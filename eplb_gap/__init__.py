@@ -27,6 +27,7 @@ __all__ = [
     "check_certificate",
     "evaluate",
     "explain",
+    "hierarchical_front",
     "network_traffic",
     "optimal_split",
     "plan_for_split",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:  # what type checkers read; a test compares it with the table 
     from eplb_gap.problem.validation import verify
     from eplb_gap.solvers.facade import ENGINES as ENGINES
     from eplb_gap.solvers.facade import solve
+    from eplb_gap.solvers.locality.hierarchical_front import hierarchical_front
     from eplb_gap.solvers.solution import Interrupted, Solution
 
 _HOMES = {
@@ -97,6 +99,7 @@ _HOMES = {
     "check_certificate": "problem.certificate:check",
     "evaluate": "analysis.evaluate:evaluate",
     "explain": "analysis.explain:explain",
+    "hierarchical_front": "solvers.locality.hierarchical_front:hierarchical_front",
     "network_traffic": "analysis.network.traffic:network_traffic",
     "optimal_split": "heuristics.serving.token_split:optimal_split",
     "plan_for_split": "heuristics.serving.split_placement:plan",

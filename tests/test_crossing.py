@@ -101,6 +101,7 @@ from eplb_gap.heuristics.control import (
     presets,
     saved_moves,
 )
+from eplb_gap.heuristics.locality import grouping
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.plugins import hosted, planning, recording
@@ -112,8 +113,10 @@ from eplb_gap.problem.bounds import sample_average as averages
 from eplb_gap.problem.certificate import write as write_certificate
 from eplb_gap.problem.dead_ranks import live_slots, with_dead, without_dead
 from eplb_gap.problem.formats.maps import certificate_map, map_checks, maps, phy2log, recorded_map
+from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.solvers import auto, facade, hierarchical, planner_maps
 from eplb_gap.solvers.engines import first_pass
+from eplb_gap.solvers.locality import hierarchical_front
 from eplb_gap.solvers.serving import budgets, fixed_counts, split_lp
 from eplb_gap.solvers.serving import sample_average_exact as average_exact
 from eplb_gap.solvers.serving import sample_average_oracle as average_oracle
@@ -220,7 +223,26 @@ def priced(x: Case) -> None:
     assert full.cost(x.loads, x.placement, x.deployment) == 0
 
 
+def hypergraph_grouped(x: Case) -> None:
+    """The map is legal, or the package for it is not installed."""
+    try:
+        found = grouping.hypergraph_grouping(PAIRS, x.deployment)
+    except InputError as error:
+        if "not installed" not in str(error):
+            raise
+        x.deployment.require_regular("grouping")
+        return
+    validation.verify(found, PAIRS.loads(), x.deployment)
+
+
+def front_of_groups(x: Case) -> None:
+    """Every point's map is legal and within its interval."""
+    for point in hierarchical_front.hierarchical_front(PAIRS, x.deployment, method="planner"):
+        assert point.lower <= point.upper == validation.verify(point.placement, PAIRS.loads(), x.deployment)[0]
+
+
 ROW = [0, 1, 2, 3]
+PAIRS = RoutingTrace([[[0, 1]], [[0, 2]], [[0, 1]], [[3, 1]]], 4)
 KERNEL = {
     validation.verify: Entry(judged),
     validation.makespans: Entry(judged),
@@ -320,6 +342,13 @@ HEURISTICS = {
     relabel.relabel: Entry(lambda x: only_moves(x, relabel.relabel(x.placement, x.other, x.deployment))),
     relabel.adopt_where_better: Entry(lambda x: x.legal(relabel.adopt_where_better(x.placement, x.other, x.loads, x.deployment))),
     relabel.keep_slots: Entry(kept),
+    grouping.spectral_grouping: Entry(
+        lambda x: validation.verify(grouping.spectral_grouping(PAIRS, x.deployment), PAIRS.loads(), x.deployment), irregular
+    ),
+    grouping.hypergraph_grouping: Entry(hypergraph_grouped, irregular),
+    grouping.greedy_grouping: Entry(
+        lambda x: validation.verify(grouping.greedy_grouping(PAIRS, x.deployment), PAIRS.loads(), x.deployment), irregular
+    ),
 }
 SOLVERS = {
     facade.solve: Entry(lambda x: solved(x, facade.solve(x.loads, x.deployment, initial=x.placement))),
@@ -340,6 +369,8 @@ SOLVERS = {
     ),
     hierarchical.NodeProblems: Entry(lambda x: hierarchical.NodeProblems(x.loads[0], x.deployment), irregular),
     hierarchical.search_layer: Entry(searched, irregular),
+    hierarchical_front.hierarchical_front: Entry(front_of_groups, flat),
+    hierarchical_front.set_visits: Entry(lambda x: hierarchical_front.set_visits(PAIRS.rows(0), x.deployment), flat),
     average_exact.solve_sample_average: Entry(lambda x: [solved_average(x, method) for method in average_exact.MODELS]),
     average_oracle.least_sample_average: Entry(bounded_average),
     split_lp.lp_split: Entry(lambda x: x.split_well(split_lp.lp_split(x.placement, x.loads, x.deployment))),
