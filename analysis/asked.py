@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, Unpack
 
-from eplb_gap.analysis.network.routed import Routed, along, changed, in_windows, layer_ids
+from eplb_gap.analysis.network.routed import Routed, along, in_windows, layer_ids, without_layers
 from eplb_gap.problem import formats
 from eplb_gap.problem.deployment import Deployment, Duplicates
 from eplb_gap.problem.errors import InputError
@@ -139,7 +139,7 @@ def read_problem(
         shape = {**_shape_of(found), **shape}
     if paths is None:
         assert routing is not None
-        routed = in_windows(changed(read_routing(routing, experts=experts), experts, leave_out_layers), window)
+        routed = in_windows(without_layers(read_routing(routing, experts=experts), leave_out_layers), window)
         return _with_cluster(
             Asked(routed.trace, _of(routed.trace, deployment, shape), routed.recorded, routed), deployment, shape
         )
@@ -149,7 +149,7 @@ def read_problem(
     if routing is None:
         return asked
     tokens = read_routing(routing, experts=trace.loads.shape[2])
-    tokens = changed(tokens, experts, set(leave_out_layers).intersection(layer_ids(tokens)))
+    tokens = without_layers(tokens, set(leave_out_layers).intersection(layer_ids(tokens)))
     return _with_cluster(replace(asked, routed=along(tokens, trace, recorded)), deployment, shape)
 
 

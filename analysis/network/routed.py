@@ -55,16 +55,14 @@ def layer_ids(routing: RoutingTrace) -> list[int]:
     return ids
 
 
-def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterable[int]) -> RoutingTrace:
-    """Return the routing among so many experts, without some layers.
+def without_layers(routing: RoutingTrace, leave_out_layers: Iterable[int]) -> RoutingTrace:
+    """Return the routing without some layers.
 
     Raises
     ------
     InputError
-        If it names more experts, has no such layer or no other, or its provenance names other layers.
+        If it has no such layer or no other, or its provenance names other layers.
     """
-    if experts is not None and experts < routing.num_experts:
-        raise InputError(f"experts is {experts}; the routing has {routing.num_experts}")
     left_out, ids = set(leave_out_layers), layer_ids(routing)
     if not left_out <= set(ids):
         raise InputError(f"leave_out_layers names layer {min(left_out - set(ids))}; the routing has no such layer")
@@ -72,11 +70,9 @@ def changed(routing: RoutingTrace, experts: int | None, leave_out_layers: Iterab
     if not kept:
         raise InputError(f"leave_out_layers names all {len(ids)} layers of the routing; at least one of them is needed")
     told = {key: value for key, value in routing.provenance.items() if key not in OF_WINDOWS}
-    if experts is not None and experts > routing.num_experts:
-        told["added_experts"] = list(range(routing.num_experts, experts))
     if left_out:
         told["layer_ids"] = [ids[row] for row in kept]
-    return replace(routing, experts=routing.experts[:, kept], num_experts=experts or routing.num_experts, provenance=told)
+    return replace(routing, experts=routing.experts[:, kept], provenance=told)
 
 
 def in_windows(routing: RoutingTrace, window: int | None = None) -> Routed:

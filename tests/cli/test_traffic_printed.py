@@ -114,7 +114,7 @@ def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, rou
     [
         (["--routing", "nowhere.npz", *SHAPE], "nowhere.npz does not exist"),
         (["--routing", "LICENSE", *SHAPE], "LICENSE"),
-        (["--routing", "PATH", "--slots", 300, "--gpus", 4, "--experts", 4], "experts is 4; the routing has 8"),
+        (["--routing", "PATH", "--slots", 300, "--gpus", 4, "--experts", 4], "experts is 4; file"),
         (["--routing", "PATH", "--deployment", "olmoe-ep16"], "the loads have 8 experts; deployment 'olmoe-ep16' has 64"),
         (["--routing", "PATH"], "--deployment is missing"),
         (["--routing", "PATH", *SHAPE, "--window", 7], "1 to 6 steps"),

@@ -17,13 +17,13 @@ def read(path: Path, experts: int | None) -> RoutingTrace:
     Raises
     ------
     InputError
-        As of :meth:`RoutingTrace.load`, or if the provenance contradicts the routing, or it is of more experts.
+        As of :meth:`RoutingTrace.load`, or if the provenance contradicts the routing, or it is of another number of experts.
     """
     files.size(path, files.MAX_ARRAY_BYTES)
     trace = RoutingTrace.load(path)
     check_layers(trace.provenance, trace.num_layers, f"trace file {path}")
     check_notices(trace.provenance.get("notices", []), f"trace file {path}")
-    if experts is not None and experts < trace.num_experts:
+    if experts not in (None, trace.num_experts):
         raise InputError(f"experts is {experts}; file {path} has {trace.num_experts}")
     return trace
 

@@ -9,7 +9,7 @@ import pytest
 
 from eplb_gap.analysis.asked import read_problem
 from eplb_gap.analysis.network import routed as split
-from eplb_gap.analysis.network.routed import along, changed, in_windows, layer_ids
+from eplb_gap.analysis.network.routed import along, in_windows, layer_ids, without_layers
 from eplb_gap.analysis.network.served import planned_and_served
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
@@ -97,21 +97,17 @@ def test_tokens_beside_loads_are_those_of_their_steps() -> None:
     assert notes[0] == "The routing of window 9 is not part of its loads: an expert has more tokens in it."
 
 
-def test_layers_are_left_out_and_experts_added_by_name() -> None:
-    rest = changed(WHOLE, 6, [3])
-    assert rest.num_experts == 6 and layer_ids(rest) == [5] and (rest.experts == EXPERTS[:, 1:]).all()
-    assert rest.provenance["added_experts"] == [4, 5] and (rest.step == STEP).all()
-    for args, says in (
-        ((3, ()), "experts is 3; the routing has 4"),
-        ((None, [4]), "names layer 4; the routing has no such layer"),
-        ((None, [3, 5]), "names all 2 layers"),
-    ):
+def test_layers_are_left_out_by_name() -> None:
+    rest = without_layers(WHOLE, [3])
+    assert layer_ids(rest) == [5] and (rest.experts == EXPERTS[:, 1:]).all() and (rest.step == STEP).all()
+    for left_out, says in (([4], "names layer 4; the routing has no such layer"), ([3, 5], "names all 2 layers")):
         with pytest.raises(InputError, match=says):
-            changed(WHOLE, *args)
+            without_layers(WHOLE, left_out)
     for ids in ([1], "ab", [0, "b"], None):
         with pytest.raises(InputError, match="an index for each of 2 layers"):
-            changed(replace(WHOLE, provenance={"layer_ids": ids}), None, ())
-    assert changed(replace(WHOLE, provenance={"added_experts": 5, "kind": "drawn"}), None, ()).provenance == {"kind": "drawn"}
+            without_layers(replace(WHOLE, provenance={"layer_ids": ids}), ())
+    assert without_layers(replace(WHOLE, provenance={"joined": 5, "kind": "drawn"}), ()).provenance == {"kind": "drawn"}
+
 
 
 @pytest.mark.parametrize(
