@@ -425,4 +425,4 @@ def _mean_ratio(makespans: np.ndarray, means: np.ndarray) -> np.ndarray:
     loaded = means > 0
     ratios = np.divide(makespans, means, out=np.zeros_like(makespans), where=loaded).sum(axis=1)
     counts = loaded.sum(axis=1)
-    return np.maximum(np.divide(ratios, counts, out=np.ones_like(ratios), where=counts > 0), 1.0)
+    return np.asarray(np.maximum(np.divide(ratios, counts, out=np.ones_like(ratios), where=counts > 0), 1.0))
