@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_gap import heuristics
-from eplb_gap.analysis.evaluate import mean_imbalance, mean_loads, model_excess
+from eplb_gap.analysis.evaluate import makespan_imbalance, mean_loads, model_excess
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.heuristics.registry import MOST_WINDOWS, planning_loads
 from eplb_gap.heuristics.serving.token_split import optimal_split
@@ -54,7 +54,7 @@ class Alternative:
     is_limit : bool
         Whether nobody can plan so: it uses the loads that are served.
     imbalances : list of (float, float)
-        Of every pair the :func:`eplb_gap.analysis.evaluate.mean_imbalance` of the method itself, and the alternative's.
+        Of every pair the :func:`eplb_gap.analysis.evaluate.makespan_imbalance` of the method itself, and the alternative's.
     """
 
     name: str
@@ -183,4 +183,4 @@ def _served(history: np.ndarray, serving: np.ndarray, deployment: Deployment, me
 
 def _reached(makespans: list[Fraction], serving: np.ndarray, deployment: Deployment) -> Reached:
     means = mean_loads(serving, deployment)
-    return Reached(model_excess(makespans, means), mean_imbalance(makespans, means))
+    return Reached(model_excess(makespans, means), makespan_imbalance(makespans, means))

@@ -8,18 +8,21 @@ them so that the planning window is served best: hot layers gain more by replica
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from eplb_gap.analysis.evaluate import makespan_imbalance, mean_loads
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, require_kind
 from eplb_gap.problem.loads import LoadTrace
 from eplb_gap.problem.metrics import balancedness_gpu
+from eplb_gap.problem.validation import verify
 from eplb_gap.solvers.serving.budgets import SlotCurves, plan_budget, slot_curves
 
 MOST_OPTIONS = 10_000
@@ -50,6 +53,25 @@ class Step:
     limit: float
     serving: float | None
     verdict: str
+
+
+@dataclass(frozen=True)
+class SlotImbalance:
+    """Imbalances with one number of slots, means over layers of makespan over mean: what step times are fitted to.
+
+    Parameters
+    ----------
+    planning : float
+        Of the best map found for the planning window.
+    limit : float
+        No map with so many slots has a smaller one there (proven).
+    serving : list of float
+        Of every pair of windows, on the one after that planned on.
+    """
+
+    planning: float
+    limit: float
+    serving: list[float]
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,8 @@ class Capacity:
         How a budget of slots is divided over the layers, if one was given.
     left_out : str, default ""
         Which slots could not be looked at, and why.
+    imbalances : list of SlotImbalance
+        Of every step.
     """
 
     target: float
@@ -101,6 +125,7 @@ class Capacity:
     steps: list[Step]
     division: Division | None = None
     left_out: str = ""
+    imbalances: list[SlotImbalance] = field(default_factory=list)
 
     @property
     def planning(self) -> Step | None:
@@ -190,17 +215,20 @@ def capacity(
         raise InputError(f"budget is {budget} slots; {layers} layers of at least {options[0]} need {layers * options[0]}")
     curves = slot_curves(loads, deployment, options, method, PLANNING_GAP, seconds * len(options), tick)
     perfect = int(loads.sum()) / deployment.num_gpus
-    steps = []
+    steps, imbalances, means = [], [], mean_loads(loads, deployment)
     for number, slots in enumerate(options):
+        served = _served(trace, replace(deployment, num_slots=slots))
         reached, limit = _balancedness(perfect, *(sum(curve[number] for curve in side) for side in (curves.upper, curves.lower)))
         verdict = "reached" if reached >= target else "unreachable" if limit < target else "open"
-        steps.append(Step(slots, reached, limit, _serving(trace, replace(deployment, num_slots=slots)), verdict))
+        steps.append(Step(slots, reached, limit, statistics.fmean(one for one, _ in served) if served else None, verdict))
+        planning, least = (makespan_imbalance([curve[number] for curve in side], means) for side in (curves.upper, curves.lower))
+        imbalances.append(SlotImbalance(planning, least, [one for _, one in served]))
     division = None if budget is None else _divided(curves, budget, perfect, steps)
     left_out = ""
     if options[-1] + deployment.num_gpus <= most:
         distinct = options[-1] // deployment.num_gpus
         left_out = f"More slots are left out: without duplicates a GPU holds at most {distinct} different experts."
-    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, division, left_out)
+    return Capacity(target, chosen % windows, deployment.num_gpus, experts, layers, steps, division, left_out, imbalances)
 
 
 def _balancedness(perfect: float, upper: Fraction | int, lower: Fraction | int) -> tuple[float, float]:
@@ -237,11 +265,14 @@ def slot_options(deployment: Deployment, most: int) -> list[int]:
     return options
 
 
-def _serving(trace: LoadTrace, deployment: Deployment) -> float | None:
-    """Return the mean over pairs of windows of the balancedness on the second when planned on the first."""
-    pairs = range(trace.loads.shape[0] - 1)
-    served = [balancedness_gpu(rebalance(trace.loads[i], deployment), trace.loads[i + 1], deployment.num_gpus) for i in pairs]
-    return statistics.fmean(served) if served else None
+def _served(trace: LoadTrace, deployment: Deployment) -> list[tuple[float, float]]:
+    """Return for every pair of windows the balancedness and the imbalance on the second when planned on the first."""
+    served = []
+    for past, loads in itertools.pairwise(trace.loads):
+        placed = rebalance(past, deployment)
+        imbalance = makespan_imbalance(verify(placed, loads, deployment), mean_loads(loads, deployment))
+        served.append((balancedness_gpu(placed, loads, deployment.num_gpus), imbalance))
+    return served
 
 
 def report(result: Capacity) -> str:
@@ -313,8 +344,10 @@ def _division_report(found: Division) -> list[str]:
 
 def as_dict(result: Capacity) -> dict[str, Any]:
     """Return the result as JSON-serialisable data."""
+    told = asdict(result)
+    del told["imbalances"]  # they are told with the times that follow from them
     return {
-        **asdict(result),
+        **told,
         "planning": None if result.planning is None else result.planning.slots,
         "serving": None if result.serving is None else result.serving.slots,
         "fewest_is_proven": result.fewest_is_proven,

@@ -241,7 +241,7 @@ def model_excess(makespans: list[Fraction], means: list[Fraction]) -> Fraction:
     return sum(makespans, Fraction(0)) / weight - 1 if weight else Fraction(0)
 
 
-def mean_imbalance(makespans: list[Fraction], means: list[Fraction]) -> float:
+def makespan_imbalance(makespans: list[Fraction], means: list[Fraction]) -> float:
     """Return the mean over the layers with load of ``makespan / mean``, 1 without load: what step times are fitted to.
 
     Layers count alike here; in :func:`model_excess` they weigh by their mean loads.
@@ -249,8 +249,8 @@ def mean_imbalance(makespans: list[Fraction], means: list[Fraction]) -> float:
     Examples
     --------
     >>> from fractions import Fraction
-    >>> from eplb_gap.analysis.evaluate import mean_imbalance
-    >>> mean_imbalance([Fraction(6), Fraction(30), Fraction(0)], [Fraction(4), Fraction(30), Fraction(0)])
+    >>> from eplb_gap.analysis.evaluate import makespan_imbalance
+    >>> makespan_imbalance([Fraction(6), Fraction(30), Fraction(0)], [Fraction(4), Fraction(30), Fraction(0)])
     1.25
     """
     ratios = [makespan / mean for makespan, mean in zip(makespans, means, strict=True) if mean]

@@ -12,10 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from eplb_gap.cli.asking import Question, asks
-from eplb_gap.cli.options import INTERRUPTED, JsonFlag, log
-from eplb_gap.cli.outputs import Force, check_outputs
+from eplb_gap.cli.options import INTERRUPTED, JsonFlag, ProfileOption, log
+from eplb_gap.cli.outputs import Force, check_outputs, existing
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.cli.outputs import page as page_at
+from eplb_gap.cli.times import Clock
 from eplb_gap.problem.atomic import write_atomically
 from eplb_gap.problem.errors import InputError
 
@@ -54,6 +55,7 @@ def replay(
     limit: Annotated[
         int | None, typer.Option(help="Certify what no controller can exceed that changes its maps every so many steps.")
     ] = None,
+    profile: ProfileOption = None,
     figure: Annotated[Path | None, typer.Option(help="Write the figure over time: .pdf, .png or .svg.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     force: Force = False,
@@ -71,9 +73,10 @@ def replay(
     if figure is not None and figure.suffix not in FIGURES:
         raise InputError(f"--figure is {figure}; a name that ends in {', '.join(FIGURES)} is needed")
     tables = [("--controller", Path(text)) for text in controllers or () if text.endswith(TABLES)]
-    read = [("--loads", question.loads), ("--costs", costs), *tables]
+    read = [("--loads", question.loads), ("--costs", costs), *existing([("--profile", profile)]), *tables]
     check_outputs([figure_at("--figure", figure), page_at("--page", page)], read, force)
-    profile = None if costs is None else read_costs(costs)
+    clock = Clock.of(profile, "replay")
+    moving = None if costs is None else read_costs(costs)
     asked = question.read()
     names = Column(no_wrap=True, overflow="ellipsis", max_width=60)
     columns = (
@@ -90,12 +93,16 @@ def replay(
             bar.start_task(tasks[label])  # one that has started goes on
             bar.update(tasks[label], completed=done, total=total)
 
-        result = run(asked.trace, asked.deployment, chosen, warm_up=warm_up, costs=profile, limit=limit, tick=tick)
+        result = run(asked.trace, asked.deployment, chosen, warm_up=warm_up, costs=moving, limit=limit, tick=tick)
     written = _draw(result, asked.trace, question.loads_name, figure, page) if result.runs else []
+    times = clock.runs(result)
     if as_json:
-        print(json.dumps({**as_dict(result), "files": [str(path) for path in written]}))
+        told = {} if times is None else {"time": times.as_dict()}
+        print(json.dumps({**as_dict(result), **told, "files": [str(path) for path in written]}))
     else:
         print(report(result))
+        if times is not None:
+            print("\n".join(["", *times.lines()]))
         if written:
             print("written: " + ", ".join(map(str, written)))
     if result.interrupted:

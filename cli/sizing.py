@@ -11,7 +11,7 @@ import typer
 from eplb_gap.cli.asking import Question, may_ask
 from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, decode_capacity, tiled
 from eplb_gap.cli.options import JsonFlag, PlanWindow, ProfileOption, log
-from eplb_gap.cli.outputs import Force, check_folder, check_outputs, writable_folder
+from eplb_gap.cli.outputs import Force, check_folder, check_outputs, existing, writable_folder
 from eplb_gap.cli.outputs import figure as figure_at
 from eplb_gap.cli.times import Clock
 from eplb_gap.problem import InputError
@@ -49,14 +49,14 @@ def capacity(
 
     unread = {"--target": target, "--seconds": seconds, "--budget": budget, "--out": folder}
     tokens = check_decode(decode, routing, batch, {option: value is not None for option, value in unread.items()})
-    for option, value in (("--serve-window", serve_window), ("--profile", profile)):
-        if not decode and value is not None:
-            raise InputError(f"{option} is {value} without --decode; leave it out")
-    timed = tiled(Clock.of(profile).profile)
+    if serve_window is not None and not decode:
+        raise InputError(f"--serve-window is {serve_window} without --decode; leave it out")
+    clock = Clock.of(profile, None if decode else "capacity")
+    timed = tiled(clock.profile) if decode else None
     if folder is not None:
         check_folder(folder, "--out")
         figures = [figure_at("--out", folder / f"{NAME}{suffix}") for suffix in (".pdf", ".png")]
-        check_outputs(figures, [("--loads", question.loads), ("--routing", routing)], force)
+        check_outputs(figures, [("--loads", question.loads), ("--routing", routing), *existing([("--profile", profile)])], force)
         writable_folder(folder, "--out")
     asked = question.read(routing)
     if decode:
@@ -75,9 +75,13 @@ def capacity(
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
     written = [] if folder is None else draw(result, f"{question.name(routing)}, {asked.deployment.policy}", folder)
+    times = clock.sizes(result)
     if as_json:
-        print(json.dumps({**module.as_dict(result), "files": [str(path) for path in written]}))
+        told = {} if times is None else {"time": times.as_dict()}
+        print(json.dumps({**module.as_dict(result), **told, "files": [str(path) for path in written]}))
     else:
         print(module.report(result))
+        if times is not None:
+            print("\n".join(["", *times.lines(), *clock.notes(asked, None)]))
         if written:
             print("written: " + ", ".join(map(str, written)))

@@ -14,12 +14,16 @@ from eplb_gap.problem import InputError, Placement
 
 if TYPE_CHECKING:  # these load scipy and the solvers, which `--help` need not wait for
     from eplb_gap.analysis.asked import Asked
+    from eplb_gap.analysis.capacity import Capacity
     from eplb_gap.analysis.evaluate import Evaluation
     from eplb_gap.analysis.explain import Explanation
     from eplb_gap.analysis.network.served import Counted
+    from eplb_gap.analysis.replay.replay import Replay
     from eplb_gap.analysis.step_time.evaluated import MapTimes
     from eplb_gap.analysis.step_time.explained import ChainTimes
     from eplb_gap.analysis.step_time.profile import Profile
+    from eplb_gap.analysis.step_time.replayed import ReplayTimes
+    from eplb_gap.analysis.step_time.sized import SlotTimes
     from eplb_gap.analysis.step_time.timed import Timed
     from eplb_gap.analysis.windows import Windows
     from eplb_gap.cli.maps import PlannedMap
@@ -37,19 +41,30 @@ class Clock:
     profile: Profile | None
 
     @classmethod
-    def of(cls, name: str | None) -> Self:
+    def of(cls, name: str | None, command: str | None = None) -> Self:
         """Read the profile that was asked for.
+
+        Parameters
+        ----------
+        name : str or None
+        command : str, optional
+            What needs a hinge and looks at nothing else.
 
         Raises
         ------
         InputError
-            As :func:`eplb_gap.analysis.step_time.profile.read_profile`.
+            As :func:`eplb_gap.analysis.step_time.profile.read_profile`, or if there is no hinge where one is needed.
         """
         if name is None:
             return cls(None)
         from eplb_gap.analysis.step_time.profile import read_profile
+        from eplb_gap.analysis.step_time.timed import require_hinge
 
-        return cls(read_profile(name))
+        profile = read_profile(name)
+        if command is None:
+            return cls(profile)
+        require_hinge(profile, command)
+        return cls(replace(profile, tiles=None, network=None))
 
     def dispatch(self, asked: Asked, dispatch: DispatchChoice | None) -> DispatchChoice | None:
         """Return the dispatch to count: where none is given that of the profile's network.
@@ -116,6 +131,22 @@ class Clock:
         shape, steps = asked.cluster or asked.deployment, asked.trace.window_steps
         planned = with_parts(found.planned, one.regular("--map"), windows.serving, bounds, shape, steps, served)
         return replace(found, planned=planned)
+
+    def sizes(self, result: Capacity) -> SlotTimes | None:
+        """Return the times of numbers of slots, None without a profile."""
+        if self.profile is None:
+            return None
+        from eplb_gap.analysis.step_time.sized import slot_times
+
+        return slot_times(self.profile, result)
+
+    def runs(self, result: Replay) -> ReplayTimes | None:
+        """Return the time that controllers lose, None without a profile."""
+        if self.profile is None or not result.runs:
+            return None
+        from eplb_gap.analysis.step_time.replayed import replay_times
+
+        return replay_times(self.profile, result)
 
     def notes(self, asked: Asked, counted: Counted | None) -> list[str]:
         """Return what must be known beside the times, nothing without a profile."""

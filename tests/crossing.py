@@ -30,6 +30,7 @@ from eplb_gap.analysis.online import calibrate, host_defaults, host_flags, trial
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import limits, replay
 from eplb_gap.analysis.step_time import predict
+from eplb_gap.analysis.step_time.evaluated import times_of
 from eplb_gap.analysis.step_time.hinge import Hinge
 from eplb_gap.analysis.step_time.profile import Profile, Tiles
 from eplb_gap.analysis.watch import scored as scored_calls
@@ -344,6 +345,20 @@ def timed(case: Case) -> None:
     assert time.imbalance == predict.imbalance(case.placement, case.loads, case.deployment)
     for name in ("imbalance", "relative", "expert_seconds"):
         assert getattr(time, name) >= getattr(least, name) * (1 - 1e-12) > 0
+
+
+def timed_on_both_windows(case: Case) -> None:
+    """The imbalance of an evaluation's makespans is that of its map, and no part of its time is below its bound."""
+    profile = Profile("p", "s", "m", hinge=Hinge(None, 0.5, 1.0), tiles=Tiles(10.0, 1.0, 8, 4.0))
+    windows = Windows.of(case.trace)
+    bounds = evaluate.certified_bounds(windows, case.deployment)
+    result = evaluate.evaluate_map("map", case.placement, windows, case.deployment, bounds)
+    found = times_of(profile, result, case.placement, windows, case.deployment, 1)
+    for timed, loads in ((found.planning, windows.planning), (found.serving, windows.serving)):
+        assert abs(timed.time.imbalance - predict.imbalance(case.placement, loads, case.deployment)) < 1e-12
+        assert timed.gap is not None and timed.gap >= 0
+        assert all(low is not None and up >= low * (1 - 1e-12) for _, up, low in timed.parts())
+        assert len(timed.parts()) == 1
 
 
 def searched(case: Case) -> None:

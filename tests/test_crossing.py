@@ -55,6 +55,7 @@ from crossing import (
     solved_average,
     stepped,
     timed,
+    timed_on_both_windows,
     tried_out,
     unequal,
     written_and_read,
@@ -86,7 +87,9 @@ from eplb_gap.analysis.online import (
 from eplb_gap.analysis.online import candidates as online_candidates
 from eplb_gap.analysis.online import report as online_report
 from eplb_gap.analysis.replay import chain, costs, limits, replay, report
+from eplb_gap.analysis.step_time import evaluated as timed_maps
 from eplb_gap.analysis.step_time import predict
+from eplb_gap.analysis.step_time import timed as times
 from eplb_gap.analysis.watch import scored as scored_calls
 from eplb_gap.heuristics import methods, own, registry
 from eplb_gap.heuristics.config import PipelineConfig
@@ -154,6 +157,8 @@ ANALYSES = (
     predict,
     protocol,
     protocol_runs,
+    timed_maps,
+    times,
     scored_calls,
     user_program,
 )
@@ -401,6 +406,8 @@ JUDGING = {
     per_step.per_step: Entry(stepped),
     predict.imbalance: Entry(timed),
     predict.map_time: Entry(timed),
+    timed_maps.times_of: Entry(timed_on_both_windows),
+    times.with_parts: Entry(timed_on_both_windows),
     predict.least_time: Entry(timed),
     replay.replay: Entry(replayed),
     contiguous.contiguous_map: Entry(lambda x: x.legal(contiguous.contiguous_map(x.deployment, 4))),

@@ -70,7 +70,7 @@ PARTS: dict[str, set[str]] = {
     "analysis/online": {"analysis", "analysis/replay"},
     "analysis/replay": {"analysis"},
     "analysis/watch": {"analysis"},
-    "analysis/step_time": {"analysis", "analysis/network"},
+    "analysis/step_time": {"analysis", "analysis/figures", "analysis/network", "analysis/replay"},
     "experiments": set(),
     "experiments/measuring": {"experiments"},
     "experiments/loads": {"experiments", "experiments/measuring", "experiments/loads/moe_trace"},

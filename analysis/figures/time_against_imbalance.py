@@ -80,7 +80,7 @@ def curve(profile: Profile, points: Sequence[Point] = ()) -> Figure:
     axis.margins(y=0.12)
     _label(axis, placed, end - 1.0)
     axis.set_xlabel(f"imbalance: mean over layers of the fullest GPU over the mean; knee {hinge.knee:g}")
-    axis.set_ylabel(name if hinge.seconds is None else f"{name}, {_plain(profile.timed)}")
+    axis.set_ylabel(name if hinge.seconds is None else f"time, {name}")
     axis.set_title("\n".join(textwrap.wrap(_plain(cited(profile)), WRAP)), fontsize=7, loc="left")
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     return fig

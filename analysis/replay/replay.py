@@ -81,6 +81,8 @@ class Replayed:
     regret : float, optional
         Of an adaptive controller: mean excess served per decision above that of its best single choice in hindsight.
     layers : int
+    imbalance : ndarray
+        Of every step the mean over its loaded layers of the largest GPU load over the mean, float64 [steps]; 1 without load.
     """
 
     controller: Controller
@@ -95,6 +97,7 @@ class Replayed:
     planning: float
     decisions: int
     layers: int
+    imbalance: np.ndarray
     regret: float | None = None
 
     @property
@@ -385,9 +388,13 @@ class _Run:
     def _result(self, first: int, tops: list[np.ndarray], belows: list[np.ndarray], regret: float | None) -> Replayed:
         served, start = Fraction(0), 0
         largest = np.empty(len(self.loads))
+        imbalance = np.empty(len(self.loads))
+        layer_means = self.loads.sum(axis=2, dtype=np.float64) / self.deployment.live.num_gpus
         for numerators, denominators in zip(tops, belows, strict=True):
             end = start + len(numerators)
-            largest[start:end] = (numerators / denominators).astype(np.float64).sum(axis=1)
+            makespans = (numerators / denominators).astype(np.float64)
+            largest[start:end] = makespans.sum(axis=1)
+            imbalance[start:end] = _mean_ratio(makespans, layer_means[start:end])
             if end > first:
                 served += total(numerators[max(0, first - start) :], denominators)
             start = end
@@ -408,5 +415,14 @@ class _Run:
             self.planning,
             self.decisions,
             self.loads.shape[1],
+            imbalance,
             regret,
         )
+
+
+def _mean_ratio(makespans: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return the mean over loaded layers of makespan over mean, float64 [steps] of [steps, layers]; 1 for a step without load."""
+    loaded = means > 0
+    ratios = np.divide(makespans, means, out=np.zeros_like(makespans), where=loaded).sum(axis=1)
+    counts = loaded.sum(axis=1)
+    return np.asarray(np.maximum(np.divide(ratios, counts, out=np.ones_like(ratios), where=counts > 0), 1.0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eplb_gap.analysis.evaluate import mean_imbalance
+from eplb_gap.analysis.evaluate import makespan_imbalance
 from eplb_gap.analysis.explain import STEPS, Explanation, Step
 from eplb_gap.analysis.step_time.predict import StepTime, step_time
 from eplb_gap.analysis.step_time.profile import Profile
@@ -115,7 +115,7 @@ def chain_times(profile: Profile, result: Explanation) -> ChainTimes:
     >>> round(times.planned.time.seconds, 2)  # an imbalance of 1.4: 82.86 s (1 + 0.285 (1.4 - 1.099))
     89.97
     """
-    levels = {level.key: step_time(profile, mean_imbalance(level.upper, result.mean)) for level in result.levels}
+    levels = {level.key: step_time(profile, makespan_imbalance(level.upper, result.mean)) for level in result.levels}
     own = next(level for level in result.levels if level.key == "hierarchical")
     planned = by_hinge(profile, result.levels[-1].upper, own.lower, result.mean)
     savings = []

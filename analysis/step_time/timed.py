@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.analysis.evaluate import mean_imbalance
+from eplb_gap.analysis.evaluate import makespan_imbalance
 from eplb_gap.analysis.network.traffic import NetworkTraffic
 from eplb_gap.analysis.step_time.predict import StepTime, least_time, map_time, step_time
 from eplb_gap.analysis.step_time.profile import PARTS, Profile
@@ -48,7 +48,7 @@ class Timed:
 
 def by_hinge(profile: Profile, makespans: list[Fraction], bounds: list[Fraction], means: list[Fraction]) -> Timed:
     """Return what the hinge alone says of makespans and their lower bounds."""
-    return Timed(step_time(profile, mean_imbalance(makespans, means)), step_time(profile, mean_imbalance(bounds, means)))
+    return Timed(step_time(profile, makespan_imbalance(makespans, means)), step_time(profile, makespan_imbalance(bounds, means)))
 
 
 def with_parts(

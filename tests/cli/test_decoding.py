@@ -53,7 +53,6 @@ def test_both_commands_say_what_redundancy_costs(
         ("explain", ("--decode", "--html", "page.html"), "--html is given with --decode"),
         ("explain", ("--decode", "--dispatch", "none"), "--dispatch is given with --decode"),
         ("explain", ("--decode", "--profile", "a100"), "--profile is a100, which has no tiles"),
-        ("capacity", ("--profile", "a100"), "--profile is a100 without --decode"),
         ("capacity", ("--decode", "--target", "0.9"), "--target is given with --decode"),
         ("capacity", ("--serve-window", "1"), "--serve-window is 1 without --decode"),
     ],

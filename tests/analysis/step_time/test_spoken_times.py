@@ -1,0 +1,192 @@
+"""What explanations, numbers of slots and replays say in time, by hand on small loads."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eplb_gap import Controller, Deployment, LoadTrace, Placement, RoutingTrace, capacity, evaluate, explain, rebalance, replay
+from eplb_gap.analysis import page
+from eplb_gap.analysis.explain import STEPS
+from eplb_gap.analysis.figures.time_against_imbalance import Point, curve, draw
+from eplb_gap.analysis.html_page import svg
+from eplb_gap.analysis.network.routed import in_windows
+from eplb_gap.analysis.network.served import planned_and_served
+from eplb_gap.analysis.replay.costs import Costs
+from eplb_gap.analysis.step_time.evaluated import times_of
+from eplb_gap.analysis.step_time.explained import alternative_lines, chain_times, sentences, step_rows
+from eplb_gap.analysis.step_time.hinge import Hinge
+from eplb_gap.analysis.step_time.predict import imbalance, map_time
+from eplb_gap.analysis.step_time.profile import Network, Profile, Tiles
+from eplb_gap.analysis.step_time.replayed import replay_times
+from eplb_gap.analysis.step_time.section import section
+from eplb_gap.analysis.step_time.sized import slot_times
+from eplb_gap.analysis.step_time.timed import check_told, part_lines
+from eplb_gap.analysis.windows import Windows
+from eplb_gap.problem import InputError
+
+HINGE = Profile("small <b>", "by hand, $1$ & more", "nothing", "a step", Hinge(2.0, 0.5, 1.2))
+ABOVE = replace(HINGE, hinge=Hinge(2.0, 0.5, 5.0))
+RELATIVE = replace(HINGE, hinge=Hinge(None, 0.5, 1.2))
+SHAPE = Deployment(4, 6, 2)
+TRACE = LoadTrace([[[6, 2, 1, 1], [10, 10, 10, 10]], [[2, 6, 1, 1], [10, 10, 10, 10]]])
+MAP = Placement([[0, 2, 3, 0, 1, 1]] * 2, 4)
+"""Serves 3 and 7 of a mean of 5 in the first layer, 25 and 15 of 20 in the second."""
+
+
+@pytest.fixture(scope="module")
+def explained():
+    return explain(TRACE, SHAPE, MAP)
+
+
+def test_the_imbalance_is_the_mean_of_the_layers_and_not_of_their_loads(explained):
+    times = chain_times(HINGE, explained)
+    assert float(explained.excess()) == pytest.approx(32 / 25 - 1)
+    assert times.planned.time.imbalance == pytest.approx((7 / 5 + 25 / 20) / 2)
+    assert times.planned.time.imbalance == pytest.approx(imbalance(MAP, TRACE.window(1), SHAPE))
+    assert times.planned.time.seconds == pytest.approx(2.0 * (1 + 0.5 * (1.325 - 1.2)))
+    assert times.planned.gap == pytest.approx(0.5 * 0.125)  # 5 and 20 can be reached in both layers
+
+
+def test_steps_are_differences_of_neighbouring_times_and_add_up(explained):
+    times = chain_times(HINGE, explained)
+    levels = [times.levels[key] for key in ("mean", *(step.end for step in STEPS))]
+    worth = [0.5 * (max(b.imbalance, 1.2) - max(a.imbalance, 1.2)) for a, b in itertools.pairwise(levels)]
+    assert [times.worth(step) for step in STEPS] == pytest.approx(worth)
+    assert sum(worth) == pytest.approx(times.planned.time.relative - 1)
+    told = times.as_dict()
+    assert sum(told["steps"].values()) == pytest.approx(told["seconds"] - 2.0)
+    assert (told["profile"], told["source"], told["lower"], told["dead_zone"]) == (HINGE.name, HINGE.source, 2.0, False)
+    assert "; no map goes below 2.000 s (gap 6.25 %)." in sentences(times)[0]
+
+
+def test_alternatives_are_timed_on_the_maps_that_they_plan():
+    trace, shape = LoadTrace(np.random.default_rng(0).integers(1, 100, (3, 2, 8))), Deployment(8, 8, 4)
+    times = chain_times(HINGE, explain(trace, shape))
+    saved = {one.name: one for one in times.savings}
+    expected = []
+    for pair in range(2):
+        serving = trace.window(pair + 1)
+        own, fresh = (imbalance(rebalance(loads, shape), serving, shape) for loads in (trace.window(pair), serving))
+        expected.append(0.5 * (max(own, 1.2) - max(fresh, 1.2)))
+    assert saved["fresher loads"].relative == pytest.approx(sum(expected) / 2)
+    assert min(expected) > 0.05  # so that the test is of something
+    assert times.savings == sorted(times.savings, key=lambda one: -one.relative)
+    assert any(line.startswith("fresher loads (a limit): saves ") for line in alternative_lines(times))
+
+
+def test_below_a_knee_above_everything_nothing_is_worth_anything(explained):
+    times = chain_times(ABOVE, explained)
+    assert all(times.worth_nothing(step) and times.worth(step) == 0 for step in STEPS)
+    assert {row[-1] for row in step_rows(times)[1:]} == {"nothing: dead zone"}
+    assert sentences(times) == [
+        "Predicted for window 1: 2.000 s at an imbalance of 1.3250, inside the dead zone: a better balance is worth nothing."
+    ]
+    assert all(line.endswith(": inside the dead zone: worth nothing") for line in alternative_lines(times))
+    assert len(alternative_lines(times)) == len(explained.alternatives) > 2
+    assert (times.planned.gap, times.as_dict()["dead_zone"]) == (0.0, True)
+
+
+def test_without_seconds_of_a_balanced_step_times_are_in_percent_of_it(explained):
+    times = chain_times(RELATIVE, explained)
+    assert "106.25 %" in sentences(times)[0]
+    said = [*sentences(times), *alternative_lines(times), *(cell for row in step_rows(times) for cell in row)]
+    assert not re.search(r"[0-9] (s|ms|us)\b", " ".join(said))
+    assert (times.as_dict()["seconds"], times.as_dict()["lower"]) == (None, 1.0)
+
+
+def test_the_page_has_the_times_escaped_and_loads_nothing(explained, tmp_path):
+    part = section(chain_times(HINGE, explained), ["a `note`"])
+    text = page.render(explained, "loads", [0, 1], [part])
+    assert text.index("What it is worth in time") < text.index("Layer by layer")
+    assert "small &lt;b&gt;: by hand, $1$ &amp; more" in text and "<b>" not in text
+    assert text.count("<svg") == 3
+    assert not re.search(r"<script|<link|@import|src=|https?://(?!www\.w3\.org|purl|matplotlib|creativecommons)", text)
+
+
+def test_the_figure_draws_timed_maps_and_hinges_without_seconds_or_slope(tmp_path):
+    files = draw(HINGE, [Point(1.1, "flat", 2.01), Point(1.5, time=2.3), Point(1.3)], tmp_path)
+    assert [path.name for path in files] == ["time_against_imbalance.pdf", "time_against_imbalance.png"]
+    assert all(path.stat().st_size > 5000 for path in files)
+    svg(curve(replace(RELATIVE, hinge=Hinge(None, 0.0, 1.0))), "x")
+    with pytest.raises(InputError, match="no seconds"):
+        curve(RELATIVE, [Point(1.1, time=2.01)])
+    with pytest.raises(InputError, match="no hinge"):
+        curve(replace(HINGE, hinge=None, tiles=Tiles(0, 1e-3, 8)))
+
+
+def test_evaluated_maps_have_experts_and_network_of_one_step():
+    routing = RoutingTrace([[[0, 1]], [[0, 1]], [[0, 2]], [[2, 3]]] * 2, 4, step=[0] * 4 + [1] * 4)
+    routed = in_windows(routing)
+    shape, placed = Deployment(4, 4, 4, num_nodes=2), Placement([[0, 1, 2, 3]], 4)
+    counted = planned_and_served(routed, shape, 0, 1, [("map", placed)], "node-dedup", "local-first")
+    network = Network(0.0, 100.0, "node-dedup", 2.0, 1e3, 1e6)
+    profile = replace(HINGE, tiles=Tiles(0, 1e-3, 2), network=network)
+    result, windows = evaluate(routed.trace, shape, placed), Windows.of(routed.trace)
+    both = times_of(profile, result, placed, windows, shape, 1, counted.maps[0])
+    assert both.planning.time.expert_seconds == both.serving.time.expert_seconds == pytest.approx(2e-3)  # GPU 0 has three rows
+    layers = [layer.counted for layer in counted.maps[0].served.layers]
+    assert both.serving.time.network_seconds == map_time(profile, placed, windows.serving, shape, layers).network_seconds
+    assert both.serving.least.network_seconds <= both.serving.time.network_seconds
+    assert [line.split()[0] for line in part_lines(both.serving)] == ["experts", "network"]
+    summed = times_of(profile, result, placed, windows, shape, 100, counted.maps[0]).serving
+    assert (summed.time.expert_seconds, summed.time.network_seconds) == (None, both.serving.time.network_seconds)
+
+
+@pytest.mark.parametrize(
+    ("parts", "steps", "routed", "said"),
+    [
+        ({"network": Network(0.0, 1.0, "rank-dedup", nvlink_bytes_per_second=1.0)}, 1, False, "--routing is missing"),
+        ({"tiles": Tiles(0, 1e-3, 8)}, 100, True, "loads of single steps are needed"),
+        ({"tiles": Tiles(0, 1e-3, 8)}, 1, False, None),
+    ],
+)
+def test_a_profile_that_can_tell_nothing_is_refused(parts, steps, routed, said):
+    profile = replace(HINGE, hinge=None, **parts)
+    if said is None:
+        check_told(profile, steps, routed)
+        return
+    with pytest.raises(InputError, match=said):
+        check_told(profile, steps, routed)
+
+
+def test_slots_buy_nothing_once_inside_the_dead_zone():
+    found = capacity(LoadTrace([[[6, 1, 1, 1]], [[6, 1, 1, 1]]]), Deployment(4, 4, 2), target=0.9)
+    times = slot_times(HINGE, found)
+    assert [step.planning.imbalance for step in times.steps] == pytest.approx([7 / 4.5, 1.0, 1.0])
+    assert (times.enough.slots, times.fastest.slots) == (6, 6)
+    lines = times.lines()
+    assert "Planning: from 6 slots on, inside the dead zone, more buy nothing; fewer are proven not to be." in lines
+    assert any(line.startswith("Serving: 6 slots serve fastest, 2.000 s on average, inside the dead zone") for line in lines)
+    row = times.as_dict()["slots"][0]
+    assert (row["seconds"], row["lower"]) == (pytest.approx(2.0 * (1 + 0.5 * (7 / 4.5 - 1.2))),) * 2
+    assert slot_times(ABOVE, found).enough.slots == 4
+
+
+def test_a_replay_loses_time_on_every_step_by_itself_and_to_moves():
+    uneven, even, empty = [9, 9, 1, 1], [9, 1, 1, 9], [0, 0, 0, 0]
+    steps = LoadTrace([[uneven, even], [even, even], [uneven, empty], [empty, empty]])
+    result = replay(steps, Deployment(4, 4, 2), [Controller("none")], costs=Costs(1.0, 1.0))
+    assert result.runs[0].imbalance.tolist() == pytest.approx([1.4, 1.0, 1.8, 1.0])
+    [lost] = replay_times(HINGE, result).runs
+    assert (lost.relative, lost.inside, lost.seconds) == pytest.approx((0.5 * (0.2 + 0.6) / 4, 0.5, 0.8))
+    moved = replay_times(HINGE, replace(result, runs=[_Waiting(result.runs[0], 1.0)]))
+    assert moved.runs[0].total == pytest.approx(0.1 + 1.0 / 8.0)
+    assert "1.8 |" in moved.lines()[-1]
+    whole = replay_times(replace(HINGE, timed="16 requests"), result)
+    assert (whole.runs[0].seconds, whole.runs[0].moves) == (None, None)
+    assert any(line.startswith("Waiting for moves is not among it") for line in whole.lines())
+    assert not np.any([run.relative for run in replay_times(ABOVE, result).runs])
+
+
+class _Waiting:
+    """A run that waited."""
+
+    def __init__(self, run, seconds):
+        self.controller, self.imbalance, self.first, self.last, self.waiting = (
+            run.controller, run.imbalance, run.first, run.last, seconds,
+        )  # fmt: skip
