@@ -1,0 +1,318 @@
+"""One layer's map, the nodes that its tokens visit and the loads that its dispatcher makes: brought up to date move by move.
+
+Every token goes to a smallest set of nodes that holds its experts, as the rule ``smallest-cover`` of
+:mod:`eplb_gap.heuristics.dispatch.replica_choice` says; loads count the tokens that the rule sends to each slot. All that is
+derived depends on the map alone, not on the maps before it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eplb_gap.heuristics.compiled import entry, kernel
+from eplb_gap.heuristics.dispatch.covers import chosen_cover, cover_size, hashed
+
+
+class Tokens(NamedTuple):
+    """Recorded tokens.
+
+    Parameters
+    ----------
+    rows : ndarray
+        Experts of every token, int64 [tokens, topk].
+    starts, of : ndarray
+        The tokens of every expert, one expert after the other: int64 [experts + 1] and [tokens times topk].
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    of: np.ndarray
+
+
+class Dispatched(NamedTuple):
+    """A map and what its dispatcher makes of the tokens.
+
+    Parameters
+    ----------
+    slots : ndarray
+        Expert of every slot, int64 [slots], GPU-major.
+    counts : ndarray
+        Replicas of every expert, int64 [experts].
+    places : ndarray
+        Slots of every expert, ascending, int64 [experts, most]; defined up to its count.
+    on_gpu : ndarray
+        Replicas of every expert on every GPU, int16 [experts, gpus].
+    held : ndarray
+        Nodes of every expert as bits, int64 [experts].
+    alone : ndarray
+        Experts of a token that a node holds and no other node does, uint8 [tokens, nodes].
+    choices : ndarray
+        Experts of a token that are on several nodes, and that have several replicas: uint8 [tokens, 2].
+    visits : ndarray
+        Nodes of every token, uint8 [tokens].
+    picked : ndarray
+        Slot of every replica that a token was sent to, int32 [tokens, topk]; kept for experts of several replicas alone.
+    loads : ndarray
+        Tokens sent to every slot, int64 [slots].
+    gpus, nodes : ndarray
+        And to every GPU and node, int64 [gpus] and [nodes].
+    """
+
+    slots: np.ndarray
+    counts: np.ndarray
+    places: np.ndarray
+    on_gpu: np.ndarray
+    held: np.ndarray
+    alone: np.ndarray
+    choices: np.ndarray
+    visits: np.ndarray
+    picked: np.ndarray
+    loads: np.ndarray
+    gpus: np.ndarray
+    nodes: np.ndarray
+
+
+def tokens_of(rows: np.ndarray, num_experts: int) -> Tokens:
+    """Return recorded tokens with those of every expert."""
+    flat = rows.ravel().astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=num_experts))])
+    return Tokens(flat.reshape(rows.shape), starts, np.argsort(flat, kind="stable") // rows.shape[1])
+
+
+def dispatched(tokens: Tokens, slots: np.ndarray, num_gpus: int, num_nodes: int) -> Dispatched:
+    """Return a map with all that is derived from it; ``slots`` is copied."""
+    (number, topk), experts = tokens.rows.shape, tokens.starts.size - 1
+    most, counted = slots.size - experts + 1, np.uint8 if topk < 1 << 8 else np.uint16
+    state = Dispatched(
+        slots.astype(np.int64),
+        np.zeros(experts, np.int64),
+        np.zeros((experts, most), np.int64),
+        np.zeros((experts, num_gpus), np.int16),
+        np.zeros(experts, np.int64),
+        np.zeros((number, num_nodes), counted),
+        np.zeros((number, 2), counted),
+        np.zeros(number, np.uint8),
+        np.zeros((number, topk), np.int32),
+        np.zeros(slots.size, np.int64),
+        np.zeros(num_gpus, np.int64),
+        np.zeros(num_nodes, np.int64),
+    )
+    _fill(tokens, state)
+    return state
+
+
+@entry
+def _fill(tokens: Tokens, state: Dispatched) -> None:
+    for slot in range(state.slots.size):
+        _add_replica(state, state.slots[slot], slot)
+    for e in range(state.counts.size):
+        _count_in(tokens, state, e, 1)
+    for token in range(tokens.rows.shape[0]):
+        _send(tokens, state, token)
+
+
+@kernel
+def per_gpu(state: Dispatched) -> int:
+    """Return the slots of a GPU."""
+    return state.slots.size // state.gpus.size
+
+
+@kernel
+def per_node(state: Dispatched) -> int:
+    """Return the slots of a node."""
+    return state.slots.size // state.nodes.size
+
+
+@kernel
+def _add_replica(state: Dispatched, expert: int, slot: int) -> None:
+    at = state.counts[expert]
+    while at > 0 and state.places[expert, at - 1] > slot:
+        state.places[expert, at] = state.places[expert, at - 1]
+        at -= 1
+    state.places[expert, at] = slot
+    state.counts[expert] += 1
+    state.slots[slot] = expert
+    state.on_gpu[expert, slot // per_gpu(state)] += 1
+    state.held[expert] |= 1 << (slot // per_node(state))
+
+
+@kernel
+def _drop_replica(state: Dispatched, expert: int, slot: int) -> None:
+    state.counts[expert] -= 1
+    nodes, passed = 0, 0
+    for at in range(state.counts[expert]):
+        if state.places[expert, at] == slot:
+            passed = 1
+        state.places[expert, at] = state.places[expert, at + passed]
+        nodes |= 1 << (state.places[expert, at] // per_node(state))
+    state.on_gpu[expert, slot // per_gpu(state)] -= 1
+    state.held[expert] = nodes
+
+
+@kernel
+def _load(state: Dispatched, slot: int, tokens: int) -> None:
+    state.loads[slot] += tokens
+    state.gpus[slot // per_gpu(state)] += tokens
+    state.nodes[slot // per_node(state)] += tokens
+
+
+@kernel
+def _count_in(tokens: Tokens, state: Dispatched, expert: int, sign: int) -> None:
+    """Count an expert in, or out, where its tokens are counted by what it is: alone or not, single or not."""
+    nodes = state.held[expert]
+    first, end = tokens.starts[expert], tokens.starts[expert + 1]
+    if nodes & (nodes - 1):
+        for i in range(first, end):
+            state.choices[tokens.of[i], 0] += sign
+    else:
+        node = state.places[expert, 0] // per_node(state)
+        for i in range(first, end):
+            state.alone[tokens.of[i], node] += sign
+    if state.counts[expert] > 1:
+        for i in range(first, end):
+            state.choices[tokens.of[i], 1] += sign
+    else:
+        _load(state, state.places[expert, 0], sign * (end - first))
+
+
+@kernel
+def _send(tokens: Tokens, state: Dispatched, token: int) -> None:
+    """Count a token's nodes, and send it to replicas of its experts that have several."""
+    row = tokens.rows[token]
+    if not state.choices[token, 1]:
+        size = 0
+        for node in range(state.nodes.size):
+            size += state.alone[token, node] > 0
+        state.visits[token] = size
+        return
+    state.visits[token] = cover_size(row, state.held)
+    cover = chosen_cover(row, state.held, 0, token) if state.choices[token, 0] else -1
+    slots_per_node = per_node(state)
+    for j in range(row.size):
+        e = row[j]
+        if state.counts[e] > 1:
+            near = 0
+            for at in range(state.counts[e]):
+                near += cover >> (state.places[e, at] // slots_per_node) & 1
+            wanted = hashed(token, near)
+            for at in range(state.counts[e]):
+                if cover >> (state.places[e, at] // slots_per_node) & 1:
+                    if not wanted:
+                        state.picked[token, j] = state.places[e, at]
+                        _load(state, state.places[e, at], 1)
+                        break
+                    wanted -= 1
+
+
+@kernel
+def _call_back(tokens: Tokens, state: Dispatched, token: int) -> None:
+    """Take a token from the replicas that it was sent to."""
+    if state.choices[token, 1]:
+        for j in range(tokens.rows.shape[1]):
+            if state.counts[tokens.rows[token, j]] > 1:
+                _load(state, state.picked[token, j], -1)
+
+
+@kernel
+def has(row: np.ndarray, expert: int) -> bool:
+    """Whether a token goes to an expert."""
+    for e in row:  # noqa: SIM110 - any() over a generator does not compile
+        if e == expert:
+            return True
+    return False
+
+
+@kernel
+def nodes_after(state: Dispatched, expert: int, leaves: int, comes: int) -> int:
+    """Return the nodes of an expert, as bits, once a replica left one slot, or none (-1), and another came to one, or none."""
+    nodes = 0 if comes < 0 else 1 << (comes // per_node(state))
+    for at in range(state.counts[expert]):
+        if state.places[expert, at] != leaves:
+            nodes |= 1 << (state.places[expert, at] // per_node(state))
+    return nodes
+
+
+@kernel
+def visits_gained(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> int:
+    """Return by how much all visits would grow by a move, see :func:`move`; the map stays as it is."""
+    gone = state.slots[one]
+    was_gone, was_come = state.held[gone], state.held[come]
+    new_gone, new_come = nodes_after(state, gone, one, other), nodes_after(state, come, other, one)
+    if new_gone == was_gone and new_come == was_come:
+        return 0
+    from_node, to_node = one // per_node(state), other // per_node(state)
+    # Two experts on one node each that change places: where a token's others are too, its counts say all.
+    counted = (
+        other >= 0
+        and not (new_gone & (new_gone - 1) or new_come & (new_come - 1))
+        and (not (was_gone & (was_gone - 1) or was_come & (was_come - 1)))
+    )
+    state.held[gone], state.held[come] = new_gone, new_come
+    change = 0
+    for i in range(tokens.starts[gone], tokens.starts[gone + 1]):
+        token = tokens.of[i]
+        if counted and not state.choices[token, 0]:
+            if not state.alone[token, to_node]:
+                change += state.alone[token, from_node] != 1
+            elif state.alone[token, from_node] == 1 and not has(tokens.rows[token], come):
+                change -= 1
+        else:
+            change += cover_size(tokens.rows[token], state.held) - state.visits[token]
+    for i in range(tokens.starts[come], tokens.starts[come + 1]):
+        token = tokens.of[i]
+        if counted and not state.choices[token, 0]:
+            if not state.alone[token, from_node]:
+                change += state.alone[token, to_node] != 1
+            elif state.alone[token, to_node] == 1 and not has(tokens.rows[token], gone):
+                change -= 1
+        elif not has(tokens.rows[token], gone):
+            change += cover_size(tokens.rows[token], state.held) - state.visits[token]
+    state.held[gone], state.held[come] = was_gone, was_come
+    return change
+
+
+@kernel
+def move(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> None:
+    """Put a replica of ``come`` into the slot ``one``, and what was there into ``other``, a slot of ``come``, unless it is -1."""
+    gone = state.slots[one]
+    if other // per_node(state) == one // per_node(state) and state.counts[gone] == 1 and state.counts[come] == 1:
+        _exchange_inside(state, one, other)
+        return
+    for i in range(tokens.starts[gone], tokens.starts[gone + 1]):
+        _call_back(tokens, state, tokens.of[i])
+    for i in range(tokens.starts[come], tokens.starts[come + 1]):
+        if not has(tokens.rows[tokens.of[i]], gone):
+            _call_back(tokens, state, tokens.of[i])
+    _count_in(tokens, state, gone, -1)
+    _count_in(tokens, state, come, -1)
+    _drop_replica(state, gone, one)
+    if other >= 0:
+        _drop_replica(state, come, other)
+        _add_replica(state, gone, other)
+    _add_replica(state, come, one)
+    _count_in(tokens, state, gone, 1)
+    _count_in(tokens, state, come, 1)
+    for i in range(tokens.starts[gone], tokens.starts[gone + 1]):
+        _send(tokens, state, tokens.of[i])
+    for i in range(tokens.starts[come], tokens.starts[come + 1]):
+        if not has(tokens.rows[tokens.of[i]], gone):
+            _send(tokens, state, tokens.of[i])
+
+
+@kernel
+def _exchange_inside(state: Dispatched, one: int, other: int) -> None:
+    """Exchange the only replicas of two experts on one node: no token goes to another node."""
+    a, b, shift = state.slots[one], state.slots[other], state.loads[other] - state.loads[one]
+    state.slots[one], state.slots[other] = b, a
+    state.places[a, 0], state.places[b, 0] = other, one
+    here, there = one // per_gpu(state), other // per_gpu(state)
+    state.on_gpu[a, here] -= 1
+    state.on_gpu[a, there] += 1
+    state.on_gpu[b, there] -= 1
+    state.on_gpu[b, here] += 1
+    state.loads[one] += shift
+    state.loads[other] -= shift
+    state.gpus[here] += shift
+    state.gpus[there] -= shift
