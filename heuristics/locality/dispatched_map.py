@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_gap.heuristics.compiled import entry, kernel
-from eplb_gap.heuristics.dispatch.covers import chosen_cover, cover_size, hashed
+from eplb_gap.heuristics.dispatch.covers import chosen_cover, cover_size, hashed, ones
 
 
 class Tokens(NamedTuple):
@@ -21,9 +21,9 @@ class Tokens(NamedTuple):
     Parameters
     ----------
     rows : ndarray
-        Experts of every token, int64 [tokens, topk].
+        Experts of every token, uint16 [tokens, topk].
     starts, of : ndarray
-        The tokens of every expert, one expert after the other: int64 [experts + 1] and [tokens times topk].
+        The tokens of every expert, one expert after the other: int64 [experts + 1] and int32 [tokens times topk].
     """
 
     rows: np.ndarray
@@ -76,9 +76,10 @@ class Dispatched(NamedTuple):
 
 def tokens_of(rows: np.ndarray, num_experts: int) -> Tokens:
     """Return recorded tokens with those of every expert."""
-    flat = rows.ravel().astype(np.int64)
+    flat = rows.ravel().astype(np.uint16)
     starts = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=num_experts))])
-    return Tokens(flat.reshape(rows.shape), starts, np.argsort(flat, kind="stable") // rows.shape[1])
+    of = np.argsort(flat, kind="stable") // rows.shape[1]
+    return Tokens(flat.reshape(rows.shape), starts, of.astype(np.int32))
 
 
 def dispatched(tokens: Tokens, slots: np.ndarray, num_gpus: int, num_nodes: int) -> Dispatched:
@@ -109,8 +110,7 @@ def _fill(tokens: Tokens, state: Dispatched) -> None:
         _add_replica(state, state.slots[slot], slot)
     for e in range(state.counts.size):
         _count_in(tokens, state, e, 1)
-    for token in range(tokens.rows.shape[0]):
-        _send(tokens, state, token)
+    _send(tokens, state, 0, tokens.rows.shape[0], np.arange(tokens.rows.shape[0]).astype(np.int32), -1)
 
 
 @kernel
@@ -178,41 +178,60 @@ def _count_in(tokens: Tokens, state: Dispatched, expert: int, sign: int) -> None
 
 
 @kernel
-def _send(tokens: Tokens, state: Dispatched, token: int) -> None:
-    """Count a token's nodes, and send it to replicas of its experts that have several."""
-    row = tokens.rows[token]
-    if not state.choices[token, 1]:
-        size = 0
-        for node in range(state.nodes.size):
-            size += state.alone[token, node] > 0
-        state.visits[token] = size
-        return
-    state.visits[token] = cover_size(row, state.held)
-    cover = chosen_cover(row, state.held, 0, token) if state.choices[token, 0] else -1
-    slots_per_node = per_node(state)
-    for j in range(row.size):
-        e = row[j]
-        if state.counts[e] > 1:
+def _send(tokens: Tokens, state: Dispatched, first: int, end: int, of: np.ndarray, but: int) -> None:
+    """Count the nodes of tokens, and send them to replicas of their experts that have several; not those of an expert, or -1."""
+    rows, alone, held, counts, places = tokens.rows, state.alone, state.held, state.counts, state.places
+    loads, gpus, nodes, k, per = state.loads, state.gpus, state.nodes, per_gpu(state), per_node(state)
+    for i in range(first, end):
+        token = of[i]
+        row = rows[token]
+        if but >= 0 and has(row, but):
+            continue
+        if not state.choices[token, 0]:
+            size = 0
+            for node in range(nodes.size):
+                size += alone[token, node] > 0
+            state.visits[token] = size
+            cover = -1
+        else:
+            cover = chosen_cover(row, held, 0, token)
+            state.visits[token] = ones(cover)
+        if not state.choices[token, 1]:
+            continue
+        for j in range(row.size):
+            e = row[j]
+            if counts[e] == 1:
+                continue
             near = 0
-            for at in range(state.counts[e]):
-                near += cover >> (state.places[e, at] // slots_per_node) & 1
+            for at in range(counts[e]):
+                near += cover >> (places[e, at] // per) & 1
             wanted = hashed(token, near)
-            for at in range(state.counts[e]):
-                if cover >> (state.places[e, at] // slots_per_node) & 1:
+            for at in range(counts[e]):
+                slot = places[e, at]
+                if cover >> (slot // per) & 1:
                     if not wanted:
-                        state.picked[token, j] = state.places[e, at]
-                        _load(state, state.places[e, at], 1)
+                        state.picked[token, j] = slot
+                        loads[slot] += 1
+                        gpus[slot // k] += 1
+                        nodes[slot // per] += 1
                         break
                     wanted -= 1
 
 
 @kernel
-def _call_back(tokens: Tokens, state: Dispatched, token: int) -> None:
-    """Take a token from the replicas that it was sent to."""
-    if state.choices[token, 1]:
-        for j in range(tokens.rows.shape[1]):
-            if state.counts[tokens.rows[token, j]] > 1:
-                _load(state, state.picked[token, j], -1)
+def _call_back(tokens: Tokens, state: Dispatched, first: int, end: int, but: int) -> None:
+    """Take tokens from the replicas that they were sent to; not those of an expert, or -1."""
+    rows, of, picked, counts = tokens.rows, tokens.of, state.picked, state.counts
+    loads, gpus, nodes, k, per = state.loads, state.gpus, state.nodes, per_gpu(state), per_node(state)
+    for i in range(first, end):
+        token = of[i]
+        if state.choices[token, 1] and not (but >= 0 and has(rows[token], but)):
+            for j in range(rows.shape[1]):
+                if counts[rows[token, j]] > 1:
+                    slot = picked[token, j]
+                    loads[slot] -= 1
+                    gpus[slot // k] -= 1
+                    nodes[slot // per] -= 1
 
 
 @kernel
@@ -242,35 +261,35 @@ def visits_gained(tokens: Tokens, state: Dispatched, one: int, other: int, come:
     new_gone, new_come = nodes_after(state, gone, one, other), nodes_after(state, come, other, one)
     if new_gone == was_gone and new_come == was_come:
         return 0
-    from_node, to_node = one // per_node(state), other // per_node(state)
-    # Two experts on one node each that change places: where a token's others are too, its counts say all.
-    counted = (
-        other >= 0
-        and not (new_gone & (new_gone - 1) or new_come & (new_come - 1))
-        and (not (was_gone & (was_gone - 1) or was_come & (was_come - 1)))
-    )
+    # Experts on one node alone, before and after: then counts say enough of most tokens.
+    lone_gone = other >= 0 and not (_several(was_gone) or _several(new_gone))
+    lone_come = other >= 0 and not (_several(was_come) or _several(new_come))
     state.held[gone], state.held[come] = new_gone, new_come
+    expert, another, lone, other_lone = gone, come, lone_gone, lone_come
+    here, there = one // per_node(state), other // per_node(state)
+    rows, of, held, alone, choices, visits = tokens.rows, tokens.of, state.held, state.alone, state.choices, state.visits
     change = 0
-    for i in range(tokens.starts[gone], tokens.starts[gone + 1]):
-        token = tokens.of[i]
-        if counted and not state.choices[token, 0]:
-            if not state.alone[token, to_node]:
-                change += state.alone[token, from_node] != 1
-            elif state.alone[token, from_node] == 1 and not has(tokens.rows[token], come):
-                change -= 1
-        else:
-            change += cover_size(tokens.rows[token], state.held) - state.visits[token]
-    for i in range(tokens.starts[come], tokens.starts[come + 1]):
-        token = tokens.of[i]
-        if counted and not state.choices[token, 0]:
-            if not state.alone[token, from_node]:
-                change += state.alone[token, to_node] != 1
-            elif state.alone[token, to_node] == 1 and not has(tokens.rows[token], gone):
-                change -= 1
-        elif not has(tokens.rows[token], gone):
-            change += cover_size(tokens.rows[token], state.held) - state.visits[token]
+    for turn in range(2):
+        for i in range(tokens.starts[expert], tokens.starts[expert + 1]):
+            token = of[i]
+            stays, known = alone[token, here] > 1, alone[token, there] > 0
+            if lone and stays and known and (other_lone or not has(rows[token], another)):
+                continue  # others of its experts keep it on both nodes
+            if lone and other_lone and not choices[token, 0]:
+                if not known:
+                    change += stays
+                elif not has(rows[token], another):
+                    change -= 1
+            elif turn == 0 or not has(rows[token], another):
+                change += cover_size(rows[token], held) - visits[token]
+        expert, another, lone, other_lone, here, there = come, gone, lone_come, lone_gone, there, here
     state.held[gone], state.held[come] = was_gone, was_come
     return change
+
+
+@kernel
+def _several(nodes: int) -> bool:
+    return nodes & (nodes - 1) != 0
 
 
 @kernel
@@ -280,11 +299,9 @@ def move(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> 
     if other // per_node(state) == one // per_node(state) and state.counts[gone] == 1 and state.counts[come] == 1:
         _exchange_inside(state, one, other)
         return
-    for i in range(tokens.starts[gone], tokens.starts[gone + 1]):
-        _call_back(tokens, state, tokens.of[i])
-    for i in range(tokens.starts[come], tokens.starts[come + 1]):
-        if not has(tokens.rows[tokens.of[i]], gone):
-            _call_back(tokens, state, tokens.of[i])
+    of_gone, of_come = (tokens.starts[gone], tokens.starts[gone + 1]), (tokens.starts[come], tokens.starts[come + 1])
+    _call_back(tokens, state, of_gone[0], of_gone[1], -1)
+    _call_back(tokens, state, of_come[0], of_come[1], gone)
     _count_in(tokens, state, gone, -1)
     _count_in(tokens, state, come, -1)
     _drop_replica(state, gone, one)
@@ -294,11 +311,8 @@ def move(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> 
     _add_replica(state, come, one)
     _count_in(tokens, state, gone, 1)
     _count_in(tokens, state, come, 1)
-    for i in range(tokens.starts[gone], tokens.starts[gone + 1]):
-        _send(tokens, state, tokens.of[i])
-    for i in range(tokens.starts[come], tokens.starts[come + 1]):
-        if not has(tokens.rows[tokens.of[i]], gone):
-            _send(tokens, state, tokens.of[i])
+    _send(tokens, state, of_gone[0], of_gone[1], tokens.of, -1)
+    _send(tokens, state, of_come[0], of_come[1], tokens.of, gone)
 
 
 @kernel

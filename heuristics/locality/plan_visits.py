@@ -1,9 +1,9 @@
 """Maps on which tokens visit few nodes while every GPU and node stays within a limit of the bound on its load.
 
 Nodes come first: which of its GPUs holds a replica is the same to the visits, so that one cooling exchanges replicas between
-nodes and looks at the loads of nodes alone; a second spreads every node's replicas over its GPUs; a third does both, cold. Loads are
-those that the dispatcher makes: tokens go to smallest covers, and replicas of one expert are sent what that leaves them, not even
-shares (rule ``smallest-cover`` of :mod:`eplb_gap.heuristics.dispatch.replica_choice`).
+nodes and looks at the loads of nodes alone; a second spreads every node's replicas over its GPUs; a third does both, cold. Loads
+are those that the dispatcher makes: tokens go to smallest covers, and replicas of one expert are sent what that leaves them, not
+even shares (rule ``smallest-cover`` of :mod:`eplb_gap.heuristics.dispatch.replica_choice`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Annealing for few node visits: what is kept up to date is what a recount says, and what moves are counted are those there are."""
+"""Annealing for few node visits: what is kept up to date is what a recount says, within limits on loads and moves."""
 
 from __future__ import annotations
 
