@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
+from eplb_gap.heuristics.compiled import borrower
 
 MOST_NODES = 24
 """That smallest covers are looked for on: sets of nodes are gone through as bits of a number."""
 
 
-@kernel
+@borrower
 def hashed(token: int, below: int) -> int:
     """Return one of 0 .. below - 1 by Knuth's multiplicative hash."""
     return (((token + 1) * 2654435761) & 0xFFFFFFFF) * below >> 32
 
 
-@kernel
+@borrower
 def cover_size(row: np.ndarray, held: np.ndarray) -> int:
     """Return how many nodes hold all experts of a token at least; ``held`` has each expert's nodes as bits, int64 [experts]."""
     forced = several = 0
@@ -44,7 +44,7 @@ def cover_size(row: np.ndarray, held: np.ndarray) -> int:
     return size + more
 
 
-@kernel
+@borrower
 def chosen_cover(row: np.ndarray, held: np.ndarray, free: int, token: int) -> int:
     """Return the nodes of a smallest cover, as bits, with those that are free; of several the one that the token's hash says."""
     forced = free
@@ -64,25 +64,20 @@ def chosen_cover(row: np.ndarray, held: np.ndarray, free: int, token: int) -> in
     return forced
 
 
-@kernel
+@borrower
 def covers(row: np.ndarray, held: np.ndarray, forced: int, either: int, size: int, wanted: int) -> int:
     """Return how many sets of ``size`` nodes out of ``either`` cover a token together with those that are forced.
 
     Where a number is wanted, return the cover of that number, counted from one, or 0 if there are fewer.
     """
-    nodes = np.empty(64, dtype=np.int64)
-    count = 0
-    while either:
-        nodes[count] = either & -either
-        either &= either - 1
-        count += 1
-    seen = 0
+    count, seen = ones(either), 0
     subset = (1 << size) - 1
     while subset < 1 << count:
-        cover = forced
+        cover, left = forced, either
         for i in range(count):
             if subset >> i & 1:
-                cover |= nodes[i]
+                cover |= left & -left
+            left &= left - 1
         complete = True
         for e in row:
             if not held[e] & cover:
@@ -98,7 +93,7 @@ def covers(row: np.ndarray, held: np.ndarray, forced: int, either: int, size: in
     return 0 if wanted else seen
 
 
-@kernel
+@borrower
 def ones(bits: int) -> int:
     """Return how many bits are set."""
     count = 0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import entry, kernel
+from eplb_gap.heuristics.compiled import borrower, entry
 from eplb_gap.heuristics.dispatch.covers import chosen_cover, cover_size, hashed, ones
 
 
@@ -113,19 +113,19 @@ def _fill(tokens: Tokens, state: Dispatched) -> None:
     _send(tokens, state, 0, tokens.rows.shape[0], np.arange(tokens.rows.shape[0]).astype(np.int32), -1)
 
 
-@kernel
+@borrower
 def per_gpu(state: Dispatched) -> int:
     """Return the slots of a GPU."""
     return state.slots.size // state.gpus.size
 
 
-@kernel
+@borrower
 def per_node(state: Dispatched) -> int:
     """Return the slots of a node."""
     return state.slots.size // state.nodes.size
 
 
-@kernel
+@borrower
 def _add_replica(state: Dispatched, expert: int, slot: int) -> None:
     at = state.counts[expert]
     while at > 0 and state.places[expert, at - 1] > slot:
@@ -138,7 +138,7 @@ def _add_replica(state: Dispatched, expert: int, slot: int) -> None:
     state.held[expert] |= 1 << (slot // per_node(state))
 
 
-@kernel
+@borrower
 def _drop_replica(state: Dispatched, expert: int, slot: int) -> None:
     state.counts[expert] -= 1
     nodes, passed = 0, 0
@@ -151,14 +151,14 @@ def _drop_replica(state: Dispatched, expert: int, slot: int) -> None:
     state.held[expert] = nodes
 
 
-@kernel
+@borrower
 def _load(state: Dispatched, slot: int, tokens: int) -> None:
     state.loads[slot] += tokens
     state.gpus[slot // per_gpu(state)] += tokens
     state.nodes[slot // per_node(state)] += tokens
 
 
-@kernel
+@borrower
 def _count_in(tokens: Tokens, state: Dispatched, expert: int, sign: int) -> None:
     """Count an expert in, or out, where its tokens are counted by what it is: alone or not, single or not."""
     nodes = state.held[expert]
@@ -177,7 +177,7 @@ def _count_in(tokens: Tokens, state: Dispatched, expert: int, sign: int) -> None
         _load(state, state.places[expert, 0], sign * (end - first))
 
 
-@kernel
+@borrower
 def _send(tokens: Tokens, state: Dispatched, first: int, end: int, of: np.ndarray, but: int) -> None:
     """Count the nodes of tokens, and send them to replicas of their experts that have several; not those of an expert, or -1."""
     rows, alone, held, counts, places = tokens.rows, state.alone, state.held, state.counts, state.places
@@ -218,7 +218,7 @@ def _send(tokens: Tokens, state: Dispatched, first: int, end: int, of: np.ndarra
                     wanted -= 1
 
 
-@kernel
+@borrower
 def _call_back(tokens: Tokens, state: Dispatched, first: int, end: int, but: int) -> None:
     """Take tokens from the replicas that they were sent to; not those of an expert, or -1."""
     rows, of, picked, counts = tokens.rows, tokens.of, state.picked, state.counts
@@ -234,7 +234,7 @@ def _call_back(tokens: Tokens, state: Dispatched, first: int, end: int, but: int
                     nodes[slot // per] -= 1
 
 
-@kernel
+@borrower
 def has(row: np.ndarray, expert: int) -> bool:
     """Whether a token goes to an expert."""
     for e in row:  # noqa: SIM110 - any() over a generator does not compile
@@ -243,7 +243,7 @@ def has(row: np.ndarray, expert: int) -> bool:
     return False
 
 
-@kernel
+@borrower
 def nodes_after(state: Dispatched, expert: int, leaves: int, comes: int) -> int:
     """Return the nodes of an expert, as bits, once a replica left one slot, or none (-1), and another came to one, or none."""
     nodes = 0 if comes < 0 else 1 << (comes // per_node(state))
@@ -253,7 +253,7 @@ def nodes_after(state: Dispatched, expert: int, leaves: int, comes: int) -> int:
     return nodes
 
 
-@kernel
+@borrower
 def visits_gained(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> int:
     """Return by how much all visits would grow by a move, see :func:`move`; the map stays as it is."""
     gone = state.slots[one]
@@ -287,12 +287,12 @@ def visits_gained(tokens: Tokens, state: Dispatched, one: int, other: int, come:
     return change
 
 
-@kernel
+@borrower
 def _several(nodes: int) -> bool:
     return nodes & (nodes - 1) != 0
 
 
-@kernel
+@borrower
 def move(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> None:
     """Put a replica of ``come`` into the slot ``one``, and what was there into ``other``, a slot of ``come``, unless it is -1."""
     gone = state.slots[one]
@@ -315,7 +315,7 @@ def move(tokens: Tokens, state: Dispatched, one: int, other: int, come: int) -> 
     _send(tokens, state, of_come[0], of_come[1], tokens.of, gone)
 
 
-@kernel
+@borrower
 def _exchange_inside(state: Dispatched, one: int, other: int) -> None:
     """Exchange the only replicas of two experts on one node: no token goes to another node."""
     a, b, shift = state.slots[one], state.slots[other], state.loads[other] - state.loads[one]

@@ -28,7 +28,7 @@ from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.validation import check
 
-COUNTED_A_SECOND = (8e7, 2e7)
+COUNTED_A_SECOND = (1.2e8, 3.5e7)
 """Tokens counted again in a second that the number of steps is reckoned with: every expert once, and with several replicas."""
 MOST_STEPS = 2000
 """Steps for every slot, whatever time there is."""

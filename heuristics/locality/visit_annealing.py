@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import below, copy, entry, kernel, random, seed_random
+from eplb_gap.heuristics.compiled import below, borrower, copy, entry, random, seed_random
 from eplb_gap.heuristics.locality.dispatched_map import Dispatched, Tokens, has, move, per_gpu, per_node, visits_gained
 
 PRICE = 1.0
@@ -112,7 +112,7 @@ def anneal_visits(tokens: Tokens, state: Dispatched, rules: Rules, cooling: Cool
             copy(state.slots, found)
 
 
-@kernel
+@borrower
 def _propose(tokens: Tokens, state: Dispatched, rules: Rules, cooling: Cooling) -> tuple[int, int, int]:
     """Draw a move: see :func:`eplb_gap.heuristics.locality.dispatched_map.move`."""
     one, kind = below(state.slots.size), random()
@@ -139,7 +139,7 @@ def _propose(tokens: Tokens, state: Dispatched, rules: Rules, cooling: Cooling) 
     return one, other, state.slots[other]
 
 
-@kernel
+@borrower
 def _permitted(state: Dispatched, rules: Rules, one: int, other: int, come: int) -> bool:
     gone, here = state.slots[one], one // per_gpu(state)
     if gone == come or (rules.distinct and state.on_gpu[come, here]):
@@ -150,7 +150,7 @@ def _permitted(state: Dispatched, rules: Rules, one: int, other: int, come: int)
     return here != there and not (rules.distinct and state.on_gpu[gone, there])
 
 
-@kernel
+@borrower
 def _moves_of(state: Dispatched, rules: Rules) -> int:
     moves = 0
     for e in range(state.counts.size):
@@ -159,7 +159,7 @@ def _moves_of(state: Dispatched, rules: Rules) -> int:
     return moves
 
 
-@kernel
+@borrower
 def _moves_gained(state: Dispatched, rules: Rules, one: int, other: int, come: int) -> int:
     """Return how many more replicas would be where the map in use does not hold them."""
     gone, here = state.slots[one], one // per_gpu(state)
@@ -191,7 +191,7 @@ def excess_of(state: Dispatched, rules: Rules) -> int:
     return excess
 
 
-@kernel
+@borrower
 def _excess_gained(state: Dispatched, rules: Rules, one: int, other: int) -> int:
     """Return by how much an exchange would raise the excess if replicas kept their tokens; of a change of counts, 0."""
     if other < 0:
@@ -204,7 +204,7 @@ def _excess_gained(state: Dispatched, rules: Rules, one: int, other: int) -> int
     return change
 
 
-@kernel
+@borrower
 def _shifted(here: int, there: int, shift: int, limit: int) -> int:
     """Return by how much the excess of two loads grows as one gives the other some of its tokens."""
     after = max(0, here + shift - limit) + max(0, there - shift - limit)
