@@ -36,6 +36,8 @@ OVERHEAD = 50
 """What a step costs beside its tokens, in tokens."""
 HOT, COLD, FROZEN = 5e-3, 1e-4, 1e-5
 """Temperatures in visits a token."""
+STEEP = 100.0
+"""Visits that a token above a limit costs at the end; a search that starts so is caught between the limits."""
 INSIDE_STEPS = 200
 """Steps for every slot that spread the replicas of nodes over their GPUs; they cost next to nothing."""
 ROOM = Fraction(4, 5)
@@ -174,14 +176,14 @@ class _Layer:
         work = 2 * self.tokens.rows.size / experts + OVERHEAD
         steps = int(min(seconds * COUNTED_A_SECOND[slots > experts] / work, MOST_STEPS * slots))
         transfers = 0.1 if slots > experts else 0.0
-        hot, cold, frozen = HOT * tokens, COLD * tokens, FROZEN * tokens
+        hot, cold, frozen = max(1.0, HOT * tokens), max(0.1, COLD * tokens), max(0.02, FROZEN * tokens)
         if self.most_moves < slots:
-            stages = [(rules, Cooling(0.2, transfers, 0.5, hot, frozen, steps))]
+            stages = [(rules, Cooling(0.2, transfers, 0.5, hot, frozen, STEEP, steps))]
         else:
             stages = [
-                (nodes_alone, Cooling(0.0, transfers, 0.5, hot, cold, steps * 9 // 10)),
-                (rules, Cooling(1.0, 0.0, 0.0, frozen, frozen / 10, INSIDE_STEPS * slots)),
-                (rules, Cooling(0.5, transfers, 0.5, cold / 5, frozen, steps // 10)),
+                (nodes_alone, Cooling(0.0, transfers, 0.5, hot, cold, 1.0, steps * 9 // 10)),
+                (rules, Cooling(1.0, 0.0, 0.0, frozen, frozen / 10, STEEP, INSIDE_STEPS * slots)),
+                (rules, Cooling(0.5, transfers, 0.5, cold / 5, frozen, STEEP, steps // 10)),
             ]
         found = first.slots.copy()
         for stage, (limits, cooling) in enumerate(stages):

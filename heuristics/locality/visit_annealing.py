@@ -1,7 +1,7 @@
 """Simulated annealing over maps: fewest node visits while no GPU and no node is sent more than a limit, compiled.
 
 A move exchanges two replicas, on one node or on two, or replaces a replica of one expert by one of another. A token above a limit
-costs as much as :data:`PRICE` visits, so that the search may pass through maps that are none; of all that it met the map counts
+costs as many visits as told, so that the search may pass through maps that are none; of all that it met the map counts
 that has fewest tokens above the limits, and of these fewest visits.
 """
 
@@ -15,8 +15,6 @@ import numpy as np
 from eplb_gap.heuristics.compiled import below, borrower, copy, entry, random, seed_random
 from eplb_gap.heuristics.locality.dispatched_map import Dispatched, Tokens, has, move, per_gpu, per_node, visits_gained
 
-PRICE = 1.0
-"""Visits that a token above a limit costs."""
 BACK = 0.3
 """Share of the moves that bring back a replica of the map in use, where moves are limited: else few of them would be undone."""
 
@@ -57,6 +55,8 @@ class Cooling(NamedTuple):
         Share of the other exchanges that bring an expert of a random token to a node of another expert of the same token.
     hot, cold : float
         First and last temperature, in visits.
+    price : float
+        Visits that a token above a limit costs.
     steps : int
         Moves that are tried.
     """
@@ -66,6 +66,7 @@ class Cooling(NamedTuple):
     guided: float
     hot: float
     cold: float
+    price: float
     steps: int
 
 
@@ -98,12 +99,12 @@ def anneal_visits(tokens: Tokens, state: Dispatched, rules: Rules, cooling: Cool
         warmth = cooling.hot * (cooling.cold / cooling.hot) ** (step / cooling.steps)
         allowed = -warmth * math.log(1.0 - random())  # the Metropolis rule, drawn before the costly count
         gain = visits_gained(tokens, state, one, other, come)
-        if gain + PRICE * _excess_gained(state, rules, one, other) > allowed:
+        if gain + cooling.price * _excess_gained(state, rules, one, other) > allowed:
             continue
         gone = state.slots[one]
         move(tokens, state, one, other, come)
         now = excess_of(state, rules)
-        if gain + PRICE * (now - excess) > allowed:  # replicas of one expert share its tokens in another way than before
+        if gain + cooling.price * (now - excess) > allowed:  # replicas of one expert share its tokens in another way than before
             move(tokens, state, one, other, gone)
             continue
         visits, excess, moves = visits + gain, now, moves + more

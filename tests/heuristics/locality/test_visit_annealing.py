@@ -74,7 +74,7 @@ def test_the_best_map_met_is_returned_within_limits_and_moves(seed: int) -> None
     for most in (0, 2, 5, deployment.num_slots):
         rules = Rules(int(1.2 * mean), int(1.1 * rows.size / deployment.num_nodes), False, slots, first.on_gpu.copy(), most)
         state = dispatched(tokens, slots, deployment.num_gpus, deployment.num_nodes)
-        anneal_visits(tokens, state, rules, Cooling(0.2, 0.1, 0.5, 2.0, 0.1, 1500), seed, found)
+        anneal_visits(tokens, state, rules, Cooling(0.2, 0.1, 0.5, 2.0, 0.1, 1.0, 1500), seed, found)
         check_counts(state, rows, deployment)
         last = dispatched(tokens, found, deployment.num_gpus, deployment.num_nodes)
         ranks = [(excess_of(one, rules), total_visits(one)) for one in (last, first)]
