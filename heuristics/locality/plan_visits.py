@@ -178,6 +178,8 @@ class _Layer:
         transfers = 0.1 if slots > experts else 0.0
         hot, cold, frozen = max(1.0, HOT * tokens), max(0.1, COLD * tokens), max(0.02, FROZEN * tokens)
         if self.most_moves < slots:
+            # Most proposals would be too many moves, which costs no count of tokens.
+            steps = steps * min(32, slots // (self.most_moves + 1) + 1)
             stages = [(rules, Cooling(0.2, transfers, 0.5, hot, frozen, STEEP, steps))]
         else:
             stages = [
