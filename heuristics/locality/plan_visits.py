@@ -28,7 +28,7 @@ from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.validation import check
 
-COUNTED_A_SECOND = (1.2e8, 3.5e7)
+COUNTED_A_SECOND = (1.2e8, 2.5e7)
 """Tokens counted again in a second that the number of steps is reckoned with: every expert once, and with several replicas."""
 MOST_STEPS = 2000
 """Steps for every slot, whatever time there is."""
@@ -161,7 +161,7 @@ class _Layer:
         nodes_alone = rules._replace(gpu_limit=NO_LIMIT, node_limit=math.floor(self.bounds[1] * (1 + ROOM * Fraction(eps))))
         found = self.searched(first, rules, nodes_alone, seconds, seed)
         candidates = [self.start, found] if narrower is None else [self.start, narrower, found]
-        return min(reversed(candidates), key=lambda slots: self.rank(slots, rules))
+        return min(candidates, key=lambda slots: self.rank(slots, rules))
 
     def dispatched(self, slots: np.ndarray) -> Dispatched:
         return dispatched(self.tokens, slots, self.deployment.num_gpus, self.deployment.num_nodes)
