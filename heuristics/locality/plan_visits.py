@@ -192,12 +192,12 @@ class _Layer:
             if stage == len(stages) - 1 and self.in_use and len(stages) > 1:
                 found = self.named_alike(found)  # before the last: which of its replicas a token goes to follows from their names
             anneal_visits(self.tokens, self.dispatched(found), limits, cooling, seed, found)
-        return keep_slots(found[None], self.start[None], self.deployment)[0]
+        return np.asarray(keep_slots(found[None], self.start[None], self.deployment)[0])
 
     def named_alike(self, slots: np.ndarray) -> np.ndarray:
         """Return a map with GPUs and nodes named so that few replicas move from the initial one."""
         new, old = (Placement(one[None], self.deployment.num_experts) for one in (slots, self.start))
-        return relabel(new, old, self.deployment, whole_nodes=True).phy2log[0]
+        return np.asarray(relabel(new, old, self.deployment, whole_nodes=True).phy2log[0])
 
 
 def _checked_start(routing: RoutingTrace, deployment: Deployment, initial: Placement | None) -> Placement:
