@@ -38,10 +38,31 @@ def cover_size(row: np.ndarray, held: np.ndarray) -> int:
         return size
     if common:
         return size + 1
-    more = 2
+    if _two_cover(row, held, forced):
+        return size + 2
+    more = 3
     while more < 64 and not covers(row, held, forced, either, more, 1):
         more += 1
     return size + more
+
+
+@borrower
+def _two_cover(row: np.ndarray, held: np.ndarray, forced: int) -> bool:
+    """Whether two nodes beside those that are forced cover a token: one of them has the first expert that is missing."""
+    first = 0
+    for e in row:
+        if not held[e] & forced:
+            first = held[e]
+            break
+    for node in range(MOST_NODES):
+        if first >> node & 1:
+            common, nodes = -1, forced | 1 << node
+            for e in row:
+                if not held[e] & nodes:
+                    common &= held[e]
+            if common:
+                return True
+    return False
 
 
 @borrower
