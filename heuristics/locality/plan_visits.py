@@ -184,7 +184,7 @@ class _Layer:
         else:
             stages = [
                 (nodes_alone, Cooling(0.0, transfers, 0.5, hot, cold, 1.0, steps * 9 // 10)),
-                (rules, Cooling(1.0, 0.0, 0.0, frozen, frozen / 10, STEEP, INSIDE_STEPS * slots)),
+                (rules, Cooling(1.0, 0.0, 0.0, frozen, frozen / 10, STEEP, min(steps, INSIDE_STEPS * slots))),
                 (rules, Cooling(0.5, transfers, 0.5, cold / 5, frozen, STEEP, steps // 10)),
             ]
         found = first.slots.copy()
