@@ -29,6 +29,15 @@ def entry(function: F) -> F:
     return compiled
 
 
+def borrower(function: F) -> F:
+    """Compile a kernel that makes no arrays and keeps none: it does not count references to those that it is given.
+
+    As a layer's many arrays go from function to function the counting would take most of the time.
+    """
+    compiled: F = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)
+    return compiled
+
+
 @kernel
 def seed_random(value: int) -> None:
     """Start the random numbers of this thread's kernels anew."""

@@ -40,6 +40,7 @@ from crossing import (
     judged,
     kept,
     limited,
+    nodes,
     only_moves,
     planned_by_all,
     program_file,
@@ -104,7 +105,8 @@ from eplb_gap.heuristics.control import (
     presets,
     saved_moves,
 )
-from eplb_gap.heuristics.locality import grouping
+from eplb_gap.heuristics.dispatch import replica_choice
+from eplb_gap.heuristics.locality import grouping, plan_visits
 from eplb_gap.heuristics.moves import lost_experts, migration, relabel, window_moves
 from eplb_gap.heuristics.planner import fast, uneven
 from eplb_gap.heuristics.plugins import hosted, planning, recording
@@ -208,6 +210,25 @@ def controlled(x: Case) -> None:
         x.legal(hosted.next_map(controls, loads, x.deployment, in_use, lambda: pytest.fail("the controller failed")))
     hosted.adopt(controls, x.loads, x.deployment, x.other)
     assert hosted.MODELS[x.loads.shape].newest is x.other
+
+
+ROWS = np.array([[0, 1], [1, 3], [3, 0], [0, 1], [2, 0]])
+"""Experts of five tokens."""
+
+
+def sent(x: Case) -> None:
+    """A rule sends every token to slots that hold its experts."""
+    for rule in ("hashed", "local-first", "smallest-cover"):
+        chosen = replica_choice.choose_replicas(ROWS, x.placement.phy2log[0], x.deployment, rule, np.array([0, 1, 0, 1, 1]))
+        assert (x.placement.phy2log[0][chosen] == ROWS).all()
+
+
+def few_visits(x: Case) -> None:
+    """Maps for few node visits, from the planner's or within a number of moves of the one in use, are legal."""
+    routing = RoutingTrace(np.stack([ROWS, ROWS[::-1], ROWS, np.tile(ROWS[:1], (5, 1))], axis=1), 4)
+    for placement in plan_visits.visit_front(routing, x.deployment, [0.0, 0.5], seconds=0.01):
+        x.legal(placement)
+    only_moves(x, plan_visits.plan_visits(routing, x.deployment, x.other, max_moves=1, seconds=0.01))
 
 
 def served(x: Case) -> None:
@@ -343,6 +364,9 @@ HEURISTICS = {
     migration.front: Entry(lambda x: migration.front(x.loads, x.deployment, x.other)),
     lost_experts.lost_experts: Entry(recovered),
     lost_experts.with_lost_experts: Entry(recovered),
+    replica_choice.choose_replicas: Entry(sent, irregular),
+    plan_visits.plan_visits: Entry(few_visits, lambda d: irregular(d) or nodes(d)),
+    plan_visits.visit_front: Entry(few_visits, lambda d: irregular(d) or nodes(d)),
     relabel.moved: Entry(lambda x: only_moves(x, relabel.relabel(x.placement, x.other, x.deployment))),
     relabel.relabel: Entry(lambda x: only_moves(x, relabel.relabel(x.placement, x.other, x.deployment))),
     relabel.adopt_where_better: Entry(lambda x: x.legal(relabel.adopt_where_better(x.placement, x.other, x.loads, x.deployment))),

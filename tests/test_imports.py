@@ -51,7 +51,7 @@ PARTS: dict[str, set[str]] = {
     "heuristics": {"heuristics/planner", "heuristics/programs", "heuristics/serving"},
     "heuristics/kernels": set(),
     "heuristics/dispatch": {"heuristics"},
-    "heuristics/locality": {"heuristics"},
+    "heuristics/locality": {"heuristics", "heuristics/dispatch", "heuristics/moves"},
     "heuristics/planner": {"heuristics", "heuristics/kernels"},
     "heuristics/programs": {"heuristics", "heuristics/kernels"},
     "heuristics/serving": {"heuristics", "heuristics/kernels", "heuristics/planner"},

@@ -15,13 +15,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import entry, kernel
+from eplb_gap.heuristics.compiled import entry
+from eplb_gap.heuristics.dispatch.covers import MOST_NODES, chosen_cover, hashed
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
 Rule = Literal["hashed", "local-first", "smallest-cover"]
-MOST_NODES = 24
-"""That smallest covers are looked for on: sets of nodes are bits of a number, and their subsets are gone through."""
 
 
 def choose_replicas(
@@ -87,12 +86,6 @@ def choose_replicas(
     return chosen
 
 
-@kernel
-def hashed(token: int, below: int) -> int:
-    """Return one of 0 .. below - 1 by Knuth's multiplicative hash."""
-    return (((token + 1) * 2654435761) & 0xFFFFFFFF) * below >> 32
-
-
 @entry
 def _choose(
     rows: np.ndarray,
@@ -115,7 +108,7 @@ def _choose(
         allowed = -1  # all nodes
         gpu = homes[token]
         if rule == 2:
-            allowed = _cover(rows[token], held, (1 << (gpu // gpus_per_node)) if gpu >= 0 else 0, token)
+            allowed = chosen_cover(rows[token], held, (1 << (gpu // gpus_per_node)) if gpu >= 0 else 0, token)
         for j in range(topk):
             e = rows[token, j]
             best = near = 0
@@ -141,51 +134,3 @@ def _choose(
                             chosen[token, j] = slots[place]
                             break
                         wanted -= 1
-
-
-@kernel
-def _cover(row: np.ndarray, held: np.ndarray, free: int, token: int) -> int:
-    """Return the nodes of a smallest cover, as bits, with those that are free."""
-    forced = free
-    for e in row:
-        if held[e] & (held[e] - 1) == 0:  # on one node alone
-            forced |= held[e]
-    candidates = 0
-    for e in row:
-        if not held[e] & forced:
-            candidates |= held[e]
-    if not candidates:
-        return forced
-    nodes = np.empty(64, dtype=np.int64)
-    count = 0
-    while candidates:
-        nodes[count] = candidates & -candidates
-        candidates &= candidates - 1
-        count += 1
-    for size in range(1, count + 1):
-        found, wanted = 0, -1
-        for _ in range(2):  # count the covers, then go to the one that the hash says
-            seen = 0
-            subset = (1 << size) - 1
-            while subset < 1 << count:
-                cover, bits = forced, subset
-                for i in range(count):
-                    if bits >> i & 1:
-                        cover |= nodes[i]
-                complete = True
-                for e in row:
-                    if not held[e] & cover:
-                        complete = False
-                        break
-                if complete:
-                    if seen == wanted:
-                        return cover
-                    seen += 1
-                lowest = subset & -subset  # the next larger number with as many bits (Gosper)
-                ripple = subset + lowest
-                subset = ripple | (((subset ^ ripple) >> 2) // lowest)
-            found = seen
-            if not found:
-                break
-            wanted = hashed(token, found)
-    return forced

@@ -1,245 +1,212 @@
-"""Simulated annealing over maps: fewest node visits while no GPU exceeds a limit, compiled.
+"""Simulated annealing over maps: fewest node visits while no GPU and no node is sent more than a limit, compiled.
 
-A move exchanges two replicas, on one node or on two, or replaces a replica of b by one of a, whose others become smaller. A move
-that lifts a GPU above the limit and above what it had is no move. A token visits the fewest nodes that hold all of its experts;
-after a move the tokens of the experts that changed nodes are counted again, and back if it is rejected.
+A move exchanges two replicas, on one node or on two, or replaces a replica of one expert by one of another. A token above a limit
+costs as many visits as told, so that the search may pass through maps that are none; of all that it met the map counts
+that has fewest tokens above the limits, and of these fewest visits.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import below, entry, kernel, random, seed_random
+from eplb_gap.heuristics.compiled import below, borrower, copy, entry, random, seed_random
+from eplb_gap.heuristics.locality.dispatched_map import Dispatched, Tokens, has, move, per_gpu, per_node, visits_gained
 
-HOTTEST, COLDEST = 2e-3, 2e-5
-"""First and last temperature, in visits a token."""
-INSIDE, TRANSFERS = 0.2, 0.1
-"""Shares of the moves that exchange replicas of one node, and that change counts."""
-
-
-@kernel
-def cover_size(row: np.ndarray, held: np.ndarray) -> int:
-    """Return how many nodes hold all experts of a token at least; ``held`` has each expert's nodes as bits, int64 [experts]."""
-    forced = 0
-    for e in row:
-        if held[e] & (held[e] - 1) == 0:
-            forced |= held[e]
-    size = 0
-    bits = forced
-    while bits:
-        bits &= bits - 1
-        size += 1
-    common, either = -1, 0
-    for e in row:
-        if not held[e] & forced:
-            common &= held[e]
-            either |= held[e]
-    if not either:
-        return size
-    if common:
-        return size + 1
-    more = 2
-    while not _covered(row, held, forced, either, more):
-        more += 1
-    return size + more
+BACK = 0.3
+"""Share of the moves that bring back a replica of the map in use, where moves are limited: else few of them would be undone."""
 
 
-@kernel
-def _covered(row: np.ndarray, held: np.ndarray, forced: int, either: int, size: int) -> bool:
-    """Whether some ``size`` of the nodes in ``either`` hold every expert of a token that ``forced`` doesn't."""
-    nodes = np.empty(64, dtype=np.int64)
-    count = 0
-    while either:
-        nodes[count] = either & -either
-        either &= either - 1
-        count += 1
-    subset = (1 << size) - 1
-    while subset < 1 << count:
-        cover = forced
-        for i in range(count):
-            if subset >> i & 1:
-                cover |= nodes[i]
-        complete = True
-        for e in row:
-            if not held[e] & cover:
-                complete = False
-                break
-        if complete:
-            return True
-        lowest = subset & -subset  # the next larger number with as many bits (Gosper)
-        ripple = subset + lowest
-        subset = ripple | (((subset ^ ripple) >> 2) // lowest)
-    return False
-
-
-@kernel
-def _count_again(
-    expert: int, rows: np.ndarray, starts: np.ndarray, tokens: np.ndarray, held: np.ndarray, visits: np.ndarray
-) -> int:
-    """Write the visits of an expert's tokens anew, and return by how much they grew together."""
-    change = 0
-    for place in range(starts[expert], starts[expert + 1]):
-        token = tokens[place]
-        new = cover_size(rows[token], held)
-        change += new - visits[token]
-        visits[token] = new
-    return change
-
-
-@kernel
-def _mask(expert: int, slots: np.ndarray, slots_per_node: int) -> int:
-    nodes = 0
-    for s in range(slots.size):
-        if slots[s] == expert:
-            nodes |= 1 << (s // slots_per_node)
-    return nodes
-
-
-@kernel
-def _fits(gpus: np.ndarray, slots: np.ndarray, sizes: np.ndarray, k: int, limit: float, fresh: np.ndarray) -> bool:
-    """Write the GPU loads of a map to ``fresh``; whether none is above the limit and above what it was."""
-    for g in range(gpus.size):
-        load = 0.0
-        for s in range(g * k, (g + 1) * k):
-            load += sizes[slots[s]]
-        fresh[g] = load
-        if load > limit and load > gpus[g]:
-            return False
-    return True
-
-
-@entry
-def anneal_visits(
-    rows: np.ndarray,
-    starts: np.ndarray,
-    tokens: np.ndarray,
-    loads: np.ndarray,
-    slots: np.ndarray,
-    num_gpus: int,
-    num_nodes: int,
-    limit: float,
-    distinct: bool,
-    transfers: bool,
-    steps: int,
-    seed: int,
-) -> int:
-    """Improve a map by one cooling.
+class Rules(NamedTuple):
+    """What maps are looked for.
 
     Parameters
     ----------
-    rows : ndarray
-        Experts of every token, int64 [tokens, topk].
-    starts, tokens : ndarray
-        The tokens of every expert, one expert after the other: int64 [experts + 1] and [tokens times topk].
-    loads : ndarray
-        float64 [experts], divided evenly over replicas.
-    slots : ndarray
-        Expert of every slot, int64 [slots], GPU-major, every expert in one at least; changed in place to the best found.
-    num_gpus, num_nodes : int
-        At most 24 nodes.
-    limit : float
-        GPU load that no move exceeds unless it lowers that GPU.
+    gpu_limit, node_limit : int
+        Tokens that a GPU and a node may be sent.
     distinct : bool
         Whether a GPU may not hold two replicas of one expert.
-    transfers : bool
-        Whether the replica counts may change.
-    steps, seed : int
+    in_use : ndarray
+        Expert of every slot of the map that moves are counted from, int64 [slots].
+    held : ndarray
+        Its replicas of every expert on every GPU, int16 [experts, gpus].
+    most_moves : int
+        Replicas that may be on a GPU that did not hold them in that map.
+    """
 
-    Returns
-    -------
-    int
-        Node visits of all tokens under the map.
+    gpu_limit: int
+    node_limit: int
+    distinct: bool
+    in_use: np.ndarray
+    held: np.ndarray
+    most_moves: int
+
+
+class Cooling(NamedTuple):
+    """How maps are looked for.
+
+    Parameters
+    ----------
+    inside, transfers : float
+        Shares of the moves that exchange replicas of one node, and that change counts.
+    guided : float
+        Share of the other exchanges that bring an expert of a random token to a node of another expert of the same token.
+    hot, cold : float
+        First and last temperature, in visits.
+    price : float
+        Visits that a token above a limit costs.
+    steps : int
+        Moves that are tried.
+    """
+
+    inside: float
+    transfers: float
+    guided: float
+    hot: float
+    cold: float
+    price: float
+    steps: int
+
+
+@entry
+def anneal_visits(tokens: Tokens, state: Dispatched, rules: Rules, cooling: Cooling, seed: int, found: np.ndarray) -> None:
+    """Search by one cooling from a map on, and write the best map met.
+
+    Parameters
+    ----------
+    tokens : Tokens
+    state : Dispatched
+        The first map; afterwards the last one.
+    rules : Rules
+    cooling : Cooling
+    seed : int
+    found : ndarray
+        int64 [slots]; overwritten.
     """
     seed_random(seed)
-    k, per_node = slots.size // num_gpus, slots.size // num_nodes
-    counts = np.zeros(loads.size, dtype=np.int64)
-    held = np.zeros(loads.size, dtype=np.int64)
-    for s in range(slots.size):
-        counts[slots[s]] += 1
-        held[slots[s]] |= 1 << (s // per_node)
-    sizes = np.empty(loads.size)
-    for e in range(loads.size):
-        sizes[e] = loads[e] / counts[e]
-    gpus, fresh = np.zeros(num_gpus), np.zeros(num_gpus)
-    _fits(gpus, slots, sizes, k, math.inf, gpus)
-    visits = np.empty(rows.shape[0], dtype=np.int64)
+    visits, excess, moves = total_visits(state), excess_of(state, rules), _moves_of(state, rules)
+    best, least = visits, excess
+    copy(state.slots, found)
+    for step in range(cooling.steps):
+        one, other, come = _propose(tokens, state, rules, cooling)
+        if not _permitted(state, rules, one, other, come):
+            continue
+        more = _moves_gained(state, rules, one, other, come)
+        if more > 0 and moves + more > rules.most_moves:
+            continue
+        warmth = cooling.hot * (cooling.cold / cooling.hot) ** (step / cooling.steps)
+        allowed = -warmth * math.log(1.0 - random())  # the Metropolis rule, drawn before the costly count
+        gain = visits_gained(tokens, state, one, other, come)
+        if gain + cooling.price * _excess_gained(state, rules, one, other) > allowed:
+            continue
+        gone = state.slots[one]
+        move(tokens, state, one, other, come)
+        now = excess_of(state, rules)
+        if gain + cooling.price * (now - excess) > allowed:  # replicas of one expert share its tokens in another way than before
+            move(tokens, state, one, other, gone)
+            continue
+        visits, excess, moves = visits + gain, now, moves + more
+        if excess < least or (excess == least and visits < best):
+            best, least = visits, excess
+            copy(state.slots, found)
+
+
+@borrower
+def _propose(tokens: Tokens, state: Dispatched, rules: Rules, cooling: Cooling) -> tuple[int, int, int]:
+    """Draw a move: see :func:`eplb_gap.heuristics.locality.dispatched_map.move`."""
+    one, kind = below(state.slots.size), random()
+    if rules.most_moves < state.slots.size and random() < BACK:
+        come = rules.in_use[one]
+        return one, state.places[come, below(state.counts[come])], come
+    if kind < cooling.transfers:
+        return one, -1, below(state.counts.size)
+    if kind < cooling.transfers + cooling.inside:
+        node = one // per_node(state)
+        other = node * per_node(state) + below(per_node(state))
+    elif random() < cooling.guided:
+        row = tokens.rows[below(state.visits.size)]
+        a, b = row[below(row.size)], row[below(row.size)]
+        one = state.places[a, below(state.counts[a])]
+        node = state.places[b, below(state.counts[b])] // per_node(state)
+        other = node * per_node(state) + below(per_node(state))
+        if node == one // per_node(state) or has(row, state.slots[other]):
+            return one, one, a  # nothing
+    else:
+        other = below(state.slots.size)
+        if other // per_node(state) == one // per_node(state):
+            return one, one, state.slots[one]
+    return one, other, state.slots[other]
+
+
+@borrower
+def _permitted(state: Dispatched, rules: Rules, one: int, other: int, come: int) -> bool:
+    gone, here = state.slots[one], one // per_gpu(state)
+    if gone == come or (rules.distinct and state.on_gpu[come, here]):
+        return False
+    if other < 0:
+        return bool(state.counts[gone] > 1)
+    there = other // per_gpu(state)
+    return here != there and not (rules.distinct and state.on_gpu[gone, there])
+
+
+@borrower
+def _moves_of(state: Dispatched, rules: Rules) -> int:
+    moves = 0
+    for e in range(state.counts.size):
+        for gpu in range(state.gpus.size):
+            moves += max(0, state.on_gpu[e, gpu] - rules.held[e, gpu])
+    return moves
+
+
+@borrower
+def _moves_gained(state: Dispatched, rules: Rules, one: int, other: int, come: int) -> int:
+    """Return how many more replicas would be where the map in use does not hold them."""
+    gone, here = state.slots[one], one // per_gpu(state)
+    more = int(state.on_gpu[come, here] >= rules.held[come, here]) - int(state.on_gpu[gone, here] > rules.held[gone, here])
+    if other >= 0:
+        there = other // per_gpu(state)
+        more += int(state.on_gpu[gone, there] >= rules.held[gone, there])
+        more -= int(state.on_gpu[come, there] > rules.held[come, there])
+    return more
+
+
+@entry
+def total_visits(state: Dispatched) -> int:
+    """Return the node visits of all tokens."""
     total = 0
-    for t in range(rows.shape[0]):
-        visits[t] = cover_size(rows[t], held)
-        total += visits[t]
-    best = total
-    kept = slots.copy()
-    hot, cold = HOTTEST * rows.shape[0], COLDEST * rows.shape[0]
-    for step in range(steps):
-        kind = random()
-        one = below(slots.size)
-        if transfers and kind < TRANSFERS:
-            gone, come = slots[one], below(loads.size)
-            if counts[gone] < 2 or gone == come or (distinct and _on_gpu(slots, one // k, k, come)):
-                continue
-            slots[one] = come
-            sizes[gone], sizes[come] = loads[gone] / (counts[gone] - 1), loads[come] / (counts[come] + 1)
-            if _fits(gpus, slots, sizes, k, limit, fresh):
-                was_gone, was_come = held[gone], held[come]
-                held[gone], held[come] = _mask(gone, slots, per_node), _mask(come, slots, per_node)
-                change = 0
-                if held[gone] != was_gone:
-                    change += _count_again(gone, rows, starts, tokens, held, visits)
-                if held[come] != was_come:
-                    change += _count_again(come, rows, starts, tokens, held, visits)
-                if change <= 0 or random() < math.exp(-change / (hot * (cold / hot) ** (step / steps))):
-                    total += change
-                    counts[gone] -= 1
-                    counts[come] += 1
-                    gpus[:] = fresh
-                    if total < best:
-                        best = total
-                        kept[:] = slots
-                    continue
-                held[gone], held[come] = was_gone, was_come
-                _count_again(gone, rows, starts, tokens, held, visits)
-                _count_again(come, rows, starts, tokens, held, visits)
-            slots[one] = gone
-            sizes[gone], sizes[come] = loads[gone] / counts[gone], loads[come] / counts[come]
-            continue
-        other = below(slots.size)
-        if kind < TRANSFERS + INSIDE:
-            other = one // per_node * per_node + below(per_node)
-        a, b, here, there = slots[one], slots[other], one // k, other // k
-        if a == b or here == there:
-            continue
-        shift = sizes[a] - sizes[b]
-        if (gpus[here] - shift > limit and shift < 0) or (gpus[there] + shift > limit and shift > 0):
-            continue
-        if distinct and (_on_gpu(slots, here, k, b) or _on_gpu(slots, there, k, a)):
-            continue
-        slots[one], slots[other] = b, a
-        change = 0
-        if one // per_node != other // per_node:
-            was_a, was_b = held[a], held[b]
-            held[a], held[b] = _mask(a, slots, per_node), _mask(b, slots, per_node)
-            change = _count_again(a, rows, starts, tokens, held, visits) + _count_again(b, rows, starts, tokens, held, visits)
-            if change > 0 and random() >= math.exp(-change / (hot * (cold / hot) ** (step / steps))):
-                slots[one], slots[other] = a, b
-                held[a], held[b] = was_a, was_b
-                _count_again(a, rows, starts, tokens, held, visits)
-                _count_again(b, rows, starts, tokens, held, visits)
-                continue
-        total += change
-        gpus[here] -= shift
-        gpus[there] += shift
-        if total < best:
-            best = total
-            kept[:] = slots
-    slots[:] = kept
-    return best
+    for visits in state.visits:
+        total += visits
+    return total
 
 
-@kernel
-def _on_gpu(slots: np.ndarray, gpu: int, k: int, expert: int) -> bool:
-    for s in range(gpu * k, (gpu + 1) * k):  # noqa: SIM110 - any() over a generator does not compile
-        if slots[s] == expert:
-            return True
-    return False
+@entry
+def excess_of(state: Dispatched, rules: Rules) -> int:
+    """Return the tokens above the limits, of GPUs and of nodes."""
+    excess = 0
+    for load in state.gpus:
+        excess += max(0, load - rules.gpu_limit)
+    for load in state.nodes:
+        excess += max(0, load - rules.node_limit)
+    return excess
+
+
+@borrower
+def _excess_gained(state: Dispatched, rules: Rules, one: int, other: int) -> int:
+    """Return by how much an exchange would raise the excess if replicas kept their tokens; of a change of counts, 0."""
+    if other < 0:
+        return 0
+    shift = state.loads[other] - state.loads[one]
+    change = _shifted(state.gpus[one // per_gpu(state)], state.gpus[other // per_gpu(state)], shift, rules.gpu_limit)
+    here, there = one // per_node(state), other // per_node(state)
+    if here != there:
+        change += _shifted(state.nodes[here], state.nodes[there], shift, rules.node_limit)
+    return change
+
+
+@borrower
+def _shifted(here: int, there: int, shift: int, limit: int) -> int:
+    """Return by how much the excess of two loads grows as one gives the other some of its tokens."""
+    after = max(0, here + shift - limit) + max(0, there - shift - limit)
+    return after - max(0, here - limit) - max(0, there - limit)

@@ -63,10 +63,11 @@ def arrivals(placement: Placement, previous: Placement, deployment: Deployment) 
     return np.asarray(np.maximum(new - old, 0).sum(axis=2))
 
 
-def relabel(placement: Placement, previous: Placement, deployment: Deployment) -> Placement:
+def relabel(placement: Placement, previous: Placement, deployment: Deployment, whole_nodes: bool = False) -> Placement:
     """Rename GPUs, nodes and slots of a map so that as few replicas as possible move.
 
-    GPUs change places within their node and nodes as wholes, under the global policy all live GPUs of equally many slots freely;
+    GPUs change places within their node and nodes as wholes, under the global policy all live GPUs of equally many slots freely,
+    unless nodes are to be kept whole;
     an expert that stays on its GPU stays in its slot, so that exactly the slots that :func:`moved` counts change. No other
     renaming of this kind moves fewer.
 
@@ -77,6 +78,9 @@ def relabel(placement: Placement, previous: Placement, deployment: Deployment) -
     previous : Placement
         The map in use; it need not be legal.
     deployment : Deployment
+    whole_nodes : bool, default False
+        Whether the GPUs of a node stay together under the global policy too, for a map that is to keep its traffic between nodes;
+        for a regular deployment alone.
 
     Returns
     -------
@@ -89,13 +93,16 @@ def relabel(placement: Placement, previous: Placement, deployment: Deployment) -
         If the maps and the deployment do not belong together.
     """
     _check_shapes(placement, previous, deployment)
+    if whole_nodes:
+        deployment.require_regular("a relabelling of whole nodes")
     if deployment.dead_gpus:
         left, in_use = without_dead(placement, deployment), without_dead(previous, deployment)
         return with_dead(relabel(left, in_use, deployment.live), deployment)
     overlap = _overlap(_held(previous, deployment), _held(placement, deployment))
     renamed = np.empty_like(placement.phy2log)
     for gpus, slots in _alike(deployment):
-        sources = _sources(overlap[:, gpus][:, :, gpus], deployment)
+        nodes = deployment.num_nodes if whole_nodes or deployment.policy == "hierarchical" else 1
+        sources = _sources(overlap[:, gpus][:, :, gpus], nodes)
         renamed[:, slots] = np.take_along_axis(placement.phy2log[:, slots], sources[:, :, None], axis=1)
     old = np.where(previous.ranks < 0, NOBODY, previous.phy2log)
     return Placement(keep_slots(renamed, old, deployment), placement.num_experts)
@@ -179,9 +186,8 @@ def _overlap(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return shared
 
 
-def _sources(overlap: np.ndarray, deployment: Deployment) -> np.ndarray:
+def _sources(overlap: np.ndarray, nodes: int) -> np.ndarray:
     """Return the GPU of the new map whose replicas every GPU gets, int64 [layers, gpus], so that the shared ones are most."""
-    nodes = deployment.num_nodes if deployment.policy == "hierarchical" else 1
     gpus = overlap.shape[1] // nodes
     tables = overlap.reshape(-1, nodes, gpus, nodes, gpus).transpose(0, 1, 3, 2, 4)
     inside = most(tables)  # layer, old node, new node, GPU of the old node

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from eplb_gap.heuristics.compiled import kernel
-
-F = TypeVar("F", bound=Callable[..., Any])
+from eplb_gap.heuristics.compiled import borrower, kernel
 
 DRIFT = 0.02
 """Relative variance of an expert's load from a window to the next that is planned for: replicas of hot experts spread it."""
-
-
-def borrower(function: F) -> F:
-    """Compile a kernel that makes no arrays and keeps none: it does not count references to those that it is given.
-
-    As a layer's many arrays go from function to function the counting would take most of the time.
-    """
-    compiled: F = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)
-    return compiled
 
 
 class Layer(NamedTuple):

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import copy, entry
-from eplb_gap.heuristics.moves.sticky_map import apply, become, borrower, moves_of, new_layer, score, use
+from eplb_gap.heuristics.compiled import borrower, copy, entry
+from eplb_gap.heuristics.moves.sticky_map import apply, become, moves_of, new_layer, score, use
 from eplb_gap.heuristics.moves.sticky_steps import Steps, find_steps, new_steps
 
 FREE_STEPS = 64

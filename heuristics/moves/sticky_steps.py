@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eplb_gap.heuristics.compiled import kernel
-from eplb_gap.heuristics.moves.sticky_map import DRIFT, Layer, borrower, excess
+from eplb_gap.heuristics.compiled import borrower, kernel
+from eplb_gap.heuristics.moves.sticky_map import DRIFT, Layer, excess
 
 LEAST_GAIN = 1e-12
 """Relative; smaller gains are rounding."""

@@ -109,7 +109,6 @@ def test_layers_are_left_out_by_name() -> None:
     assert without_layers(replace(WHOLE, provenance={"joined": 5, "kind": "drawn"}), ()).provenance == {"kind": "drawn"}
 
 
-
 @pytest.mark.parametrize(
     ("source", "gpus", "rule", "says"),
     [

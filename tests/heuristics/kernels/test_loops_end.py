@@ -22,6 +22,8 @@ REVIEWED = {
         2,
         "Shell's sort: the step falls by thirds, and every element moves down by steps",
     ),
+    "heuristics/dispatch/covers.covers": (1, "numbers of as many bits rise to 2 ** count (Gosper)"),
+    "heuristics/dispatch/covers.ones": (1, "every turn clears a bit"),
     "heuristics/kernels/assignment._assign": (2, "every turn looks at one more column, and one is free; a path back in a tree"),
     "heuristics/kernels/local_search._common_divisor": (1, "Euclid: the divisor falls"),
     "heuristics/kernels/two_gpu_split._build": (1, "a merge: every turn takes one of the sums of two finished lists"),

@@ -236,3 +236,20 @@ def test_what_a_gpu_held_before_it_came_back_is_nothing():
     placement = Placement([[0, 1, 0, 0, 2, 0]], 3)
     assert moved(placement, previous, whole).tolist() == [2]
     assert relabel(placement, previous, whole).phy2log.tolist() == [[0, 1, 0, 0, 2, 0]]
+
+
+def test_nodes_stay_whole_where_asked_under_the_global_policy():
+    deployment, rng = Deployment(16, 24, 12, num_nodes=3), np.random.default_rng(0)
+    previous = rebalance(rng.integers(1, 100, (1, 16)), deployment)
+    by_node = previous.phy2log.reshape(3, 4, 2)
+    renamed = Placement(np.stack([node[rng.permutation(4)] for node in by_node[[2, 0, 1]]]).reshape(1, -1), 16)
+    assert moved(relabel(renamed, previous, deployment, whole_nodes=True), previous, deployment) == 0
+    mixed = Placement(previous.phy2log.reshape(12, 2)[rng.permutation(12)].reshape(1, -1), 16)
+    assert moved(relabel(mixed, previous, deployment), previous, deployment) == 0
+    found = relabel(mixed, previous, deployment, whole_nodes=True)
+    assert moved(found, previous, deployment) > 0
+    nodes = [sorted(sorted(node) for node in one.phy2log.reshape(3, 8).tolist()) for one in (found, mixed)]
+    assert nodes[0] == nodes[1]
+    with pytest.raises(InputError, match="needs all GPUs alive"):
+        alive = Deployment(4, 8, 4, active=[True, True, True, False])
+        relabel(Placement([[0, 1, 2, 3] * 2], 4), Placement([[0, 1, 2, 3] * 2], 4), alive, whole_nodes=True)
