@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from eplb_gap.cli.asking import Question, may_ask
-from eplb_gap.cli.maps import PlannedMap, planned_map
+from eplb_gap.cli.maps import FEWEST_VISITS, PlannedMap, planned_map, planning_tokens
 from eplb_gap.cli.options import JsonFlag, MapFormat, log, out
 from eplb_gap.cli.outputs import Force, Output, check_outputs, existing, trace
 from eplb_gap.problem import Deployment, InputError, Placement
@@ -22,10 +22,18 @@ def convert(
     question: Question,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: a trace (.npz) for loads, else a map.")],
     source: Annotated[
-        str | None, typer.Option("--map", help="Map file, certificate, or a method that plans on the last window of --loads.")
+        str | None,
+        typer.Option(
+            "--map",
+            help="Map file, certificate, or a method that plans on the last window of --loads; fewest-visits does on --routing.",
+        ),
     ] = None,
     routing: Annotated[
-        Path | None, typer.Option("--routing", help="Routing of tokens, in any format that is read, to be written as a trace.")
+        Path | None,
+        typer.Option(
+            "--routing",
+            help="Routing of tokens, in any format that is read, to be written as a trace; with --map fewest-visits to plan on.",
+        ),
     ] = None,
     to: Annotated[str | None, typer.Option(help="Format of the map to write.")] = None,
     previous: Annotated[
@@ -54,7 +62,7 @@ def convert(
     from eplb_gap.problem import formats
     from eplb_gap.problem.formats.maps.maps import check_target, holds_map
 
-    if routing is not None:
+    if routing is not None and source != FEWEST_VISITS:
         if source is not None or question.loads is not None:
             raise InputError(f"--routing and {'--loads' if source is None else '--map'} are given; one of them is converted")
         _say(_routing(question, routing, target, force, as_json), as_json)
@@ -83,16 +91,16 @@ def convert(
     maps = existing([("--map", source), ("--previous", previous)])
     check_outputs(
         [Output("OUT", target, f"map of format {to!r}", lambda path: holds_map(path, to))],
-        [("--loads", question.loads), *maps],
+        [("--loads", question.loads), ("--routing", routing), *maps],
         force,
     )
     said: dict[str, Any] = {}
-    if question.loads is None:
+    if question.loads is None and routing is None:
         chosen = question.deployment_alone()
         name, placed = Path(source).name, formats.read_map(Path(source), chosen, map_format)
         identifiers: list[int] | None = None
     else:
-        asked = question.read()
+        asked = question.read(routing)
         loads, chosen, identifiers = asked.trace.loads, asked.deployment, asked.layer_ids
         model_layers = model_layers or asked.trace.provenance.get("num_model_layers")
         if model_layers is None and identifiers == list(range(len(identifiers))):
@@ -100,7 +108,8 @@ def convert(
         in_use = None
         if previous is not None:
             in_use = planned_map(previous, loads[:-1], chosen, map_format, identifiers).regular("--previous")
-        planned = planned_map(source, loads, chosen, map_format, identifiers, in_use)
+        tokens = planning_tokens(asked, len(loads) - 1)
+        planned = planned_map(source, loads, chosen, map_format, identifiers, in_use, tokens)
         name, placed = planned.name, planned.placed
         if in_use is not None:
             placed = _keeping(planned, in_use, loads[-1], chosen, max_moves, move_cost)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from eplb_gap.cli.asking import Question, may_ask
 from eplb_gap.cli.decoding import BatchOption, DecodeFlag, check_decode, explain_decode, tiled
-from eplb_gap.cli.maps import planned_map
+from eplb_gap.cli.maps import planned_map, planning_tokens
 from eplb_gap.cli.options import (
     DispatchOption,
     JsonFlag,
@@ -64,6 +64,12 @@ def evaluate(
     routing: RoutingFile = None,
     dispatch: DispatchOption = None,
     replicas: ReplicasOption = None,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove-visits", help="Up to a minute a layer for a bound on node visits, without redundant slots; global policy."
+        ),
+    ] = False,
     profile: ProfileOption = None,
     call_seconds: Annotated[float, typer.Option(help="Time limit of one call of a program in a Python file.")] = 60.0,
     per_step: Annotated[
@@ -90,6 +96,7 @@ def evaluate(
             "--routing": routing is not None,
             "--dispatch": dispatch is not None,
             "--replicas": replicas is not None,
+            "--prove-visits": prove,
             "--profile": profile is not None,
         }
         for option, given in unread.items():
@@ -104,9 +111,10 @@ def evaluate(
     chosen = Windows.of(trace, plan_window, serve_window)
     past = chosen.history[:-1] if len(chosen.history) > 1 else chosen.history
     before = None if previous is None else planned_map(previous, past, shape, map_format, identifiers).regular("--previous")
-    planned = [planned_map(name, chosen.history, shape, map_format, identifiers, before) for name in maps]
+    tokens = planning_tokens(asked, chosen.plan_window)
+    planned = [planned_map(name, chosen.history, shape, map_format, identifiers, before, tokens) for name in maps]
     dispatch = clock.dispatch(asked, dispatch)
-    counted = counted_traffic(asked, chosen, planned, dispatch, replicas)
+    counted = counted_traffic(asked, chosen, planned, dispatch, replicas, prove)
     with spinner(f"certifying bounds of both windows ({COMPILES})"):
         bounds = certified_bounds(chosen, shape)
     results = [evaluate_map(one.name, one.placed, chosen, shape, bounds, before) for one in planned]
@@ -282,7 +290,8 @@ def explain(
     asked = question.read(routing)
     shape, identifiers = asked.deployment, asked.layer_ids
     chosen = Windows.of(asked.trace, plan_window, serve_window)
-    one = planned_map(served, chosen.history, shape, map_format, identifiers)
+    routed = planning_tokens(asked, chosen.plan_window)
+    one = planned_map(served, chosen.history, shape, map_format, identifiers, tokens=routed)
     replan = method or one.method or DEFAULT_METHOD
     if decode:
         explain_decode(asked, chosen, one, replan, tokens, timed, as_json)

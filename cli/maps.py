@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eplb_gap.problem import Deployment, InputError, Placement
 from eplb_gap.problem.uneven_map import GpuLists
+
+if TYPE_CHECKING:
+    from eplb_gap.analysis.asked import Asked
+    from eplb_gap.problem.routing.trace import RoutingTrace
+
+FEWEST_VISITS = "fewest-visits"
+"""Names the map of few node visits that recorded routing is planned for."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,13 @@ class PlannedMap:
         return self.placed
 
 
+def planning_tokens(asked: Asked, window: int) -> tuple[RoutingTrace, Deployment] | None:
+    """Return the tokens of a window and the deployment with its nodes, where routing was read."""
+    if asked.routed is None or asked.cluster is None:
+        return None
+    return asked.routed.tokens(window), asked.cluster
+
+
 def planned_map(
     name: str,
     history: np.ndarray,
@@ -43,6 +58,7 @@ def planned_map(
     format: str | None,
     layer_ids: list[int],
     in_use: Placement | None = None,
+    tokens: tuple[RoutingTrace, Deployment] | None = None,
 ) -> PlannedMap:
     """Plan with the method of that name or the configuration in that file, or read the map in it.
 
@@ -59,6 +75,8 @@ def planned_map(
         Which layer of the model each row of the loads is.
     in_use : Placement, optional
         The map in use, for methods that improve one.
+    tokens : (RoutingTrace, Deployment), optional
+        Recorded routing to plan on and the deployment with its nodes, for ``fewest-visits``, which needs both.
 
     Raises
     ------
@@ -74,6 +92,12 @@ def planned_map(
     if name in heuristics.METHODS:
         previous = in_use if heuristics.HEURISTICS[name].improve is not None else None
         return PlannedMap(name, heuristics.rebalance(planning_loads(name, history), deployment, name, previous=previous), name)
+    if name == FEWEST_VISITS:
+        if tokens is None:
+            raise InputError(f"map {name} needs --routing, the experts of every token")
+        from eplb_gap.analysis.network.planning import fewest_visits
+
+        return PlannedMap(name, fewest_visits(*tokens), None)
     if not os.path.exists(name):
         raise InputError(f"{name!r} is neither a file nor a method; the methods are {', '.join(heuristics.METHODS)}")
     if Path(name).suffix == ".toml":

@@ -26,13 +26,15 @@ def counted_traffic(
     planned: Sequence[PlannedMap],
     dispatch: DispatchChoice | None,
     replicas: ReplicasChoice | None,
+    prove: bool = False,
 ) -> Counted | None:
     """Count the traffic of maps where routing was read; None elsewhere.
 
     Raises
     ------
     InputError
-        If an option of traffic is given without routing, or as :func:`eplb_gap.network_traffic`.
+        If an option of traffic is given without routing, a proof is asked for where prices give none, or as
+        :func:`eplb_gap.network_traffic`.
     """
     from eplb_gap.analysis.network.served import planned_and_served
 
@@ -40,8 +42,14 @@ def counted_traffic(
         for option, value in (("--dispatch", dispatch), ("--replicas", replicas)):
             if value is not None:
                 raise InputError(f"{option} is {value.value} without --routing; traffic is counted on recorded routing")
+        if prove:
+            raise InputError("--prove-visits is given without --routing; visits are those of recorded routing")
         return None
-    with spinner("counting traffic"):
+    cluster = asked.cluster
+    if prove and (cluster.policy == "hierarchical" or cluster.num_slots > cluster.num_experts):
+        why = "has redundant slots" if cluster.policy == "global" else "is hierarchical, whose fewest visits are exact"
+        raise InputError(f"--prove-visits is given and the deployment {why}; prices are for maps without replicas")
+    with spinner("counting traffic") as update:
         return planned_and_served(
             asked.routed,
             asked.cluster,
@@ -50,6 +58,7 @@ def counted_traffic(
             [(one.name, one.regular("--map")) for one in planned],
             (dispatch or DispatchChoice.node_dedup).value,
             (replicas or ReplicasChoice.local_first).value,
+            (lambda what: update(f"proving visits: {what}")) if prove else None,
         )
 
 

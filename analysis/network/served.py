@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -58,6 +58,7 @@ def planned_and_served(
     maps: Iterable[tuple[str, Placement]],
     dispatch: Dispatch,
     replicas: Rule,
+    prove: Callable[[str], None] | None = None,
 ) -> Counted:
     """Count the traffic of maps on the tokens of two windows.
 
@@ -73,6 +74,8 @@ def planned_and_served(
     maps : iterable of (str, Placement)
     dispatch, replicas
         As of :func:`eplb_gap.network_traffic`.
+    prove : callable, optional
+        As of :func:`eplb_gap.analysis.network.traffic.visit_bounds`.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def planned_and_served(
     else:
         nearest = "" if replicas != "local-first" else "; local-first has nothing to be near to and chooses as hashed does"
         notes.append(f"The routing has no sources: as many tokens come from every GPU{nearest}.")
-    bounds = [visit_bounds(part, cluster, dispatch) for part in tokens]
+    bounds = [visit_bounds(part, cluster, dispatch, prove) for part in tokens]
     counted = [
         MapTraffic(
             name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -11,12 +11,14 @@ import numpy as np
 from eplb_gap.heuristics.dispatch.replica_choice import Rule, choose_replicas
 from eplb_gap.problem.bounds.group_visits import MOST_GROUPS, fewest_group_visits
 from eplb_gap.problem.bounds.node_visits import room_bound, star_bound
+from eplb_gap.problem.bounds.visit_dual import MOST_TOPK
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError, PlacementError, require_kind
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.routing.traffic import Dispatch, Traffic, check_dispatch, traffic
 from eplb_gap.problem.validation import verify
+from eplb_gap.solvers.locality.visit_bound import visit_bound
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class VisitBound:
     visits : Fraction
     proof : str
         The bound that is largest: ``groups`` where it is attained by some map (:mod:`eplb_gap.problem.bounds.group_visits`),
-        ``star``, ``room for experts`` or ``room for groups`` (:mod:`eplb_gap.problem.bounds.node_visits`).
+        ``star``, ``room for experts`` or ``room for groups`` (:mod:`eplb_gap.problem.bounds.node_visits`), ``prices``
+        (:mod:`eplb_gap.problem.bounds.visit_dual`).
     """
 
     visits: Fraction
@@ -147,10 +150,23 @@ class NetworkTraffic:
         )
 
 
-def visit_bounds(routing: RoutingTrace, deployment: Deployment, dispatch: Dispatch) -> list[VisitBound | None]:
+def visit_bounds(
+    routing: RoutingTrace,
+    deployment: Deployment,
+    dispatch: Dispatch,
+    prove: Callable[[str], None] | None = None,
+) -> list[VisitBound | None]:
     """Return for every layer the largest lower bound that is known on the visits which a dispatch pays for.
 
     Under the hierarchical policy an expert's replicas are on one node, so that nodes are visited as if it had one.
+
+    Parameters
+    ----------
+    routing, deployment, dispatch
+        As of :func:`network_traffic`.
+    prove : callable, optional
+        Look for prices that prove more, up to a minute a layer, where no expert has replicas and no policy says the bound
+        exactly (:func:`eplb_gap.solvers.locality.visit_bound.visit_bound`); called with what is being done.
     """
     check_dispatch(dispatch)
     deployment.require_regular("a bound on visits")
@@ -174,8 +190,17 @@ def visit_bounds(routing: RoutingTrace, deployment: Deployment, dispatch: Dispat
         ]
         if by_group:
             known.append(VisitBound(Fraction(room_bound(groups, deployment.groups_per_node)), "room for groups"))
+        if prove is not None and can_prove(routing, slots, deployment.num_experts):
+            prove(f"layer {layer + 1} of {routing.num_layers}")
+            found = visit_bound(*routing.bundles(layer), deployment.num_experts, parts)
+            known.append(VisitBound(found.value, "prices"))
         bounds.append(max(known, key=lambda bound: bound.visits))
     return bounds
+
+
+def can_prove(routing: RoutingTrace, slots: int, num_experts: int) -> bool:
+    """Whether prices can bound the visits: without replicas, of tokens with few experts."""
+    return slots == num_experts and routing.topk <= MOST_TOPK
 
 
 def network_traffic(
