@@ -41,6 +41,7 @@ MODULES = (
     "control_limits",
     "control_times",
     "public_control",
+    "node_visits",
 )
 """Files of this folder, in the order in which their tables stand."""
 
