@@ -42,6 +42,8 @@ MODULES = (
     "control_times",
     "public_control",
     "node_visits",
+    "activated_experts",
+    "activated_times",
 )
 """Files of this folder, in the order in which their tables stand."""
 
