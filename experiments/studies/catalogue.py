@@ -44,6 +44,7 @@ MODULES = (
     "node_visits",
     "activated_experts",
     "activated_times",
+    "timed_maps",
 )
 """Files of this folder, in the order in which their tables stand."""
 
