@@ -45,6 +45,7 @@ MODULES = (
     "activated_experts",
     "activated_times",
     "timed_maps",
+    "public_routing",
 )
 """Files of this folder, in the order in which their tables stand."""
 

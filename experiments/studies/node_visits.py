@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from statistics import fmean
 
-from eplb_gap import heuristics
 from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.loads.routing_sample import PLANNED, other_phases, parts, same_phase
 from eplb_gap.experiments.measuring import rows
@@ -18,40 +17,21 @@ from eplb_gap.experiments.measuring.row_schema import CELL, Shape, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
 from eplb_gap.experiments.measuring.visit_figures import fullest, per_token
+from eplb_gap.experiments.measuring.visit_planners import BALANCE, EPS, PLANNER, PLANNERS, TITLES
 from eplb_gap.experiments.measuring.visits import SERVED, best_bound, served
 from eplb_gap.experiments.studies.numbers import Number, interval_text, percent, span
 from eplb_gap.experiments.studies.study import Study
-from eplb_gap.heuristics.locality.plan_visits import plan_visits
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.digest import array_sha256
 from eplb_gap.problem.fractions import fraction
-from eplb_gap.problem.placement import Placement
-from eplb_gap.problem.routing.trace import RoutingTrace
 
 SUITE = "visits"
-EPS = 0.05
 NODES = (4, 8)
 DEPLOYMENTS = {nodes: Deployment(256, 288, 32, nodes) for nodes in NODES}
 """The global policy: an expert may be anywhere."""
 LAYERS = 8
-BALANCE, PLANNER, BOUND = "fast", "visits", "bound"
+BOUND = "bound"
 ASKED_FEWER, ASKED_APART, ASKED_LOAD, ASKED_GAP, GAP_NODES = 0.20, 0.03, 1.05, 0.15, 4
-
-
-def _balanced(method: str) -> Callable[[RoutingTrace, Deployment], Placement]:
-    return lambda routing, deployment: heuristics.rebalance(routing.loads(), deployment, method)
-
-
-PLANNERS: dict[str, Callable[[RoutingTrace, Deployment], Placement]] = {
-    "initial_program": _balanced("initial_program"),
-    BALANCE: _balanced(BALANCE),
-    PLANNER: lambda routing, deployment: plan_visits(routing, deployment, eps=EPS),
-}
-TITLES = {
-    "initial_program": "balance only, DeepSeek's algorithm",
-    BALANCE: "balance only, the planner",
-    PLANNER: f"fewest visits, GPU load <= {1 + EPS:g} of the bound",
-}
 
 
 def name_of(nodes: int) -> str:

@@ -13,7 +13,15 @@ from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.experiments.studies.jobs import JOBS
 
 MEASURED = {module: study for module, study in STUDIES.items() if study.shapes}
-OF_MANY_INSTANCES = {"agreement", "counts", "public_control", "public_levels", "sample_average_gaps"}
+OF_MANY_INSTANCES = {
+    "agreement",
+    "counts",
+    "public_control",
+    "public_levels",
+    "public_routing",
+    "sample_average_gaps",
+    "timed_maps",
+}
 
 
 def test_a_study_belongs_to_a_job_and_says_what_it_is():
