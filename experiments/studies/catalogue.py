@@ -46,6 +46,7 @@ MODULES = (
     "activated_times",
     "timed_maps",
     "public_routing",
+    "visit_front",
 )
 """Files of this folder, in the order in which their tables stand."""
 
