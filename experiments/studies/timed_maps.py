@@ -30,8 +30,8 @@ ASKED = 0.005
 def fitted_cell() -> Fields:
     """Fit a hinge to all maps, and predict every one from the others; the same with a straight line."""
     fit = fit_hinge(IMBALANCE, SECONDS)
-    assert fit.beta_interval is not None
-    assert fit.knee_interval is not None
+    assert fit.hinge.beta_interval is not None
+    assert fit.hinge.knee_interval is not None
     return {
         "kind": "timed maps",
         "hash": "",
@@ -40,8 +40,8 @@ def fitted_cell() -> Fields:
         "imbalance": list(IMBALANCE),
         "measured": list(SECONDS),
         "hinge": {"seconds": fit.hinge.seconds, "beta": fit.hinge.beta, "knee": fit.hinge.knee},
-        "beta_interval": list(fit.beta_interval),
-        "knee_interval": list(fit.knee_interval),
+        "beta_interval": list(fit.hinge.beta_interval),
+        "knee_interval": list(fit.hinge.knee_interval),
         "left_out": fit.left_out.tolist(),
         "left_out_line": _line_left_out(),
     }

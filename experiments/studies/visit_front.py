@@ -302,7 +302,7 @@ def _policies(measured: Rows) -> str:
     cited = "; ".join(f"`{network.profile}`: {_cited(network.profile)}" for network in NETWORKS)
     return (
         f"## Hierarchical against global, predicted\n\nPredicted time of a MoE layer, experts + network (dispatch and combine), "
-        f"mean over layers, with the best map of each policy by the same prediction on the tokens planned on. Experts by `{TILES}` "
+        f"mean over layers, of the best map of each policy by this prediction on the tokens planned on. Experts by `{TILES}` "
         f"({_cited(TILES)}), networks by {cited}. Tokens come evenly from all GPUs, nothing overlaps, a profile of fewer GPUs is "
         f"taken for {GPUS}. Nothing here was timed. Interval: 95 % bootstrap over the {LAYERS} layers of one model; *less "
         "time*: where it excludes zero.\n\n" + markdown(header, body)
