@@ -30,3 +30,5 @@ TITLES = {
     BALANCE: "balance only, the planner",
     PLANNER: f"fewest visits, GPU load <= {1 + EPS:g} of the bound",
 }
+SHORT = {SEED: "DeepSeek's algorithm", BALANCE: "planner, balance only", PLANNER: "planner, fewest visits"}
+"""For legends."""
