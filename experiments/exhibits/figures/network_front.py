@@ -40,7 +40,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
 
 
 def _policies(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
-    """Draw the planner's maps over its limits, and of the hierarchical front all that is planned, or its ends where they serve."""
+    """Draw the planner's maps over its limits, and the hierarchical front: all of it as planned, its ends where they serve."""
     maps = [measured["points"] for measured in rows.where(suite=visit_front.SUITE, instance=visit_front.name_of("global"))]
     limited = sorted(_at([points[0] for points in of], names) for of in maps[1:])
     axis.plot(
