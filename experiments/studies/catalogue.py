@@ -41,6 +41,7 @@ MODULES = (
     "control_limits",
     "control_times",
     "public_control",
+    "time_answers",
     "node_visits",
     "activated_experts",
     "activated_times",

@@ -312,8 +312,8 @@ def _policies(measured: Rows) -> str:
         "## Hierarchical against global, predicted\n\nPredicted time of a MoE layer, experts + network (dispatch and combine), "
         "mean over layers, of the best map of each policy by this prediction on the tokens planned on. Tokens come evenly from "
         f"all GPUs, nothing overlaps, a profile of fewer GPUs is taken for {GPUS}. Nothing here was timed. Interval: 95 % "
-        f"bootstrap over the {LAYERS} layers of one model; *less time*: where it excludes zero.\n\n{cited}\n* Experts by `{TILES}`: "
-        f"{_cited(TILES)}.\n\n" + markdown(header, body)
+        f"bootstrap over the {LAYERS} layers of one model; *less time*: where it excludes zero.\n\n{cited}\n* Experts by "
+        f"`{TILES}`: {_cited(TILES)}.\n\n" + markdown(header, body)
     )
 
 
