@@ -16,4 +16,5 @@ def per_token(row: Row, *names: str, field: str = "visits") -> list[float]:
 def fullest(row: Row, *names: str, field: str) -> float:
     """Return a load, the fullest over the mean, as the mean over layers and, by their tokens, over parts of the routing."""
     tokens = [row["tokens"][name] for name in names]
-    return sum(n * fmean(row[field][name]) for n, name in zip(tokens, names, strict=True)) / sum(tokens)
+    total = sum(n * fmean(row[field][name]) for n, name in zip(tokens, names, strict=True))
+    return float(total / sum(tokens))

@@ -44,7 +44,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         va="top",
     )
     top.annotate(
-        f"{fit.beta * fit.seconds / 100:.2f} s for every\n0.01 of imbalance",
+        f"{fit.at(fit.knee + 0.01) - fit.at(fit.knee):.2f} s for every\n0.01 of imbalance",
         (1.40, fit.at(1.40)),
         (1.42, fit.at(1.40) - 3.2),
         fontsize=8,
