@@ -105,7 +105,7 @@ def _row(policy: str, maps: list[list[tuple[str, np.ndarray]]], seconds: float, 
 
 def _point(name: str, phy2log: np.ndarray, layer: int, deployment: Deployment) -> dict[str, Any]:
     """Return visits, GPU load and predicted times of one layer's map, on every part of the routing."""
-    found: dict[str, Any] = {"map": name, "visits": {}, "gpu_load": {}, "seconds": {network.profile: {} for network in NETWORKS}}
+    found: dict[str, Any] = {"map": name, "visits": {}, "gpu_load": {}, "predicted": {network.profile: {} for network in NETWORKS}}
     for part, routing in parts().items():
         experts = routing.rows(layer)
         loads = np.bincount(experts.ravel(), minlength=EXPERTS)[None]
@@ -117,7 +117,7 @@ def _point(name: str, phy2log: np.ndarray, layer: int, deployment: Deployment) -
             chosen = choose_replicas(experts, phy2log, deployment, network.rule)
             counted = traffic(experts, chosen, phy2log, deployment, profile.network.dispatch)
             scale, idle = network.tokens * GPUS / len(experts), 2 * profile.network.latency_seconds
-            found["seconds"][network.profile][part] = [
+            found["predicted"][network.profile][part] = [
                 _expert_seconds(tiles, chosen, scale, deployment),
                 idle + scale * (network_seconds(profile.network, counted) - idle),
             ]
@@ -176,14 +176,14 @@ def balanced(measured: Rows, policy: str) -> list[Point]:
 
 def quickest(measured: Rows, policy: str, profile: str) -> list[Point]:
     """Return of every layer the map that is predicted to take the least time on the tokens planned on."""
-    return [min(points, key=lambda point: sum(point["seconds"][profile][PLANNED])) for points in candidates(measured, policy)]
+    return [min(points, key=lambda point: sum(point["predicted"][profile][PLANNED])) for points in candidates(measured, policy)]
 
 
 def seconds(point: Point, profile: str, names: Iterable[str]) -> tuple[float, float]:
     """Return the predicted times of experts and network on some parts of the routing, every token counted alike."""
     tokens = {name: len(parts()[name].experts) for name in names}
     experts, network = (
-        sum(n * point["seconds"][profile][name][which] for name, n in tokens.items()) / sum(tokens.values()) for which in (0, 1)
+        sum(n * point["predicted"][profile][name][which] for name, n in tokens.items()) / sum(tokens.values()) for which in (0, 1)
     )
     return experts, network
 

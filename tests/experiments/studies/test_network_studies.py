@@ -116,7 +116,7 @@ def point(load: float, visits: float, **seconds: float) -> dict[str, object]:
     of_part = {name: [seconds.get("experts", 1.0), 1.0] for name in tokens}
     times = {network.profile: of_part for network in visit_front.NETWORKS}
     whole = {name: visits * n for name, n in tokens.items()}
-    return {"map": "", "gpu_load": dict.fromkeys(tokens, load), "visits": whole, "seconds": times}
+    return {"map": "", "gpu_load": dict.fromkeys(tokens, load), "visits": whole, "predicted": times}
 
 
 def test_the_front_of_all_layers_is_that_of_all_combinations():
