@@ -105,7 +105,8 @@ def _row(policy: str, maps: list[list[tuple[str, np.ndarray]]], seconds: float, 
 
 def _point(name: str, phy2log: np.ndarray, layer: int, deployment: Deployment) -> dict[str, Any]:
     """Return visits, GPU load and predicted times of one layer's map, on every part of the routing."""
-    found: dict[str, Any] = {"map": name, "visits": {}, "gpu_load": {}, "predicted": {network.profile: {} for network in NETWORKS}}
+    predicted: dict[str, Any] = {network.profile: {} for network in NETWORKS}
+    found: dict[str, Any] = {"map": name, "visits": {}, "gpu_load": {}, "predicted": predicted}
     for part, routing in parts().items():
         experts = routing.rows(layer)
         loads = np.bincount(experts.ravel(), minlength=EXPERTS)[None]
@@ -117,7 +118,7 @@ def _point(name: str, phy2log: np.ndarray, layer: int, deployment: Deployment) -
             chosen = choose_replicas(experts, phy2log, deployment, network.rule)
             counted = traffic(experts, chosen, phy2log, deployment, profile.network.dispatch)
             scale, idle = network.tokens * GPUS / len(experts), 2 * profile.network.latency_seconds
-            found["predicted"][network.profile][part] = [
+            predicted[network.profile][part] = [
                 _expert_seconds(tiles, chosen, scale, deployment),
                 idle + scale * (network_seconds(profile.network, counted) - idle),
             ]
