@@ -30,7 +30,7 @@ from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
 from eplb_gap.experiments.studies.numbers import Number, interval_text
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.dispatch.replica_choice import Rule, choose_replicas
-from eplb_gap.heuristics.locality.plan_visits import plan_visits
+from eplb_gap.heuristics.locality.plan_visits import visit_front
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.traffic import traffic
@@ -77,15 +77,22 @@ def profiles() -> str:
     return hashlib.sha256("".join(told).encode()).hexdigest()[:16]
 
 
-def planned_cell(policy: str, method: str, profiles: str) -> Fields:
-    """Plan one map for every layer, for balance or with few visits within a limit, and say what it costs."""
+def balanced_cell(policy: str, profiles: str) -> Fields:
+    """Plan every layer for balance alone and say what the map costs."""
     loads, deployment = instance(policy)
     started = time.process_time()
-    if method == BALANCE:
-        placement = heuristics.rebalance(loads, deployment, BALANCE)
-    else:
-        placement = plan_visits(parts()[PLANNED], deployment, eps=float(method.removeprefix("eps ")))
-    return _row(policy, [[(method, phy2log)] for phy2log in placement.phy2log], time.process_time() - started, profiles)
+    placement = heuristics.rebalance(loads, deployment, BALANCE)
+    return _row(policy, [[(BALANCE, phy2log)] for phy2log in placement.phy2log], time.process_time() - started, profiles)
+
+
+def global_cell(profiles: str) -> Fields:
+    """Plan maps with few visits at every limit on the loads and say what they cost."""
+    _, deployment = instance("global")
+    started = time.process_time()
+    maps = visit_front(parts()[PLANNED], deployment, EPS)
+    seconds = (time.process_time() - started) / len(EPS)
+    named = [[(f"eps {eps:g}", of.phy2log[layer]) for eps, of in zip(EPS, maps, strict=True)] for layer in range(LAYERS)]
+    return _row("global", named, seconds, profiles)
 
 
 def _row(policy: str, maps: list[list[tuple[str, np.ndarray]]], seconds: float, profiles: str) -> Fields:
@@ -146,18 +153,12 @@ def name_of(policy: str) -> str:
     return f"sample {EXPERTS}/{SLOTS}/{GPUS}, {NODES} nodes {policy}"
 
 
-def methods(policy: str) -> tuple[str, ...]:
-    """Return what maps of a policy are planned by."""
-    return (BALANCE, *(f"eps {eps:g}" for eps in EPS)) if policy == "global" else (BALANCE,)
-
-
 def cells() -> list[Cell]:
-    """Return the cells: a map for balance and the maps of the front, of both policies."""
-    known = profiles()
+    """Return the cells: the front and a map for balance, of both policies."""
+    known = {"profiles": profiles()}
     return [
-        Cell(SUITE, name_of(policy), method, planned_cell, {"policy": policy, "method": method, "profiles": known})
-        for policy in DEPLOYMENTS
-        for method in methods(policy)
+        Cell(SUITE, name_of("global"), FRONT, global_cell, known),
+        *(Cell(SUITE, name_of(policy), BALANCE, balanced_cell, {"policy": policy, **known}) for policy in DEPLOYMENTS),
     ]
 
 
@@ -232,7 +233,7 @@ def _fronts(measured: Rows) -> str:
     body = []
     for policy in DEPLOYMENTS:
         for row in measured.where(suite=SUITE, instance=name_of(policy)):
-            for name, chosen in _maps(row["method"], row["points"]):
+            for name, chosen in _maps(row["points"]):
                 figures = [
                     f"{of(chosen, names):.3f}" for of in (mean_visits, mean_load) for names in ((PLANNED,), other_phases())
                 ]
@@ -254,10 +255,11 @@ def _fronts(measured: Rows) -> str:
     )
 
 
-def _maps(method: str, points: list[list[Point]]) -> Iterator[tuple[str, list[Point]]]:
-    """Yield the maps of a row, or of a front those at its two ends."""
-    if all(len(of_layer) == 1 for of_layer in points):
-        yield f"`{method}`", [of_layer[0] for of_layer in points]
+def _maps(points: list[list[Point]]) -> Iterator[tuple[str, list[Point]]]:
+    """Yield the maps of a row: those of one name in all layers, or of a front that has none those at its two ends."""
+    names = [point["map"] for point in points[0]]
+    if all([point["map"] for point in of_layer] == names for of_layer in points):
+        yield from ((f"`{name}`", [of_layer[place] for of_layer in points]) for place, name in enumerate(names))
     else:
         yield from zip(("front, best balance", "front, fewest visits"), ends(points), strict=True)
 

@@ -13,9 +13,10 @@ from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.measuring.visit_figures import fullest, per_token
 from eplb_gap.experiments.measuring.visit_planners import BALANCE, PLANNER, PLANNERS, SHORT
 from eplb_gap.experiments.studies import node_visits, visit_front
-from eplb_gap.experiments.studies.visit_front import NODES, Point, candidates, front, mean_load, mean_visits
+from eplb_gap.experiments.studies.visit_front import EXPERTS, NODES, SLOTS, Point, candidates, front, mean_load, mean_visits
 
 SUITES = (node_visits.SUITE, visit_front.SUITE)
+SHAPE = (NODES, SLOTS - EXPERTS)
 MARKERS = ("X", "^", "v", "s", "P", "*", "h")
 
 
@@ -28,7 +29,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         axis.set_xlabel("balancedness of the GPUs (1: perfect)")
         axis.grid(color="0.93")
         axis.set_axisbelow(True)
-    low = fmean(node_visits.bounds(rows, NODES))
+    low = fmean(node_visits.bounds(rows, SHAPE))
     planned.axhline(low, color="0.35", linewidth=1.0, linestyle=":", label="certified: no map visits fewer")
     planned.axvline(1.0, color="0.35", linewidth=1.0, linestyle="-.", label="no map is better balanced")
     planned.set_ylabel(f"nodes that a token visits, of {NODES}")
@@ -41,8 +42,8 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
 
 def _policies(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
     """Draw the planner's maps over its limits, and the hierarchical front: all of it as planned, its ends where they serve."""
-    maps = [measured["points"] for measured in rows.where(suite=visit_front.SUITE, instance=visit_front.name_of("global"))]
-    limited = sorted(_at([points[0] for points in of], names) for of in maps[1:])
+    found = rows.one(suite=visit_front.SUITE, instance=visit_front.name_of("global"), method=visit_front.FRONT)
+    limited = [_at(list(chosen), names) for chosen in zip(*found["points"], strict=True)]
     axis.plot(
         *zip(*limited, strict=True),
         color=DARK,
@@ -51,9 +52,9 @@ def _policies(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
         linewidth=1.3,
         label="global, fewest visits within a limit",
     )
-    found = candidates(rows, "hierarchical")
+    maps = candidates(rows, "hierarchical")
     if names == (PLANNED,):
-        line = [(1 / load, visits) for load, visits in front(found)]
+        line = [(1 / load, visits) for load, visits in front(maps)]
         axis.step(
             *zip(*line, strict=True),
             where="post",
@@ -64,7 +65,7 @@ def _policies(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
             label="hierarchical, exact front",
         )
     else:
-        line = [_at(chosen, names) for chosen in visit_front.ends(found)]
+        line = [_at(chosen, names) for chosen in visit_front.ends(maps)]
         axis.plot(*zip(*line, strict=True), color=MIDDLE, marker="D", markersize=4, linewidth=1.3)
 
 
@@ -75,7 +76,7 @@ def _at(chosen: list[Point], names: tuple[str, ...]) -> tuple[float, float]:
 def _others(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
     """Draw maps of other planners under the global policy."""
     for method, marker in zip((name for name in PLANNERS if name != PLANNER), MARKERS, strict=False):
-        row = node_visits.find(rows, NODES, method)
+        row = node_visits.find(rows, SHAPE, method)
         at = 1 / fullest(row, *names, field="even_gpu_load"), fmean(per_token(row, *names))
         colour = "0.25" if method == BALANCE else LIGHT
         axis.plot(*at, marker=marker, color=colour, markeredgecolor="0.25", linestyle="none", markersize=6, label=SHORT[method])

@@ -82,19 +82,20 @@ def visits_row(method: str, planned: float, same: float, others: float, load: fl
     visits = {name: [round(100 * value)] * node_visits.LAYERS for name, value in per.items()}
     tokens = dict.fromkeys(per, 100)
     at = {"suite": node_visits.SUITE, "seed": 0, "method": method, "tokens": tokens, "visits": visits, **fields}
-    return Row(at, instance=node_visits.name_of(4))
+    return Row(at, instance=node_visits.name_of(4, 0))
 
 
 def judged(monkeypatch, *, ours: tuple[float, float, float], load: float = 1.04, bound: str = "190/1") -> list[str]:
     """Return whether each level of 4 nodes is met; balance alone has 3 visits everywhere."""
-    monkeypatch.setattr(node_visits, "NODES", (4,))
+    monkeypatch.setattr(node_visits, "SHAPES", ((4, 0),))
     low = [
         Row(
             suite=node_visits.SUITE,
-            instance=f"{node_visits.name_of(4)}, layer {layer}",
+            instance=f"{node_visits.name_of(4, 0)}, layer {layer}",
             method=node_visits.BOUND,
             seed=0,
             visit_bound=bound,
+            status="star",
             parameters={"tokens": 100},
         )
         for layer in range(node_visits.LAYERS)
