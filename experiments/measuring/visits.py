@@ -16,6 +16,7 @@ from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.routing.traffic import traffic
 from eplb_gap.problem.validation import verify
+from eplb_gap.solvers.locality.visit_bound import visit_bound
 
 COUNTS, RATIOS = "object of list of integer", "object of list of number"
 SERVED = {
@@ -80,6 +81,12 @@ def _even_node_loads(placement: Placement, loads: np.ndarray, deployment: Deploy
 
 
 def best_bound(routing: RoutingTrace, layer: int, deployment: Deployment) -> tuple[Fraction, str]:
-    """Return the best bound that is known on the visits of all tokens in a layer, whatever the map, and how it is proven."""
+    """Return the best bound that is known on the visits of all tokens in a layer, whatever the map, and how it is proven.
+
+    The dual speaks of maps without replicas; with some the bound by counts of pairs is what there is.
+    """
     star = star_bound(routing.co_activation(layer), routing.topk, deployment.num_slots, deployment.num_nodes)
-    return star, "star"
+    if deployment.num_slots > deployment.num_experts:
+        return star, "star"
+    dual = visit_bound(*routing.bundles(layer), deployment.num_experts, deployment.num_nodes).value
+    return max((dual, "dual"), (star, "star"))

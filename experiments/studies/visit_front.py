@@ -42,8 +42,10 @@ DEPLOYMENTS = {
     "global": Deployment(EXPERTS, SLOTS, GPUS, NODES),
     "hierarchical": Deployment(EXPERTS, SLOTS, GPUS, NODES, GROUPS),
 }
-EPS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+EPS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Limits on the GPU load above its bound, of the global policy's maps."""
+SECONDS = 1.0
+"""Work on a layer for one limit."""
 BALANCE, FRONT = "fast", "front"
 TILES = "deepgemm-fp8-sm90"
 """The profile that experts' times are from."""
@@ -89,7 +91,7 @@ def global_cell(profiles: str) -> Fields:
     """Plan maps with few visits at every limit on the loads and say what they cost."""
     _, deployment = instance("global")
     started = time.process_time()
-    maps = visit_front(parts()[PLANNED], deployment, EPS)
+    maps = visit_front(parts()[PLANNED], deployment, EPS, seconds=SECONDS)
     seconds = (time.process_time() - started) / len(EPS)
     named = [[(f"eps {eps:g}", of.phy2log[layer]) for eps, of in zip(EPS, maps, strict=True)] for layer in range(LAYERS)]
     return _row("global", named, seconds, profiles)
