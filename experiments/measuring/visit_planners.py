@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eplb_gap import heuristics
+from eplb_gap.heuristics.locality.grouping import greedy_grouping, spectral_grouping
 from eplb_gap.heuristics.locality.plan_visits import plan_visits
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
@@ -14,6 +15,7 @@ Planner = Callable[[RoutingTrace, Deployment], Placement]
 EPS = 0.05
 """Above the bound on the GPU load, for the locality planner."""
 SEED, BALANCE, PLANNER = "initial_program", "fast", "visits"
+SPECTRAL, GREEDY = "spectral", "greedy"
 
 
 def _balanced(method: str) -> Planner:
@@ -23,12 +25,22 @@ def _balanced(method: str) -> Planner:
 PLANNERS: dict[str, Planner] = {
     SEED: _balanced(SEED),
     BALANCE: _balanced(BALANCE),
+    SPECTRAL: spectral_grouping,
+    GREEDY: greedy_grouping,
     PLANNER: lambda routing, deployment: plan_visits(routing, deployment, eps=EPS),
 }
 TITLES = {
     SEED: "balance only, DeepSeek's algorithm",
     BALANCE: "balance only, the planner",
-    PLANNER: f"fewest visits, GPU load <= {1 + EPS:g} of the bound",
+    SPECTRAL: "spectral grouping, balance inside nodes",
+    GREEDY: "greedy co-activation, balance inside nodes",
+    PLANNER: f"fewest visits, GPU and node load <= {1 + EPS:g} of the bound",
 }
-SHORT = {SEED: "DeepSeek's algorithm", BALANCE: "planner, balance only", PLANNER: "planner, fewest visits"}
+SHORT = {
+    SEED: "DeepSeek's algorithm",
+    BALANCE: "planner, balance only",
+    SPECTRAL: "spectral grouping",
+    GREEDY: "greedy co-activation",
+    PLANNER: "planner, fewest visits",
+}
 """For legends."""

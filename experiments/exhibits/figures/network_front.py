@@ -62,7 +62,7 @@ def _policies(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
             marker=".",
             markersize=3,
             linewidth=1.3,
-            label="hierarchical, exact front",
+            label="hierarchical, front over all partitions",
         )
     else:
         line = [_at(chosen, names) for chosen in visit_front.ends(maps)]
