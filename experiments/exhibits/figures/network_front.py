@@ -26,7 +26,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     for axis, names in ((planned, (PLANNED,)), (served, other_phases())):
         _policies(axis, rows, names)
         _others(axis, rows, names)
-        axis.set_xlabel("balancedness of the GPUs (1: perfect)")
+        axis.set_xlabel("balancedness of the GPUs, as sent (1: perfect)")
         axis.grid(color="0.93")
         axis.set_axisbelow(True)
     low = fmean(node_visits.bounds(rows, SHAPE))
@@ -77,6 +77,6 @@ def _others(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
     """Draw maps of other planners under the global policy."""
     for method, marker in zip((name for name in PLANNERS if name != PLANNER), MARKERS, strict=False):
         row = node_visits.find(rows, SHAPE, method)
-        at = 1 / fullest(row, *names, field="even_gpu_load"), fmean(per_token(row, *names))
+        at = 1 / fullest(row, *names, field="gpu_load"), fmean(per_token(row, *names))
         colour = "0.25" if method == BALANCE else LIGHT
         axis.plot(*at, marker=marker, color=colour, markeredgecolor="0.25", linestyle="none", markersize=6, label=SHORT[method])
