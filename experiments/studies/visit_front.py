@@ -259,8 +259,8 @@ def _fronts(measured: Rows) -> str:
         "maps",
         "visits, planned",
         "visits, other phases",
-        "GPU load, planned",
-        "GPU load, other phases",
+        "GPU load as sent, planned",
+        "GPU load as sent, other phases",
         "s a layer",
     ]
     return (

@@ -78,5 +78,6 @@ def _others(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
     for method, marker in zip((name for name in PLANNERS if name != PLANNER), MARKERS, strict=False):
         row = node_visits.find(rows, SHAPE, method)
         at = 1 / fullest(row, *names, field="gpu_load"), fmean(per_token(row, *names))
-        colour = "0.25" if method == BALANCE else LIGHT
-        axis.plot(*at, marker=marker, color=colour, markeredgecolor="0.25", linestyle="none", markersize=6, label=SHORT[method])
+        face, size = ("none", 9) if method == BALANCE else (LIGHT, 6)
+        look = {"markerfacecolor": face, "markersize": size, "markeredgecolor": "0.2", "linestyle": "none"}
+        axis.plot(*at, marker=marker, label=SHORT[method], **look)
