@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -79,5 +80,5 @@ def _others(axis: Axes, rows: Rows, names: tuple[str, ...]) -> None:
         row = node_visits.find(rows, SHAPE, method)
         at = 1 / fullest(row, *names, field="gpu_load"), fmean(per_token(row, *names))
         face, size = ("none", 9) if method == BALANCE else (LIGHT, 6)
-        look = {"markerfacecolor": face, "markersize": size, "markeredgecolor": "0.2", "linestyle": "none"}
+        look: dict[str, Any] = {"markerfacecolor": face, "markersize": size, "markeredgecolor": "0.2", "linestyle": "none"}
         axis.plot(*at, marker=marker, label=SHORT[method], **look)
