@@ -17,10 +17,9 @@ from eplb_gap.experiments.studies.study import Study
 
 SUITE = "timed_maps"
 NAME = "Qwen2-57B-A14B EP8"
-SOURCE = (
-    "published timings of seven maps of one set of counts: Qwen2-57B-A14B, 28 layers of 64 experts on 8 GPUs (H20), no replicas, "
-    "16,384 requests, mean of two runs"
-)
+TIMED = "16,384 requests"
+MEASURED_ON = "8 NVIDIA H20, Qwen2-57B-A14B, 28 layers of 64 experts, no replicas, mean of two runs"
+SOURCE = f"published timings of seven maps of one set of counts ({MEASURED_ON}; {TIMED})"
 IMBALANCE = (1.010, 1.073, 1.148, 1.218, 1.220, 1.287, 1.550)
 """Mean over layers of the fullest GPU over the mean."""
 SECONDS = (82.72, 83.00, 83.84, 85.88, 86.00, 87.24, 93.48)
