@@ -18,7 +18,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     """Draw the maps and the hinge as commands draw a user's."""
     row = find(rows)
     intervals = {f"{name}_interval": tuple(row[f"{name}_interval"]) for name in ("beta", "knee")}
-    hinge = Hinge(**row["hinge"], **intervals)
+    hinge = Hinge(**{name: round(value, 3) for name, value in row["hinge"].items()}, **intervals)
     profile = Profile(f"hinge fitted to {NAME}", "published timings of seven maps", MEASURED_ON, TIMED, hinge)
     points = [Point(imbalance, time=seconds) for imbalance, seconds in zip(row["imbalance"], row["measured"], strict=True)]
     return save(curve(profile, points), folder, "step_time", png=True)
