@@ -42,12 +42,12 @@ MODULES = (
     "control_times",
     "public_control",
     "time_answers",
+    "visit_front",
     "node_visits",
     "activated_experts",
     "activated_times",
     "timed_maps",
     "public_routing",
-    "visit_front",
 )
 """Files of this folder, in the order in which their tables stand."""
 
