@@ -207,12 +207,14 @@ def seconds(point: Point, profile: str, names: Iterable[str]) -> tuple[float, fl
 
 def longer(measured: Rows, profile: str, names: Iterable[str]) -> Interval:
     """Return by what part of its time the best hierarchical map takes longer than the best global one; interval over layers."""
+    return compared(quickest(measured, "hierarchical", profile), quickest(measured, "global", profile), profile, names)
+
+
+def compared(ours: list[Point], base: list[Point], profile: str, names: Iterable[str]) -> Interval:
+    """Return by what part of their time some maps take longer than others, mean over layers, with an interval over these."""
     told = list(names)
-    ours, other = (
-        [sum(seconds(point, profile, told)) for point in quickest(measured, policy, profile)]
-        for policy in ("hierarchical", "global")
-    )
-    return mean_interval([one / base - 1 for one, base in zip(ours, other, strict=True)])
+    times = [[sum(seconds(point, profile, told)) for point in of] for of in (ours, base)]
+    return mean_interval([one / other - 1 for one, other in zip(*times, strict=True)])
 
 
 def winner(found: Interval) -> str:
@@ -305,12 +307,14 @@ def _policies(measured: Rows) -> str:
             found = longer(measured, network.profile, names)
             chosen = [("global, balance only", balanced(measured, "global"))]
             chosen += [(policy, quickest(measured, policy, network.profile)) for policy in ("global", "hierarchical")]
+            local = compared(chosen[1][1], chosen[0][1], network.profile, names)
             times = [" + ".join(f"{1000 * fmean(of):.2f}" for of in _two(points, network.profile, names)) for _, points in chosen]
             body.append(
                 [
                     network.title,
                     what,
                     *times,
+                    interval_text(local.scaled(100), 1, sign=True),
                     interval_text(found.scaled(100), 1, sign=True),
                     winner(found),
                 ]
@@ -321,6 +325,7 @@ def _policies(measured: Rows) -> str:
         "global, balance only, ms",
         "global, best, ms",
         "hierarchical, best, ms",
+        "global, best against balance only, %",
         "hierarchical against global, %",
         "less time",
     ]
