@@ -74,6 +74,7 @@ class Bench(StrEnum):
     serving = "serving"
     regimes = "regimes"
     control = "control"
+    network = "network"
 
 
 def bench(
@@ -83,7 +84,7 @@ def bench(
     scheduler: SchedulerAddress = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure engines, heuristics, planning for serving or controllers against their levels, or regime by regime; resumable."""
+    """Measure engines, heuristics, serving, controllers or network and time against their levels, or regimes; resumable."""
     if workers < 1:
         raise InputError(f"--workers is {workers}; at least 1 is needed")
     rows_folder(runs, "--runs")

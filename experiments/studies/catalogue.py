@@ -41,6 +41,13 @@ MODULES = (
     "control_limits",
     "control_times",
     "public_control",
+    "time_answers",
+    "visit_front",
+    "node_visits",
+    "activated_experts",
+    "activated_times",
+    "timed_maps",
+    "public_routing",
 )
 """Files of this folder, in the order in which their tables stand."""
 

@@ -159,6 +159,13 @@ JOBS = {
             "# Rebalancing over time, measured",
             lambda measured: "## Levels of controllers\n\nOne thread.\n\n",
         ),
+        Job(
+            "network",
+            "bench network",
+            "network_tables.md",
+            "# From balance to time, measured",
+            lambda measured: "## Levels of network and time\n\n",
+        ),
     )
 }
 """Every job by the name that studies call it."""

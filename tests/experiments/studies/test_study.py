@@ -13,7 +13,15 @@ from eplb_gap.experiments.studies.catalogue import STUDIES
 from eplb_gap.experiments.studies.jobs import JOBS
 
 MEASURED = {module: study for module, study in STUDIES.items() if study.shapes}
-OF_MANY_INSTANCES = {"agreement", "counts", "public_control", "public_levels", "sample_average_gaps"}
+OF_MANY_INSTANCES = {
+    "agreement",
+    "counts",
+    "public_control",
+    "public_levels",
+    "public_routing",
+    "sample_average_gaps",
+    "timed_maps",
+}
 
 
 def test_a_study_belongs_to_a_job_and_says_what_it_is():
@@ -41,7 +49,7 @@ def test_the_first_row_of_every_study_is_of_the_instance_that_its_cell_names(mod
 
 def test_a_study_without_rows_of_its_own_draws_from_those_of_others():
     apart = {module: study for module, study in STUDIES.items() if not study.shapes}
-    assert set(apart) == {"losses", "verifiable"}
+    assert set(apart) == {"losses", "time_answers", "verifiable"}
     assert not any(study.cells() or study.timings() for study in apart.values())
 
 
