@@ -9,15 +9,19 @@ import numpy as np
 
 from eplb_gap.experiments.measuring.rows import Fields
 from eplb_gap.heuristics.dispatch.replica_choice import choose_replicas
+from eplb_gap.problem.bounds.bounds import best_joint_bound
 from eplb_gap.problem.bounds.node_visits import star_bound
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.fractions import fraction
+from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.routing.traffic import traffic
 from eplb_gap.problem.validation import verify
 from eplb_gap.solvers.locality.visit_bound import visit_bound
 
+ASKED_GAP = 0.15
+"""Level of the gap between a map's visits and the bound."""
 COUNTS, RATIOS = "object of list of integer", "object of list of number"
 SERVED = {
     "tokens": "object of integer",
@@ -80,13 +84,17 @@ def _even_node_loads(placement: Placement, loads: np.ndarray, deployment: Deploy
     return found
 
 
-def best_bound(routing: RoutingTrace, layer: int, deployment: Deployment) -> tuple[Fraction, str]:
-    """Return the best bound that is known on the visits of all tokens in a layer, whatever the map, and how it is proven.
+def best_bound(routing: RoutingTrace, layer: int, deployment: Deployment, eps: float) -> tuple[Fraction, str]:
+    """Return the best bound that is known on the visits of all tokens in a layer, and how it is proven.
 
-    The dual speaks of maps without replicas; with some the bound by counts of pairs is what there is.
+    That by prices is on maps without replicas whose node loads are within ``1 + eps`` times the bound on them; with replicas the
+    bound by counts of pairs, of any map, is what there is.
     """
     star = star_bound(routing.co_activation(layer), routing.topk, deployment.num_slots, deployment.num_nodes)
     if deployment.num_slots > deployment.num_experts:
         return star, "star"
-    dual = visit_bound(*routing.bundles(layer), deployment.num_experts, deployment.num_nodes).value
-    return max((dual, "dual"), (star, "star"))
+    loads = np.bincount(routing.rows(layer).ravel(), minlength=deployment.num_experts)
+    node = best_joint_bound(Instance.of_layer(loads, Deployment(loads.size, loads.size, deployment.num_nodes))).value
+    most = int(node * (1 + Fraction(str(eps))))
+    dual = visit_bound(*routing.bundles(layer), deployment.num_experts, deployment.num_nodes, most).value
+    return max((dual, "prices"), (star, "star"))

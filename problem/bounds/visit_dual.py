@@ -16,9 +16,12 @@ so that with ``A_ij = -P_ij - v_i - v_j`` and ``z_ij <= 1``
 
     -sum_{i<j} P_ij z_ij  >=  (c - 1) sum_i v_i  -  1/2 sum_i <f_i, f_i>  -  sum_{i<j} max(0, <f_i, f_j> - A_ij).
 
-Whatever prices, numbers and vectors are handed over, the right sides are a bound; good ones are found by solving the relaxation
-of the partition to a matrix that has no negative eigenvalue (Karisch and Rendl, 1998) in which the experts of every token are in
-a mixture of partitions. All is counted in integers.
+Where no node may be sent more than L of the tokens' choices, ``sum_j w_j z_ij <= L - w_i`` for every expert, w being loads; any
+rents ``y_i >= 0`` of that room add ``y_i w_j + y_j w_i`` to ``A_ij`` and ``sum_i y_i (w_i - L)`` to the bound.
+
+Whatever prices, numbers, vectors and rents are handed over, the right sides are a bound. Good ones are found by solving the
+relaxation of the partition to a matrix that has no negative eigenvalue (Karisch and Rendl, 1998) in which the experts of every
+token are in a mixture of partitions. All is counted in integers.
 """
 
 from __future__ import annotations
@@ -54,14 +57,19 @@ class VisitDual:
         In 2^-40 visits.
     vectors : ndarray of int [experts, dimensions]
         In 2^-20 of the root of a visit.
+    rents : ndarray of int [experts], optional
+        In 2^-40 visits for one token's choice; none below zero. They prove something where nodes have a limit alone.
     """
 
     prices: np.ndarray
     numbers: np.ndarray
     vectors: np.ndarray
+    rents: np.ndarray | None = None
 
 
-def visit_dual_value(sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int, dual: VisitDual) -> Fraction:
+def visit_dual_value(
+    sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int, dual: VisitDual, most_load: int | None = None
+) -> Fraction:
     """Return a bound on the node visits of all tokens, summed, for every map without replicas, equally many experts on each node.
 
     Parameters
@@ -73,6 +81,8 @@ def visit_dual_value(sets: np.ndarray, weights: np.ndarray, num_experts: int, nu
     num_experts, num_nodes : int
         Experts divide over nodes.
     dual : VisitDual
+    most_load : int, optional
+        The bound is on maps alone that send no node more than so many of the tokens' choices, ``topk`` of each token.
 
     Returns
     -------
@@ -95,7 +105,7 @@ def visit_dual_value(sets: np.ndarray, weights: np.ndarray, num_experts: int, nu
     >>> visit_dual_value(sets, weights, 4, 2, nothing)  # prices of 1 make every token 2; A is 1 in the triangle, 2 elsewhere
     Fraction(3, 1)
     """
-    _check(sets, weights, num_experts, num_nodes, dual)
+    _check(sets, weights, num_experts, num_nodes, dual, most_load)
     least = _least_blocks(sets, weights, dual.prices, num_nodes)
     together = _summed(sets, weights, dual.prices, num_experts)
     vectors = dual.vectors.astype(np.int64)
@@ -103,12 +113,24 @@ def visit_dual_value(sets: np.ndarray, weights: np.ndarray, num_experts: int, nu
     # Python's integers from here on: sums may pass 64 bits.
     numbers = dual.numbers.astype(object)
     allowed = -together.astype(object) * (1 << (2 * VECTOR_BITS - PRICE_BITS)) - np.add.outer(numbers, numbers)
+    rent = 0
+    if dual.rents is not None and most_load is not None:
+        rents, loads = dual.rents.astype(object), loads_of(sets, weights, num_experts).astype(object)
+        allowed = allowed + np.multiply.outer(rents, loads) + np.multiply.outer(loads, rents)
+        rent = int((rents * (loads - most_load)).sum())
     over = np.maximum(products.astype(object) - allowed, 0)
     np.fill_diagonal(over, 0)
     lengths = sum(np.diagonal(products).tolist())
     others = num_experts // num_nodes - 1
-    rest = Fraction(2 * others * int(numbers.sum()) - lengths - int(over.sum()), 2 << (2 * VECTOR_BITS))
+    rest = Fraction(2 * others * int(numbers.sum()) + 2 * rent - lengths - int(over.sum()), 2 << (2 * VECTOR_BITS))
     return max(Fraction(least, 1 << PRICE_BITS) + rest, Fraction(int(weights.sum())))
+
+
+def loads_of(sets: np.ndarray, weights: np.ndarray, num_experts: int) -> np.ndarray:
+    """Return the tokens of every expert, int64 [experts]."""
+    loads = np.zeros(num_experts, dtype=np.int64)
+    np.add.at(loads, sets, weights[:, None])
+    return loads
 
 
 def _least_blocks(sets: np.ndarray, weights: np.ndarray, prices: np.ndarray, num_nodes: int) -> int:
@@ -154,7 +176,9 @@ def _summed(sets: np.ndarray, weights: np.ndarray, prices: np.ndarray, num_exper
     return total + total.T
 
 
-def _check(sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int, dual: VisitDual) -> None:
+def _check(
+    sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int, dual: VisitDual, most_load: int | None
+) -> None:
     if num_nodes < 1 or num_experts % num_nodes:
         raise InputError(f"num_experts is {num_experts}; a multiple of num_nodes = {num_nodes} is needed")
     if sets.ndim != 2 or not sets.size or sets.dtype.kind not in "iu" or sets.shape[1] > MOST_TOPK:
@@ -173,6 +197,11 @@ def _check(sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: i
             raise InputError(f"{name} is {array.dtype} of shape {array.shape}; integers {list(shape)} are needed")
         if array.size and (int(array.min()) < -largest or int(array.max()) > largest):
             raise InputError(f"{name} go from {array.min()} to {array.max()}; at most {largest} either way can be counted")
+    if dual.rents is not None:
+        if dual.rents.shape != (num_experts,) or dual.rents.dtype.kind not in "iu" or (dual.rents < 0).any():
+            raise InputError(f"rents is {dual.rents.dtype} of shape {dual.rents.shape}; {num_experts} integers >= 0 are needed")
+        if most_load is None:
+            raise InputError("rents are given without most_load; they prove something about maps within a limit alone")
     if int(weights.sum()) > MOST_TOKENS or dual.vectors.shape[1] > MOST_DIMENSIONS:
         raise InputError(
             f"{weights.sum()} tokens and {dual.vectors.shape[1]} dimensions of vectors; at most {MOST_TOKENS} and "

@@ -25,6 +25,7 @@ from eplb_gap.problem.bounds.visit_dual import (
     PRICE_BITS,
     VECTOR_BITS,
     VisitDual,
+    loads_of,
     visit_dual_value,
 )
 
@@ -38,8 +39,8 @@ CATCHING_UP = ((40, (0.01, 0.05, 0.03)), (20, (0.01, 0.05, 0.015)))
 """The same for the prices of all sets, Z being kept."""
 ALL_STEPS, LAST_STEPS = 100, 800
 """Steps with all sets, and steps of Z alone that end it."""
-STEP = 100.0
-"""Of Z, against prices by token."""
+STEP, RENT_STEP = 100.0, 3e-4
+"""Of Z, against prices by token, and of what room on a node costs, against loads in units of their mean."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class VisitBound:
     Parameters
     ----------
     value : Fraction
-        Node visits of all tokens, summed: no map without replicas has fewer.
+        Node visits of all tokens, summed: no map without replicas, within the limit if there was one, has fewer.
     dual : VisitDual
         What proves it.
     """
@@ -63,6 +64,7 @@ def visit_bound(
     weights: np.ndarray,
     num_experts: int,
     num_nodes: int,
+    most_load: int | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> VisitBound:
     """Return a bound on the node visits of all tokens, for maps without replicas and equally many experts on each node.
@@ -74,6 +76,8 @@ def visit_bound(
     weights : ndarray of int [sets]
         Tokens of every set.
     num_experts, num_nodes : int
+    most_load : int, optional
+        As of :func:`eplb_gap.problem.bounds.visit_dual.visit_dual_value`.
     progress : callable, optional
         Called with the part that is done, 0 to 1.
 
@@ -98,7 +102,8 @@ def visit_bound(
     trivial = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, nothing), nothing)
     if num_nodes in (1, num_experts) or sets.shape[1] == 1 or not weights.any():
         return trivial
-    search = _Relaxation(num_experts, num_nodes)
+    loads = loads_of(sets, weights, num_experts)
+    search = _Relaxation(num_experts, num_nodes, loads, most_load)
     sample, sampled = _sample(weights)
     total_steps = sum(steps for steps, _ in STAGES) * len(sample) + (ALL_STEPS + sum(steps for steps, _ in CATCHING_UP)) * len(
         sets
@@ -120,7 +125,7 @@ def visit_bound(
     search.steps(rows, parts, prices, ALL_STEPS, CATCHING_UP[-1][1], tick)
     units = np.clip(np.rint(prices * (1 << PRICE_BITS)), -LARGEST_PRICE, LARGEST_PRICE).astype(np.int64)
     dual = search.dual(rows, parts, units, int(weights.sum()))
-    found = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, dual), dual)
+    found = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, dual, most_load), dual)
     return max(found, trivial, key=lambda bound: bound.value)
 
 
@@ -133,10 +138,13 @@ def _sample(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Relaxation:
-    """The matrix Z on its way."""
+    """The matrix Z on its way, and what room on a node costs every expert."""
 
-    def __init__(self, num_experts: int, num_nodes: int) -> None:
+    def __init__(self, num_experts: int, num_nodes: int, loads: np.ndarray, most_load: int | None) -> None:
         self.size, self.per_node = num_experts, num_experts // num_nodes
+        self.limited, self.mean = most_load is not None, float(loads.mean())
+        self.loads, self.most = loads / self.mean, (most_load or 0) / self.mean
+        self.rents = np.zeros(num_experts)
         self.moving = np.full((num_experts, num_experts), (self.per_node - 1) / (num_experts - 1))
         np.fill_diagonal(self.moving, 1.0)
 
@@ -154,7 +162,9 @@ class _Relaxation:
         for _ in range(steps):
             met = _within_bounds(self.moving)
             _raise_prices(rows, parts, met, prices, *kind, 1, slope)
-            self._move(met, slope)
+            if self.limited:
+                self.rents = np.maximum(0.0, self.rents + RENT_STEP * (met @ self.loads - self.most))
+            self._move(met, slope + self._rented())
             tick(len(rows))
 
     def catch_up(
@@ -175,6 +185,7 @@ class _Relaxation:
         """Move Z to where these prices have it, and return what they prove."""
         slope = np.empty_like(self.moving)
         _summed_slopes(rows, parts, units / (1 << PRICE_BITS), slope)
+        slope += self._rented()
         for _ in range(LAST_STEPS):
             self._move(_within_bounds(self.moving), slope)
         pressed = (self.moving - _within_bounds(self.moving)) / STEP
@@ -189,7 +200,13 @@ class _Relaxation:
             units,
             _whole(numbers * scale, 2 * VECTOR_BITS, LARGEST_NUMBER),
             _whole(vectors * math.sqrt(scale), VECTOR_BITS, LARGEST_VECTOR),
+            _whole(self.rents * (tokens / self.mean), 2 * VECTOR_BITS, LARGEST_NUMBER) if self.limited else None,
         )
+
+    def _rented(self) -> np.ndarray:
+        """Return what rents add to the slope."""
+        half = np.outer(self.rents, self.loads) / 2.0
+        return np.asarray(half + half.T)
 
     def _move(self, met: np.ndarray, slope: np.ndarray) -> None:
         self.moving += self._without_negative(2.0 * met - self.moving - STEP * slope) - met

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -27,12 +28,16 @@ def equal_partitions(experts: tuple[int, ...], per_node: int):
             yield [node, *rest]
 
 
-def fewest_visits(sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int) -> int:
-    """Return the least over all maps, token by token in plain Python."""
-    tokens = [set(row) for row in sets.tolist()]
+def fewest_visits(sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int, most_load: int | None = None) -> int:
+    """Return the least over all maps, within the limit if there is one, token by token in plain Python."""
+    tokens = [(set(row), w) for row, w in zip(sets.tolist(), weights.tolist(), strict=True)]
     return min(
-        sum(w * sum(bool(token & node) for node in nodes) for token, w in zip(tokens, weights.tolist(), strict=True))
-        for nodes in equal_partitions(tuple(range(num_experts)), num_experts // num_nodes)
+        (
+            sum(w * sum(bool(token & node) for node in nodes) for token, w in tokens)
+            for nodes in equal_partitions(tuple(range(num_experts)), num_experts // num_nodes)
+            if most_load is None or max(sum(w * len(token & node) for token, w in tokens) for node in nodes) <= most_load
+        ),
+        default=1 << 60,
     )
 
 
@@ -58,6 +63,10 @@ def test_any_witness_is_below_every_map(seed: int, prices: int, vectors: int) ->
         rng.integers(-vectors, vectors + 1, (num_experts, 3)),
     )
     assert visit_dual_value(sets, weights, num_experts, num_nodes, dual) <= fewest_visits(sets, weights, num_experts, num_nodes)
+    most_load = int(weights.sum()) * topk * 11 // (10 * num_nodes)
+    rented = replace(dual, rents=rng.integers(0, 1 << 38, num_experts) * rng.integers(0, 2, num_experts))
+    value = visit_dual_value(sets, weights, num_experts, num_nodes, rented, most_load)
+    assert value <= fewest_visits(sets, weights, num_experts, num_nodes, most_load)
 
 
 def test_bounds_found_are_below_brute_force_and_near_it() -> None:
@@ -71,6 +80,15 @@ def test_bounds_found_are_below_brute_force_and_near_it() -> None:
         assert bound.value == visit_dual_value(sets, weights, num_experts, num_nodes, bound.dual)
         ratios.append(float(bound.value / best))
     assert np.mean(ratios) > 0.9, ratios
+
+
+def test_a_limit_on_loads_raises_the_bound() -> None:
+    """Experts 0 and 1 are asked together and carry most: no node may hold both when loads are limited."""
+    sets, weights = np.array([[0, 1], [3, 4], [3, 5], [4, 5]]), np.array([50, 10, 10, 10])
+    free, held = (visit_bound(sets, weights, 6, 3, limit) for limit in (None, 70))
+    best = fewest_visits(sets, weights, 6, 3), fewest_visits(sets, weights, 6, 3, 70)
+    assert best == (100, 150) and free.value <= 100 and 110 < held.value <= 150
+    assert held.value == visit_dual_value(sets, weights, 6, 3, held.dual, 70)
 
 
 def test_value_by_hand() -> None:
@@ -111,6 +129,8 @@ def test_nodes_limit_blocks() -> None:
         ({"numbers": np.full(4, 1 << 61)}, "numbers"),
         ({"vectors": np.full((4, 1), 1 << 27)}, "vectors"),
         ({"vectors": np.zeros((4, 1))}, "vectors"),
+        ({"rents": np.zeros(4, dtype=np.int64)}, "without most_load"),
+        ({"rents": np.full(4, -1)}, "rents"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(change: dict, message: str) -> None:
@@ -123,6 +143,6 @@ def test_what_cannot_be_counted_is_refused(change: dict, message: str) -> None:
         "numbers": np.zeros(4, dtype=np.int64),
         "vectors": np.zeros((4, 1), dtype=np.int64),
     } | change
-    dual = VisitDual(given["prices"], given["numbers"], given["vectors"])
+    dual = VisitDual(given["prices"], given["numbers"], given["vectors"], given.get("rents"))
     with pytest.raises(InputError, match=message):
         visit_dual_value(given["sets"], given["weights"], given["num_experts"], given["num_nodes"], dual)
