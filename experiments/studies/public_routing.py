@@ -187,8 +187,8 @@ def _visits(measured: Rows) -> str:
     ]
     return (
         "Nodes that a token visits with a smallest cover, mean over layers; brackets: 95 % bootstrap interval over the 24 layers "
-        f"of one model. Without replicas the bound is on maps whose node load is at most {1 + EPS:g} of the bound on it: maps with "
-        "fuller nodes may be below it.\n\n" + markdown(header, body)
+        f"of one model. Without replicas the bound is on maps whose node load is at most {1 + EPS:g} of the bound on it: maps "
+        "with fuller nodes may be below it.\n\n" + markdown(header, body)
     )
 
 
