@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from crossing import Case, Entry, irregular
+from crossing import Case, Entry, irregular, nodes
 
 from eplb_gap.analysis.network import routed, served
 from eplb_gap.analysis.network import traffic as network
 from eplb_gap.heuristics.dispatch import activated as dispatched
 from eplb_gap.heuristics.dispatch import replica_choice
+from eplb_gap.heuristics.locality import affinity_swaps, spread_replicas
+from eplb_gap.problem import Deployment, Placement
 from eplb_gap.problem.routing import activated
 from eplb_gap.problem.routing import traffic as counted
 from eplb_gap.problem.routing.trace import RoutingTrace
+from eplb_gap.problem.validation import verify
 
 DRIFTING, TIED, ONE_HOT, ALL = [0, 0, 0, 3, 2, 0, 3, 1], [0, 1, 2, 3] * 2, [1] * 8, [2, 3, 0, 1, 3, 3, 2, 2]
 ROUTING = RoutingTrace(np.array([DRIFTING, TIED, ONE_HOT, ALL]).T[:, :, None], 4, step=np.arange(8) // 4)
@@ -56,6 +60,19 @@ def read_least(x: Case) -> None:
     assert (read == activated.activated_bound(witness, active, phy2log, x.deployment)).all()
 
 
+def repeats_or_bound(deployment: Deployment) -> bool:
+    """Whether DeepSeek's algorithm repeats experts on a GPU where that is forbidden, or GPUs can't be exchanged freely."""
+    return deployment.duplicates == "forbidden" or nodes(deployment) or irregular(deployment)
+
+
+def spread(x: Case) -> None:
+    """Replicas of experts that are dealt to the nodes make a legal map."""
+    homes = np.arange(4) * x.deployment.num_nodes // 4
+    flat = dataclasses.replace(x.deployment, num_groups=1)
+    layers = [spread_replicas.spread_replicas(homes, ROUTING.co_activation(layer), x.deployment) for layer in range(4)]
+    verify(Placement(np.stack(layers), 4), ROUTING.loads(), flat)
+
+
 ROUTED: dict[Callable[..., Any], Entry] = {
     network.network_traffic: Entry(judged, irregular),
     network.visit_bounds: Entry(judged, irregular),
@@ -65,5 +82,9 @@ ROUTED: dict[Callable[..., Any], Entry] = {
     dispatched.fewest_activated: Entry(read_least, irregular),
     activated.activated: Entry(read_least, irregular),
     activated.activated_bound: Entry(read_least, irregular),
+    spread_replicas.spread_replicas: Entry(spread, irregular),
+    affinity_swaps.affinity_swaps: Entry(
+        lambda x: x.legal(affinity_swaps.affinity_swaps(ROUTING, x.deployment)), repeats_or_bound
+    ),
 }
 NETWORK: tuple[ModuleType, ...] = (network, routed, served)

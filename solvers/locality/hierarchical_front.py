@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -45,7 +45,8 @@ class FrontPoint:
     upper : Fraction
         Makespan of the placement; exact.
     lower : Fraction
-        What no hierarchical placement with at most so many visits goes below. ``upper`` is optimal only where the two are equal.
+        What no hierarchical placement with fewer visits than the next point goes below; behind the last point, none at all.
+        ``upper`` is optimal only where the two are equal.
     placement : Placement
         One layer.
     """
@@ -83,8 +84,8 @@ def hierarchical_front(
     -------
     list of FrontPoint
         Visits rise, makespans fall. The first has the fewest visits that any hierarchical placement has. Within a limit on the
-        makespan, the first point whose ``upper`` is within it has the fewest visits, proven as far as ``lower`` of the point
-        before it is above the limit.
+        makespan, the first point whose ``upper`` is within it has the fewest visits, proven if ``lower`` of the point before it
+        is above the limit.
 
     Raises
     ------
@@ -114,19 +115,15 @@ def hierarchical_front(
         found.append((sum(visits[groups] for groups in partition), upper, partition, lower))
     found.sort()
     front: list[FrontPoint] = []
-    floors = list(itertools.accumulate((lower for *_, lower in found), min))
-    best: Fraction | None = None
-    for i, (count, upper, partition, _) in enumerate(found):
-        if best is not None and upper >= best:
+    for count, upper, partition, lower in found:
+        floor = min(lower, front[-1].lower) if front else lower
+        if front and upper >= front[-1].upper:
+            front[-1] = replace(front[-1], lower=floor)
             continue
-        best = upper
-        last = i  # partitions with as many visits count too
-        while last + 1 < len(found) and found[last + 1][0] == count:
-            last += 1
         slots = [slot for groups in partition for slot in nodes[groups][2]]
         placement = Placement([slots], deployment.num_experts)
         (judged,) = verify(placement, loads[None], deployment)
-        front.append(FrontPoint(partition, count, judged, floors[last], placement))
+        front.append(FrontPoint(partition, count, judged, floor, placement))
     return front
 
 

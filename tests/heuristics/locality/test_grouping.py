@@ -39,6 +39,15 @@ def test_planted_blocks_are_found(plan: Planner, seed: int) -> None:
     assert any(len(set(block[node])) > 1 for node in contiguous)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_experts_that_are_never_asked_start_no_group(seed: int) -> None:
+    """The first third of the experts is in no token; the blocks of the others stay together."""
+    inner, block = in_blocks(16, 4, 3, seed)
+    nodes = spectral_grouping(RoutingTrace(inner.experts.astype(int) + 8, 24), Deployment(24, 24, 8, num_nodes=4))
+    for node in nodes.phy2log.reshape(4, -1):
+        assert len({block[e - 8] for e in node if e >= 8}) == 1
+
+
 @both
 @pytest.mark.parametrize(
     "deployment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.validation import legal_layers, makespans
+from eplb_gap.solvers.locality import hierarchical_front as module
 from eplb_gap.solvers.locality.hierarchical_front import hierarchical_front, partitions
 
 TINY = [
@@ -63,6 +65,32 @@ def test_it_is_the_front_of_all_legal_maps(deployment: Deployment, method: str) 
         assert point.lower <= min(value for count, value in true if count <= point.visits) <= point.upper
     if method == "auto":
         assert [(point.visits, point.upper) for point in front] == true and all(point.is_optimal for point in front)
+
+
+def test_a_lower_value_is_that_of_all_partitions_up_to_the_next_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With node bounds that are not met, also where a partition between two points has the least bound."""
+    deployment, exact, rng = Deployment(6, 6, 3, num_nodes=3, num_groups=6), module._solved, np.random.default_rng(1)  # noqa: SLF001
+    known: dict[module.Groups, tuple[Fraction, Fraction, list[int]]] = {}
+
+    def loose(*of):
+        for groups, (upper, lower, slots) in exact(*of).items():
+            known[groups] = upper, lower * Fraction(int(rng.integers(1, 10)), 10), slots
+        return known
+
+    monkeypatch.setattr(module, "_solved", loose)
+    between = 0
+    for seed in range(6):
+        routing = routed(deployment, seed)
+        front = hierarchical_front(routing, deployment)
+        found = []
+        for partition in partitions(6, 2):
+            visits = sum(sum(1 for node in partition if set(node) & set(row)) for row in routing.rows(0).tolist())
+            found.append((visits, max(known[node][1] for node in partition)))
+        for point, following in zip(front, [*front[1:], None], strict=True):
+            up_to = [low for visits, low in found if following is None or visits < following.visits]
+            assert point.lower == min(up_to)
+            between += point.lower < min(low for visits, low in found if visits <= point.visits)
+    assert between
 
 
 def test_every_partition_comes_once() -> None:
