@@ -234,12 +234,12 @@ def _whole(values: np.ndarray, bits: int, largest: int) -> np.ndarray:
 @kernel
 def _block_costs(prices: np.ndarray, topk: int, cost: np.ndarray) -> None:
     """Write for every set of members, as bits, what it costs as a block."""
+    first = 0
     for members in range(1, 1 << topk):
         others = members & (members - 1)
         if not others:
             cost[members] = 1.0
             continue
-        first = 0
         for i in range(topk):
             if members >> i & 1:
                 first = i
@@ -253,48 +253,42 @@ def _block_costs(prices: np.ndarray, topk: int, cost: np.ndarray) -> None:
 
 
 @kernel
-def _members(bits: int) -> int:
-    count = 0
-    for i in range(16):
-        count += bits >> i & 1
-    return count
+def _mixture(prices: np.ndarray, topk: int, temperature: float, sizes: np.ndarray, work: np.ndarray, met: np.ndarray) -> None:
+    """Write how much of every pair shares a block where partitions are as likely as their costs make them (Boltzmann).
 
-
-@kernel
-def _mixture(
-    prices: np.ndarray, topk: int, temperature: float, cost: np.ndarray, likely: np.ndarray, ways: np.ndarray, met: np.ndarray
-) -> None:
-    """Write how much of every pair shares a block where partitions are as likely as their costs make them (Boltzmann)."""
+    ``sizes`` has the members of every set, ``work`` is room for three numbers of each.
+    """
+    cost, likely, ways = work[0], work[1], work[2]
     _block_costs(prices, topk, cost)
     everyone = (1 << topk) - 1
     least = 1.0  # a member's share of the cheapest block: taken off all, it changes no partition against another
     for members in range(1, everyone + 1):
-        least = min(least, cost[members] / _members(members))
-    for members in range(1, everyone + 1):
-        likely[members] = math.exp((least * _members(members) - cost[members]) / temperature)
+        least = min(least, cost[members] / sizes[members])
     ways[0] = 1.0
     for members in range(1, everyone + 1):
+        likely[members] = math.exp((least * sizes[members] - cost[members]) / temperature)
         others = members & (members - 1)
         total = likely[members]
         inside = others
-        for _ in range(1 << topk):
+        for _ in range(everyone):
             if not inside:
                 break
             inside = (inside - 1) & others
             one = inside | (members ^ others)
             total += likely[one] * ways[members ^ one]
         ways[members] = total
-    met[:] = 0.0
+    within = cost  # how likely a block is that holds the members, summed over the blocks from the largest down
     for members in range(1, everyone + 1):
-        part = likely[members] * ways[everyone ^ members] / ways[everyone]
-        if part < 1e-9:
-            continue
-        pair = 0
-        for a in range(topk):
-            for b in range(a + 1, topk):
-                if members >> a & 1 and members >> b & 1:
-                    met[pair] += part
-                pair += 1
+        within[members] = likely[members] * ways[everyone ^ members] / ways[everyone]
+    for i in range(topk):
+        for members in range(1, everyone + 1):
+            if not members >> i & 1:
+                within[members] += within[members | 1 << i]
+    pair = 0
+    for a in range(topk):
+        for b in range(a + 1, topk):
+            met[pair] = within[1 << a | 1 << b]
+            pair += 1
 
 
 @entry
@@ -311,11 +305,13 @@ def _raise_prices(
 ) -> None:
     """Move every token's prices towards where its mixture agrees with Z, and write what Z pays for its entries then."""
     topk = rows.shape[1]
-    cost, likely, ways = np.empty(1 << topk), np.empty(1 << topk), np.empty(1 << topk)
+    work, sizes = np.empty((3, 1 << topk)), np.zeros(1 << topk)
+    for members in range(1, 1 << topk):
+        sizes[members] = sizes[members & (members - 1)] + 1.0
     met = np.empty(topk * (topk - 1) // 2)
     for t in range(rows.shape[0]):
         for _ in range(turns):
-            _mixture(prices[t], topk, temperature, cost, likely, ways, met)
+            _mixture(prices[t], topk, temperature, sizes, work, met)
             pair = 0
             for a in range(topk):
                 for b in range(a + 1, topk):
