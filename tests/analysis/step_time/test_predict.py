@@ -119,7 +119,7 @@ def test_the_published_times_of_the_low_latency_kernels_are_met(name: str, gpus:
     network = read_profile(name).network
     assert network is not None
     copies = (128 * 8 * (1 - Fraction(1, gpus)),) * gpus
-    layer = Traffic(128 * gpus, 128 * gpus, 128 * gpus, (Fraction(0),), (Fraction(0),), copies, copies)
+    layer = Traffic(128 * gpus, 128 * gpus, 128 * gpus, (Fraction(0),), (Fraction(0),), copies, copies, (128 * 8,) * gpus)
     assert network_seconds(replace(network, combine_factor=1.0), layer) == pytest.approx(2 * dispatch, rel=0.03)
 
 
