@@ -54,17 +54,20 @@ class VisitDual:
         Price of every pair of every set of experts, in 2^-12 visits of a token; pairs in the order (0, 1), (0, 2) to (1, 2) and
         on.
     numbers : ndarray of int [experts]
-        In 2^-40 visits.
+        In ``unit`` 2^-40 visits.
     vectors : ndarray of int [experts, dimensions]
-        In 2^-20 of the root of a visit.
+        Their products are in ``unit`` 2^-40 visits.
     rents : ndarray of int [experts], optional
-        In 2^-40 visits for one token's choice; none below zero. They prove something where nodes have a limit alone.
+        In ``unit`` 2^-40 visits for one token's choice; none below zero. They prove something where nodes have a limit alone.
+    unit : int, default 1
+        Tokens that numbers, vectors and rents are for: many tokens need no larger ones.
     """
 
     prices: np.ndarray
     numbers: np.ndarray
     vectors: np.ndarray
     rents: np.ndarray | None = None
+    unit: int = 1
 
 
 def visit_dual_value(
@@ -111,14 +114,15 @@ def visit_dual_value(
     vectors = dual.vectors.astype(np.int64)
     products = vectors @ vectors.T
     # Python's integers from here on: sums may pass 64 bits.
-    numbers = dual.numbers.astype(object)
+    numbers = dual.numbers.astype(object) * dual.unit
+    products = products.astype(object) * dual.unit
     allowed = -together.astype(object) * (1 << (2 * VECTOR_BITS - PRICE_BITS)) - np.add.outer(numbers, numbers)
     rent = 0
     if dual.rents is not None and most_load is not None:
-        rents, loads = dual.rents.astype(object), loads_of(sets, weights, num_experts).astype(object)
+        rents, loads = dual.rents.astype(object) * dual.unit, loads_of(sets, weights, num_experts).astype(object)
         allowed = allowed + np.multiply.outer(rents, loads) + np.multiply.outer(loads, rents)
         rent = int((rents * (loads - most_load)).sum())
-    over = np.maximum(products.astype(object) - allowed, 0)
+    over = np.maximum(products - allowed, 0)
     np.fill_diagonal(over, 0)
     lengths = sum(np.diagonal(products).tolist())
     others = num_experts // num_nodes - 1
@@ -202,8 +206,11 @@ def _check(
             raise InputError(f"rents is {dual.rents.dtype} of shape {dual.rents.shape}; {num_experts} integers >= 0 are needed")
         if most_load is None:
             raise InputError("rents are given without most_load; they prove something about maps within a limit alone")
-    if int(weights.sum()) > MOST_TOKENS or dual.vectors.shape[1] > MOST_DIMENSIONS:
+    if type(dual.unit) is not int or not 1 <= dual.unit <= MOST_TOKENS:
+        raise InputError(f"unit is {dual.unit!r}; 1 to {MOST_TOKENS} tokens are needed")
+    tokens = sum(weights.tolist())
+    if tokens > MOST_TOKENS or dual.vectors.shape[1] > MOST_DIMENSIONS:
         raise InputError(
-            f"{weights.sum()} tokens and {dual.vectors.shape[1]} dimensions of vectors; at most {MOST_TOKENS} and "
+            f"{tokens} tokens and {dual.vectors.shape[1]} dimensions of vectors; at most {MOST_TOKENS} and "
             f"{MOST_DIMENSIONS} can be counted"
         )

@@ -29,6 +29,8 @@ from eplb_gap.problem.bounds.visit_dual import (
     visit_dual_value,
 )
 
+UNIT_TOKENS = 1 << 17
+"""Tokens whose numbers and vectors are well within what the kernel takes."""
 SAMPLE = 3000
 """Sets of experts that Z is made for first: it is the same for many more, within a little."""
 PriceStep: TypeAlias = tuple[float, float, float]
@@ -100,7 +102,9 @@ def visit_bound(
         np.zeros((num_experts, 1), dtype=np.int64),
     )
     trivial = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, nothing), nothing)
-    if num_nodes in (1, num_experts) or sets.shape[1] == 1 or not weights.any():
+    if num_nodes == num_experts:
+        return _everyone_alone(sets, weights, num_experts)
+    if num_nodes == 1 or sets.shape[1] == 1 or not weights.any():
         return trivial
     loads = loads_of(sets, weights, num_experts)
     search = _Relaxation(num_experts, num_nodes, loads, most_load)
@@ -127,6 +131,21 @@ def visit_bound(
     dual = search.dual(rows, parts, units, int(weights.sum()))
     found = VisitBound(visit_dual_value(sets, weights, num_experts, num_nodes, dual, most_load), dual)
     return max(found, trivial, key=lambda bound: bound.value)
+
+
+def _everyone_alone(sets: np.ndarray, weights: np.ndarray, num_experts: int) -> VisitBound:
+    """Return the bound where every expert has a node to itself: pairs cost a visit, and numbers outweigh all of them."""
+    tokens = int(weights.sum())
+    prices = np.full((len(sets), sets.shape[1] * (sets.shape[1] - 1) // 2), 1 << PRICE_BITS)
+    unit = _unit(tokens)
+    numbers = np.full(num_experts, -tokens // unit << 2 * VECTOR_BITS, dtype=np.int64)
+    dual = VisitDual(prices, numbers, np.zeros((num_experts, 1), dtype=np.int64), unit=unit)
+    return VisitBound(visit_dual_value(sets, weights, num_experts, num_experts, dual), dual)
+
+
+def _unit(tokens: int) -> int:
+    """Return the tokens that a witness is made for, so that its numbers stay within what the kernel counts with."""
+    return -(-tokens // UNIT_TOKENS) or 1
 
 
 def _sample(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,12 +214,14 @@ class _Relaxation:
         values, basis = np.linalg.eigh(rest - numbers[:, None] - numbers[None, :])
         vectors = basis * np.sqrt(np.maximum(values, 0.0))
         # A pair is counted twice in a product of matrices, once in the sum over pairs.
-        scale = 2.0 * tokens
+        unit = _unit(tokens)
+        scale = 2.0 * tokens / unit
         return VisitDual(
             units,
             _whole(numbers * scale, 2 * VECTOR_BITS, LARGEST_NUMBER),
             _whole(vectors * math.sqrt(scale), VECTOR_BITS, LARGEST_VECTOR),
-            _whole(self.rents * (tokens / self.mean), 2 * VECTOR_BITS, LARGEST_NUMBER) if self.limited else None,
+            _whole(self.rents * (tokens / unit / self.mean), 2 * VECTOR_BITS, LARGEST_NUMBER) if self.limited else None,
+            unit,
         )
 
     def _rented(self) -> np.ndarray:

@@ -69,9 +69,9 @@ def test_any_witness_is_below_every_map(seed: int, prices: int, vectors: int) ->
     assert value <= fewest_visits(sets, weights, num_experts, num_nodes, most_load)
 
 
-def test_bounds_found_are_below_brute_force_and_near_it() -> None:
+def test_bounds_found_are_below_brute_force_and_near_it_and_so_are_300_others_around_them() -> None:
     rng = np.random.default_rng(20261128)
-    ratios = []
+    ratios, above_trivial = [], 0
     for _ in range(12):
         sets, weights, num_experts, num_nodes = instance(rng)
         best = fewest_visits(sets, weights, num_experts, num_nodes)
@@ -79,7 +79,28 @@ def test_bounds_found_are_below_brute_force_and_near_it() -> None:
         assert weights.sum() <= bound.value <= best
         assert bound.value == visit_dual_value(sets, weights, num_experts, num_nodes, bound.dual)
         ratios.append(float(bound.value / best))
+        for _ in range(25):
+            dual = VisitDual(
+                bound.dual.prices + rng.integers(-200, 201, bound.dual.prices.shape),
+                bound.dual.numbers + rng.integers(-(1 << 35), 1 << 35, num_experts),
+                bound.dual.vectors + rng.integers(-(1 << 15), 1 << 15, bound.dual.vectors.shape),
+            )
+            value = visit_dual_value(sets, weights, num_experts, num_nodes, dual)
+            assert value <= best
+            above_trivial += value > weights.sum()
     assert np.mean(ratios) > 0.9, ratios
+    assert above_trivial > 200
+
+
+def test_many_tokens_lose_nothing() -> None:
+    sets, weights, num_experts, num_nodes = instance(np.random.default_rng(3))
+    few, many = (visit_bound(sets, weights * times, num_experts, num_nodes).value / times for times in (1, 10**9))
+    assert abs(float(many / few) - 1) < 1e-3 and few > weights.sum()
+
+
+def test_alone_on_their_nodes_experts_cost_a_visit_each() -> None:
+    sets, weights = np.array([[0, 1, 2], [1, 2, 3]]), np.array([5, 10**9])
+    assert visit_bound(sets, weights, 4, 4).value == 3 * (5 + 10**9)
 
 
 def test_a_limit_on_loads_raises_the_bound() -> None:
@@ -131,6 +152,7 @@ def test_nodes_limit_blocks() -> None:
         ({"vectors": np.zeros((4, 1))}, "vectors"),
         ({"rents": np.zeros(4, dtype=np.int64)}, "without most_load"),
         ({"rents": np.full(4, -1)}, "rents"),
+        ({"weights": np.full(2, 1 << 62)}, "tokens"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(change: dict, message: str) -> None:
