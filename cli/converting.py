@@ -25,7 +25,8 @@ def convert(
         str | None,
         typer.Option(
             "--map",
-            help="Map file, certificate, or a method that plans on the last window of --loads; fewest-visits does on --routing.",
+            help="Map file, certificate, or a method that plans on the last window of --loads; fewest-visits plans on --routing, "
+            "all of it without --window.",
         ),
     ] = None,
     routing: Annotated[
@@ -108,7 +109,7 @@ def convert(
         in_use = None
         if previous is not None:
             in_use = planned_map(previous, loads[:-1], chosen, map_format, identifiers).regular("--previous")
-        tokens = planning_tokens(asked, len(loads) - 1)
+        tokens = planning_tokens(asked, len(loads) - 1 if question.window is not None else None)
         planned = planned_map(source, loads, chosen, map_format, identifiers, in_use, tokens)
         name, placed = planned.name, planned.placed
         if in_use is not None:

@@ -44,11 +44,11 @@ class PlannedMap:
         return self.placed
 
 
-def planning_tokens(asked: Asked, window: int) -> tuple[RoutingTrace, Deployment] | None:
-    """Return the tokens of a window and the deployment with its nodes, where routing was read."""
+def planning_tokens(asked: Asked, window: int | None) -> tuple[RoutingTrace, Deployment] | None:
+    """Return the tokens of a window, or all, and the deployment with its nodes, where routing was read."""
     if asked.routed is None or asked.cluster is None:
         return None
-    return asked.routed.tokens(window), asked.cluster
+    return asked.routed.routing if window is None else asked.routed.tokens(window), asked.cluster
 
 
 def planned_map(
@@ -95,11 +95,16 @@ def planned_map(
     if name == FEWEST_VISITS:
         if tokens is None:
             raise InputError(f"map {name} needs --routing, the experts of every token")
+        if tokens[1].num_nodes == 1:
+            raise InputError(f"map {name} is of few node visits and the deployment has one node; --nodes says more")
         from eplb_gap.analysis.network.planning import fewest_visits
 
         return PlannedMap(name, fewest_visits(*tokens), None)
     if not os.path.exists(name):
-        raise InputError(f"{name!r} is neither a file nor a method; the methods are {', '.join(heuristics.METHODS)}")
+        raise InputError(
+            f"{name!r} is neither a file nor a method; with --routing {FEWEST_VISITS!r} is a map; the methods are "
+            f"{', '.join(heuristics.METHODS)}"
+        )
     if Path(name).suffix == ".toml":
         return PlannedMap(Path(name).name, heuristics.rebalance(history[-1], deployment, config=name), None)
     placed = formats.read_map(Path(name), deployment, format, layer_ids)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from eplb_gap.cli.options import DispatchChoice, ReplicasChoice, out, spinner
+from eplb_gap.cli.options import DispatchChoice, ReplicasChoice, log, out, spinner
 from eplb_gap.problem import Deployment, InputError
 
 if TYPE_CHECKING:  # these load the heuristics, which `--help` need not wait for
@@ -46,10 +46,19 @@ def counted_traffic(
             raise InputError("--prove-visits is given without --routing; visits are those of recorded routing")
         return None
     cluster = asked.cluster
+    if prove and dispatch is DispatchChoice.none:
+        raise InputError("--prove-visits is given with --dispatch none, which pays for no visits; leave it out")
     if prove and (cluster.policy == "hierarchical" or cluster.num_slots > cluster.num_experts):
         why = "has redundant slots" if cluster.policy == "global" else "is hierarchical, whose fewest visits are exact"
         raise InputError(f"--prove-visits is given and the deployment {why}; prices are for maps without replicas")
     with spinner("counting traffic") as update:
+
+        def told(what: str) -> None:
+            if log.is_terminal:
+                update(what)
+            else:  # minutes without a word look like a hang in a log file
+                log.print(what, markup=False, highlight=False, soft_wrap=True)
+
         return planned_and_served(
             asked.routed,
             asked.cluster,
@@ -58,7 +67,7 @@ def counted_traffic(
             [(one.name, one.regular("--map")) for one in planned],
             (dispatch or DispatchChoice.node_dedup).value,
             (replicas or ReplicasChoice.local_first).value,
-            (lambda what: update(f"proving visits: {what}")) if prove else None,
+            (lambda what: told(f"proving visits, up to a minute a layer: {what}")) if prove else None,
         )
 
 

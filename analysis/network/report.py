@@ -41,13 +41,13 @@ def table_rows(counted: Counted) -> list[list[str]]:
         ("next layer needs no other node", lambda f: _percent(f.stays)),
     ]
     if paid is not None:
-        bounded = [(f"least {paid}s a token", lambda f: _number(f.bound)), ("gap", lambda f: _percent(f.gap))]
+        bounded = [(f"{paid}s a token, bound", lambda f: _number(f.bound)), ("gap of visits", lambda f: _percent(f.gap))]
         rows[2:2] = bounded
     totals = [(one.planned.total(), one.served.total()) for one in counted.maps]
     return [[name, *(f"{shown(plan)} / {shown(serve)}" for plan, serve in totals)] for name, shown in rows]
 
 
-LAYER_COLUMNS = ("layer", "nodes a token", "GPUs a token", "gap", "into the busiest node", "GPU load", "even shares")
+LAYER_COLUMNS = ("layer", "nodes a token", "GPUs a token", "gap of visits", "into the busiest node", "GPU load", "even shares")
 
 
 def layer_rows(one: MapTraffic, layer_ids: list[int]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from eplb_gap.analysis.network.routed import Routed
@@ -62,9 +62,6 @@ def planned_and_served(
 ) -> Counted:
     """Count the traffic of maps on the tokens of two windows.
 
-    Where the routing names sources that are no GPUs of the deployment, as it was recorded on a larger one, as many tokens are
-    taken to come from every GPU, and a note says so.
-
     Parameters
     ----------
     routed : Routed
@@ -80,18 +77,17 @@ def planned_and_served(
     Raises
     ------
     InputError
-        If a window has no tokens, or as :func:`eplb_gap.network_traffic`.
+        If a window has no tokens, a source is no GPU, or as :func:`eplb_gap.network_traffic`.
     """
     tokens = [_tokens(routed, window, name) for window, name in ((plan_window, "plan-window"), (serve_window, "serve-window"))]
     notes = _sample(routed, (plan_window, serve_window))
     source = routed.routing.source
     if source is not None and int(source.max()) >= cluster.num_gpus:
-        tokens = [replace(part, source=None) for part in tokens]
-        notes.append(
-            f"The routing has sources up to GPU {source.max()}, the deployment {cluster.num_gpus} GPUs: they are not used, "
-            "as many tokens come from every GPU."
+        raise InputError(
+            f"the routing has tokens of GPU {source.max()}; the deployment has GPUs 0 to {cluster.num_gpus - 1}. Routing without "
+            "sources is taken to come from every GPU alike"
         )
-    elif source is not None:
+    if source is not None:
         notes.append("Tokens come from the GPUs that the routing says.")
     else:
         nearest = "" if replicas != "local-first" else "; local-first has nothing to be near to and chooses as hashed does"
@@ -114,7 +110,7 @@ def _means(cluster: Deployment, dispatch: Dispatch) -> list[str]:
     if dispatch == "none":
         said = ["Every replica gets a copy of its own: the network's load is the GPU load; balance is all a map can win."]
     elif dispatch == "rank-dedup":
-        said = ["A token pays for the GPUs that it visits: bound and gap are those of GPU visits."]
+        said = ["A token pays for the GPUs that it visits: bound and gap are those of GPU visits; fewest-visits is about nodes."]
     else:
         said = ["A token pays for the nodes that it visits: bound and gap are those of node visits."]
     if cluster.num_nodes == 1:
@@ -140,4 +136,7 @@ def _sample(routed: Routed, windows: tuple[int, int]) -> list[str]:
     if min(parts) == 1:
         return []
     shares = " and ".join(f"{100 * float(part):.1f} %" for part in parts)
-    return [f"The routing holds {shares} of the loads that are planned on and served."]
+    return [
+        f"The routing holds {shares} of the loads that are planned on and served; fewest-visits keeps its limit on these "
+        "tokens alone."
+    ]

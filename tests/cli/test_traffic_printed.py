@@ -12,7 +12,8 @@ import pytest
 from in_process import run
 
 from eplb_gap import Deployment, Placement, network_traffic, rebalance
-from eplb_gap.problem.formats import write_map
+from eplb_gap.analysis.network.planning import fewest_visits
+from eplb_gap.problem.formats import read_map, write_map
 from eplb_gap.problem.routing.trace import RoutingTrace
 
 EXPERTS = (np.random.default_rng(3).random((60, 2, 8)) * np.arange(1, 9)).argsort(axis=2)[:, :, -2:]
@@ -75,10 +76,10 @@ EVALUATE = ("evaluate", "--map", "fast", "--per-layer")
 @pytest.mark.parametrize(
     ("command", "dispatch", "says", "silent"),
     [
-        (("explain",), "node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
-        (EVALUATE, "node-dedup", ["least nodes a token", "gap", "combine returns every token to its source"], []),
-        (EVALUATE, "rank-dedup", ["least GPUs a token", "bound and gap are those of GPU visits"], []),
-        (EVALUATE, "none", ["the network's load is the GPU load"], ["least", "combine returns"]),
+        (("explain",), "node-dedup", ["nodes a token, bound", "gap of visits", "combine returns every token to its source"], []),
+        (EVALUATE, "node-dedup", ["nodes a token, bound", "gap of visits", "combine returns every token to its source"], []),
+        (EVALUATE, "rank-dedup", ["GPUs a token, bound", "bound and gap are those of GPU visits"], []),
+        (EVALUATE, "none", ["the network's load is the GPU load"], ["a token, bound", "combine returns"]),
     ],
 )
 def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, routing, monkeypatch, capsys):
@@ -164,4 +165,36 @@ def test_routing_beside_loads_is_of_their_windows(routing, monkeypatch, capsys, 
     assert run(monkeypatch, *both, "--window", 3, "--json") == 0
     found = json.loads(capsys.readouterr().out)["traffic"]
     assert found["maps"][0]["serving"]["tokens"] == 15
-    assert found["notes"][0] == "The routing holds 50.0 % and 50.0 % of the loads that are planned on and served."
+    assert found["notes"][0].startswith("The routing holds 50.0 % and 50.0 % of the loads that are planned on and served;")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--dispatch", "none"], "--dispatch none, which pays for no visits"),
+        (["--slots", 12], "has redundant slots"),
+        (["--groups", 4], "is hierarchical, whose fewest visits are exact"),
+    ],
+)
+def test_a_proof_is_asked_for_where_there_can_be_one(more, says, routing, monkeypatch, capsys):
+    asked = ["evaluate", "--routing", routing, "--gpus", 4, "--nodes", 2, "--map", "fast", "--prove-visits"]
+    plain = [] if "--slots" in more else ["--slots", 8]
+    assert run(monkeypatch, *asked, *plain, *more) == 2
+    assert says in capsys.readouterr().err
+    assert run(monkeypatch, *asked, "--slots", 8) == 0
+    captured = capsys.readouterr()
+    assert "layer 1 of 2" in captured.err and "gap of visits" in captured.out
+
+
+def test_a_map_of_few_visits_is_planned_and_written(routing, monkeypatch, capsys, tmp_path):
+    target = tmp_path / "map.json"
+    shape = ["--routing", routing, "--gpus", 4, "--slots", 8, "--nodes", 2]
+    asked = ["convert", "--map", "fewest-visits", *shape, "--to", "phy2log-json"]
+    assert run(monkeypatch, *asked, target) == 0
+    deployment = Deployment(8, 8, 4, num_nodes=2)
+    assert read_map(target, deployment).phy2log.tolist() == fewest_visits(ROUTING, deployment).phy2log.tolist()
+    assert run(monkeypatch, "evaluate", *shape, "--map", "fast", "--map", "fewest-visits") == 0
+    assert "fewest-visits" in capsys.readouterr().out
+    one_node = ["--gpus", 4, "--slots", 8, "--map", "fewest-visits"]
+    assert run(monkeypatch, "evaluate", "--routing", routing, *one_node) == 2
+    assert "has one node" in capsys.readouterr().err
