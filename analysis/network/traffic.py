@@ -13,7 +13,7 @@ from eplb_gap.problem.bounds.group_visits import MOST_GROUPS, fewest_group_visit
 from eplb_gap.problem.bounds.node_visits import room_bound, star_bound
 from eplb_gap.problem.bounds.visit_dual import MOST_TOPK
 from eplb_gap.problem.deployment import Deployment
-from eplb_gap.problem.errors import InputError, PlacementError, require_kind
+from eplb_gap.problem.errors import InputError, PlacementError, require_kind, shown
 from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.routing.traffic import Dispatch, Traffic, check_dispatch, traffic
@@ -257,8 +257,11 @@ def network_traffic(
     deployment.require_regular("traffic")
     if routing.num_experts != deployment.num_experts:
         raise InputError(f"routing has {routing.num_experts} experts; the deployment has {deployment.num_experts}")
-    if bounds is not None and len(bounds) != routing.num_layers:
-        raise InputError(f"bounds has {len(bounds)} entries; one for each of the {routing.num_layers} layers is needed")
+    if bounds is not None:
+        if not isinstance(bounds, Sequence) or not all(bound is None or isinstance(bound, VisitBound) for bound in bounds):
+            raise InputError(f"bounds is {shown(bounds)}; what visit_bounds returned is needed")
+        if len(bounds) != routing.num_layers:
+            raise InputError(f"bounds has {len(bounds)} entries; one for each of the {routing.num_layers} layers is needed")
     loads = routing.loads()
     try:
         even = verify(placement, loads, deployment)

@@ -183,6 +183,12 @@ def _summed(sets: np.ndarray, weights: np.ndarray, prices: np.ndarray, num_exper
 def _check(
     sets: np.ndarray, weights: np.ndarray, num_experts: int, num_nodes: int, dual: VisitDual, most_load: int | None
 ) -> None:
+    for name, number in (("num_experts", num_experts), ("num_nodes", num_nodes)):
+        if type(number) is not int:
+            raise InputError(f"{name} is {number!r}; an integer is needed")
+    for name, array in (("sets", sets), ("weights", weights), ("prices", dual.prices), ("numbers", dual.numbers)):
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{name} is {type(array).__name__}; a NumPy array is needed")
     if num_nodes < 1 or num_experts % num_nodes:
         raise InputError(f"num_experts is {num_experts}; a multiple of num_nodes = {num_nodes} is needed")
     if sets.ndim != 2 or not sets.size or sets.dtype.kind not in "iu" or sets.shape[1] > MOST_TOPK:

@@ -28,6 +28,7 @@ from eplb_gap.problem.bounds.visit_dual import (
     loads_of,
     visit_dual_value,
 )
+from eplb_gap.problem.errors import InputError
 
 UNIT_TOKENS = 1 << 17
 """Tokens whose numbers and vectors are well within what the kernel takes."""
@@ -73,9 +74,9 @@ def visit_bound(
 
     Parameters
     ----------
-    sets : ndarray of int [sets, topk]
+    sets : array_like of int [sets, topk]
         Experts of the tokens: :meth:`eplb_gap.problem.routing.trace.RoutingTrace.bundles`.
-    weights : ndarray of int [sets]
+    weights : array_like of int [sets]
         Tokens of every set.
     num_experts, num_nodes : int
     most_load : int, optional
@@ -96,6 +97,11 @@ def visit_bound(
     >>> 4 < visit_bound(triangle, np.array([1, 1, 1]), num_experts=4, num_nodes=2).value <= 5
     True
     """
+    sets, weights = np.asarray(sets), np.asarray(weights)
+    if sets.ndim != 2 or type(num_experts) is not int or num_experts < 1:
+        raise InputError(
+            f"sets has shape {sets.shape} and num_experts is {num_experts!r}; integers [sets, topk] and a count are needed"
+        )
     nothing = VisitDual(
         np.zeros((len(sets), sets.shape[1] * (sets.shape[1] - 1) // 2), dtype=np.int64),
         np.zeros(num_experts, dtype=np.int64),
