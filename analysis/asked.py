@@ -160,14 +160,17 @@ def _of(trace: LoadTrace, deployment: str | Deployment | None, shape: Shape) -> 
 def _with_cluster(asked: Asked, deployment: str | Deployment | None, shape: Shape) -> Asked:
     """Return the question with the nodes of its deployment, whatever its policy.
 
+    Dead GPUs pass, for decode leaves them out; what counts traffic refuses them.
+
     Raises
     ------
     InputError
-        If slots are unequal or GPUs dead: then traffic is not counted.
+        If slots are unequal, with which nothing counts tokens.
     """
-    asked.deployment.require_regular("traffic")
     cluster = asked.deployment
-    if shape.get("policy") == "global":
+    if cluster.unequal_slots:
+        cluster.require_regular("decode as well as traffic")
+    if shape.get("policy") == "global" and not cluster.dead_gpus:  # dead ones are of one node already
         cluster = replace(_of(asked.trace, deployment, {**shape, "policy": "as-deployed"}), num_groups=1)
     return replace(asked, cluster=cluster)
 

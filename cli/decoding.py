@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -102,13 +102,10 @@ def explain_decode(
             batch,
             profile,
             asked.routed.tokens(windows.plan_window),
+            planned.method,
             lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
-    if as_json:
-        ends = {"plan_window": windows.plan_window, "serve_window": windows.serve_window}
-        print(json.dumps({**ends, **redundancy.as_dict(found)}))
-    else:
-        print(redundancy.report(found))
+    _print(windows, redundancy.as_dict(found) if as_json else redundancy.report(found))
 
 
 def decode_capacity(
@@ -129,8 +126,13 @@ def decode_capacity(
             profile=profile,
             tick=lambda what, done, total: bar.update(task, completed=done, total=total, description=what),
         )
-    if as_json:
-        ends = {"plan_window": windows.plan_window, "serve_window": windows.serve_window}
-        print(json.dumps({**ends, **by_slots.as_dict(found, batch, profile)}))
+    _print(windows, by_slots.as_dict(found, batch, profile) if as_json else by_slots.report(found, batch, profile))
+
+
+def _print(windows: Windows, found: dict[str, Any] | str) -> None:
+    """Print what was found with the windows that it was planned on and served, as JSON where it is data."""
+    plan, serve = windows.plan_window, windows.serve_window
+    if isinstance(found, str):
+        print(f"Planned on window {plan}, serving window {serve}.\n{found}")
     else:
-        print(by_slots.report(found, batch, profile))
+        print(json.dumps({"plan_window": plan, "serve_window": serve, **found}))

@@ -56,6 +56,8 @@ class Activation:
         GPUs that are alive.
     left_out : int
         Tokens of the trace that fill no batch.
+    longest : int or None
+        Tokens of the longest forward pass that is recorded; None where the trace tells none apart.
     seconds : dict of str to ndarray, optional
         By choice of replicas, float64 [steps]: time of the GPUs whose experts take longest, summed over layers, where tiles are
         given.
@@ -67,6 +69,7 @@ class Activation:
     active: np.ndarray
     num_gpus: int
     left_out: int
+    longest: int | None
     seconds: dict[Choice, np.ndarray] | None = None
 
     @property
@@ -155,6 +158,7 @@ def activation(
         np.stack(active),
         live.num_gpus,
         steps.left_out,
+        steps.longest,
         None if tiles is None else {choice: np.sum([one[choice] for one in seconds], axis=0) for choice in CHOICES},
     )
 

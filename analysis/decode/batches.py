@@ -28,12 +28,15 @@ class Steps:
         Steps.
     left_out : int
         Tokens of the trace that fill no batch.
+    longest : int or None
+        Tokens of the longest forward pass; None where the trace tells none apart.
     """
 
     tokens: np.ndarray
     step: np.ndarray
     count: int
     left_out: int
+    longest: int | None
 
     def counts(self, routing: RoutingTrace, layer: int, first: int = 0, end: int | None = None) -> np.ndarray:
         """Return the tokens of steps that go to each expert in one layer, int64 [steps, experts].
@@ -86,10 +89,10 @@ def decode_steps(routing: RoutingTrace, batch: int | None = None) -> Steps:
         raise InputError("batch is missing; this trace does not say which token was in which step")
     ends = [tokens] if routing.step is None else [*(np.flatnonzero(np.diff(routing.step)) + 1).tolist(), tokens]
     starts = [0, *ends[:-1]]
+    longest = max(end - start for start, end in zip(starts, ends, strict=True))
     if batch is None:
         sizes = np.diff([0, *ends])
-        return Steps(np.arange(tokens), np.repeat(np.arange(sizes.size), sizes), sizes.size, 0)
-    longest = max(end - start for start, end in zip(starts, ends, strict=True))
+        return Steps(np.arange(tokens), np.repeat(np.arange(sizes.size), sizes), sizes.size, 0, longest)
     if not 1 <= batch <= longest:
         pass_is = "the trace has" if routing.step is None else "the longest step of the trace has"
         raise InputError(f"batch is {batch}; {pass_is} {longest} tokens, and 1 to {longest} are needed")
@@ -98,4 +101,5 @@ def decode_steps(routing: RoutingTrace, batch: int | None = None) -> Steps:
         batches = (end - start) // batch
         picked.append(start + np.arange(batches * batch).reshape(batch, batches).T.ravel())
     chosen = np.concatenate(picked)
-    return Steps(chosen, np.arange(chosen.size) // batch, chosen.size // batch, tokens - chosen.size)
+    known = None if routing.step is None else longest
+    return Steps(chosen, np.arange(chosen.size) // batch, chosen.size // batch, tokens - chosen.size, known)

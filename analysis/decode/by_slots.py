@@ -10,7 +10,18 @@ import numpy as np
 
 from eplb_gap.analysis.capacity import slot_options
 from eplb_gap.analysis.decode.activation import CHOICES, Activation, activation
-from eplb_gap.analysis.decode.redundancy import cited, heading, name_and_source, percent, share, summary, time
+from eplb_gap.analysis.decode.wording import (
+    READS_ALONE,
+    cited,
+    drawn,
+    heading,
+    name_and_source,
+    percent,
+    share,
+    steps_of,
+    summary,
+    time,
+)
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.text import markdown
 from eplb_gap.heuristics import rebalance
@@ -32,10 +43,13 @@ class Slots:
         Slots of a layer.
     found : Activation
         Of the method's map with so many.
+    planner : str
+        The method.
     """
 
     slots: int
     found: Activation
+    planner: str
 
 
 def activated_by_slots(
@@ -87,11 +101,11 @@ def activated_by_slots(
         tick(f"{slots} slots", done, len(options))
         shape = replace(live, num_slots=slots)
         placed = rebalance(planning_loads(method, history), shape, method)
-        found.append(Slots(slots, activation(served, placed, shape, batch, tiles)))
+        found.append(Slots(slots, activation(served, placed, shape, batch, tiles), method))
     return found
 
 
-def lines(steps: list[Slots]) -> list[str]:
+def lines(steps: list[Slots], batch: int | None, profile: Profile | None = None) -> list[str]:
     """Return in words which numbers of slots are best under each choice of replicas."""
     first, most = steps[0], steps[-1]
     said = []
@@ -108,23 +122,43 @@ def lines(steps: list[Slots]) -> list[str]:
     )
     if near is not None:
         said.append(
-            f"From {near.slots} slots on it is within {100 * NEARLY:g} % of active experts over GPUs, "
-            f"{near.found.ideal.mean():.2f}: more slots buy nothing."
+            f"With {near.slots} slots it is within {100 * NEARLY:g} % of active experts over GPUs, "
+            f"{near.found.ideal.mean():.2f}: more slots buy no fewer."
         )
     proven = share(min(step.found.proven for step in steps))
     said.append(f"The best choice equals its bound on {proven} of steps and layers.")
-    if first.found.left_out:
-        said.append(f"{first.found.left_out} tokens that fill no batch are left out.")
-    return said
+    said += _timed(steps, profile)
+    said.append(f"{first.planner} planned every map.")
+    return said + drawn(batch, first.found)
+
+
+def _timed(steps: list[Slots], profile: Profile | None) -> list[str]:
+    """Return that the best choice is best in reads alone and, with a profile, at which slots it is slower than the hashed one."""
+    if profile is None:
+        return [READS_ALONE]
+    times = {(step.slots, choice): step.found.mean_seconds(choice) or 0.0 for step in steps for choice in CHOICES}
+    (slots, choice), least = min(times.items(), key=lambda one: one[1])
+    slower = [step for step in steps if times[step.slots, "best"] > times[step.slots, "hashed"]]
+    start = f"The best choice is best in reads alone: in time predicted by {profile.name} it"
+    if slower:
+        worst = max(slower, key=lambda step: times[step.slots, "best"] / times[step.slots, "hashed"])
+        best, hashed = times[worst.slots, "best"], times[worst.slots, "hashed"]
+        said = (
+            f"{start} is slower than hashed at {len(slower)} of {len(steps)} numbers of slots, most with {worst.slots}: "
+            f"{1000 * best:.3f} ms against {1000 * hashed:.3f}, {percent(best, hashed)}."
+        )
+    else:
+        said = f"{start} is slower than hashed at no number of slots."
+    of = "any" if len({times[slots, each] for each in CHOICES}) == 1 else choice
+    return [said, f"The least time so predicted is {1000 * least:.3f} ms, of {slots} slots under {of} choice."]
 
 
 def report(steps: list[Slots], batch: int | None, profile: Profile | None = None) -> str:
     """Return the result as text: the table of slots and the answers."""
     found = steps[0].found
-    of = "the recorded steps" if batch is None else f"batches of {batch} tokens"
     title = (
-        f"Experts whose weights the fullest of {found.num_gpus} GPUs reads in a decode step, mean: {of}, {found.bound.shape[1]} "
-        f"steps of {found.bound.shape[0]} layers, {found.active.mean():.1f} active experts."
+        f"Experts whose weights the fullest of {found.num_gpus} GPUs reads in a decode step, mean: {steps_of(batch)}, "
+        f"{found.bound.shape[1]} steps of {found.bound.shape[0]} layers, {found.active.mean():.1f} active experts."
     )
     header = ["slots", *CHOICES, "best against hashed", *(f"copies, {choice}" for choice in CHOICES)]
     header += [f"{what}, {choice}" for what in heading(profile) for choice in CHOICES]
@@ -135,14 +169,17 @@ def report(steps: list[Slots], batch: int | None, profile: Profile | None = None
         read = [f"{one.mean(choice):.2f}" for choice in CHOICES]
         body.append([str(step.slots), *read, percent(one.mean("best"), one.mean("hashed")), *copies])
         body[-1] += [cell for choice in CHOICES for cell in time(one, choice)]
-    return "\n".join([title, "", markdown(header, body), "", *lines(steps), *cited(profile)])
+    return "\n".join([title, "", markdown(header, body), "", *lines(steps, batch, profile), *cited(profile)])
 
 
 def as_dict(steps: list[Slots], batch: int | None, profile: Profile | None = None) -> dict[str, Any]:
     """Return the result as JSON-ready data."""
     return {
+        "planner": steps[0].planner,
         "batch": batch,
-        "steps": [{"slots": step.slots, **summary(step.found)} for step in steps],
-        "verdict": lines(steps),
+        "longest_recorded_pass": steps[0].found.longest,
+        "left_out_tokens": steps[0].found.left_out,
+        "steps": [{"slots": step.slots, **summary(step.found, profile)} for step in steps],
+        "verdict": lines(steps, batch, profile),
         "profile": name_and_source(profile),
     }
