@@ -127,24 +127,19 @@ def require_hinge(profile: Profile, command: str) -> None:
         raise InputError(f"--profile is {profile.name}, which has {' and '.join(has)} alone; {command} needs one with a hinge")
 
 
-def notes(profile: Profile, steps: int, traffic: NetworkTraffic | None = None, deployment: Deployment | None = None) -> list[str]:
-    """Return what must be known beside the times, a sentence each.
+def measured_elsewhere(profile: Profile, gpus: int, nodes: int) -> list[str]:
+    """Return a sentence where the profile is known to be of another number of GPUs or nodes than a deployment has."""
+    if profile.gpus in (None, gpus) and profile.nodes in (None, nodes):
+        return []
+    return [f"Profile measured on {_size(profile.gpus, profile.nodes)}; deployment has {_size(gpus, nodes)}."]
 
-    Parameters
-    ----------
-    profile : Profile
-    steps : int
-        Steps that a window sums.
-    traffic : NetworkTraffic, optional
-        Of a map; its deployment is that of the times where none is given.
-    deployment : Deployment, optional
-    """
+
+def notes(profile: Profile, steps: int, traffic: NetworkTraffic | None = None) -> list[str]:
+    """Return what must be known beside the times, a sentence each; of the deployment what the traffic says of it."""
     said = []
-    if deployment is not None:
-        said += _measured_elsewhere(profile, deployment.num_gpus, deployment.num_nodes)
-    elif traffic is not None:
+    if traffic is not None:
         counted = traffic.layers[0].counted
-        said += _measured_elsewhere(profile, len(counted.into_gpus), len(counted.into_nodes))
+        said += measured_elsewhere(profile, len(counted.into_gpus), len(counted.into_nodes))
     if steps > 1:
         said.append(f"A window sums {steps} steps; single steps are no better balanced than their sum.")
         if profile.tiles is not None:
@@ -222,13 +217,6 @@ def part_lines(found: Timed) -> list[str]:
             line, maps = f"network {seconds(up)} for the window's {found.tokens} tokens as one dispatch a layer", "no map"
         said.append(line if low is None else f"{line}, {maps} below {seconds(low)}{_gap(up, low)}")
     return said
-
-
-def _measured_elsewhere(profile: Profile, gpus: int, nodes: int) -> list[str]:
-    """Return a sentence where the profile is known to be of another number of GPUs or nodes."""
-    if profile.gpus in (None, gpus) and profile.nodes in (None, nodes):
-        return []
-    return [f"Profile measured on {_size(profile.gpus, profile.nodes)}; deployment has {_size(gpus, nodes)}."]
 
 
 def _size(gpus: int | None, nodes: int | None) -> str:

@@ -24,10 +24,11 @@ def knee(profile: Profile) -> str:
     """Return what the hinge says, in one sentence."""
     hinge = profile.hinge
     assert hinge is not None
-    between = "" if hinge.knee_interval is None else " (95 % interval {:.3f} to {:.3f})".format(*hinge.knee_interval)
+    ends = hinge.knee_interval
+    between = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
     said = (
-        f"Imbalance: mean over layers of the fullest GPU over the mean. Up to {hinge.knee:g}{between}, the dead zone, a better one "
-        f"is worth nothing; above it every 0.01 takes {hinge.beta:.3g} % of the balanced time longer."
+        f"Imbalance: mean over layers of the fullest GPU over the mean. Up to {hinge.knee:g}{between}, the dead zone, a better "
+        f"one is worth nothing; above it every 0.01 takes {hinge.beta:.3g} % of the balanced time longer."
     )
     if profile.scatter is None:
         return said

@@ -148,7 +148,9 @@ def test_evaluated_maps_have_experts_and_network_of_one_step():
     assert any("of all tokens of the window as one dispatch" in line for line in said)
     for same in (profile, replace(profile, gpus=4), replace(profile, gpus=4, nodes=2)):
         assert "measured on" not in " ".join(notes(same, 1, traffic))
-    assert notes(replace(HINGE, gpus=8), 1, None, SHAPE) == ["Profile measured on 8 GPUs; deployment has 2 GPUs in 1 node."]
+    [told] = times_of(replace(HINGE, gpus=8), result, placed, windows, shape, 1).as_dict()["notes"]
+    assert told == "Profile measured on 8 GPUs; deployment has 4 GPUs in 2 nodes."
+    assert both.as_dict()["notes"] == []
 
 
 def test_tiles_say_which_multiplications_were_timed():
