@@ -147,7 +147,7 @@ def notes(profile: Profile, steps: int, traffic: NetworkTraffic | None = None) -
     elif profile.tiles is not None:
         said.append(
             "Experts: even shares over replicas, each of which is read, and the bound is that of such maps; with the best choice "
-            "of replica for every token (explain --decode) less is possible."
+            "of replica for every token (explain --decode) a map may take less."
         )
     if profile.network is not None:
         if traffic is None:
@@ -179,7 +179,12 @@ def as_dict(found: Timed) -> dict[str, Any]:
 
 def named(profile: Profile) -> dict[str, Any]:
     """Return what every predicted time in JSON goes with."""
-    told = {"profile": profile.name, "source": profile.source, "measured_on": profile.measured_on, "timed": profile.timed}
+    told: dict[str, Any] = {
+        "profile": profile.name,
+        "source": profile.source,
+        "measured_on": profile.measured_on,
+        "timed": profile.timed,
+    }
     hinge = profile.hinge
     if hinge is not None:
         told |= {"knee": hinge.knee, "knee_interval": hinge.knee_interval, "beta": hinge.beta, "scatter": profile.scatter}
