@@ -9,7 +9,7 @@ from eplb_gap.analysis.evaluate import Evaluation, Score
 from eplb_gap.analysis.network.served import MapTraffic
 from eplb_gap.analysis.network.traffic import NetworkTraffic
 from eplb_gap.analysis.step_time.profile import Profile
-from eplb_gap.analysis.step_time.timed import Timed, as_dict, by_hinge, named, with_parts
+from eplb_gap.analysis.step_time.timed import Timed, as_dict, by_hinge, measured_elsewhere, named, with_parts
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.placement import Placement
@@ -23,15 +23,21 @@ class MapTimes:
     ----------
     name : str
     planning, serving : Timed
+    gpus, nodes : int
+        Of the deployment.
     """
 
     name: str
     planning: Timed
     serving: Timed
+    gpus: int
+    nodes: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return the times as JSON-ready data."""
-        return {**named(self.planning.time.profile), "planning": as_dict(self.planning), "serving": as_dict(self.serving)}
+        profile = self.planning.time.profile
+        notes = measured_elsewhere(profile, self.gpus, self.nodes)
+        return {**named(profile), "notes": notes, "planning": as_dict(self.planning), "serving": as_dict(self.serving)}
 
 
 def times_of(
@@ -68,4 +74,5 @@ def times_of(
         return with_parts(found, placed, loads, score.bounds, deployment, steps, counted)
 
     plan, serve = (None, None) if traffic is None else (traffic.planned, traffic.served)
-    return MapTimes(result.name, timed(result.planning, windows.planning, plan), timed(result.serving, windows.serving, serve))
+    planning, serving = timed(result.planning, windows.planning, plan), timed(result.serving, windows.serving, serve)
+    return MapTimes(result.name, planning, serving, deployment.num_gpus, deployment.num_nodes)

@@ -41,7 +41,8 @@ class StepTime:
     inside_dead_zone : bool or None
         Whether the imbalance is at most the knee, so that a better balance is worth nothing; None without a hinge.
     expert_seconds : float or None
-        Sum over layers of the time of the GPU whose experts take longest, of one step; None without tiles.
+        Sum over layers of the time of the GPU whose experts take longest, of one step, with even shares over replicas, each of
+        which is read; None without tiles.
     network_seconds : float or None
         Sum over layers of dispatch and combine, of one step; None without network or traffic.
     """
@@ -55,9 +56,10 @@ class StepTime:
     network_seconds: float | None = None
 
     @property
-    def cited(self) -> str:
-        """The profile's name and source, as every printed time has them."""
-        return f"profile {self.profile.name}: {self.profile.source}; measured on {self.profile.measured_on}"
+    def at_knee(self) -> bool:
+        """Whether the imbalance is within the interval of the knee, so that it may be inside the dead zone or not."""
+        interval = None if self.profile.hinge is None else self.profile.hinge.knee_interval
+        return interval is not None and interval[0] < self.imbalance < interval[1]
 
 
 def imbalance(placement: Placement, loads: Any, deployment: Deployment) -> float:
@@ -111,15 +113,6 @@ def step_time(profile: Profile, imbalance: float) -> StepTime:
     return StepTime(profile, imbalance, hinge.relative(imbalance), seconds, imbalance <= hinge.knee)
 
 
-def saved(profile: Profile, before: float, after: float) -> float | None:
-    """Return what going from one imbalance to another saves, as a part of the time before; negative where it costs.
-
-    None without a hinge. It is 0 where both are inside the dead zone.
-    """
-    was, now = step_time(profile, before).relative, step_time(profile, after).relative
-    return None if was is None or now is None else (was - now) / was
-
-
 def map_time(
     profile: Profile, placement: Placement, loads: Any, deployment: Deployment, traffic: Sequence[Traffic] | None = None
 ) -> StepTime:
@@ -160,7 +153,7 @@ def least_time(
     deployment: Deployment,
     visits: Sequence[Fraction] | None = None,
 ) -> StepTime:
-    """Return times that no map of a deployment goes below.
+    """Return times that no map of a deployment goes below; of the experts, no map whose replicas share evenly.
 
     Parameters
     ----------
@@ -177,7 +170,8 @@ def least_time(
     Returns
     -------
     StepTime
-        Of every part the bound alone: one map need not reach them all.
+        Of every part the bound alone: one map need not reach them all. That on the experts is one on even shares: a dispatch that
+        leaves replicas of an expert without tokens does not read them, and may take less.
     """
     checked = as_loads(loads, "loads", 2)
     if len(makespans) != len(checked):
@@ -205,9 +199,11 @@ def tile_cost(tiles: Tiles) -> TileCost:
 def network_seconds(network: Network, traffic: Traffic) -> float:
     """Return how long a layer's dispatch and combine take.
 
-    Dispatch takes ``latency + bytes max(max_n max(in_n, out_n) / node bandwidth, max_g in_g / NVLink bandwidth)``; combine the
-    same with its bytes and all directions swapped. The cards of a node share its copies evenly, and what comes over them does not
-    count for NVLink. Where nodes are not looked at (``rank-dedup``, ``none``) all copies of a GPU take its one link.
+    Dispatch takes ``latency + bytes max(max_n max(in_n, out_n) / node bandwidth, max_g max(in_g, out_g) / NVLink bandwidth)``:
+    every link has its bandwidth in each direction at once, so that the fuller direction of the fullest link is waited for. In
+    combine all directions are swapped, which leaves these maxima as they are: it takes the same with its own bytes. The cards of
+    a node share its copies evenly, and what goes over them does not count for NVLink. Where nodes are not looked at
+    (``rank-dedup``, ``none``) all copies of a GPU take its one link.
 
     Parameters
     ----------
@@ -216,46 +212,43 @@ def network_seconds(network: Network, traffic: Traffic) -> float:
         Of one layer, counted for the network's dispatch.
     """
     per_node = len(traffic.into_gpus) // len(traffic.into_nodes)
-    into, out = (
-        max(copies - over_card[g // per_node] / per_node for g, copies in enumerate(gpus))
+    copies = max(
+        copies - over_card[g // per_node] / per_node
         for gpus, over_card in (
             (traffic.into_gpus, _over_cards(network, traffic.into_nodes)),
             (traffic.out_of_gpus, _over_cards(network, traffic.out_of_nodes)),
         )
+        for g, copies in enumerate(gpus)
     )
-    return _both_ways(network, float(traffic.busiest_node) / per_node, float(into), float(out))
+    return _both_ways(network, float(traffic.busiest_node) / per_node, float(copies))
 
 
 def _over_cards(network: Network, nodes: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
     return nodes if network.dispatch == "node-dedup" else (Fraction(0),) * len(nodes)
 
 
-def _both_ways(network: Network, node: float, into: float, out: float) -> float:
-    """Return the time of dispatch and combine from the copies per card of the busiest node, and into and out of a GPU."""
-    links = LINKS[network.dispatch]
+def _both_ways(network: Network, node: float, gpu: float) -> float:
+    """Return the time of dispatch and combine from the copies per card of the busiest node, and into or out of a GPU."""
     rdma, nvlink = network.rdma_bytes_per_second, network.nvlink_bytes_per_second
-    total = 0.0
-    for factor, copies in ((1.0, into), (network.combine_factor, out)):
-        over_rdma = 0.0 if rdma is None else (node if len(links) == 2 else copies) / rdma
-        over_nvlink = 0.0 if nvlink is None else copies / nvlink
-        total += network.latency_seconds + factor * network.bytes_per_copy * max(over_rdma, over_nvlink)
-    return total
+    over_rdma = 0.0 if rdma is None else (node if len(LINKS[network.dispatch]) == 2 else gpu) / rdma
+    over_nvlink = 0.0 if nvlink is None else gpu / nvlink
+    slowest = network.bytes_per_copy * max(over_rdma, over_nvlink)
+    return sum(network.latency_seconds + factor * slowest for factor in (1.0, network.combine_factor))
 
 
 def _least_network_seconds(network: Network, visits: float, deployment: Deployment) -> float:
-    """Return what dispatch and combine take at least: the busiest node and GPU have no less than the mean.
+    """Return what dispatch and combine take at least: the busiest node and GPU have no less than the mean, in either direction.
 
     With tokens from everywhere one visit in as many as there are nodes is to the token's own and needs no card. Of the visits to
     GPUs, no fewer, one in as many as a node has GPUs (with one link, as there are in all) ends where the copy already is.
     """
     gpus, nodes = deployment.num_gpus, deployment.num_nodes
     there = nodes if network.dispatch == "node-dedup" else 1
-    over_nvlink = visits * (gpus - there) / gpus / gpus
-    return _both_ways(network, visits * (nodes - 1) / nodes / gpus, over_nvlink, over_nvlink)
+    return _both_ways(network, visits * (nodes - 1) / nodes / gpus, visits * (gpus - there) / gpus / gpus)
 
 
 def _expert_seconds(tiles: Tiles, placement: Placement, loads: Any, deployment: Deployment) -> float:
-    """Return the sum over layers of the time of the GPU whose replicas take longest."""
+    """Return the sum over layers of the time of the GPU whose replicas take longest, with even shares over replicas."""
     live, slots_by_gpu = live_map(placement, deployment)
     checked = as_loads(loads, "loads", 2)
     counts = np.maximum(live.counts(), 1)

@@ -72,10 +72,10 @@ class Network:
     combine_factor : float, default 2.0
         Bytes of a copy in combine over those in dispatch: 2 for 16 bits after 8.
     rdma_bytes_per_second : float, optional
-        Between nodes, of one GPU's network card in each direction; a node has as many cards as GPUs. Not for ``rank-dedup``,
-        which is one NVLink domain.
+        Of one GPU's network card, in each direction at once; a node has as many cards as GPUs. Not for ``rank-dedup``, which is
+        one NVLink domain.
     nvlink_bytes_per_second : float, optional
-        Into one GPU. Not for ``none``, where every copy takes the network card.
+        Of one GPU's NVLink, in each direction at once. Not for ``none``, where every copy takes the network card.
     """
 
     latency_seconds: float
@@ -98,10 +98,15 @@ class Profile:
     measured_on : str
         Hardware, model, size of the expert-parallel group, date as far as known.
     timed : str
-        What the times of the hinge are times of, such as "a step" or "16,384 requests".
+        What the times of the hinge, and without one of the tiles, are times of, such as "a step", "16,384 requests" or "gate and
+        up projection of the experts".
     hinge : Hinge, optional
     tiles : Tiles, optional
     network : Network, optional
+    gpus, nodes : int, optional
+        GPUs of the expert-parallel group that was measured, and its nodes (an NVLink domain is one), as far as known.
+    scatter : float, optional
+        Coefficient of variation of the timings behind the hinge: smaller differences are within it.
 
     Raises
     ------
@@ -116,9 +121,12 @@ class Profile:
     hinge: Hinge | None = None
     tiles: Tiles | None = None
     network: Network | None = None
+    gpus: int | None = None
+    nodes: int | None = None
+    scatter: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("name", "source", "measured_on", "timed"):
+        for field in TEXTS:
             found = getattr(self, field)
             if not isinstance(found, str) or not found.strip() or not found.isprintable():
                 raise InputError(f"{field} is {shown(found)}; a text of one line is needed")
@@ -127,8 +135,21 @@ class Profile:
         for part in PARTS:
             if (given := getattr(self, part)) is not None:
                 _check_part(part, given)
+        for size in ("gpus", "nodes"):
+            found = getattr(self, size)
+            if found is not None and (type(found) is not int or not 1 <= found < 1 << 31):
+                raise InputError(f"{size} is {shown(found)}; a whole number of at least 1 is needed")
+        if self.scatter is not None:
+            _check_number("scatter", self.scatter)
+            if self.hinge is None or self.scatter >= 1:
+                raise InputError(
+                    f"scatter is {self.scatter}; a part below 1 of the hinge's times is needed, and only with a hinge"
+                )
 
 
+TEXTS = ("name", "source", "measured_on", "timed")
+MEASURED = ("gpus", "nodes", "scatter")
+"""Numbers of a profile beside its parts; each may be missing."""
 PARTS: dict[str, type[Any]] = {"hinge": Hinge, "tiles": Tiles, "network": Network}
 MAY_BE_ZERO = {"hinge.beta", "tiles.weight_bytes", "network.latency_seconds"}
 MAY_BE_MISSING = {
@@ -184,15 +205,13 @@ def write_profile(path: str | os.PathLike[str], profile: Profile, comment: str =
     """Write a profile that :func:`read_profile` gives back; every line of the comment goes above it."""
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     lines += [f"{name} = {json.dumps(getattr(profile, name), ensure_ascii=False)}" for name in TEXTS]
+    lines += [f"{name} = {json.dumps(value)}" for name in MEASURED if (value := getattr(profile, name)) is not None]
     for part in PARTS:
         if (given := getattr(profile, part)) is not None:
             values = {field.name: getattr(given, field.name) for field in fields(given)}
             lines += ["", f"[{part}]"]
             lines += [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
     write_atomically(path, ("\n".join(lines) + "\n").encode())
-
-
-TEXTS = ("name", "source", "measured_on", "timed")
 
 
 def _toml(value: Any) -> str:
@@ -206,14 +225,14 @@ def _read(path: Path) -> Profile:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no TOML ({reason(error)})") from None
-    unknown = document.keys() - {*TEXTS, *PARTS}
+    unknown = document.keys() - {*TEXTS, *MEASURED, *PARTS}
     if unknown:
-        raise InputError(f"{path}: {listed(sorted(unknown))} is not known; {', '.join([*TEXTS, *PARTS])} are")
+        raise InputError(f"{path}: {listed(sorted(unknown))} is not known; {', '.join([*TEXTS, *MEASURED, *PARTS])} are")
     values: dict[str, Any] = {name: _built(path, name, document[name]) for name in PARTS if name in document}
-    for name in TEXTS:
+    for name in (*TEXTS, *MEASURED):
         if name in document:
             values[name] = document[name]
-        elif name != "timed":
+        elif name in TEXTS and name != "timed":
             raise InputError(f"{path}: {name} is missing")
     if values.get("hinge") is not None and values["hinge"].seconds is not None and "timed" not in document:
         raise InputError(f"{path}: timed is missing; hinge.seconds need to say what they are the time of")

@@ -13,7 +13,7 @@ from eplb_gap.analysis.evaluate import makespan_imbalance
 from eplb_gap.analysis.network.traffic import NetworkTraffic
 from eplb_gap.analysis.step_time.predict import StepTime, least_time, map_time, step_time
 from eplb_gap.analysis.step_time.profile import PARTS, Profile
-from eplb_gap.analysis.step_time.words import reached, seconds
+from eplb_gap.analysis.step_time.words import reached, seconds, unit, within_scatter
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -26,10 +26,14 @@ class Timed:
     Parameters
     ----------
     time, least : StepTime
+        Of the experts, what no map goes below whose replicas share evenly.
+    tokens : int or None
+        Tokens in every layer that the time of the network is that of, sent at once; None without it.
     """
 
     time: StepTime
     least: StepTime
+    tokens: int | None = None
 
     @property
     def gap(self) -> float | None:
@@ -73,7 +77,8 @@ def with_parts(
     deployment : Deployment
         With the nodes that tokens cross, where traffic is given.
     steps : int
-        Steps that the loads sum; tiles are of one step alone, and left out for more.
+        Steps that the loads sum; tiles are of one step alone, and left out for more. The network takes all tokens of the window
+        as one dispatch.
     traffic : NetworkTraffic, optional
         Of the map, counted for the dispatch of the profile's network.
     """
@@ -88,6 +93,7 @@ def with_parts(
     return Timed(
         replace(found.time, expert_seconds=time.expert_seconds, network_seconds=time.network_seconds),
         replace(found.least, expert_seconds=least.expert_seconds, network_seconds=least.network_seconds),
+        None if time.network_seconds is None or traffic is None else traffic.tokens,
     )
 
 
@@ -121,18 +127,33 @@ def require_hinge(profile: Profile, command: str) -> None:
         raise InputError(f"--profile is {profile.name}, which has {' and '.join(has)} alone; {command} needs one with a hinge")
 
 
+def measured_elsewhere(profile: Profile, gpus: int, nodes: int) -> list[str]:
+    """Return a sentence where the profile is known to be of another number of GPUs or nodes than a deployment has."""
+    if profile.gpus in (None, gpus) and profile.nodes in (None, nodes):
+        return []
+    return [f"Profile measured on {_size(profile.gpus, profile.nodes)}; deployment has {_size(gpus, nodes)}."]
+
+
 def notes(profile: Profile, steps: int, traffic: NetworkTraffic | None = None) -> list[str]:
-    """Return what must be known beside the times, a sentence each."""
+    """Return what must be known beside the times, a sentence each; of the deployment what the traffic says of it."""
     said = []
+    if traffic is not None:
+        counted = traffic.layers[0].counted
+        said += measured_elsewhere(profile, len(counted.into_gpus), len(counted.into_nodes))
     if steps > 1:
         said.append(f"A window sums {steps} steps; single steps are no better balanced than their sum.")
         if profile.tiles is not None:
             said.append("Times of tiles are of one step, and none are given for windows of several.")
+    elif profile.tiles is not None:
+        said.append(
+            "Experts: even shares over replicas, each of which is read, and the bound is that of such maps; with the best choice "
+            "of replica for every token (explain --decode) a map may take less."
+        )
     if profile.network is not None:
         if traffic is None:
             said.append("The profile's network says nothing without --routing.")
         else:
-            said.append(f"Network: dispatch and combine of {traffic.tokens} tokens in every layer, sent at once.")
+            said.append("Network: dispatch and combine, summed over layers, of all tokens of the window as one dispatch a layer.")
     if profile.hinge is not None and (profile.tiles is not None or profile.network is not None):
         said.append("Experts and network are parts of the step, not to be added to the time of the hinge.")
     return said
@@ -146,41 +167,66 @@ def as_dict(found: Timed) -> dict[str, Any]:
     if time.relative is not None:
         data |= {"relative": time.relative, "seconds": time.seconds, "lower": lower, "gap": found.gap}
         data["dead_zone"] = time.inside_dead_zone
+        data["at_knee"] = time.at_knee
     for name, up, low in found.parts():
         data[f"{name}_seconds"], data[f"{name}_seconds_lower"] = up, low
+    if time.expert_seconds is not None:
+        data["experts_shares"] = EVEN
+    if found.tokens is not None:
+        data["network_tokens"] = found.tokens
     return data
 
 
 def named(profile: Profile) -> dict[str, Any]:
     """Return what every predicted time in JSON goes with."""
-    told = {"profile": profile.name, "source": profile.source, "measured_on": profile.measured_on, "timed": profile.timed}
-    return told if profile.hinge is None else {**told, "knee": profile.hinge.knee, "beta": profile.hinge.beta}
+    told: dict[str, Any] = {
+        "profile": profile.name,
+        "source": profile.source,
+        "measured_on": profile.measured_on,
+        "timed": profile.timed,
+    }
+    hinge = profile.hinge
+    if hinge is not None:
+        told |= {"knee": hinge.knee, "knee_interval": hinge.knee_interval, "beta": hinge.beta, "scatter": profile.scatter}
+    return {**told, "unit": unit(profile)}
 
 
+EVEN = "even shares over replicas"
 HEADER = ("imbalance", "time", "no map below", "gap", "dead zone")
 
 
 def cells(found: Timed) -> list[str]:
     """Return the cells of :data:`HEADER`."""
-    time, least = found.time, found.least
-    if time.relative is None or least.relative is None or found.gap is None:
+    time, up, low = found.time, found.time.relative, found.least.relative
+    if up is None or low is None or found.gap is None:
         return [f"{time.imbalance:.4f}", "-", "-", "-", "-"]
     profile = time.profile
     return [
         f"{time.imbalance:.4f}",
-        reached(profile, time.relative),
-        reached(profile, least.relative),
-        f"{100 * found.gap:.2f} %",
-        "inside" if time.inside_dead_zone else "outside",
+        reached(profile, up),
+        reached(profile, low),
+        f"{100 * found.gap:.2f} %" + (", within scatter" if within_scatter(profile, up - low) else ""),
+        "at the knee's edge" if time.at_knee else "inside" if time.inside_dead_zone else "outside",
     ]
 
 
 def part_lines(found: Timed) -> list[str]:
     """Return what tiles and network say, in words."""
-    return [
-        f"{name} {seconds(up)} a step" + ("" if low is None else f", no map below {seconds(low)}" + _gap(up, low))
-        for name, up, low in found.parts()
-    ]
+    profile = found.time.profile
+    what = "" if profile.hinge is not None or profile.timed == "a step" else f" ({profile.timed})"
+    said = []
+    for name, up, low in found.parts():
+        if name == "experts":
+            line, maps = f"experts{what} {seconds(up)} a step with {EVEN}", "no map that shares evenly"
+        else:
+            line, maps = f"network {seconds(up)} for the window's {found.tokens} tokens as one dispatch a layer", "no map"
+        said.append(line if low is None else f"{line}, {maps} below {seconds(low)}{_gap(up, low)}")
+    return said
+
+
+def _size(gpus: int | None, nodes: int | None) -> str:
+    named = [f"{number} {name}{'' if number == 1 else 's'}" for number, name in ((gpus, "GPU"), (nodes, "node")) if number]
+    return " in ".join(named)
 
 
 def _gap(up: float, low: float) -> str:

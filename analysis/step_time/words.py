@@ -14,7 +14,9 @@ DIGITS = 4
 
 def cited(profile: Profile) -> str:
     """Return the profile's name and source, what it was measured on and what its times are times of."""
-    timed = "" if profile.hinge is None or profile.hinge.seconds is None else f"; seconds of {profile.timed}"
+    hinge = profile.hinge
+    said = profile.timed != "a step" if hinge is None else hinge.seconds is not None
+    timed = f"; seconds of {profile.timed}" if said else ""
     return f"profile {profile.name}: {profile.source}; measured on {profile.measured_on}{timed}"
 
 
@@ -22,10 +24,25 @@ def knee(profile: Profile) -> str:
     """Return what the hinge says, in one sentence."""
     hinge = profile.hinge
     assert hinge is not None
-    return (
-        f"Imbalance: mean over layers of the fullest GPU over the mean. Up to {hinge.knee:g}, the dead zone, a better one is "
-        f"worth nothing; above it every 0.01 takes {hinge.beta:.3g} % of the balanced time longer."
+    ends = hinge.knee_interval
+    between = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
+    said = (
+        f"Imbalance: mean over layers of the fullest GPU over the mean. Up to {hinge.knee:g}{between}, the dead zone, a better "
+        f"one is worth nothing; above it every 0.01 takes {hinge.beta:.3g} % of the balanced time longer."
     )
+    if profile.scatter is None:
+        return said
+    return f"{said} The timings scatter by {100 * profile.scatter:.2g} %: smaller differences are within it."
+
+
+def unit(profile: Profile) -> str:
+    """Return the unit of what JSON does not name as seconds, relative or a share."""
+    return "seconds" if profile.hinge is None or profile.hinge.seconds is not None else "part of the balanced step"
+
+
+def within_scatter(profile: Profile, difference: float) -> bool:
+    """Return whether a difference, in parts of the time at perfect balance, is smaller than the scatter of the timings."""
+    return profile.scatter is not None and 0 < abs(difference) < profile.scatter
 
 
 def reached(profile: Profile, relative: float) -> str:
@@ -35,7 +52,7 @@ def reached(profile: Profile, relative: float) -> str:
 
 def change(profile: Profile, relative: float) -> str:
     """Return a difference of times, with its sign, in multiples of the time at perfect balance."""
-    return _said(profile, relative, "+")
+    return _said(profile, relative, "+") + (" (within the timings' scatter)" if within_scatter(profile, relative) else "")
 
 
 def seconds(value: float) -> str:

@@ -1,7 +1,8 @@
-"""A lower bound on what the busiest GPU of any map spends on its replicas, where a replica's cost is not its load.
+"""A lower bound on what the busiest GPU of any map spends on replicas that share evenly, where a replica's cost is not its load.
 
 A replica with m rows costs ``max(read, tile ceil(m / rows))``: its weights are read, and rows are multiplied in tiles. Without
-rows it costs nothing. Replicas of an expert share its load evenly.
+rows it costs nothing. Replicas of an expert share its load evenly, and all of them are read; where the replica that serves is
+chosen token by token, as few tokens of a decode step allow, a map may cost less than this bound.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class TileCost:
 
 
 def tile_cost_bound(instance: Instance, cost: TileCost) -> Fraction:
-    """Return a bound on the cost of the busiest GPU that holds for every map.
+    """Return a bound on the cost of the busiest GPU that holds for every map whose replicas share evenly.
 
     The larger of two.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -68,7 +69,9 @@ def test_another_dispatch_than_that_of_the_profile_is_refused_and_its_own_the_de
     told = json.loads(printed(monkeypatch, capsys, "explain", *asked, "--html", target, "--json"))
     assert told["time"]["network_seconds"] == serving["network_seconds"] and told["time"]["source"].startswith("https://")
     text = target.read_text()
-    assert "Tokens over the network" in text and "least GPUs a token" in text and "What it is worth in time" in text
+    assert "Tokens over the network" in text and "GPUs a token, bound" in text and "What it is worth in time" in text
+    assert "Profile measured on 8 GPUs in 1 node; deployment has 4 GPUs in 2 nodes." in text
+    assert "for the window's 10 tokens as one dispatch a layer, no map below" in html.unescape(text)
     assert run(monkeypatch, "evaluate", *asked, "--dispatch", "node-dedup") == 2
     assert "--dispatch is node-dedup; the network of --profile deepep-h800-ep8 is of rank-dedup" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_gap.analysis.step_time.predict import imbalance, least_time, map_time, network_seconds, saved, step_time
+from eplb_gap.analysis.step_time.predict import imbalance, least_time, map_time, network_seconds, step_time
 from eplb_gap.analysis.step_time.profile import PROFILES, Profile, Tiles, read_profile
 from eplb_gap.problem import Deployment, InputError, Placement, verify
 from eplb_gap.problem.bounds.bounds import best_joint_bound
@@ -30,19 +31,24 @@ def test_time_never_falls_with_imbalance_and_is_flat_in_the_dead_zone(name: str,
     assert 1.0 <= less.relative <= more.relative
     assert less.inside_dead_zone == (less.relative == 1.0 and less.imbalance <= profile.hinge.knee)
     if more.inside_dead_zone:
-        assert saved(profile, more.imbalance, less.imbalance) == 0.0
+        assert more.relative == less.relative
     if profile.hinge.seconds is None:
         assert less.seconds is None
     else:
         assert less.seconds == pytest.approx(profile.hinge.seconds * less.relative)
-    assert name in less.cited and profile.source in less.cited
+    interval = profile.hinge.knee_interval
+    assert less.at_knee == (interval is not None and interval[0] < less.imbalance < interval[1])
 
 
-def test_a_point_of_balance_in_time() -> None:
+def test_an_imbalance_between_the_ends_of_the_knee_is_at_its_edge() -> None:
     profile = read_profile("qwen2-57b-ep8-h20")
-    assert saved(profile, 1.3, 1.05) == pytest.approx(1 - 1 / (1 + 0.285 * (1.3 - 1.099)))
-    assert saved(profile, 1.05, 1.3) == pytest.approx(-0.285 * (1.3 - 1.099))
-    assert saved(read_profile("deepep-h800-ep16"), 1.3, 1.05) is None
+    edge = [1.08, 1.11]
+    assert [r for r in (1.05, 1.06, *edge, 1.121, 1.13) if step_time(profile, r).at_knee] == edge
+    assert step_time(profile, 1.08).inside_dead_zone and not step_time(profile, 1.11).inside_dead_zone
+    assert not step_time(read_profile("a100"), 1.053).at_knee
+
+
+def test_no_number_below_one_is_an_imbalance() -> None:
     for wrong in (0.99, float("nan"), float("inf")):
         with pytest.raises(InputError, match="at least 1"):
             step_time(read_profile("deepep-h800-ep16"), wrong)
@@ -109,6 +115,41 @@ def test_network_of_a_layer_by_hand() -> None:
     assert layer.busiest_node == 2 and max(layer.into_gpus) == 2 and max(layer.out_of_gpus) == 2
     per_way = max(1 / network.rdma_bytes_per_second, 1 / network.nvlink_bytes_per_second) * network.bytes_per_copy
     assert network_seconds(network, layer) == pytest.approx(2e-6 + 3 * per_way)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_link_a_gpu_is_waited_for_in_its_fuller_direction_both_ways(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network = read_profile(NETWORKS[1 + seed % 2]).network
+    assert network is not None
+    bandwidth = network.nvlink_bytes_per_second or network.rdma_bytes_per_second
+    assert bandwidth is not None
+    deployment = Deployment(8, 8, 4)
+    rows = np.stack([rng.permutation(8)[:3] for _ in range(20)])
+    source = np.minimum(rng.integers(0, 12, 20), 3)  # most tokens are on the last GPU
+    copies = [(int(s), int(e) // 2) for row, s in zip(rows, source, strict=True) for e in row]
+    if network.dispatch == "rank-dedup":
+        copies = [(int(s), g) for row, s in zip(rows, source, strict=True) for g in {int(e) // 2 for e in row}]
+
+    def slowest(sent: list[tuple[int, int]], size: float) -> float:
+        links = Counter(end for s, g in sent if s != g for end in (("out", s), ("in", g)))
+        return size * max(links.values()) / bandwidth
+
+    size = network.bytes_per_copy
+    expected = slowest(copies, size) + slowest([(g, s) for s, g in copies], network.combine_factor * size)
+    layer = traffic(rows, rows, np.arange(8), deployment, network.dispatch, source)
+    assert network_seconds(network, layer) == pytest.approx(expected)
+    # What one direction alone would have said of the dispatch is less.
+    assert max(layer.into_gpus) < max(layer.out_of_gpus)
+
+
+@pytest.mark.parametrize("name", NETWORKS[1:])
+def test_the_bound_on_one_link_is_reached_by_even_loads(name: str) -> None:
+    profile, deployment, rows = Profile("p", "s", "m", network=read_profile(name).network), Deployment(4, 4, 4), np.arange(8) % 4
+    assert profile.network is not None
+    layer = traffic(rows[:, None], rows[:, None], np.arange(4), deployment, profile.network.dispatch)
+    bound = least_time(profile, [Fraction(2)], [[2] * 4], deployment, [Fraction(8)])
+    assert bound.network_seconds == pytest.approx(network_seconds(profile.network, layer))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_gap.analysis.step_time.hinge import Hinge
+from eplb_gap.analysis.step_time.hinge import Hinge, fit_hinge
 from eplb_gap.analysis.step_time.profile import FOLDER, PROFILES, Network, Profile, Tiles, read_profile, write_profile
+from eplb_gap.analysis.step_time.timed_maps import read_timed_maps
 from eplb_gap.problem.errors import InputError
 
 positive = st.floats(1e-12, 1e15)
@@ -127,6 +129,44 @@ def test_every_field_that_is_missing_wrong_or_unknown_is_named(part: str, tmp_pa
 def test_other_wrong_fields(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
         read_profile(write(tmp_path / "p.toml", {**GIVEN, **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"gpus": 0}, "gpus is 0; a whole number"),
+        ({"gpus": 8.0}, "gpus is 8.0; a whole number"),
+        ({"nodes": True}, "nodes is True; a whole number"),
+        ({"nodes": "two"}, "nodes is 'two'; a whole number"),
+        ({"scatter": -0.1}, "scatter is -0.1; a finite number above 0"),
+        ({"scatter": "1"}, "scatter is '1'; a finite number above 0"),
+        ({"scatter": 1.5}, "scatter is 1.5; a part below 1 of the hinge's times"),
+    ],
+)
+def test_what_was_measured_in_numbers(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "p.toml", {**GIVEN, **change})
+    with pytest.raises(InputError, match=says):
+        read_profile(path)
+    whole = Profile("p", "s", "m", "a step", Hinge(None, 0.3, 1.1), gpus=8, nodes=2, scatter=0.01)
+    write_profile(path, whole)
+    assert read_profile(path) == whole
+    with pytest.raises(InputError, match="only with a hinge"):
+        replace(whole, hinge=None, tiles=Tiles(0.0, 1e-3, 8))
+
+
+def test_the_shipped_hinge_has_the_intervals_and_the_scatter_of_its_table() -> None:
+    profile = read_profile("qwen2-57b-ep8-h20")
+    assert profile.hinge is not None and profile.scatter == 0.0091 and "0.91 %" in profile.measured_on
+    timed = read_timed_maps(FOLDER / "qwen2-57b-ep8-h20.csv")
+    assert timed.imbalance is not None
+    refit = fit_hinge(timed.imbalance, timed.seconds).hinge
+    for name in ("beta_interval", "knee_interval"):
+        assert getattr(profile.hinge, name) == pytest.approx(getattr(refit, name), abs=5e-4)
+
+
+def test_profiles_of_networks_know_the_gpus_that_their_names_say() -> None:
+    named = {name: re.search(r"-ep([0-9]+)", name) for name in PROFILES}
+    assert {name: read_profile(name).gpus for name, of in named.items() if of} == {n: int(of[1]) for n, of in named.items() if of}
 
 
 def test_texts_that_are_missing_and_profiles_without_a_part(tmp_path: Path) -> None:

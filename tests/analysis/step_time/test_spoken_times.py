@@ -20,12 +20,13 @@ from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.analysis.step_time.evaluated import times_of
 from eplb_gap.analysis.step_time.explained import alternative_lines, chain_times, sentences, step_rows
 from eplb_gap.analysis.step_time.hinge import Hinge
-from eplb_gap.analysis.step_time.predict import imbalance, map_time
-from eplb_gap.analysis.step_time.profile import Network, Profile, Tiles
+from eplb_gap.analysis.step_time.predict import StepTime, imbalance, map_time, step_time
+from eplb_gap.analysis.step_time.profile import Network, Profile, Tiles, read_profile
 from eplb_gap.analysis.step_time.replayed import replay_times
 from eplb_gap.analysis.step_time.section import section
 from eplb_gap.analysis.step_time.sized import slot_times
-from eplb_gap.analysis.step_time.timed import check_told, part_lines
+from eplb_gap.analysis.step_time.timed import Timed, as_dict, cells, check_told, named, notes, part_lines
+from eplb_gap.analysis.step_time.words import change, cited, knee
 from eplb_gap.analysis.windows import Windows
 from eplb_gap.problem import InputError
 
@@ -132,9 +133,47 @@ def test_evaluated_maps_have_experts_and_network_of_one_step():
     layers = [layer.counted for layer in counted.maps[0].served.layers]
     assert both.serving.time.network_seconds == map_time(profile, placed, windows.serving, shape, layers).network_seconds
     assert both.serving.least.network_seconds <= both.serving.time.network_seconds
-    assert [line.split()[0] for line in part_lines(both.serving)] == ["experts", "network"]
+    experts, sent = part_lines(replace(both.serving, time=replace(both.serving.time, profile=replace(profile, hinge=None))))
+    assert experts.startswith("experts 2.000 ms a step with even shares over replicas, no map that shares evenly below 2.000 ms")
+    assert sent.startswith("network ") and "for the window's 4 tokens as one dispatch a layer, no map below" in sent
+    told = as_dict(both.serving)
+    assert (told["experts_shares"], told["network_tokens"]) == ("even shares over replicas", 4)
     summed = times_of(profile, result, placed, windows, shape, 100, counted.maps[0]).serving
     assert (summed.time.expert_seconds, summed.time.network_seconds) == (None, both.serving.time.network_seconds)
+    assert "a step" not in " ".join(part_lines(summed)) and "experts_shares" not in as_dict(summed)
+    traffic = counted.maps[0].served
+    said = notes(replace(profile, gpus=8, nodes=1), 1, traffic)
+    assert said[0] == "Profile measured on 8 GPUs in 1 node; deployment has 4 GPUs in 2 nodes."
+    assert any(line.startswith("Experts: even shares over replicas") for line in said)
+    assert any("of all tokens of the window as one dispatch" in line for line in said)
+    for same in (profile, replace(profile, gpus=4), replace(profile, gpus=4, nodes=2)):
+        assert "measured on" not in " ".join(notes(same, 1, traffic))
+    [told] = times_of(replace(HINGE, gpus=8), result, placed, windows, shape, 1).as_dict()["notes"]
+    assert told == "Profile measured on 8 GPUs; deployment has 4 GPUs in 2 nodes."
+    assert both.as_dict()["notes"] == []
+
+
+def test_tiles_say_which_multiplications_were_timed():
+    profile = read_profile("deepgemm-fp8-sm90")
+    step = StepTime(profile, 1.0, expert_seconds=0.002)
+    [line] = part_lines(Timed(step, step))
+    assert line.startswith("experts (gate and up projection of the experts) 2.000 ms a step")
+    assert cited(profile).endswith("; seconds of gate and up projection of the experts")
+    assert named(profile)["timed"] == "gate and up projection of the experts"
+
+
+def test_small_differences_are_within_the_scatter_and_imbalances_at_the_knees_edge():
+    profile = read_profile("qwen2-57b-ep8-h20")
+    edge, near, far = (Timed(step_time(profile, r), step_time(profile, 1.0)) for r in (1.08, 1.125, 1.2))
+    assert cells(edge)[3:] == ["0.00 %", "at the knee's edge"]
+    assert cells(near)[3:] == ["0.74 %, within scatter", "outside"]
+    assert cells(far)[3:] == ["2.88 %", "outside"]
+    assert as_dict(edge)["at_knee"] and not as_dict(far)["at_knee"]
+    assert change(profile, -0.009) == "-0.75 s (within the timings' scatter)"
+    assert change(profile, 0.0) == "+0.00 s" and change(profile, 0.01) == "+0.83 s"
+    assert "(95 % interval 1.060 to 1.121)" in knee(profile) and "scatter by 0.91 %" in knee(profile)
+    assert change(RELATIVE, 0.001) == "+0.10 %" and "scatter" not in knee(RELATIVE)
+    assert [named(one)["unit"] for one in (profile, RELATIVE)] == ["seconds", "part of the balanced step"]
 
 
 @pytest.mark.parametrize(
