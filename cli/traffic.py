@@ -46,6 +46,7 @@ def counted_traffic(
             raise InputError("--prove-visits is given without --routing; visits are those of recorded routing")
         return None
     cluster = asked.cluster
+    cluster.require_regular("traffic")
     if prove and dispatch is DispatchChoice.none:
         raise InputError("--prove-visits is given with --dispatch none, which pays for no visits; leave it out")
     if prove and (cluster.policy == "hierarchical" or cluster.num_slots > cluster.num_experts):

@@ -125,7 +125,7 @@ def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, rou
         (["--routing", "PATH", "--slots-per-gpu", "5,4,3"], "traffic needs equally many"),
         (
             ["--routing", "PATH", *SHAPE, "--dead-gpus", "1", "--nodes", 1],
-            "GPU 1 is dead; a bound on visits needs all GPUs alive",
+            "is dead; traffic needs all GPUs alive",
         ),
         (["--routing", "PATH", *SHAPE, "--map", "one-layer.json"], "one-layer.json has 1 layers; the loads have 2"),
         (["--routing", "PATH", *SHAPE, "--protocol", "gpu"], "--routing is given with --protocol gpu"),
