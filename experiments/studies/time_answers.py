@@ -57,8 +57,8 @@ def _slots(measured: Rows) -> str:
         for choice in ("hashed", "best")
     )
     return (
-        f"*Do redundant slots hurt decode?* With hashed replicas {shown(hashed)}, with the best choice of replicas {shown(best)}: "
-        f"of {EXPERTS} experts on {gpus} GPUs, {BATCH} tokens a step, the number of experts that the fullest GPU reads changes by "
+        f"*Do redundant slots hurt decode?* With hashed replicas {shown(hashed)}, with the best choice {shown(best)}: "
+        f"of {EXPERTS} experts on {gpus} GPUs, {BATCH} tokens a step, the experts that the fullest GPU reads change by "
         f"{_signed(hashed)} % with {redundant} redundant slots and by {_signed(hashed_most)} % with {most}; with the best choice "
         f"by {_signed(best)} % and {_signed(best_most)} % (recorded sample, 95 % interval over layers)."
     )
