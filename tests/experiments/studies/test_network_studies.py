@@ -19,6 +19,7 @@ from eplb_gap.experiments.studies import (
     predicted_layers,
     public_routing,
     schema,
+    time_answers,
     timed_maps,
     visit_front,
 )
@@ -118,6 +119,29 @@ def test_levels_of_visits_are_met_and_missed_each_for_its_own_reason(monkeypatch
     assert judged(monkeypatch, ours=(2.5, 2.5, 2.5)) == ["no", "yes", "yes", "no"]
     assert judged(monkeypatch, ours=(2, 2.1, 2.1)) == ["yes", "no", "no", "yes"]
     assert judged(monkeypatch, ours=(2, 2, 2), bound="170/1") == ["yes", "yes", "yes", "no"]
+
+
+def test_layers_and_phases_that_differ_in_opposite_ways_do_not_cancel():
+    row = visits_row("visits", 2, 2, 2, 1.0)
+    first, second, _ = other_phases()
+    row["visits"][first] = [190, 210] * (node_visits.LAYERS // 2)
+    row["visits"][second] = [196] * node_visits.LAYERS
+    assert node_visits.farthest(Rows([row]), (4, 0), *other_phases()) == pytest.approx((0.05, first))
+
+
+def test_a_step_is_predicted_by_itself():
+    """Two steps whose tokens all go to one GPU each: in their sum both GPUs would have half."""
+    network, deployment, phy2log = predicted_layers.NETWORKS[1], Deployment(2, 2, 2), np.arange(2)
+    experts, steps = np.repeat([[0], [1]], 64, axis=0), np.repeat([0, 1], 64)
+    apart = predicted_layers.step_seconds(network, experts, experts, steps, phy2log, deployment)
+    together = predicted_layers.step_seconds(network, experts, experts, np.zeros(128, dtype=int), phy2log, deployment)
+    assert apart == pytest.approx((2 * together[0], 2 * together[1]))
+    assert apart[0] == pytest.approx(64 * 29.15e-6)  # 2 x 4096 tokens on one GPU, 128 a tile
+
+
+def test_an_answer_is_what_its_interval_shows():
+    said = [time_answers.shown(Interval(*ends)) for ends in ((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05), (0.1, -0.1, 0.2))]
+    assert said == ["yes", "no", "not shown"]
 
 
 def point(load: float, visits: float, **seconds: float) -> dict[str, object]:
