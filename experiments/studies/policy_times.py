@@ -23,7 +23,9 @@ from eplb_gap.experiments.studies.visit_front import BALANCE, GPUS, LAYERS, SUIT
 
 def step_tokens() -> int:
     """Return the tokens of a recorded step; all have as many, so that a mean over tokens is one over steps."""
-    [tokens] = set(np.unique(sample().step, return_counts=True)[1].tolist())
+    steps = sample().step
+    assert steps is not None
+    [tokens] = set(np.unique(steps, return_counts=True)[1].tolist())
     return int(tokens)
 
 
