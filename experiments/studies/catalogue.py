@@ -43,6 +43,7 @@ MODULES = (
     "public_control",
     "time_answers",
     "visit_front",
+    "policy_times",
     "node_visits",
     "activated_experts",
     "activated_times",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from eplb_gap.analysis.step_time.hinge import Hinge, fit_hinge
+from eplb_gap.analysis.step_time.profile import FOLDER
+from eplb_gap.analysis.step_time.timed_maps import read_timed_maps
 from eplb_gap.analysis.text import markdown, yes_or_no
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, Shape
@@ -17,12 +19,13 @@ from eplb_gap.experiments.studies.study import Study
 
 SUITE = "timed_maps"
 NAME = "Qwen2-57B-A14B EP8"
-TIMED = "16,384 requests"
-MEASURED_ON = "8 NVIDIA H20, Qwen2-57B-A14B, 28 layers of 64 experts, no replicas, mean of two runs"
+PUBLISHED = read_timed_maps(FOLDER / "qwen2-57b-ep8-h20.csv")
+"""The maps, of which every layer's fullest GPU over the mean is averaged, as the package has them."""
+assert PUBLISHED.measured_on is not None
+assert PUBLISHED.timed is not None
+assert PUBLISHED.imbalance is not None
+MEASURED_ON, TIMED, IMBALANCE, SECONDS = PUBLISHED.measured_on, PUBLISHED.timed, PUBLISHED.imbalance, PUBLISHED.seconds
 SOURCE = f"published timings of seven maps of one set of counts ({MEASURED_ON}; {TIMED})"
-IMBALANCE = (1.010, 1.073, 1.148, 1.218, 1.220, 1.287, 1.550)
-"""Mean over layers of the fullest GPU over the mean."""
-SECONDS = (82.72, 83.00, 83.84, 85.88, 86.00, 87.24, 93.48)
 ASKED = 0.005
 
 

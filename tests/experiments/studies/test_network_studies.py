@@ -13,7 +13,16 @@ from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.measuring.statistics import Interval
 from eplb_gap.experiments.measuring.visit_figures import fullest, per_token
 from eplb_gap.experiments.measuring.visits import SERVED, best_bound, served
-from eplb_gap.experiments.studies import node_visits, public_routing, schema, timed_maps, visit_front
+from eplb_gap.experiments.studies import (
+    node_visits,
+    policy_times,
+    predicted_layers,
+    public_routing,
+    schema,
+    time_answers,
+    timed_maps,
+    visit_front,
+)
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.placement import Placement
@@ -112,10 +121,33 @@ def test_levels_of_visits_are_met_and_missed_each_for_its_own_reason(monkeypatch
     assert judged(monkeypatch, ours=(2, 2, 2), bound="170/1") == ["yes", "yes", "yes", "no"]
 
 
+def test_layers_and_phases_that_differ_in_opposite_ways_do_not_cancel():
+    row = visits_row("visits", 2, 2, 2, 1.0)
+    first, second, _ = other_phases()
+    row["visits"][first] = [190, 210] * (node_visits.LAYERS // 2)
+    row["visits"][second] = [196] * node_visits.LAYERS
+    assert node_visits.farthest(Rows([row]), (4, 0), *other_phases()) == pytest.approx((0.05, first))
+
+
+def test_a_step_is_predicted_by_itself():
+    """Two steps whose tokens all go to one GPU each: in their sum both GPUs would have half."""
+    network, deployment, phy2log = predicted_layers.NETWORKS[1], Deployment(2, 2, 2), np.arange(2)
+    experts, steps = np.repeat([[0], [1]], 64, axis=0), np.repeat([0, 1], 64)
+    apart = predicted_layers.step_seconds(network, experts, experts, steps, phy2log, deployment)
+    together = predicted_layers.step_seconds(network, experts, experts, np.zeros(128, dtype=int), phy2log, deployment)
+    assert apart == pytest.approx((2 * together[0], 2 * together[1]))
+    assert apart[0] == pytest.approx(64 * 29.15e-6)  # 2 x 4096 tokens on one GPU, 128 a tile
+
+
+def test_an_answer_is_what_its_interval_shows():
+    said = [time_answers.shown(Interval(*ends)) for ends in ((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05), (0.1, -0.1, 0.2))]
+    assert said == ["yes", "no", "not shown"]
+
+
 def point(load: float, visits: float, **seconds: float) -> dict[str, object]:
     tokens = {name: len(part.experts) for name, part in parts().items()}
     of_part = {name: [seconds.get("experts", 1.0), 1.0] for name in tokens}
-    times = {network.profile: of_part for network in visit_front.NETWORKS}
+    times = {network.profile: of_part for network in predicted_layers.NETWORKS}
     whole = {name: visits * n for name, n in tokens.items()}
     return {"map": "", "gpu_load": dict.fromkeys(tokens, load), "visits": whole, "predicted": times}
 
@@ -132,7 +164,7 @@ def test_the_front_of_all_layers_is_that_of_all_combinations():
 
 
 def test_a_policy_wins_where_its_interval_says_so():
-    winners = [visit_front.winner(Interval(*ends)) for ends in ((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05), (0.1, -0.1, 0.2))]
+    winners = [policy_times.winner(Interval(*ends)) for ends in ((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05), (0.1, -0.1, 0.2))]
     assert winners == ["global", "hierarchical", "neither"]
     rows = Rows(
         Row(
@@ -143,13 +175,13 @@ def test_a_policy_wins_where_its_interval_says_so():
         )
         for policy, method, experts in (("global", "fast", 4.0), ("global", "eps 0.05", 2.0), ("hierarchical", "fast", 3.5))
     )
-    found = visit_front.longer(rows, visit_front.NETWORKS[0].profile, other_phases())
+    found = policy_times.longer(rows, predicted_layers.NETWORKS[0].profile, other_phases())
     assert found == pytest.approx((0.5, 0.5, 0.5))  # 4.5 against the quicker of the global maps, 3
 
 
 def test_rows_of_other_profiles_do_not_count_as_done(monkeypatch):
     before = visit_front.cells()[0].arguments
-    monkeypatch.setattr(visit_front, "TILES", "tile-32-rows")
+    monkeypatch.setattr(predicted_layers, "TILES", "tile-32-rows")
     assert visit_front.cells()[0].arguments != before
 
 
