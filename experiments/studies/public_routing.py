@@ -66,10 +66,10 @@ def bound_cell(shape: str, folder: str | None) -> Fields:
     deployment = DEPLOYMENTS[shape]
     fields = _fields("bound", deployment, folder)
     if folder is None:
-        return fields | {"visit_bound": [], "proof": []}
+        return fields | {"visit_bound": [], "proven_by": []}
     planned = public_parts(Path(folder))[PLANNED]
     found = [best_bound(planned, layer, deployment, EPS) for layer in range(planned.num_layers)]
-    return fields | {"status": "bounded", "visit_bound": fractions(b for b, _ in found), "proof": [proof for _, proof in found]}
+    return fields | {"status": "bounded", "visit_bound": fractions(b for b, _ in found), "proven_by": [proof for _, proof in found]}
 
 
 def activated_cell(shape: str, folder: str | None) -> Fields:
@@ -230,7 +230,7 @@ STUDY = Study(
     cells=cells,
     shapes=(
         finding({"sha256": "text", "seconds_per_layer": "number", **SERVED}),
-        Shape("bound", CELL | {"sha256": "text", "visit_bound": "list of p/q", "proof": "list of text"}),
+        Shape("bound", CELL | {"sha256": "text", "visit_bound": "list of p/q", "proven_by": "list of text"}),
         Shape(
             "activated",
             CELL

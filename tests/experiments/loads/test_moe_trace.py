@@ -152,7 +152,7 @@ def test_what_cannot_be_recorded_is_said_before_anything_is_read(corpus, tmp_pat
         ({"tiny": True, "length": 0}, "--steps is 0; a positive multiple of 4"),
     ):
         with pytest.raises(InputError, match=message):
-            record_command(corpus, out, tmp_path / "moe.pt", **arguments)
+            record_command(corpus, out, checkpoint=tmp_path / "moe.pt", **arguments)
     assert not list(tmp_path.iterdir())
 
 
