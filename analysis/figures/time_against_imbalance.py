@@ -5,18 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
+from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.words import cited, unit_of
 from eplb_gap.problem.errors import InputError
 
-NAME = "time_against_imbalance"
-"""Name of the files, without suffix."""
 WRAP = 118
 """Letters of a line of the citation."""
 NEAR = 0.02
@@ -84,11 +81,6 @@ def curve(profile: Profile, points: Sequence[Point] = ()) -> Figure:
     axis.set_title("\n".join(textwrap.wrap(_plain(cited(profile)), WRAP)), fontsize=7, loc="left")
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     return fig
-
-
-def draw(profile: Profile, points: Sequence[Point], folder: Path, signed: bool = False) -> list[Path]:
-    """Write the figure of :func:`curve` as PDF and PNG and return the files."""
-    return save(curve(profile, points), folder, NAME, png=True, signed=signed)
 
 
 def _label(axis: Axes, points: Sequence[tuple[Point, float]], width: float) -> None:
