@@ -238,11 +238,25 @@ def test_a_replay_loses_time_on_every_step_by_itself_and_to_moves():
     assert (lost.relative, lost.inside, lost.seconds) == pytest.approx((0.5 * (0.2 + 0.6) / 4, 0.5, 0.8))
     moved = replay_times(HINGE, replace(result, runs=[_Waiting(result.runs[0], 1.0)]))
     assert moved.runs[0].total == pytest.approx(0.1 + 1.0 / 8.0)
-    assert "1.8 |" in moved.lines()[-1]
+    assert "1.8 |" in moved.lines()[-1] and "| seconds lost |" in moved.lines()[-1] and "50 % of steps" in moved.lines()[-1]
+    assert "Time lost: percent of the time at perfect balance, mean over 4 steps." in moved.lines()
     whole = replay_times(replace(HINGE, timed="16 requests"), result)
     assert (whole.runs[0].seconds, whole.runs[0].moves) == (None, None)
     assert any(line.startswith("Waiting for moves is not among it") for line in whole.lines())
     assert not np.any([run.relative for run in replay_times(ABOVE, result).runs])
+
+
+def test_sums_of_steps_are_called_windows_and_what_they_lose_a_lower_bound():
+    steps = np.random.default_rng(5).multinomial(60, np.array([4, 2, 1, 1]) / 8, (6, 2))
+    lost, shape = [], Deployment(4, 4, 2)
+    for trace in (LoadTrace(steps), LoadTrace(steps.reshape(2, 3, 2, 4).sum(axis=1), provenance={"window_steps": 3})):
+        times = replay_times(HINGE, replay(trace, shape, [Controller("none")]))
+        lost.append((times.runs[0].relative, times.runs[0].seconds))
+    assert all(summed < single for single, summed in zip(*lost, strict=True))
+    text = "\n".join(times.lines())
+    assert "mean over 2 windows of 3 steps each; a lower bound on what the steps lose" in text
+    assert re.search(r"\| [0-9]+ % of windows *\|", text) and "% of steps" not in text and "| seconds lost, at least |" in text
+    assert {"windows": 2, "steps": 6, "lower_bound": True}.items() <= times.as_dict().items()
 
 
 class _Waiting:
