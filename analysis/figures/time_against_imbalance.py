@@ -65,7 +65,16 @@ def curve(profile: Profile, points: Sequence[Point] = ()) -> Figure:
     fig, axis = figure(7.0, 3.9)
     axis.axvspan(1.0, hinge.knee, color=LIGHT, alpha=0.35, lw=0, label="dead zone: a better balance is worth nothing")
     if hinge.knee_interval is not None:
-        axis.axvspan(*hinge.knee_interval, ymax=0.04, color=DARK, alpha=0.35, lw=0, label="95 % interval of the knee")
+        low, high = hinge.knee_interval
+        axis.axvspan(
+            1.0 if low is None else low,
+            end if high is None else high,
+            ymax=0.04,
+            color=DARK,
+            alpha=0.35,
+            lw=0,
+            label="95 % interval of the knee",
+        )
     axis.plot([1.0, hinge.knee, end], [unit * hinge.relative(r) for r in (1.0, hinge.knee, end)], color=DARK, lw=1.6, zorder=3)
     axis.axvline(hinge.knee, color=DARK, lw=0.8, ls=":", zorder=2)
     placed = [(point, unit * hinge.relative(point.imbalance) if point.time is None else point.time / scale) for point in points]

@@ -127,7 +127,7 @@ class ReplayTimes:
     def _notes(self) -> list[str]:
         over = f"Time lost: percent of the time at perfect balance, mean over {self.windows} {self._units}"
         if self.each > 1:
-            over += f" of {self.each} steps each; a lower bound on what the steps lose, which are no better balanced than their sum"
+            over += f" of {self.each} steps each; a lower bound on what the steps lose, which a sum balances out"
         said = [f"{over}."]
         if self.costed and not self.in_seconds:
             why = "has no seconds" if self.profile.hinge is None or self.profile.hinge.seconds is None else "has none of a step"
