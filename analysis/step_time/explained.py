@@ -15,7 +15,7 @@ from eplb_gap.analysis.explain import STEPS, Explanation, Step
 from eplb_gap.analysis.step_time.predict import StepTime, step_time
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.timed import Timed, as_dict, by_hinge, named
-from eplb_gap.analysis.step_time.words import WORTH_NOTHING, change, reached
+from eplb_gap.analysis.step_time.words import WORTH_NOTHING, change, reached, within_scatter
 from eplb_gap.analysis.verdict import WINNING_SHARE, recommended
 
 NO_SUM = (
@@ -40,8 +40,8 @@ class Saving:
     is_limit : bool
         Whether nobody can plan so.
     recommended : bool
-        Whether it is in points (:func:`eplb_gap.analysis.verdict.recommended`), is faster on average, and in as many of the pairs
-        as that asks for. Never for a limit.
+        Whether it is in points (:func:`eplb_gap.analysis.verdict.recommended`), is faster on average by more than the
+        timings scatter, and in as many of the pairs as that asks for. Never for a limit.
     """
 
     name: str
@@ -139,7 +139,13 @@ def chain_times(profile: Profile, result: Explanation) -> ChainTimes:
         saved = [(old.relative or 0.0) - (new.relative or 0.0) for old, new in pairs]
         nothing = all(old.inside_dead_zone and new.inside_dead_zone for old, new in pairs)
         mean, wins = sum(saved) / len(saved), sum(gain > 0 for gain in saved)
-        helps = not one.is_limit and recommended(one) and mean > 0 and wins >= WINNING_SHARE * len(saved)
+        helps = (
+            not one.is_limit
+            and recommended(one)
+            and mean > 0
+            and not within_scatter(profile, mean)
+            and wins >= WINNING_SHARE * len(saved)
+        )
         savings.append(Saving(one.name, mean, wins, len(saved), nothing, one.is_limit, helps))
     savings.sort(key=lambda one: -one.relative)
     return ChainTimes(profile, result.serve_window, levels, planned, savings)

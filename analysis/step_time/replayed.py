@@ -17,7 +17,7 @@ from eplb_gap.analysis.replay.replay import Replay, Replayed
 from eplb_gap.analysis.step_time.hinge import Hinge
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.timed import named
-from eplb_gap.analysis.step_time.words import cited, knee
+from eplb_gap.analysis.step_time.words import cited, knee, within_scatter
 from eplb_gap.analysis.text import markdown
 
 STEP = "a step"
@@ -96,7 +96,8 @@ class ReplayTimes:
         head += [*([f"seconds lost{least}"] if self.in_seconds else []), "inside the dead zone"]
         body = []
         for run in self.runs:
-            cells = [run.name.replace("|", r"\|"), _percent(run.relative)]
+            near = " (within the timings' scatter)" if within_scatter(self.profile, run.relative) else ""
+            cells = [run.name.replace("|", r"\|"), _percent(run.relative) + near]
             if moves:
                 cells += [_percent(run.moves or 0.0), _percent(run.total)]
             if run.seconds is not None:

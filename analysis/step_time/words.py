@@ -60,9 +60,14 @@ def reached(profile: Profile, relative: float) -> str:
     return _said(profile, relative, "")
 
 
+def signed(profile: Profile, relative: float) -> str:
+    """Return an end of an interval of a difference of times."""
+    return _said(profile, relative, "+")
+
+
 def change(profile: Profile, relative: float) -> str:
     """Return a difference of times, with its sign, in multiples of the time at perfect balance."""
-    return _said(profile, relative, "+") + (" (within the timings' scatter)" if within_scatter(profile, relative) else "")
+    return signed(profile, relative) + (" (within the timings' scatter)" if within_scatter(profile, relative) else "")
 
 
 def seconds(value: float) -> str:

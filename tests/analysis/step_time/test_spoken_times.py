@@ -88,9 +88,9 @@ def test_alternatives_are_timed_on_the_maps_that_they_plan():
 
 
 def test_an_alternative_is_recommended_in_time_only_if_it_is_in_points_and_faster_in_most_pairs(explained):
-    def said(gains, imbalances):
+    def said(gains, imbalances, scatter=None):
         one = Alternative("more slots", "", Fraction(0), [Fraction(gain) for gain in gains], imbalances=imbalances)
-        times = chain_times(HINGE, replace(explained, alternatives=[one]))
+        times = chain_times(replace(HINGE, scatter=scatter), replace(explained, alternatives=[one]))
         [told] = times.as_dict()["alternatives"]
         return *alternative_lines(times), (told["wins"], told["recommended"])
 
@@ -102,6 +102,9 @@ def test_an_alternative_is_recommended_in_time_only_if_it_is_in_points_and_faste
     assert said([6, -1, 1], better) == ("more slots: -0.200 s, mean over 3 pairs, faster in 2 of 3", (2, True))
     slower = [(1.4, 3.0), (1.5, 1.4), (1.5, 1.4)]
     assert said([6, -1, 1], slower)[0].startswith("more slots: +0.467 s, mean over 3 pairs, faster in 2 of 3, not recommended")
+    assert said([6, -1, 1], better, 0.09)[1] == (2, True)  # 0.1 of the balanced time
+    line, judged = said([6, -1, 1], better, 0.11)
+    assert "-0.200 s (within the timings' scatter), mean" in line and line.endswith("not recommended") and judged == (2, False)
     assert said([1], [(1.5, 1.4)]) == ("more slots: -0.100 s, on one pair of windows, faster in 1 of 1", (1, True))
 
 
@@ -220,13 +223,39 @@ def test_slots_buy_nothing_once_inside_the_dead_zone():
     found = capacity(LoadTrace([[[6, 1, 1, 1]], [[6, 1, 1, 1]]]), Deployment(4, 4, 2), target=0.9)
     times = slot_times(HINGE, found)
     assert [step.planning.imbalance for step in times.steps] == pytest.approx([7 / 4.5, 1.0, 1.0])
-    assert (times.enough.slots, times.fastest.slots) == (6, 6)
+    assert times.enough.slots == 6 and times.fastest is None  # of one pair of windows none can be named
     lines = times.lines()
     assert "Planning: from 6 slots on, inside the dead zone, more buy nothing; fewer are proven not to be." in lines
-    assert any(line.startswith("Serving: 6 slots serve fastest, 2.000 s on average, inside the dead zone") for line in lines)
+    assert "Serving: 6 slots are inside the dead zone in the one pair of windows; more buy nothing." in lines
     row = times.as_dict()["slots"][0]
     assert (row["seconds"], row["lower"]) == (pytest.approx(2.0 * (1 + 0.5 * (7 / 4.5 - 1.2))),) * 2
     assert slot_times(ABOVE, found).enough.slots == 4
+
+
+def test_slots_are_called_fastest_only_where_the_pairs_of_windows_show_it():
+    found = capacity(LoadTrace([[[6, 1, 1, 1]], [[6, 1, 1, 1]]]), Deployment(4, 4, 2), target=0.9)
+
+    def sized(*serving):
+        served = [replace(one, serving=list(pairs)) for one, pairs in zip(found.imbalances, serving, strict=True)]
+        return slot_times(HINGE, replace(found, imbalances=served))
+
+    rng = np.random.default_rng(11)
+    slow, fast = 2.0 + 0.1 * rng.standard_normal((2, 10))
+    noise = sized(slow, fast, fast[::-1])
+    assert noise.fastest is None and [step.slots for step in noise.alike] == [4, 6, 8]
+    assert noise.lines()[-1].startswith(
+        "Serving: no number of slots is known to be fastest, mean over 10 pairs of windows: those of 4,"
+    )
+    assert noise.as_dict()["fastest_served"] is None and noise.as_dict()["not_slower_served"] == [4, 6, 8]
+    shared = sized(
+        slow, slow - 0.05, slow - 0.04 + 0.005 * rng.standard_normal(10)
+    )  # smaller than the scatter, but in every pair
+    assert shared.fastest.slots == 6 and "6 slots serve fastest" in shared.lines()[-1]
+    mean, low, high = shared.as_dict()["slots"][2]["serving_against_fewest"]
+    assert low < mean < high < 0 and mean == pytest.approx(-0.04, abs=0.005)
+    assert "| against 4 slots, 95 % interval |" in "\n".join(shared.lines())
+    single = sized([2.0], [1.9], [1.8])
+    assert single.fastest is None and single.lines()[-1].endswith("no interval follows; no fastest is named.")
 
 
 def test_a_replay_loses_time_on_every_step_by_itself_and_to_moves():
@@ -240,6 +269,7 @@ def test_a_replay_loses_time_on_every_step_by_itself_and_to_moves():
     assert moved.runs[0].total == pytest.approx(0.1 + 1.0 / 8.0)
     assert "1.8 |" in moved.lines()[-1] and "| seconds lost |" in moved.lines()[-1] and "50 % of steps" in moved.lines()[-1]
     assert "Time lost: percent of the time at perfect balance, mean over 4 steps." in moved.lines()
+    assert "+10.00 % (within the timings' scatter)" in replay_times(replace(HINGE, scatter=0.11), result).lines()[-1]
     whole = replay_times(replace(HINGE, timed="16 requests"), result)
     assert (whole.runs[0].seconds, whole.runs[0].moves) == (None, None)
     assert any(line.startswith("Waiting for moves is not among it") for line in whole.lines())
