@@ -12,7 +12,7 @@ from eplb_gap.cli.outputs import PROFILE, Output, check_outputs, marked
 from eplb_gap.problem import InputError, PlacementError
 
 if TYPE_CHECKING:  # these load scipy, which `--help` need not wait for
-    from eplb_gap.analysis.step_time.hinge import HingeFit
+    from eplb_gap.analysis.step_time.hinge import HingeFit, Interval
     from eplb_gap.analysis.step_time.timed_maps import TimedMaps
 
 
@@ -120,5 +120,7 @@ def _report(timed: TimedMaps, imbalance: tuple[float, ...], fit: HingeFit) -> st
     return "\n".join(lines)
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
-    return " (no interval from three maps)" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
+def _interval(ends: Interval | None) -> str:
+    from eplb_gap.analysis.step_time.words import interval
+
+    return f" ({'no interval from three maps' if ends is None else interval(ends)})"

@@ -5,18 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure, save
+from eplb_gap.analysis.figures.style import DARK, LIGHT, MIDDLE, figure
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.words import cited, unit_of
 from eplb_gap.problem.errors import InputError
 
-NAME = "time_against_imbalance"
-"""Name of the files, without suffix."""
 WRAP = 118
 """Letters of a line of the citation."""
 NEAR = 0.02
@@ -68,7 +65,16 @@ def curve(profile: Profile, points: Sequence[Point] = ()) -> Figure:
     fig, axis = figure(7.0, 3.9)
     axis.axvspan(1.0, hinge.knee, color=LIGHT, alpha=0.35, lw=0, label="dead zone: a better balance is worth nothing")
     if hinge.knee_interval is not None:
-        axis.axvspan(*hinge.knee_interval, ymax=0.04, color=DARK, alpha=0.35, lw=0, label="95 % interval of the knee")
+        low, high = hinge.knee_interval
+        axis.axvspan(
+            1.0 if low is None else low,
+            end if high is None else high,
+            ymax=0.04,
+            color=DARK,
+            alpha=0.35,
+            lw=0,
+            label="95 % interval of the knee",
+        )
     axis.plot([1.0, hinge.knee, end], [unit * hinge.relative(r) for r in (1.0, hinge.knee, end)], color=DARK, lw=1.6, zorder=3)
     axis.axvline(hinge.knee, color=DARK, lw=0.8, ls=":", zorder=2)
     placed = [(point, unit * hinge.relative(point.imbalance) if point.time is None else point.time / scale) for point in points]
@@ -84,11 +90,6 @@ def curve(profile: Profile, points: Sequence[Point] = ()) -> Figure:
     axis.set_title("\n".join(textwrap.wrap(_plain(cited(profile)), WRAP)), fontsize=7, loc="left")
     fig.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     return fig
-
-
-def draw(profile: Profile, points: Sequence[Point], folder: Path, signed: bool = False) -> list[Path]:
-    """Write the figure of :func:`curve` as PDF and PNG and return the files."""
-    return save(curve(profile, points), folder, NAME, png=True, signed=signed)
 
 
 def _label(axis: Axes, points: Sequence[tuple[Point, float]], width: float) -> None:

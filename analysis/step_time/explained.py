@@ -15,7 +15,8 @@ from eplb_gap.analysis.explain import STEPS, Explanation, Step
 from eplb_gap.analysis.step_time.predict import StepTime, step_time
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.timed import Timed, as_dict, by_hinge, named
-from eplb_gap.analysis.step_time.words import WORTH_NOTHING, change, reached
+from eplb_gap.analysis.step_time.words import WORTH_NOTHING, change, reached, within_scatter
+from eplb_gap.analysis.verdict import WINNING_SHARE, recommended
 
 NO_SUM = (
     "A step is worth the difference of the times before and after it; layers count alike in an imbalance, and by their loads in "
@@ -32,18 +33,24 @@ class Saving:
     name : str
     relative : float
         Mean over pairs of windows of the method's time less the alternative's, in parts of the time at perfect balance.
-    pairs : int
+    wins, pairs : int
+        Pairs in which the alternative is faster, of how many.
     worth_nothing : bool
         Whether both are inside the dead zone in every pair.
     is_limit : bool
         Whether nobody can plan so.
+    recommended : bool
+        Whether it is in points (:func:`eplb_gap.analysis.verdict.recommended`), is faster on average by more than the
+        timings scatter, and in as many of the pairs as that asks for. Never for a limit.
     """
 
     name: str
     relative: float
+    wins: int
     pairs: int
     worth_nothing: bool
     is_limit: bool
+    recommended: bool
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,15 @@ class ChainTimes:
         }
         told["steps"] = {step.label: unit * self.worth(step) for step in STEPS}
         told["alternatives"] = [
-            {"name": one.name, "saves": unit * one.relative, "pairs": one.pairs, "dead_zone": one.worth_nothing}
+            {
+                "name": one.name,
+                "is_limit": one.is_limit,
+                "saves": unit * one.relative,
+                "wins": one.wins,
+                "pairs": one.pairs,
+                "recommended": one.recommended,
+                "dead_zone": one.worth_nothing,
+            }
             for one in self.savings
         ]
         return told
@@ -123,7 +138,15 @@ def chain_times(profile: Profile, result: Explanation) -> ChainTimes:
         pairs = [(step_time(profile, old), step_time(profile, new)) for old, new in one.imbalances]
         saved = [(old.relative or 0.0) - (new.relative or 0.0) for old, new in pairs]
         nothing = all(old.inside_dead_zone and new.inside_dead_zone for old, new in pairs)
-        savings.append(Saving(one.name, sum(saved) / len(saved), len(pairs), nothing, one.is_limit))
+        mean, wins = sum(saved) / len(saved), sum(gain > 0 for gain in saved)
+        helps = (
+            not one.is_limit
+            and recommended(one)
+            and mean > 0
+            and not within_scatter(profile, mean)
+            and wins >= WINNING_SHARE * len(saved)
+        )
+        savings.append(Saving(one.name, mean, wins, len(saved), nothing, one.is_limit, helps))
     savings.sort(key=lambda one: -one.relative)
     return ChainTimes(profile, result.serve_window, levels, planned, savings)
 
@@ -160,7 +183,7 @@ def sentences(times: ChainTimes) -> list[str]:
 
 
 def alternative_lines(times: ChainTimes) -> list[str]:
-    """Return a line for every alternative, the one that saves most first."""
+    """Return a line for every alternative, the one that saves most first: the change in time, in how many pairs, the verdict."""
     return [_saving(times.profile, one) for one in times.savings]
 
 
@@ -170,8 +193,9 @@ def _level(times: ChainTimes, key: str) -> list[str]:
 
 
 def _saving(profile: Profile, one: Saving) -> str:
-    limit = " (a limit)" if one.is_limit else ""
+    name = f"{one.name} (a limit, which nobody can plan to)" if one.is_limit else one.name
     if one.worth_nothing:
-        return f"{one.name}{limit}: {WORTH_NOTHING}"
-    does = "saves" if one.relative >= 0 else "costs"
-    return f"{one.name}{limit}: {does} {reached(profile, abs(one.relative))}, mean over {one.pairs} pairs"
+        return f"{name}: {WORTH_NOTHING}"
+    over = "on one pair of windows" if one.pairs == 1 else f"mean over {one.pairs} pairs"
+    judged = "" if one.recommended or one.is_limit else ", not recommended"
+    return f"{name}: {change(profile, -one.relative)}, {over}, faster in {one.wins} of {one.pairs}{judged}"

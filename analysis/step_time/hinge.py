@@ -20,8 +20,12 @@ from eplb_gap.problem.errors import InputError
 FEWEST_MAPS = 3
 """As many as a hinge has numbers."""
 LEVEL = 0.95
+Interval = tuple[float | None, float | None]
+"""Two ends; None where what was timed does not bound the number on that side."""
 NOTHING = 1e-9
 """Slopes and distances below this are rounding errors."""
+UNBOUNDED = 1e6
+"""An interval that reaches so many times the best slope has no end."""
 SEARCHED = 2000
 """Points of the profile likelihood on each side of the best value."""
 
@@ -39,15 +43,15 @@ class Hinge:
         Part of T0 by which the time grows for every 1 of imbalance above the knee.
     knee : float
         Imbalance up to which nothing is lost; at least 1.
-    beta_interval, knee_interval : tuple of float, optional
-        95 % intervals, where they are known.
+    beta_interval, knee_interval : tuple of (float or None, float or None), optional
+        95 % intervals, where they are known; an end is None where the timed maps do not bound the number on that side.
     """
 
     seconds: float | None
     beta: float
     knee: float
-    beta_interval: tuple[float, float] | None = None
-    knee_interval: tuple[float, float] | None = None
+    beta_interval: Interval | None = None
+    knee_interval: Interval | None = None
 
     def relative(self, imbalance: float) -> float:
         """Return the time at an imbalance as a multiple of T0.
@@ -81,8 +85,9 @@ class HingeFit:
     Parameters
     ----------
     hinge : Hinge
-        With 95 % intervals by profile likelihood; none for three maps, which it meets exactly. An end of the knee's interval that
-        no map bounds is the imbalance of the outermost map.
+        With 95 % intervals by profile likelihood; none for three maps, which it meets exactly. The slope has no upper end where a
+        rise at the last map alone explains the times, and the knee no lower end where a straight line does. The knee is always
+        below the largest imbalance, as the times are known to grow.
     spread : float or None
         Standard deviation of what the hinge leaves over, in the unit of the times; None for three maps.
     left_out : ndarray
@@ -133,27 +138,54 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
             f"seconds go from {t.min():g} to {t.max():g}, which a constant explains as well at {LEVEL:.0%}; no hinge can be "
             "fitted to these maps"
         )
-    knees = np.linspace(max(1.0, r.min()), r.max(), 2 * SEARCHED + 1)[:-1]
-    inside = knees[_left_over(r, t, knees) <= most]
-    knee_interval = float(inside.min(initial=hinge.knee)), float(inside.max(initial=hinge.knee))
-    hinge = replace(hinge, beta_interval=_beta_interval(r, t, hinge, most), knee_interval=knee_interval)
+    hinge = replace(hinge, beta_interval=_beta_interval(r, t, hinge, most), knee_interval=_knee_interval(r, t, hinge.knee, most))
     return HingeFit(hinge, math.sqrt(variance), predicted)
 
 
-def _beta_interval(r: np.ndarray, t: np.ndarray, hinge: Hinge, most: float) -> tuple[float, float]:
-    """Return the slopes for which some knee leaves over no more than ``most``."""
-    knees = np.linspace(max(1.0, r.min()), r.max(), SEARCHED + 1)[:-1]
+def _knee_interval(r: np.ndarray, t: np.ndarray, best: float, most: float) -> Interval:
+    """Return the ends of the knees that leave over no more than ``most``."""
+    knees = np.linspace(r.min(), r.max(), 2 * SEARCHED + 1)[:-1]
+    inside = knees[_left_over(r, t, knees) <= most]
+    low = None if _any_knee_below(r, t, most) else float(inside.min(initial=best))
+    return low, float(r.max()) if _any_slope_above(r, t, most) else float(inside.max(initial=best))
+
+
+def _any_knee_below(r: np.ndarray, t: np.ndarray, most: float) -> bool:
+    """Return whether a straight line will do, and there is room below its first map: its knee may be anywhere in it."""
+    return bool(r.min() > 1.0 and _left_over(r, t, np.array([r.min()]))[0] <= most)
+
+
+def _any_slope_above(r: np.ndarray, t: np.ndarray, most: float) -> bool:
+    """Return whether two constants will do, one of the last map alone: the limit of knees that near it, whose slope has none."""
+    last = r == r.max()
+    return sum(float(((part - part.mean()) ** 2).sum()) for part in (t[last], t[~last])) <= most
+
+
+def _beta_interval(r: np.ndarray, t: np.ndarray, hinge: Hinge, most: float) -> Interval:
+    """Return the ends of the slopes for which some knee leaves over no more than ``most``.
+
+    A knee below all maps leaves over what a line does, but at a smaller time of perfect balance, so at a larger slope. The lower
+    end is always known, as a constant leaves over more.
+    """
+    least = 1.0 if _any_knee_below(r, t, most) else float(r.min())
+    knees = np.linspace(least, r.max(), SEARCHED + 1)[:-1]
 
     def fits(beta: float) -> bool:
         rises = 1.0 + beta * np.maximum(0.0, r - knees[:, None])
         seconds = (rises * t).sum(axis=1) / (rises**2).sum(axis=1)
         return bool((((seconds[:, None] * rises - t) ** 2).sum(axis=1) <= most).any())
 
-    ends = []
+    ends: list[float | None] = []
     for toward in (-1.0, 1.0):
+        if toward > 0 and _any_slope_above(r, t, most):
+            ends.append(None)
+            continue
         step = 0.5 * hinge.beta
-        while fits(hinge.beta + toward * step) and step < 1e3 * hinge.beta:
+        while fits(hinge.beta + toward * step) and step < UNBOUNDED * hinge.beta:
             step *= 2.0
+        if step >= UNBOUNDED * hinge.beta:
+            ends.append(None)  # the time of perfect balance may be nothing
+            continue
         inner, outer = 0.0, step
         for _ in range(40):
             middle = (inner + outer) / 2.0

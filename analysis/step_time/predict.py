@@ -59,7 +59,10 @@ class StepTime:
     def at_knee(self) -> bool:
         """Whether the imbalance is within the interval of the knee, so that it may be inside the dead zone or not."""
         interval = None if self.profile.hinge is None else self.profile.hinge.knee_interval
-        return interval is not None and interval[0] < self.imbalance < interval[1]
+        if interval is None:
+            return False
+        low, high = interval
+        return (low is None or low < self.imbalance) and (high is None or self.imbalance < high)
 
 
 def imbalance(placement: Placement, loads: Any, deployment: Deployment) -> float:

@@ -214,8 +214,12 @@ def write_profile(path: str | os.PathLike[str], profile: Profile, comment: str =
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
+NOT_BOUNDED = "not bounded"
+"""An end of an interval, in a file, that is None."""
+
+
 def _toml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value)
+    return json.dumps([NOT_BOUNDED if end is None else end for end in value] if isinstance(value, tuple) else value)
 
 
 def _read(path: Path) -> Profile:
@@ -253,8 +257,12 @@ def _built(path: Path, part: str, table: Any) -> Any:
     for name, field in known.items():
         if name not in table and field.default is MISSING and f"{part}.{name}" not in MAY_BE_MISSING:
             raise InputError(f"{path}: {part}.{name} is missing")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    values = {name: _ends(value) if isinstance(value, list) else value for name, value in table.items()}
     return kind(**({"seconds": None} if kind is Hinge else {}) | values)
+
+
+def _ends(found: list[Any]) -> tuple[Any, ...]:
+    return tuple(None if isinstance(end, str) and end == NOT_BOUNDED else end for end in found)
 
 
 def _check_part(part: str, given: Any) -> None:
@@ -302,7 +310,8 @@ def _check_interval(name: str, found: Any, value: float) -> None:
     if not isinstance(found, tuple) or len(found) != 2:
         raise InputError(f"{name} is {shown(found)}; its two ends are needed")
     for end in found:
-        if not isinstance(end, int | float) or isinstance(end, bool) or not math.isfinite(end):
-            raise InputError(f"{name} is {shown(found)}; two finite numbers are needed")
-    if not found[0] <= value <= found[1]:
+        if end is not None and (not isinstance(end, int | float) or isinstance(end, bool) or not math.isfinite(end)):
+            raise InputError(f'{name} is {shown(found)}; two finite numbers are needed, or "{NOT_BOUNDED}" for an end')
+    low, high = found
+    if (low is not None and low > value) or (high is not None and high < value):
         raise InputError(f"{name} is {shown(found)}; it does not hold the value {value:g}")

@@ -1,8 +1,9 @@
 """The time that controllers lose over recorded steps: to imbalance by a profile's hinge, and to moves if their costs are known.
 
-The hinge is taken at every step: the time of the mean imbalance is less than the mean time. Seconds are added up over steps only
-where the profile's are those of a step; where it times a whole benchmark, what is lost is a part of that, and waiting for moves
-cannot be added.
+The hinge is taken at every window: the time of the mean imbalance is less than the mean time. For the same reason a window that
+sums several steps loses less than they do, weighted by their loads: the hinge is convex, and a sum is no worse balanced than its
+parts. Seconds are added up over steps only where the profile's are those of a step; where it times a whole benchmark, what is
+lost is a part of that, and waiting for moves cannot be added.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from eplb_gap.analysis.replay.replay import Replay, Replayed
 from eplb_gap.analysis.step_time.hinge import Hinge
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.timed import named
-from eplb_gap.analysis.step_time.words import cited, knee
+from eplb_gap.analysis.step_time.words import cited, knee, within_scatter
 from eplb_gap.analysis.text import markdown
 
 STEP = "a step"
@@ -25,15 +26,15 @@ STEP = "a step"
 
 @dataclass(frozen=True)
 class TimeLost:
-    """What a controller loses on the judged steps.
+    """What a controller loses on the judged windows, each a step or the sum of several.
 
     Parameters
     ----------
     name : str
     relative : float
-        Mean over steps of what imbalance adds, in parts of the time at perfect balance.
+        Mean over windows of what imbalance adds, in parts of the time at perfect balance.
     inside : float
-        Share of the steps inside the dead zone.
+        Share of the windows inside the dead zone.
     seconds : float or None
         The same over all steps in seconds; None where the profile has none of a step.
     waiting : float or None
@@ -57,24 +58,24 @@ class TimeLost:
 
 @dataclass(frozen=True)
 class ReplayTimes:
-    """All controllers on the same steps.
+    """All controllers on the same windows.
 
     Parameters
     ----------
     profile : Profile
         With a hinge.
     runs : list of TimeLost
-    steps : int
-        Recorded steps that are judged.
+    windows : int
+        Windows that are judged.
     each : int
-        Of them in what the loads are recorded by.
+        Steps that a window sums.
     costed : bool
         Whether costs of moves were given.
     """
 
     profile: Profile
     runs: list[TimeLost]
-    steps: int
+    windows: int
     each: int
     costed: bool
 
@@ -83,26 +84,34 @@ class ReplayTimes:
         """Whether the profile has seconds of a step."""
         return _step_seconds(self.profile) is not None
 
+    @property
+    def _units(self) -> str:
+        return "steps" if self.each == 1 else "windows"
+
     def lines(self) -> list[str]:
         """Return the times in words: what is known of them, and a table of controllers."""
         moves = self.in_seconds and self.costed
         head = ["controller", "imbalance adds", *(["moves add", "both"] if moves else [])]
-        head += [*(["seconds lost"] if self.in_seconds else []), "inside the dead zone"]
+        least = "" if self.each == 1 else ", at least"
+        head += [*([f"seconds lost{least}"] if self.in_seconds else []), "inside the dead zone"]
         body = []
         for run in self.runs:
-            cells = [run.name.replace("|", r"\|"), _percent(run.relative)]
+            near = " (within the timings' scatter)" if within_scatter(self.profile, run.relative) else ""
+            cells = [run.name.replace("|", r"\|"), _percent(run.relative) + near]
             if moves:
                 cells += [_percent(run.moves or 0.0), _percent(run.total)]
             if run.seconds is not None:
                 cells.append(f"{run.seconds + (run.waiting or 0.0):.4g}")
-            body.append([*cells, f"{100 * run.inside:.0f} % of steps"])
+            body.append([*cells, f"{100 * run.inside:.0f} % of {self._units}"])
         return [cited(self.profile), knee(self.profile), *self._notes(), "", markdown(head, body)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the times as JSON-ready data."""
         return {
             **named(self.profile),
-            "steps": self.steps,
+            "windows": self.windows,
+            "steps": self.windows * self.each,
+            "lower_bound": self.each > 1,
             "controllers": [
                 {
                     "name": run.name,
@@ -117,9 +126,10 @@ class ReplayTimes:
         }
 
     def _notes(self) -> list[str]:
-        said = [f"Time lost: percent of the time at perfect balance, mean over {self.steps} steps."]
+        over = f"Time lost: percent of the time at perfect balance, mean over {self.windows} {self._units}"
         if self.each > 1:
-            said.append(f"A window sums {self.each} steps; single steps are no better balanced than their sum.")
+            over += f" of {self.each} steps each; a lower bound on what the steps lose, which a sum balances out"
+        said = [f"{over}."]
         if self.costed and not self.in_seconds:
             why = "has no seconds" if self.profile.hinge is None or self.profile.hinge.seconds is None else "has none of a step"
             said.append(f"Waiting for moves is not among it: it is known in seconds, and the profile {why}.")
@@ -139,10 +149,10 @@ def replay_times(profile: Profile, result: Replay) -> ReplayTimes:
     """
     hinge = profile.hinge
     assert hinge is not None
-    steps = (result.steps - result.first) * result.window_steps
+    windows = result.steps - result.first
     balanced = _step_seconds(profile)
-    runs = [_lost(run, hinge, balanced, steps) for run in result.runs]
-    return ReplayTimes(profile, runs, steps, result.window_steps, result.costs is not None)
+    runs = [_lost(run, hinge, balanced, windows * result.window_steps) for run in result.runs]
+    return ReplayTimes(profile, runs, windows, result.window_steps, result.costs is not None)
 
 
 def _lost(run: Replayed, hinge: Hinge, balanced: float | None, steps: int) -> TimeLost:

@@ -1,17 +1,38 @@
-"""What slots buy in time: nothing more, once the imbalance is below the knee."""
+"""What slots buy in time: nothing more, once the imbalance is below the knee.
+
+Served times of numbers of slots are compared on the same pairs of windows, by 95 % intervals (Student's t) of mean differences.
+The smallest of several noisy means is no finding: a number of slots is called fastest only if all others are slower beyond their
+intervals, which are wider there (Bonferroni), as there are several.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
 
 from eplb_gap.analysis.capacity import Capacity
 from eplb_gap.analysis.step_time.predict import StepTime, step_time
 from eplb_gap.analysis.step_time.profile import Profile
 from eplb_gap.analysis.step_time.timed import named
-from eplb_gap.analysis.step_time.words import change, cited, knee, reached
+from eplb_gap.analysis.step_time.words import change, cited, knee, reached, signed
 from eplb_gap.analysis.text import markdown
+
+LEVEL = 0.95
+FEWEST_PAIRS = 2
+"""From one pair no interval follows."""
+
+
+class Difference(NamedTuple):
+    """A mean difference over pairs of windows and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -23,8 +44,8 @@ class SlotTime:
     slots : int
     planning, least : StepTime
         Of the best map found for the planning window, and what no map with so many slots goes below.
-    serving : float or None
-        Mean over the pairs of windows of the time served, in parts of that at perfect balance; None without a pair.
+    pairs : tuple of float
+        Time served of every pair of windows, in parts of that at perfect balance.
     serving_imbalance : float or None
         Mean over the pairs.
     serving_inside : bool
@@ -34,9 +55,23 @@ class SlotTime:
     slots: int
     planning: StepTime
     least: StepTime
-    serving: float | None
+    pairs: tuple[float, ...]
     serving_imbalance: float | None
     serving_inside: bool
+
+    @property
+    def serving(self) -> float | None:
+        """Mean over the pairs of the time served; None without a pair."""
+        return statistics.fmean(self.pairs) if self.pairs else None
+
+    def less(self, other: SlotTime, comparisons: int = 1) -> Difference | None:
+        """Return this time less the other's on the same pairs, for one of so many comparisons; None from fewer than two pairs."""
+        if len(self.pairs) < FEWEST_PAIRS:
+            return None
+        found = np.subtract(self.pairs, other.pairs)
+        quantile = float(student.ppf(1 - (1 - LEVEL) / (2 * comparisons), found.size - 1))
+        half = quantile * float(found.std(ddof=1)) / math.sqrt(found.size)
+        return Difference(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half)
 
 
 @dataclass(frozen=True)
@@ -60,9 +95,23 @@ class SlotTimes:
 
     @property
     def fastest(self) -> SlotTime | None:
-        """Fewest slots that serve fastest; None without a pair of windows."""
+        """Slots that serve faster than all others beyond the scatter of the pairs of windows; None if none is known to."""
+        alike = self.alike
+        return alike[0] if len(alike) == 1 else None
+
+    @property
+    def alike(self) -> list[SlotTime]:
+        """Slots not known to serve slower than those of the smallest mean, ascending; none without a pair of windows."""
         served = [(step.serving, step) for step in self.steps if step.serving is not None]
-        return min(served, key=lambda one: one[0])[1] if served else None
+        if not served:
+            return []
+        best = min(served, key=lambda one: one[0])[1]
+        found = []
+        for step in self.steps:
+            slower = step.less(best, max(1, len(self.steps) - 1))
+            if step is best or slower is None or slower.low <= 0:
+                found.append(step)
+        return found
 
     def lines(self) -> list[str]:
         """Return the times in words: a table of slots, what each step buys, and the two answers."""
@@ -71,7 +120,8 @@ class SlotTimes:
         for step in self.steps:
             body.append([str(step.slots), *self._cells(step, before)])
             before = step
-        header = ["slots", "planning: imbalance", "time", "change", "no map below", "serving: imbalance", "time", "change"]
+        header = ["slots", "planning: imbalance", "time", "change", "no map below", "serving: imbalance", "time"]
+        header.append(f"against {self.steps[0].slots} slots, 95 % interval")
         return [
             cited(self.profile), knee(self.profile), "", markdown(header, body), "", self._planning(), *self._serving(),
         ]  # fmt: skip
@@ -86,6 +136,8 @@ class SlotTimes:
             **named(self.profile),
             "enough": None if enough is None else enough.slots,
             "fastest_served": None if fastest is None else fastest.slots,
+            "not_slower_served": [step.slots for step in self.alike],
+            "pairs": len(self.steps[0].pairs),
             "slots": [
                 {
                     "slots": step.slots,
@@ -97,6 +149,7 @@ class SlotTimes:
                     "dead_zone": step.planning.inside_dead_zone,
                     "serving_imbalance": step.serving_imbalance,
                     "serving": None if step.serving is None else unit * step.serving,
+                    "serving_against_fewest": None if (less := step.less(self.steps[0])) is None else [unit * x for x in less],
                     "serving_dead_zone": step.serving_inside,
                 }
                 for step in self.steps
@@ -116,10 +169,14 @@ class SlotTimes:
         if step.serving is None or step.serving_imbalance is None:
             return [*cells, "", "", ""]
         cells += [f"{step.serving_imbalance:.4f}", reached(profile, step.serving)]
-        if before is None or before.serving is None:
+        first = self.steps[0]
+        less = step.less(first)
+        if step is first or less is None:
             return [*cells, ""]
-        nothing = step.serving_inside and before.serving_inside
-        return [*cells, "nothing: dead zone" if nothing else change(profile, step.serving - before.serving)]
+        if step.serving_inside and first.serving_inside:
+            return [*cells, "nothing: dead zone"]
+        ends = " to ".join(signed(profile, end) for end in (less.low, less.high))
+        return [*cells, f"{change(profile, less.mean)} ({ends})"]
 
     def _planning(self) -> str:
         found, last = self.enough, self.steps[-1]
@@ -135,12 +192,28 @@ class SlotTimes:
         return f"Planning: from {found.slots} slots on, inside the dead zone, more buy nothing; {proven}."
 
     def _serving(self) -> list[str]:
-        found = self.fastest
-        if found is None or found.serving is None:
+        alike, pairs = self.alike, len(self.steps[0].pairs)
+        if not alike:
             return []
-        where = ", inside the dead zone in every pair of windows" if found.serving_inside else ""
-        more = "; more of those looked at buy nothing" if found is not self.steps[-1] else ""
-        return [f"Serving: {found.slots} slots serve fastest, {reached(self.profile, found.serving)} on average{where}{more}."]
+        over = f"mean over {pairs} pairs of windows" if pairs > 1 else "on one pair of windows, from which no interval follows"
+        inside = next((step for step in self.steps if step.serving_inside), None)
+        if inside is not None:
+            where = "all pairs" if pairs > 1 else "the one pair"
+            return [f"Serving: {inside.slots} slots are inside the dead zone in {where} of windows; more buy nothing."]
+        said = {step.slots: reached(self.profile, step.serving or 0.0) for step in alike}
+        if len(alike) == 1 and len(self.steps) > 1:
+            return [
+                f"Serving: {alike[0].slots} slots serve fastest, {said[alike[0].slots]}, {over}; every other number is slower "
+                "beyond the interval of the difference."
+            ]
+        if pairs < FEWEST_PAIRS or len(alike) == 1:
+            return [
+                f"Serving: {', '.join(f'{slots} slots {time}' for slots, time in said.items())}, {over}; no fastest is named."
+            ]
+        return [
+            f"Serving: no number of slots is known to be fastest, {over}: those of {', '.join(map(str, said))} slots differ by "
+            f"no more than the interval of the difference; the fewest of them, {alike[0].slots}, serve in {said[alike[0].slots]}."
+        ]
 
 
 def slot_times(profile: Profile, result: Capacity) -> SlotTimes:
@@ -160,7 +233,7 @@ def slot_times(profile: Profile, result: Capacity) -> SlotTimes:
                 step.slots,
                 step_time(profile, imbalance.planning),
                 step_time(profile, imbalance.limit),
-                statistics.fmean(map(_relative, served)) if served else None,
+                tuple(map(_relative, served)),
                 statistics.fmean(imbalance.serving) if served else None,
                 bool(served) and all(time.inside_dead_zone for time in served),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from eplb_gap.analysis.step_time.hinge import Interval
 from eplb_gap.analysis.step_time.profile import Profile
 
 WORTH_NOTHING = "inside the dead zone: worth nothing"
@@ -24,8 +25,7 @@ def knee(profile: Profile) -> str:
     """Return what the hinge says, in one sentence."""
     hinge = profile.hinge
     assert hinge is not None
-    ends = hinge.knee_interval
-    between = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
+    between = "" if hinge.knee_interval is None else f" ({interval(hinge.knee_interval)})"
     said = (
         f"Imbalance: mean over layers of the fullest GPU over the mean. Up to {hinge.knee:g}{between}, the dead zone, a better "
         f"one is worth nothing; above it every 0.01 takes {hinge.beta:.3g} % of the balanced time longer."
@@ -33,6 +33,16 @@ def knee(profile: Profile) -> str:
     if profile.scatter is None:
         return said
     return f"{said} The timings scatter by {100 * profile.scatter:.2g} %: smaller differences are within it."
+
+
+def interval(ends: Interval) -> str:
+    """Return a 95 % interval, and on which sides it is not bounded."""
+    low, high = ends
+    if low is not None and high is not None:
+        return f"95 % interval {low:.3f} to {high:.3f}"
+    known = [*([] if low is None else [f"from {low:.3f}"]), *([] if high is None else [f"up to {high:.3f}"])]
+    free = " and ".join([*(["below"] if low is None else []), *(["above"] if high is None else [])])
+    return f"95 % interval {', '.join([*known, f'not bounded {free}'])}"
 
 
 def unit(profile: Profile) -> str:
@@ -50,9 +60,14 @@ def reached(profile: Profile, relative: float) -> str:
     return _said(profile, relative, "")
 
 
+def signed(profile: Profile, relative: float) -> str:
+    """Return an end of an interval of a difference of times."""
+    return _said(profile, relative, "+")
+
+
 def change(profile: Profile, relative: float) -> str:
     """Return a difference of times, with its sign, in multiples of the time at perfect balance."""
-    return _said(profile, relative, "+") + (" (within the timings' scatter)" if within_scatter(profile, relative) else "")
+    return signed(profile, relative) + (" (within the timings' scatter)" if within_scatter(profile, relative) else "")
 
 
 def seconds(value: float) -> str:

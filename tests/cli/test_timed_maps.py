@@ -42,6 +42,20 @@ def test_the_published_table(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "H20" in profile.measured_on and profile.timed == "16,384 requests" and PUBLISHED.name in profile.source
 
 
+def test_an_end_that_is_not_bounded_is_said_written_and_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("few.csv").write_text("imbalance,seconds\n1,10\n1.05,10.01\n1.1,10.02\n1.4,11\n")
+    assert run(monkeypatch, "calibrate", "--timed-maps", "few.csv", "--out", "mine.toml") == 0
+    assert "beta 0.327 (95 % interval from 0.284, not bounded above), knee" in capsys.readouterr().out
+    assert run(monkeypatch, "calibrate", "--timed-maps", "few.csv", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    profile = read_profile("mine.toml")
+    assert profile.hinge is not None and profile.hinge.beta_interval is not None
+    assert list(profile.hinge.beta_interval) == found["beta_interval"] == [pytest.approx(0.284, abs=0.001), None]
+    assert ', "not bounded"]' in Path("mine.toml").read_text()
+
+
 def test_maps_and_the_loads_that_were_served(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,8 +16,7 @@ def test_the_published_maps_give_the_published_hinge() -> None:
     fit = fit_hinge(*PUBLISHED)
     assert 0.28 <= fit.hinge.beta <= 0.29 and 1.09 <= fit.hinge.knee <= 1.10
     assert np.abs(fit.left_out).max() < 0.005
-    assert fit.hinge.beta_interval is not None and fit.hinge.beta_interval[0] < fit.hinge.beta < fit.hinge.beta_interval[1]
-    assert fit.hinge.knee_interval is not None and fit.hinge.knee_interval[0] < fit.hinge.knee < fit.hinge.knee_interval[1]
+    assert fit.spread is not None and 0 < fit.spread < 0.5
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -46,8 +45,29 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         fit = fit_hinge(r, np.array([true.at(x) for x in r]) + 0.2 * rng.standard_normal(r.size))
         for i, (interval, value) in enumerate(((fit.hinge.beta_interval, true.beta), (fit.hinge.knee_interval, true.knee))):
             assert interval is not None
-            held[i] += interval[0] <= value <= interval[1]
+            low, high = interval
+            held[i] += (low is None or low <= value) and (high is None or value <= high)
     assert (held >= 0.85 * 40).all()
+
+
+def test_an_end_that_no_map_bounds_is_none_and_the_others_are_where_the_fit_says() -> None:
+    steep = fit_hinge([1.0, 1.05, 1.1, 1.4], [10.0, 10.01, 10.02, 11.0]).hinge  # any knee up to the last map, however steep
+    assert steep.beta_interval is not None and steep.knee_interval is not None
+    assert steep.beta_interval == (pytest.approx(0.284, abs=0.001), None) and steep.knee_interval[1] == 1.4
+    for knee in (1.3, 1.39, 1.3999):
+        at = Hinge(10.01, 0.99 / 10.01 / (1.4 - knee), knee)
+        assert abs(at.at(1.4) - 11.0) < 1e-9 and at.beta > steep.beta_interval[0]
+    twice = fit_hinge([1.0, 1.05, 1.1, 1.4, 1.4], [10.0, 10.01, 10.02, 11.0, 11.01]).hinge
+    assert twice.beta_interval is not None and twice.beta_interval[1] is None
+    line = fit_hinge([1.05, 1.1, 1.2, 1.3, 1.4], [10.2, 10.21, 10.8, 11.2, 11.6]).hinge  # perhaps straight from balance on
+    assert line.knee_interval is not None and line.knee_interval[0] is None and line.knee_interval[1] < 1.4
+    assert line.beta_interval is not None and None not in line.beta_interval
+    r, t = np.array([1.05, 1.1, 1.2, 1.3, 1.4]), np.array([10.2, 10.21, 10.8, 11.2, 11.6])
+    slope, start = np.polyfit(r, t, 1)
+    assert line.beta_interval[0] < slope / (slope + start) < line.beta_interval[1]  # a knee at balance
+    published = fit_hinge(*PUBLISHED).hinge
+    assert published.beta_interval == pytest.approx((0.260, 0.306), abs=0.001)
+    assert published.knee_interval == pytest.approx((1.060, 1.121), abs=0.001)
 
 
 def test_three_maps_are_met_and_have_no_interval() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from eplb_gap import Controller, Deployment, LoadTrace, Placement, RoutingTrace, capacity, evaluate, explain, rebalance, replay
 from eplb_gap.analysis import page
+from eplb_gap.analysis.alternatives import Alternative
 from eplb_gap.analysis.explain import STEPS
-from eplb_gap.analysis.figures.time_against_imbalance import Point, curve, draw
+from eplb_gap.analysis.figures.time_against_imbalance import Point, curve
 from eplb_gap.analysis.html_page import svg
 from eplb_gap.analysis.network.routed import in_windows
 from eplb_gap.analysis.network.served import planned_and_served
@@ -77,7 +79,33 @@ def test_alternatives_are_timed_on_the_maps_that_they_plan():
     assert saved["fresher loads"].relative == pytest.approx(sum(expected) / 2)
     assert min(expected) > 0.05  # so that the test is of something
     assert times.savings == sorted(times.savings, key=lambda one: -one.relative)
-    assert any(line.startswith("fresher loads (a limit): saves ") for line in alternative_lines(times))
+    lines = {line.partition(":")[0]: line for line in alternative_lines(times)}
+    fresh = lines["fresher loads (a limit, which nobody can plan to)"]
+    assert re.search(r": -0\.[0-9]+ s, mean over 2 pairs, faster in 2 of 2$", fresh)
+    told = {one["name"]: one for one in times.as_dict()["alternatives"]}
+    assert {name: one["is_limit"] for name, one in told.items()} == {name: name == "fresher loads" for name in told}
+    assert not told["fresher loads"]["recommended"]
+
+
+def test_an_alternative_is_recommended_in_time_only_if_it_is_in_points_and_faster_in_most_pairs(explained):
+    def said(gains, imbalances, scatter=None):
+        one = Alternative("more slots", "", Fraction(0), [Fraction(gain) for gain in gains], imbalances=imbalances)
+        times = chain_times(replace(HINGE, scatter=scatter), replace(explained, alternatives=[one]))
+        [told] = times.as_dict()["alternatives"]
+        return *alternative_lines(times), (told["wins"], told["recommended"])
+
+    noise = [(2.0, 1.4), (1.5, 1.6), (1.5, 1.6)]
+    better = [(2.0, 1.4), (1.5, 1.6), (1.7, 1.6)]
+    for gains in ([6, -1, -1], [1, 1, 1]):
+        assert said(gains, noise) == ("more slots: -0.133 s, mean over 3 pairs, faster in 1 of 3, not recommended", (1, False))
+    assert said([6, -1, -1], better) == ("more slots: -0.200 s, mean over 3 pairs, faster in 2 of 3, not recommended", (2, False))
+    assert said([6, -1, 1], better) == ("more slots: -0.200 s, mean over 3 pairs, faster in 2 of 3", (2, True))
+    slower = [(1.4, 3.0), (1.5, 1.4), (1.5, 1.4)]
+    assert said([6, -1, 1], slower)[0].startswith("more slots: +0.467 s, mean over 3 pairs, faster in 2 of 3, not recommended")
+    assert said([6, -1, 1], better, 0.09)[1] == (2, True)  # 0.1 of the balanced time
+    line, judged = said([6, -1, 1], better, 0.11)
+    assert "-0.200 s (within the timings' scatter), mean" in line and line.endswith("not recommended") and judged == (2, False)
+    assert said([1], [(1.5, 1.4)]) == ("more slots: -0.100 s, on one pair of windows, faster in 1 of 1", (1, True))
 
 
 def test_below_a_knee_above_everything_nothing_is_worth_anything(explained):
@@ -109,10 +137,8 @@ def test_the_page_has_the_times_escaped_and_loads_nothing(explained, tmp_path):
     assert not re.search(r"<script|<link|@import|src=|https?://(?!www\.w3\.org|purl|matplotlib|creativecommons)", text)
 
 
-def test_the_figure_draws_timed_maps_and_hinges_without_seconds_or_slope(tmp_path):
-    files = draw(HINGE, [Point(1.1, "flat", 2.01), Point(1.5, time=2.3), Point(1.3)], tmp_path)
-    assert [path.name for path in files] == ["time_against_imbalance.pdf", "time_against_imbalance.png"]
-    assert all(path.stat().st_size > 5000 for path in files)
+def test_the_figure_draws_timed_maps_and_hinges_without_seconds_or_slope():
+    assert svg(curve(HINGE, [Point(1.1, "flat", 2.01), Point(1.5, time=2.3), Point(1.3)]), "timed").count("<svg") == 1
     svg(curve(replace(RELATIVE, hinge=Hinge(None, 0.0, 1.0))), "x")
     with pytest.raises(InputError, match="no seconds"):
         curve(RELATIVE, [Point(1.1, time=2.01)])
@@ -197,13 +223,39 @@ def test_slots_buy_nothing_once_inside_the_dead_zone():
     found = capacity(LoadTrace([[[6, 1, 1, 1]], [[6, 1, 1, 1]]]), Deployment(4, 4, 2), target=0.9)
     times = slot_times(HINGE, found)
     assert [step.planning.imbalance for step in times.steps] == pytest.approx([7 / 4.5, 1.0, 1.0])
-    assert (times.enough.slots, times.fastest.slots) == (6, 6)
+    assert times.enough.slots == 6 and times.fastest is None  # of one pair of windows none can be named
     lines = times.lines()
     assert "Planning: from 6 slots on, inside the dead zone, more buy nothing; fewer are proven not to be." in lines
-    assert any(line.startswith("Serving: 6 slots serve fastest, 2.000 s on average, inside the dead zone") for line in lines)
+    assert "Serving: 6 slots are inside the dead zone in the one pair of windows; more buy nothing." in lines
     row = times.as_dict()["slots"][0]
     assert (row["seconds"], row["lower"]) == (pytest.approx(2.0 * (1 + 0.5 * (7 / 4.5 - 1.2))),) * 2
     assert slot_times(ABOVE, found).enough.slots == 4
+
+
+def test_slots_are_called_fastest_only_where_the_pairs_of_windows_show_it():
+    found = capacity(LoadTrace([[[6, 1, 1, 1]], [[6, 1, 1, 1]]]), Deployment(4, 4, 2), target=0.9)
+
+    def sized(*serving):
+        served = [replace(one, serving=list(pairs)) for one, pairs in zip(found.imbalances, serving, strict=True)]
+        return slot_times(HINGE, replace(found, imbalances=served))
+
+    rng = np.random.default_rng(11)
+    slow, fast = 2.0 + 0.1 * rng.standard_normal((2, 10))
+    noise = sized(slow, fast, fast[::-1])
+    assert noise.fastest is None and [step.slots for step in noise.alike] == [4, 6, 8]
+    assert noise.lines()[-1].startswith(
+        "Serving: no number of slots is known to be fastest, mean over 10 pairs of windows: those of 4,"
+    )
+    assert noise.as_dict()["fastest_served"] is None and noise.as_dict()["not_slower_served"] == [4, 6, 8]
+    shared = sized(
+        slow, slow - 0.05, slow - 0.04 + 0.005 * rng.standard_normal(10)
+    )  # smaller than the scatter, but in every pair
+    assert shared.fastest.slots == 6 and "6 slots serve fastest" in shared.lines()[-1]
+    mean, low, high = shared.as_dict()["slots"][2]["serving_against_fewest"]
+    assert low < mean < high < 0 and mean == pytest.approx(-0.04, abs=0.005)
+    assert "| against 4 slots, 95 % interval |" in "\n".join(shared.lines())
+    single = sized([2.0], [1.9], [1.8])
+    assert single.fastest is None and single.lines()[-1].endswith("no interval follows; no fastest is named.")
 
 
 def test_a_replay_loses_time_on_every_step_by_itself_and_to_moves():
@@ -215,11 +267,26 @@ def test_a_replay_loses_time_on_every_step_by_itself_and_to_moves():
     assert (lost.relative, lost.inside, lost.seconds) == pytest.approx((0.5 * (0.2 + 0.6) / 4, 0.5, 0.8))
     moved = replay_times(HINGE, replace(result, runs=[_Waiting(result.runs[0], 1.0)]))
     assert moved.runs[0].total == pytest.approx(0.1 + 1.0 / 8.0)
-    assert "1.8 |" in moved.lines()[-1]
+    assert "1.8 |" in moved.lines()[-1] and "| seconds lost |" in moved.lines()[-1] and "50 % of steps" in moved.lines()[-1]
+    assert "Time lost: percent of the time at perfect balance, mean over 4 steps." in moved.lines()
+    assert "+10.00 % (within the timings' scatter)" in replay_times(replace(HINGE, scatter=0.11), result).lines()[-1]
     whole = replay_times(replace(HINGE, timed="16 requests"), result)
     assert (whole.runs[0].seconds, whole.runs[0].moves) == (None, None)
     assert any(line.startswith("Waiting for moves is not among it") for line in whole.lines())
     assert not np.any([run.relative for run in replay_times(ABOVE, result).runs])
+
+
+def test_sums_of_steps_are_called_windows_and_what_they_lose_a_lower_bound():
+    steps = np.random.default_rng(5).multinomial(60, np.array([4, 2, 1, 1]) / 8, (6, 2))
+    lost, shape = [], Deployment(4, 4, 2)
+    for trace in (LoadTrace(steps), LoadTrace(steps.reshape(2, 3, 2, 4).sum(axis=1), provenance={"window_steps": 3})):
+        times = replay_times(HINGE, replay(trace, shape, [Controller("none")]))
+        lost.append((times.runs[0].relative, times.runs[0].seconds))
+    assert all(summed < single for single, summed in zip(*lost, strict=True))
+    text = "\n".join(times.lines())
+    assert "mean over 2 windows of 3 steps each; a lower bound on what the steps lose" in text
+    assert re.search(r"\| [0-9]+ % of windows *\|", text) and "% of steps" not in text and "| seconds lost, at least |" in text
+    assert {"windows": 2, "steps": 6, "lower_bound": True}.items() <= times.as_dict().items()
 
 
 class _Waiting:
