@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -20,7 +21,11 @@ from eplb_gap.problem.files import strict_json
 
 MAX_AXES = 8
 CHUNK_BYTES = 1 << 20
-HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+HEADERS = {(1, 0): (2, npy_format.read_array_header_1_0), (2, 0): (4, npy_format.read_array_header_2_0)}
+"""By version the bytes of the header's length, and what reads it."""
+MOST_HEADER_BYTES = 1 << 16
+MOST_HEAD_BYTES = 1 << 20
+"""Of a trace's format, version and provenance, decompressed."""
 
 
 def read_array(member: IO[bytes], limit: int, where: str) -> np.ndarray:
@@ -62,7 +67,12 @@ def read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, n
         version = npy_format.read_magic(member)
         if version not in HEADERS:
             raise ValueError(f"npy version {version[0]}.{version[1]}")
-        return HEADERS[version](member)
+        width, parse = HEADERS[version]
+        told = member.read(width)
+        length = int.from_bytes(told, "little")
+        if length > MOST_HEADER_BYTES:  # numpy reads and decodes all of it before it looks at the length
+            raise ValueError(f"a header of {length} bytes; at most {MOST_HEADER_BYTES} are read")
+        return parse(io.BytesIO(told + member.read(length)))
     except (zipfile.BadZipFile, zlib.error):  # the stream is broken, not the array; its owner words that
         raise
     except Exception as error:  # numpy evaluates the header as a literal: which errors a crafted one raises is not documented
@@ -75,6 +85,8 @@ def write_trace_file(
     """Write a trace of ours as a compressed npz: a head that says format, version and provenance, and arrays; atomic."""
     head = {"format": name, "version": version, "provenance": provenance}
     text = np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)
+    if text.nbytes > MOST_HEAD_BYTES - MOST_HEADER_BYTES:  # so that what is written can be read
+        raise InputError(f"provenance takes {text.nbytes} bytes; at most {MOST_HEAD_BYTES - MOST_HEADER_BYTES} are written")
     with replacing(path) as partial, partial.open("wb") as file:
         named: dict[str, Any] = {"head": text, **arrays}
         np.savez_compressed(file, **named)
@@ -94,7 +106,7 @@ def read_trace_file(
     needed, optional : sequence of str
         Entries to read; of the optional ones those that are there.
     limit : int
-        Bytes that an entry may claim decompressed.
+        Bytes that an entry may claim decompressed; the head has a lower limit of its own.
 
     Raises
     ------
@@ -104,7 +116,7 @@ def read_trace_file(
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            head = _read_member(archive, "head", path, limit)
+            head = _read_member(archive, "head", path, min(limit, MOST_HEAD_BYTES))
             there = set(archive.namelist())
             wanted = (*needed, *(entry for entry in optional if f"{entry}.npy" in there))
             arrays = {entry: _read_member(archive, entry, path, limit) for entry in wanted}

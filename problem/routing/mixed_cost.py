@@ -63,6 +63,8 @@ class StepCost:
             raise InputError(
                 f"counts is {counts.dtype} of shape {counts.shape}; integers of at least 0, [steps, experts], are needed"
             )
+        if counts.max() >= LARGEST:
+            raise InputError(f"counts has {counts.max()} tokens of one expert; less than {LARGEST} are needed")
         total = self.expert * int((counts > 0).sum()) + self.token * int(counts.sum(dtype=object))
         if total >= LARGEST:
             raise InputError(f"counts cost {total} together; less than {LARGEST} is needed, in a larger unit")

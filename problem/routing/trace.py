@@ -219,6 +219,8 @@ def _as_column(name: str, value: Any, tokens: int) -> np.ndarray:
         raise InputError(
             f"{name} is {given.dtype} of shape {given.shape}; {tokens} integers of at least 0, one a token, are needed"
         )
+    if given.max(initial=0) > np.iinfo(np.int64).max:
+        raise InputError(f"{name} has {given.max()}; at most {np.iinfo(np.int64).max} is needed")
     column = given.astype(np.int64)
     column.flags.writeable = False
     return column

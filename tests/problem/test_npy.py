@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import pickle
 import tracemalloc
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eplb_gap.problem import InputError
-from eplb_gap.problem.npy import read_array
+from eplb_gap.problem.npy import MOST_HEAD_BYTES, read_array, read_trace_file, write_trace_file
 
 
 def saved(array: np.ndarray, version: tuple[int, int] = (1, 0), **options: Any) -> bytes:
@@ -68,6 +70,47 @@ def test_no_claim_makes_more_be_allocated_than_there_is() -> None:
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("length", "refused"), [(1 << 25, "a header of 33554432 bytes"), (9000, None)])
+def test_a_long_header_is_refused_before_it_is_read(length: int, refused: str | None) -> None:
+    text = "{'descr': '<i8', 'fortran_order': False, 'shape': (2,)}".ljust(length - 1) + "\n"
+    content = b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little") + text.encode() + b"\0" * 16
+    stream = io.BytesIO(content)
+    tracemalloc.start()
+    try:
+        if refused is None:
+            assert read_array(stream, 1000, "x").tolist() == [0, 0]
+        else:
+            with pytest.raises(InputError, match=refused):
+                read_array(stream, 1000, "x")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("spaces", [0, MOST_HEAD_BYTES // 2, 1 << 25])
+def test_a_head_is_no_place_for_a_bomb(tmp_path: Path, spaces: int) -> None:
+    write_trace_file(tmp_path / "a.npz", "f", 1, {"kind": "drawn"}, {"loads": np.arange(3)})
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        head = read_array(archive.open("head.npy"), 1000, "x").tobytes() + b" " * spaces
+    np.savez_compressed(tmp_path / "b.npz", head=np.frombuffer(head, np.uint8), loads=np.arange(3))
+    tracemalloc.start()
+    try:
+        if spaces < MOST_HEAD_BYTES:
+            assert read_trace_file(tmp_path / "b.npz", "f", 1, ("loads",), 4 << 30)[0] == {"kind": "drawn"}
+        else:
+            with pytest.raises(InputError, match=f"'head' claims .* at most {MOST_HEAD_BYTES} are read"):
+                read_trace_file(tmp_path / "b.npz", "f", 1, ("loads",), 4 << 30)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_head_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="provenance takes"):
+        write_trace_file(tmp_path / "a.npz", "f", 1, {"kind": "d" * MOST_HEAD_BYTES}, {"loads": np.arange(3)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_truncation_is_refused() -> None:

@@ -53,6 +53,11 @@ def assembled(routed: Routed, format: str, name: str, experts: int | None = None
             continue
         nonzero |= chosen.any(axis=(0, 2))
         largest = max(largest, int(chosen.max()))
+        if told is None and largest == MAX_EXPERTS - 1:
+            raise InputError(
+                f"{routed.where}: {inside} has {largest}, which is an expert or, in 16 bits without a sign, padding; the "
+                f"number of experts is needed where there are {MAX_EXPERTS}, and -1 for padding"
+            )
         if largest > np.iinfo(held.dtype).max:
             held = held.astype(np.uint16)
         held[count : count + len(chosen)] = np.maximum(chosen, 0)

@@ -40,8 +40,8 @@ def read(path: Path, experts: int | None) -> RoutingTrace:
         taken[:] = ["layer", "token", *(name for name in COLUMNS if name in names), *(f"expert_{i}" for i in numbers)]
         return taken
 
-    read = read_columns(path, choose)
-    table = dict(zip(taken, read, strict=True))
+    found = read_columns(path, choose)
+    table = dict(zip(taken, found, strict=True))
     layer, token = table["layer"], table["token"]
     for name in ("layer", "token"):
         if table[name].size and table[name].min() < 0:

@@ -100,12 +100,12 @@ class Routed:
             if given.dtype.kind not in "iu":
                 raise InputError(f"{self.where}: {inside} is {given.dtype}; integers are needed")
             for start, part in _parts(given):
+                wrong = np.asarray(((part < PADDING) | (part >= experts)).any(axis=2))  # before int64 makes -1 of 2^64 - 1
+                self._refuse(wrong, part, inside, first + start, f"0 to {experts - 1} are needed")
                 chosen = part.astype(np.int64)
-                yield inside, first + start, chosen, self._routed(chosen, inside, first + start, experts)
+                yield inside, first + start, chosen, self._routed(chosen, inside, first + start)
 
-    def _routed(self, chosen: np.ndarray, inside: str, first: int, experts: int) -> np.ndarray:
-        wrong = np.asarray(((chosen < PADDING) | (chosen >= experts)).any(axis=2))
-        self._refuse(wrong, chosen, inside, first, f"0 to {experts - 1} are needed")
+    def _routed(self, chosen: np.ndarray, inside: str, first: int) -> np.ndarray:
         padding = chosen == PADDING
         routed = np.asarray(~padding.all(axis=2))
         self._refuse(

@@ -141,6 +141,11 @@ WIDE = np.array([[[0, 1], [2, 3]], [[1, 300], [2, 0]]])
         ([[[1, 2]], [[1, -1]]], r"token 1, layer 0 chose \[1, -1\]; -1 is padding, in place of all choices or of none"),
         ([[[1, -2]]], r"chose \[1, -2\]; 0 to 65535"),
         ([[[1, 65536]]], r"chose \[1, 65536\]; 0 to 65535"),
+        (
+            np.array([[[1, 2]], [[2**64 - 1] * 2]], dtype=np.uint64),
+            r"token 1, layer 0 chose \[18446744073709551615, .*; 0 to 65535",
+        ),
+        (np.array([[[1]], [[65535]]], dtype=np.uint16), "the array has 65535, which is an expert or"),
         (WIDE[:, :, :1] - 1.5, "is float64; integers are needed"),
         ([[[-1, -1]]], "has no token with routed experts"),
         (np.zeros((0, 3, 2), dtype=np.int64), "has no token with routed experts"),
@@ -151,6 +156,13 @@ def test_rows_that_are_none(tmp_path: Path, array: Any, message: str) -> None:
     np.save(tmp_path / "r.npy", array)
     with pytest.raises(InputError, match=message):
         read_routing(tmp_path / "r.npy")
+
+
+def test_the_last_of_16_bits_is_an_expert_where_the_caller_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", np.array([[[1]], [[65535]]], dtype=np.uint16))
+    assert read_routing(tmp_path / "r.npy", experts=65536).experts.tolist() == [[[1]], [[65535]]]
+    with pytest.raises(InputError, match="0 to 63 are needed"):
+        read_routing(tmp_path / "r.npy", experts=64)
 
 
 def test_the_narrowest_type_in_pieces_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

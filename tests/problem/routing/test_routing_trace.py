@@ -65,6 +65,7 @@ def test_the_narrowest_type_is_kept_and_nothing_can_be_changed() -> None:
         ([[[0, 1]], [[1, 2]]], {"step": [1, 0]}, r"step\[1\] is 0, less than the 1 before it"),
         ([[[0, 1]], [[1, 2]]], {"source": [0]}, "2 integers of at least 0"),
         ([[[0, 1]], [[1, 2]]], {"request": [0, -1]}, "2 integers of at least 0"),
+        ([[[0, 1]], [[1, 2]]], {"source": np.array([0, 2**63], dtype=np.uint64)}, "source has 9223372036854775808"),
     ],
 )
 def test_what_is_no_routing_is_refused_by_its_place(rows: object, columns: dict[str, object], says: str) -> None:

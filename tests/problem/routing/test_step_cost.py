@@ -71,6 +71,9 @@ def test_what_is_no_step_or_no_choice_is_refused() -> None:
             plan_for_cost(bad, deployment, cost)
     with pytest.raises(InputError, match="less than"):
         cost.jobs(np.array([[LARGEST]]))
+    with pytest.raises(InputError, match="counts has 9223372036854775808 tokens of one expert"):
+        StepCost(1, 0).jobs(np.array([[2**63, 1]], dtype=np.uint64))
+    assert StepCost(1, 0).jobs(np.array([[2**39, 1]], dtype=np.uint64)).tolist() == [[1, 1]]
     with pytest.raises(InputError, match="counts has 3 experts"):
         plan_for_cost(np.ones((1, 3), np.int64), deployment, cost)
     with pytest.raises(InputError, match="moves is -1"):
