@@ -69,7 +69,7 @@ def bound_cell(shape: str, folder: str | None) -> Fields:
         return fields | {"visit_bound": [], "proven_by": []}
     planned = public_parts(Path(folder))[PLANNED]
     found = [best_bound(planned, layer, deployment, EPS) for layer in range(planned.num_layers)]
-    return fields | {"status": "bounded", "visit_bound": fractions(b for b, _ in found), "proven_by": [proof for _, proof in found]}
+    return fields | {"status": "bounded", "visit_bound": fractions(b for b, _ in found), "proven_by": [p for _, p in found]}
 
 
 def activated_cell(shape: str, folder: str | None) -> Fields:

@@ -45,6 +45,10 @@ def fewest_activated(active: np.ndarray, phy2log: np.ndarray, deployment: Deploy
     deployment.require_regular("a choice of replicas")
     if active.ndim != 2 or active.shape[1] != deployment.num_experts or active.dtype != np.bool_:
         raise InputError(f"active is {active.dtype} of shape {active.shape}; bool [steps, {deployment.num_experts}] is needed")
+    if phy2log.shape != (deployment.num_slots,) or phy2log.dtype.kind not in "iu" or phy2log.min() < 0:
+        raise InputError(
+            f"phy2log is {phy2log.dtype} of shape {phy2log.shape}; experts of {deployment.num_slots} slots are needed"
+        )
     counts = np.bincount(phy2log, minlength=deployment.num_experts)
     if not counts[: deployment.num_experts].all() or counts.size > deployment.num_experts:
         raise InputError(f"phy2log must hold the experts 0 to {deployment.num_experts - 1}, each at least once")

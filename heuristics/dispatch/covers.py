@@ -17,6 +17,15 @@ def hashed(token: int, below: int) -> int:
 
 
 @borrower
+def hashed_within(token: int, below: int) -> int:
+    """Return one of 0 .. below - 1 by another such hash: which replica inside a cover must not follow from which cover.
+
+    Both multipliers are irrational parts of 2^32 that no whole numbers relate, so that pairs of draws are even as each is.
+    """
+    return (((token + 1) * 3242174889) & 0xFFFFFFFF) * below >> 32
+
+
+@borrower
 def cover_size(row: np.ndarray, held: np.ndarray) -> int:
     """Return how many nodes hold all experts of a token at least; ``held`` has each expert's nodes as bits, int64 [experts]."""
     forced = several = 0

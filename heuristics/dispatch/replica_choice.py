@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from eplb_gap.heuristics.compiled import entry
-from eplb_gap.heuristics.dispatch.covers import MOST_NODES, chosen_cover, hashed
+from eplb_gap.heuristics.dispatch.covers import MOST_NODES, chosen_cover, hashed, hashed_within
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
@@ -64,11 +64,19 @@ def choose_replicas(
     deployment.require_regular("a choice of replicas")
     if rule == "smallest-cover" and deployment.num_nodes > MOST_NODES:
         raise InputError(f"num_nodes is {deployment.num_nodes}; smallest covers are looked for on at most {MOST_NODES}")
+    if rows.ndim != 2 or rows.dtype.kind not in "iu":
+        raise InputError(f"rows is {rows.dtype} of shape {rows.shape}; integers [tokens, topk] are needed")
+    if phy2log.shape != (deployment.num_slots,) or phy2log.dtype.kind not in "iu" or phy2log.min() < 0:
+        raise InputError(
+            f"phy2log is {phy2log.dtype} of shape {phy2log.shape}; experts of {deployment.num_slots} slots are needed"
+        )
     counts = np.bincount(phy2log, minlength=deployment.num_experts)
-    if rows.size and (int(rows.max()) >= counts.size or not counts[rows].all()):
-        raise InputError(f"rows name experts up to {rows.max()}; phy2log must hold every one of them")
+    if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= counts.size or not counts[rows].all()):
+        raise InputError(f"rows name experts {rows.min()} to {rows.max()}; phy2log must hold every one of them")
+    if source is not None and source.shape != (len(rows),):
+        raise InputError(f"source has shape {source.shape}; a GPU for each of {len(rows)} tokens is needed")
     if source is not None and ((source < 0) | (source >= deployment.num_gpus)).any():
-        raise InputError(f"source names GPU {source.max()}; GPUs 0 to {deployment.num_gpus - 1} are there")
+        raise InputError(f"source names GPUs {source.min()} to {source.max()}; 0 to {deployment.num_gpus - 1} are there")
     starts = np.concatenate([[0], np.cumsum(counts)])
     slots = np.argsort(phy2log, kind="stable")
     homes = np.full(len(rows), -1) if source is None else source
@@ -100,10 +108,11 @@ def _choose(
     """Write the slots; rule 0 is hashed, 1 local-first, 2 smallest-cover."""
     tokens, topk = rows.shape
     per_node = slots_per_gpu * gpus_per_node
-    held = np.zeros(starts.size - 1, dtype=np.int64)  # the nodes of every expert, as bits
-    for e in range(held.size):
-        for place in range(starts[e], starts[e + 1]):
-            held[e] |= 1 << (slots[place] // per_node)
+    held = np.zeros(starts.size - 1, dtype=np.int64)  # the nodes of every expert, as bits, where covers are looked for
+    if rule == 2:
+        for e in range(held.size):
+            for place in range(starts[e], starts[e + 1]):
+                held[e] |= 1 << (slots[place] // per_node)
     for token in range(tokens):
         allowed = -1  # all nodes
         gpu = homes[token]
@@ -114,7 +123,7 @@ def _choose(
             best = near = 0
             for place in range(starts[e], starts[e + 1]):
                 node = slots[place] // per_node
-                if allowed >> node & 1:
+                if rule != 2 or allowed >> node & 1:
                     distance = 0
                     if rule and gpu >= 0:
                         distance = 2 - (node == gpu // gpus_per_node) - (slots[place] // slots_per_gpu == gpu)
@@ -122,10 +131,10 @@ def _choose(
                         best, near = distance, 1
                     elif distance == best:
                         near += 1
-            wanted = hashed(token, near)
+            wanted = hashed_within(token, near) if rule == 2 else hashed(token, near)
             for place in range(starts[e], starts[e + 1]):
                 node = slots[place] // per_node
-                if allowed >> node & 1:
+                if rule != 2 or allowed >> node & 1:
                     distance = 0
                     if rule and gpu >= 0:
                         distance = 2 - (node == gpu // gpus_per_node) - (slots[place] // slots_per_gpu == gpu)

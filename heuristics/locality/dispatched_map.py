@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eplb_gap.heuristics.compiled import borrower, entry
-from eplb_gap.heuristics.dispatch.covers import chosen_cover, cover_size, hashed, ones
+from eplb_gap.heuristics.dispatch.covers import chosen_cover, cover_size, hashed_within, ones
 
 
 class Tokens(NamedTuple):
@@ -205,7 +205,7 @@ def _send(tokens: Tokens, state: Dispatched, first: int, end: int, of: np.ndarra
             near = 0
             for at in range(counts[e]):
                 near += cover >> (places[e, at] // per) & 1
-            wanted = hashed(token, near)
+            wanted = hashed_within(token, near)
             for at in range(counts[e]):
                 slot = places[e, at]
                 if cover >> (slot // per) & 1:

@@ -54,3 +54,8 @@ def test_forged_choices_and_witnesses_are_refused() -> None:
         fewest_activated(active, np.array([0, 1, 1, 0]), deployment)
     with pytest.raises(InputError, match=r"bool \[steps, 3\]"):
         fewest_activated(active[:, :2], phy2log, deployment)
+
+
+def test_a_map_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match="experts of 4 slots"):
+        fewest_activated(np.ones((1, 3), dtype=np.bool_), np.array([0, 1, 2, 0, 1, 2, 2, 2]), Deployment(3, 4, 2))

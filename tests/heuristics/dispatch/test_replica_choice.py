@@ -62,13 +62,40 @@ def test_the_hash_spreads_tokens_evenly_over_replicas() -> None:
     assert abs(np.bincount(covers.ravel(), minlength=8)[[0, 1, 3, 4, 6, 7]] - 1000).max() < 20
 
 
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 4), (2, 4), (4, 16)])
+def test_covers_and_the_replicas_inside_them_are_chosen_apart(nodes: int, gpus: int) -> None:
+    deployment = Deployment(1, gpus, gpus, num_nodes=nodes)
+    chosen = choose_replicas(np.zeros((10_000, 1), dtype=np.int64), np.zeros(gpus, dtype=np.int64), deployment, "smallest-cover")
+    counts = np.bincount(chosen.ravel(), minlength=gpus)
+    assert abs(counts * gpus / 10_000 - 1).max() < 0.03
+
+
+def test_rules_without_covers_take_any_number_of_nodes() -> None:
+    deployment = Deployment(2, 128, 128, num_nodes=128)
+    phy2log = np.arange(128) % 2
+    chosen = choose_replicas(np.array([[0, 1]] * 6400), phy2log, deployment, "local-first", np.arange(6400) % 128)
+    own = np.arange(6400) % 128
+    assert (chosen[np.arange(6400), own % 2] == own).all()  # the replica on a token's own GPU
+    other = np.bincount(chosen[np.arange(6400), 1 - own % 2], minlength=128)
+    assert abs(other - 50).max() < 15
+
+
 def test_what_cannot_be_chosen_is_refused() -> None:
     rows, phy2log, source, deployment = drawn(1)
+    for changed, says in (
+        ({"rows": np.array([[-1, 0]])}, "rows name experts -1"),
+        ({"rows": np.array([0, 1])}, r"integers \[tokens, topk\]"),
+        ({"phy2log": np.append(phy2log, 0)}, f"experts of {deployment.num_slots} slots"),
+        ({"source": source[:1]}, "a GPU for each of"),
+    ):
+        given = {"rows": rows, "phy2log": phy2log, "source": source} | changed
+        with pytest.raises(InputError, match=says):
+            choose_replicas(given["rows"], given["phy2log"], deployment, "local-first", given["source"])
     with pytest.raises(InputError, match="rule is 'nearest'"):
         choose_replicas(rows, phy2log, deployment, "nearest", source)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="phy2log must hold every one"):
         choose_replicas(rows + deployment.num_experts, phy2log, deployment, "hashed", source)
-    with pytest.raises(InputError, match="GPUs 0 to"):
+    with pytest.raises(InputError, match="0 to [0-9]+ are there"):
         choose_replicas(rows, phy2log, deployment, "hashed", source + deployment.num_gpus)
     many = Deployment(25, 25, 25, num_nodes=25)
     with pytest.raises(InputError, match="at most 24"):
