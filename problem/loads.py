@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem.arrays.trace_file import read_trace_file, write_trace_file
 from eplb_gap.problem.errors import InputError, next_divisors, such_as
-from eplb_gap.problem.npy import read_trace_file, write_trace_file
 
 TRACE_FORMAT = "eplb-gap load trace"
 TRACE_VERSION = 1

@@ -21,11 +21,12 @@ FOUNDATION = {f"{FACE}.heuristics.compiled"}
 BY_NAME = {"experiments/studies", "experiments/exhibits"}
 """Parts that import what their lists name: studies by the catalogue, figures by the study that declares them."""
 PARTS: dict[str, set[str]] = {
-    "problem": {"problem/bounds"},
+    "problem": {"problem/arrays", "problem/bounds"},
+    "problem/arrays": {"problem"},
     "problem/bounds": {"problem"},
-    "problem/routing": {"problem"},
+    "problem/routing": {"problem", "problem/arrays"},
     "problem/formats": {"problem", "problem/formats/loads", "problem/formats/maps"},
-    "problem/formats/containers": {"problem"},
+    "problem/formats/containers": {"problem", "problem/arrays"},
     "problem/formats/loads": {
         "problem",
         "problem/formats/containers",
@@ -34,6 +35,7 @@ PARTS: dict[str, set[str]] = {
     },
     "problem/formats/loads/routing": {
         "problem",
+        "problem/arrays",
         "problem/formats/containers",
         "problem/formats/loads",
         "problem/formats/routing",
@@ -41,12 +43,13 @@ PARTS: dict[str, set[str]] = {
     },
     "problem/formats/routing": {
         "problem",
+        "problem/arrays",
         "problem/formats/containers",
         "problem/formats/loads",
         "problem/formats/loads/tables",
         "problem/routing",
     },
-    "problem/formats/loads/tables": {"problem", "problem/formats/containers", "problem/formats/loads"},
+    "problem/formats/loads/tables": {"problem", "problem/arrays", "problem/formats/containers", "problem/formats/loads"},
     "problem/formats/maps": {"problem", "problem/formats/containers"},
     "heuristics": {"heuristics/planner", "heuristics/programs", "heuristics/serving"},
     "heuristics/kernels": set(),

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from eplb_gap.problem.arrays.trace_file import read_trace_file, write_trace_file
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.loads import LoadTrace
-from eplb_gap.problem.npy import read_trace_file, write_trace_file
 
 ROUTING_FORMAT = "eplb-gap routing trace"
 ROUTING_VERSION = 1

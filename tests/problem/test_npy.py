@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eplb_gap.problem import InputError
-from eplb_gap.problem.npy import MOST_HEAD_BYTES, read_array, read_trace_file, write_trace_file
+from eplb_gap.problem.arrays.npy import read_array
+from eplb_gap.problem.arrays.trace_file import MOST_HEAD_BYTES, read_trace_file, write_trace_file
 
 
 def saved(array: np.ndarray, version: tuple[int, int] = (1, 0), **options: Any) -> bytes:

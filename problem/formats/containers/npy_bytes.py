@@ -9,12 +9,12 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from eplb_gap.problem import files
+from eplb_gap.problem.arrays.npy import read_array
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.npy import read_array
 
 
 def read_npy(path: Path, limit: int) -> np.ndarray:
-    """Return the array of an npy file of at most ``limit`` bytes; errors as of :func:`eplb_gap.problem.npy.read_array`."""
+    """Return the array of an npy file of at most ``limit`` bytes; errors as of :func:`eplb_gap.problem.arrays.npy.read_array`."""
     files.size(path, limit)
     try:
         with path.open("rb") as file:

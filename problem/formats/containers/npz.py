@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from eplb_gap.problem import files
+from eplb_gap.problem.arrays.npy import read_array, read_header
 from eplb_gap.problem.errors import InputError, reason
 from eplb_gap.problem.formats.containers.limits import MAX_ELEMENTS
-from eplb_gap.problem.npy import read_array, read_header
 
 MAX_ENTRY_BYTES = 8 * MAX_ELEMENTS
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from eplb_gap.problem import files
+from eplb_gap.problem.arrays.npy import read_array, read_header
 from eplb_gap.problem.errors import InputError, listed, reason, shown
 from eplb_gap.problem.formats.containers import text_files
 from eplb_gap.problem.formats.containers.npz import MAX_ENTRY_BYTES, open_archive, read_entry, read_shape
@@ -26,7 +27,6 @@ from eplb_gap.problem.formats.loads.load_format import ZIP, FileStart
 from eplb_gap.problem.formats.routing.assembled import assembled
 from eplb_gap.problem.formats.routing.routing_format import RoutingFormat
 from eplb_gap.problem.formats.routing.rows import MAX_EXPERTS, PIECE_CHOICES, Piece, Routed, requests_of, streamed
-from eplb_gap.problem.npy import read_array, read_header
 from eplb_gap.problem.routing.trace import RoutingTrace
 
 KEY = "routed_experts"

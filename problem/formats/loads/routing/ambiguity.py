@@ -8,11 +8,11 @@ import zlib
 
 import numpy as np
 
+from eplb_gap.problem.arrays.npy import read_header
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.formats.containers.torch_arrays import tensor_array
 from eplb_gap.problem.formats.loads.load_format import ZIP, FileStart
 from eplb_gap.problem.formats.routing.rows import MAX_EXPERTS, PADDING
-from eplb_gap.problem.npy import read_header
 
 LEAST_ROWS = 100
 """Fewer rows can be different numbers each by chance."""

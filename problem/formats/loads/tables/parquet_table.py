@@ -12,13 +12,13 @@ from typing import IO, Any
 import numpy as np
 
 from eplb_gap.problem import child, files
+from eplb_gap.problem.arrays.npy import read_array
 from eplb_gap.problem.errors import InputError, reason
 from eplb_gap.problem.formats.loads.load_format import LoadFormat
 from eplb_gap.problem.formats.loads.recording import Progress, Recording
 from eplb_gap.problem.formats.loads.tables import parquet_process
 from eplb_gap.problem.formats.loads.tables.columns import ROLES, Columns, needed_columns
 from eplb_gap.problem.formats.loads.tables.grid import recording
-from eplb_gap.problem.npy import read_array
 
 MAX_FILE_BYTES = 1 << 31
 MAX_ROWS = 1 << 26
