@@ -7,6 +7,7 @@ import numpy as np
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 
+MOST_STEPS = 1 << 28
 MARKS = 1 << 24
 """Marks, a byte each, that are held at once: one for every step, GPU and expert of a block of steps."""
 
@@ -55,6 +56,8 @@ def activated_bound(witness: np.ndarray, active: np.ndarray, phy2log: np.ndarray
     InputError
         If a set names an expert that is not active.
     """
+    if witness.dtype != np.bool_ or active.dtype != np.bool_:
+        raise InputError(f"witness and active are {witness.dtype} and {active.dtype}; bool [steps, experts] is needed")
     if witness.shape != active.shape or (witness & ~active).any():
         raise InputError("witness must name active experts alone")
     reached = (witness.astype(np.int64) @ _holds(phy2log, deployment) > 0).sum(axis=1)
@@ -90,6 +93,8 @@ def read_by_tokens(
     InputError
         If a slot that was chosen does not hold the expert, or steps are not in order.
     """
+    deployment.require_regular("a count of what steps read")
+    _check_size(phy2log, deployment)
     per_gpu = deployment.slots_per_gpu
     if chosen.shape != rows.shape or step.shape != rows.shape[:1]:
         raise InputError(f"rows, chosen and step have shapes {rows.shape}, {chosen.shape}, {step.shape}; one entry a token")
@@ -98,6 +103,8 @@ def read_by_tokens(
     if chosen.size and (chosen.min() < 0 or chosen.max() >= phy2log.size or (phy2log[chosen] != rows).any()):
         raise InputError("chosen names a slot that does not hold the token's expert")
     steps = int(step[-1]) + 1 if step.size else 0
+    if steps > MOST_STEPS:
+        raise InputError(f"step names {steps - 1}; at most {MOST_STEPS} steps are counted")
     gpus, experts = deployment.num_gpus, deployment.num_experts
     read, computed = np.zeros(steps, dtype=np.int64), np.zeros(steps, dtype=np.int64)
     block = max(1, MARKS // (gpus * experts))
@@ -115,6 +122,12 @@ def read_by_tokens(
 
 def _holds(phy2log: np.ndarray, deployment: Deployment) -> np.ndarray:
     deployment.require_regular("a count of activated experts")
+    _check_size(phy2log, deployment)
     holds = np.zeros((deployment.num_experts, deployment.num_gpus), dtype=np.int64)
     holds[phy2log, np.arange(phy2log.size) // deployment.slots_per_gpu] = 1
     return holds
+
+
+def _check_size(phy2log: np.ndarray, deployment: Deployment) -> None:
+    if phy2log.shape != (deployment.num_slots,):
+        raise InputError(f"phy2log has shape {phy2log.shape}; ({deployment.num_slots},) is needed")

@@ -21,6 +21,7 @@ from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
 from eplb_gap.problem.instance import Instance
 from eplb_gap.problem.placement import Placement
+from eplb_gap.problem.proofs import CLAIM_OF
 from eplb_gap.problem.routing.trace import RoutingTrace
 from eplb_gap.problem.validation import verify
 from eplb_gap.solvers.facade import solve
@@ -46,6 +47,7 @@ class FrontPoint:
         Makespan of the placement; exact.
     lower : Fraction
         What no hierarchical placement with fewer visits than the next point goes below; behind the last point, none at all.
+        Proven; no claim of a solver is in it.
         ``upper`` is optimal only where the two are equal.
     placement : Placement
         One layer.
@@ -183,7 +185,12 @@ def _solved(
         lower = [best_joint_bound(Instance.of_node(loads[row], deployment)).value for row in experts]
     else:
         solution = solve(loads[experts], node, method, time_limit=time_limit)
-        placement, upper, lower = solution.placement, solution.upper, solution.lower
+        placement, upper = solution.placement, solution.upper
+        # A solver's word is not taken: what it merely claims gives way to the bound in closed form.
+        lower = [
+            best_joint_bound(Instance.of_node(loads[row], deployment)).value if CLAIM_OF in proof else bound
+            for row, bound, proof in zip(experts, solution.lower, solution.proof, strict=True)
+        ]
     maps = np.take_along_axis(experts, placement.phy2log, axis=1).tolist()
     return dict(zip(sets, zip(upper, lower, maps, strict=True), strict=True))
 

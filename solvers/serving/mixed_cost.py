@@ -26,7 +26,9 @@ import numpy as np
 from eplb_gap.heuristics.dispatch.mixed_cost import plan_for_cost
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.placement import Placement
 from eplb_gap.problem.routing.mixed_cost import StepCost, step_cost_bounds, step_costs
+from eplb_gap.problem.validation import check
 from eplb_gap.solvers.compact.cpsat import has_solution, round_bound
 from eplb_gap.solvers.compact.native import run_interruptibly
 from eplb_gap.solvers.engine import ContradictionError
@@ -77,7 +79,7 @@ def solve_mixed_cost(
         With as many slots on every GPU, all alive.
     cost : StepCost
     time_limit : float, default 60
-        Wall seconds of the solver, which starts from the map of
+        Wall seconds of the solver, which looks for what is no dearer than the map of
         :func:`eplb_gap.heuristics.dispatch.mixed_cost.plan_for_cost`.
     workers : int, default 1
         Threads of the solver.
@@ -88,7 +90,7 @@ def solve_mixed_cost(
     InputError
         If an argument is not what it must be, or the instance is too large.
     ContradictionError
-        If the solver's bound exceeds what a map has.
+        If the solver's bound exceeds what a map has, or it says that there is no such map.
 
     Examples
     --------
@@ -112,6 +114,7 @@ def solve_mixed_cost(
         return MixedPlan(phy2log, gpus, upper, lower, "recomputed")
     found, claim = _solve(counts, deployment, cost, (phy2log, gpus), time_limit, workers, seed)
     if found is not None and (value := _value(found[1], counts, found[0], deployment, cost)) < upper:
+        check(Placement(found[0][None], deployment.num_experts), deployment)
         (phy2log, gpus), upper = found, value
     if claim > upper:
         raise ContradictionError(f"bound {claim} of CP-SAT exceeds {upper}, which a map has")
@@ -168,7 +171,10 @@ def _solve(
     answers: list[Any] = []
     if run_interruptibly(lambda: answers.append(solver.solve(problem)), solver.stop_search):
         raise KeyboardInterrupt
-    if not has_solution(solver.status_name(answers[0])):
+    status = solver.status_name(answers[0])
+    if status == "INFEASIBLE":
+        raise ContradictionError("CP-SAT says that no map is as cheap as one that there is")
+    if not has_solution(status):
         return None, 0
     on_gpu = [[e for e in experts if solver.value(held[e, g])] for g in gpus]
     chosen = np.full(counts.shape, -1)

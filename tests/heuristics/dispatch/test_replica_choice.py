@@ -95,7 +95,7 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         choose_replicas(rows, phy2log, deployment, "nearest", source)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="phy2log must hold every one"):
         choose_replicas(rows + deployment.num_experts, phy2log, deployment, "hashed", source)
-    with pytest.raises(InputError, match="0 to [0-9]+ are there"):
+    with pytest.raises(InputError, match=r"0 to [0-9]+ are there"):
         choose_replicas(rows, phy2log, deployment, "hashed", source + deployment.num_gpus)
     many = Deployment(25, 25, 25, num_nodes=25)
     with pytest.raises(InputError, match="at most 24"):
