@@ -114,8 +114,8 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     ------
     InputError
         If there are fewer than three maps, two of one imbalance where three different ones are needed, or the times do not
-        identify a hinge: they do not grow, or not more than they scatter, or no map lies in the flat part, so that the knee may
-        be anywhere below.
+        identify a hinge: they do not grow, or not more than they scatter, no map lies in the flat part, so that the knee may be
+        anywhere below, or fewer than two lie on the slope, so that a later knee with a steeper one fits as well.
 
     Examples
     --------
@@ -129,6 +129,7 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
     _identified(hinge, r, t)
     predicted = np.array([_predicted(r, t, i) for i in range(r.size)])
     if r.size == FEWEST_MAPS:
+        _steep(hinge, r)
         return HingeFit(hinge, None, predicted)
     freedom = r.size - FEWEST_MAPS
     variance = rest / freedom
@@ -138,6 +139,7 @@ def fit_hinge(imbalance: Sequence[float], seconds: Sequence[float]) -> HingeFit:
             f"seconds go from {t.min():g} to {t.max():g}, which a constant explains as well at {LEVEL:.0%}; no hinge can be "
             "fitted to these maps"
         )
+    _steep(hinge, r)
     hinge = replace(hinge, beta_interval=_beta_interval(r, t, hinge, most), knee_interval=_knee_interval(r, t, hinge.knee, most))
     return HingeFit(hinge, math.sqrt(variance), predicted)
 
@@ -229,6 +231,7 @@ def _predicted(r: np.ndarray, t: np.ndarray, index: int) -> float:
     hinge = _best(r[others], t[others])[0]
     try:
         _identified(hinge, r[others], t[others])
+        _steep(hinge, r[others])
     except InputError:
         return math.nan
     return hinge.at(float(r[index])) / float(t[index]) - 1.0
@@ -244,6 +247,14 @@ def _identified(hinge: Hinge, r: np.ndarray, t: np.ndarray) -> None:
         raise InputError(
             f"the best knee is {hinge.knee:g}, the smallest imbalance timed: no map lies in the flat part, and the knee may be "
             "anywhere below; a map that is better balanced is needed"
+        )
+
+
+def _steep(hinge: Hinge, r: np.ndarray) -> None:
+    if np.unique(r[r > hinge.knee * (1.0 + NOTHING)]).size < 2:
+        raise InputError(
+            f"only maps of imbalance {r.max():g} lie above the best knee, {hinge.knee:g}: a later knee with a steeper slope fits "
+            "them as well; two maps of different imbalance on the slope are needed"
         )
 
 

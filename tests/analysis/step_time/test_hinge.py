@@ -84,6 +84,8 @@ def test_three_maps_are_met_and_have_no_interval() -> None:
         ([1.0, 1.2, 1.4], [3.0, 2.0, 1.0], "do not grow"),
         ([1.0, 1.2, 1.3], [5.0, 5.0, 5.0], "do not grow"),
         ([1.0, 1.1, 1.2, 1.3, 1.4], [5.0, 5.1, 4.9, 5.0, 5.05], "a constant explains as well"),
+        ([1.0, 1.1, 1.4], [1.0, 1.0, 1.5], "only maps of imbalance 1.4 lie above the best knee, 1.1"),
+        ([1.0, 1.05, 1.1, 1.4], [1.0, 1.001, 0.9995, 1.5], "only maps of imbalance 1.4 lie above"),
         ([1.1, 1.2, 1.4, 1.5], [10.0, 11.0, 13.0, 14.0], "no map lies in the flat part"),
         ([0.9, 1.2, 1.4], [1.0, 1.0, 2.0], "at least 1"),
         ([1.0, 1.2, 1.4], [1.0, -1.0, 2.0], "positive"),
