@@ -187,4 +187,4 @@ def _is_in(path: Path, folder: Path) -> bool:
 def _said(path: Path, kind: str) -> str:
     from eplb_gap.problem.formats.loads.recorded import holds_loads
 
-    return "holds recorded loads" if holds_loads(path) else f"is no {kind}"
+    return "holds a recording" if holds_loads(path) else f"is no {kind}"

@@ -154,7 +154,9 @@ class Clock:
             return []
         from eplb_gap.analysis.step_time.timed import notes
 
-        return notes(self.profile, asked.trace.window_steps, None if counted is None else counted.maps[0].served)
+        cluster = asked.deployment if asked.cluster is None else asked.cluster
+        traffic = None if counted is None else counted.maps[0].served
+        return notes(self.profile, asked.trace.window_steps, cluster.num_gpus, cluster.num_nodes, traffic)
 
     def section(self, times: ChainTimes | None, asked: Asked, counted: Counted | None) -> list[str]:
         """Return the part of a page that has the times of an explanation, none without a profile."""

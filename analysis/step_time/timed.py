@@ -134,12 +134,9 @@ def measured_elsewhere(profile: Profile, gpus: int, nodes: int) -> list[str]:
     return [f"Profile measured on {_size(profile.gpus, profile.nodes)}; deployment has {_size(gpus, nodes)}."]
 
 
-def notes(profile: Profile, steps: int, traffic: NetworkTraffic | None = None) -> list[str]:
-    """Return what must be known beside the times, a sentence each; of the deployment what the traffic says of it."""
-    said = []
-    if traffic is not None:
-        counted = traffic.layers[0].counted
-        said += measured_elsewhere(profile, len(counted.into_gpus), len(counted.into_nodes))
+def notes(profile: Profile, steps: int, gpus: int, nodes: int, traffic: NetworkTraffic | None = None) -> list[str]:
+    """Return what must be known beside the times, a sentence each, on so many GPUs and nodes."""
+    said = measured_elsewhere(profile, gpus, nodes)
     if steps > 1:
         said.append(f"A window sums {steps} steps; single steps are no better balanced than their sum.")
         if profile.tiles is not None:

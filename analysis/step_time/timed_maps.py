@@ -51,8 +51,8 @@ def read_timed_maps(path: str | os.PathLike[str]) -> TimedMaps:
     ----------
     path : path
         CSV with a header, in front of which lines ``# measured_on: TEXT`` and ``# timed: TEXT`` may stand; or, ending in
-        ``.json``, an object ``{"maps": [{"imbalance": 1.05, "seconds": 82.7}, ...]}`` that may have both texts too. Every map
-        has ``seconds`` and either its ``imbalance`` or a ``map``, the name of its file, seen from the folder of this one.
+        ``.json``, a list ``[{"imbalance": 1.05, "seconds": 82.7}, ...]``, or an object with that under ``maps``, which may have
+        both texts too. Every map has ``seconds`` and either its ``imbalance`` or a ``map``, the name of its file, seen from the folder of this one.
 
     Raises
     ------
@@ -61,7 +61,8 @@ def read_timed_maps(path: str | os.PathLike[str]) -> TimedMaps:
     """
     path = Path(path)
     if path.suffix == ".json":
-        document = files.fields(files.parse_json(path, MAX_BYTES), str(path), ("maps",), ABOUT)
+        parsed = files.parse_json(path, MAX_BYTES)
+        document = {"maps": parsed} if isinstance(parsed, list) else files.fields(parsed, str(path), ("maps",), ABOUT)
         rows = document.pop("maps")
         if not isinstance(rows, list):
             raise InputError(f"{path}: maps is {shown(rows)}; a list of objects is needed")

@@ -135,7 +135,7 @@ def test_the_lines_of_the_readme_for_a_recorder(dumps, monkeypatch, capsys):
         ),
         (
             ["{0}", "there.npz"],
-            "there.npz, the last word behind --loads, which is there and holds recorded loads; to write over it",
+            "there.npz, the last word behind --loads, which is there and holds a recording; to write over it",
         ),
         (["{0}", "{1}", "{2}", "there.npz", "--force"], "with --force: convert there.npz --force --loads {0} ..."),
         (["{0}", "{0}", "new.npz"], "{0} and {0} are one file; each is joined once"),

@@ -138,7 +138,8 @@ def test_without_loads_it_says_what_is_possible(monkeypatch: pytest.MonkeyPatch,
         ('imbalance,seconds\n"1,2\n', "is no CSV"),
         ("", "is empty"),
         ("#" * 300_000, "at most 262144 are read"),
-        ([], "an object is needed"),
+        ([], "has no maps"),
+        (3, "an object is needed"),
         ({"maps": 3}, "maps is 3"),
         ({"maps": []}, "has no maps"),
         ({"maps": [3, 3, 3]}, r"maps\[0\] has neither"),
@@ -165,6 +166,8 @@ def test_what_is_no_table_of_timed_maps_is_one_error(
 def test_json_and_csv_say_the_same(folder: Path) -> None:
     about = {"measured_on": "two cards", "timed": "a step"}
     Path("a.json").write_text(json.dumps({**about, "maps": THREE}))
+    Path("list.json").write_text(json.dumps(THREE))
+    assert read_timed_maps("list.json").imbalance == (1.0, 1.2, 1.4)
     lines = [f"# {name}: {text}" for name, text in about.items()]
     Path("a.csv").write_text("\n".join([*lines, "imbalance, seconds", *(f"{m['imbalance']}, {m['seconds']}" for m in THREE)]))
     assert read_timed_maps("a.json") == read_timed_maps("a.csv")

@@ -168,12 +168,12 @@ def test_evaluated_maps_have_experts_and_network_of_one_step():
     assert (summed.time.expert_seconds, summed.time.network_seconds) == (None, both.serving.time.network_seconds)
     assert "a step" not in " ".join(part_lines(summed)) and "experts_shares" not in as_dict(summed)
     traffic = counted.maps[0].served
-    said = notes(replace(profile, gpus=8, nodes=1), 1, traffic)
+    said = notes(replace(profile, gpus=8, nodes=1), 1, 4, 2, traffic)
     assert said[0] == "Profile measured on 8 GPUs in 1 node; deployment has 4 GPUs in 2 nodes."
     assert any(line.startswith("Experts: even shares over replicas") for line in said)
     assert any("of all tokens of the window as one dispatch" in line for line in said)
     for same in (profile, replace(profile, gpus=4), replace(profile, gpus=4, nodes=2)):
-        assert "measured on" not in " ".join(notes(same, 1, traffic))
+        assert "measured on" not in " ".join(notes(same, 1, 4, 2, traffic))
     [told] = times_of(replace(HINGE, gpus=8), result, placed, windows, shape, 1).as_dict()["notes"]
     assert told == "Profile measured on 8 GPUs; deployment has 4 GPUs in 2 nodes."
     assert both.as_dict()["notes"] == []
