@@ -110,7 +110,7 @@ def _refuse_recording(target: str, loads: Sequence[str]) -> None:
     if holds_loads(path):
         if suffix == TRACE:
             raise InputError(
-                f"OUT is missing, or it is {last}, which is there and holds recorded loads; to write over it, name it in front "
+                f"OUT is missing, or it is {last}, which is there and holds a recording; to write over it, name it in front "
                 f"or behind another option, with --force: convert {target} --force {LOADS} {' '.join(few)}"
             )
         raise InputError(

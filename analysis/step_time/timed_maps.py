@@ -52,7 +52,8 @@ def read_timed_maps(path: str | os.PathLike[str]) -> TimedMaps:
     path : path
         CSV with a header, in front of which lines ``# measured_on: TEXT`` and ``# timed: TEXT`` may stand; or, ending in
         ``.json``, a list ``[{"imbalance": 1.05, "seconds": 82.7}, ...]``, or an object with that under ``maps``, which may have
-        both texts too. Every map has ``seconds`` and either its ``imbalance`` or a ``map``, the name of its file, seen from the folder of this one.
+        both texts too. Every map has ``seconds`` and either its ``imbalance`` or a ``map``, the name of its file, seen from the
+        folder of this one.
 
     Raises
     ------
