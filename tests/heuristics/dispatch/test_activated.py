@@ -10,7 +10,7 @@ import pytest
 from eplb_gap.heuristics.dispatch.activated import fewest_activated
 from eplb_gap.problem.deployment import Deployment
 from eplb_gap.problem.errors import InputError
-from eplb_gap.problem.routing.activated import activated, activated_bound
+from eplb_gap.problem.routing.activated import activated, activated_bound, read_by_tokens
 
 
 def drawn(seed: int, steps: int, most: int = 4) -> tuple[np.ndarray, np.ndarray, Deployment]:
@@ -50,6 +50,8 @@ def test_forged_choices_and_witnesses_are_refused() -> None:
             activated(np.array(wrong), active, phy2log, deployment)
     with pytest.raises(InputError, match="active experts alone"):
         activated_bound(np.array([[True, True, True]]), active, phy2log, deployment)
+    with pytest.raises(InputError, match="witness and active are int64 and bool"):
+        activated_bound(np.array([[5, 0, 0]]), active, phy2log, deployment)
     with pytest.raises(InputError, match="each at least once"):
         fewest_activated(active, np.array([0, 1, 1, 0]), deployment)
     with pytest.raises(InputError, match=r"bool \[steps, 3\]"):
@@ -59,3 +61,10 @@ def test_forged_choices_and_witnesses_are_refused() -> None:
 def test_a_map_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match="experts of 4 slots"):
         fewest_activated(np.ones((1, 3), dtype=np.bool_), np.array([0, 1, 2, 0, 1, 2, 2, 2]), Deployment(3, 4, 2))
+    six, deployment, some = np.array([0, 1, 2, 0, 1, 2]), Deployment(3, 4, 2), np.ones((1, 3), dtype=np.bool_)
+    with pytest.raises(InputError, match=r"phy2log has shape \(6,\); \(4,\) is needed"):
+        read_by_tokens(np.array([[0], [1]]), np.array([[3], [1]]), np.array([0, 1]), six, deployment)
+    with pytest.raises(InputError, match=r"phy2log has shape \(6,\)"):
+        activated(np.zeros((1, 3), dtype=np.int64), some, six, deployment)
+    with pytest.raises(InputError, match=r"step names 1125899906842624; at most \d+ steps are counted"):
+        read_by_tokens(np.array([[0]]), np.array([[0]]), np.array([1 << 50]), six[:4], deployment)
