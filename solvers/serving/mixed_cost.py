@@ -49,7 +49,7 @@ class MixedPlan:
     upper : int
         Sum over the steps of what the fullest GPU pays, recomputed.
     lower : int
-        No map and choices have a smaller sum.
+        No map and choices have a smaller sum; a claim where ``proof`` is one.
     proof : {"recomputed", "claim"}
         Whether the bound is that of the kernel, or what CP-SAT says.
     """
@@ -61,9 +61,11 @@ class MixedPlan:
     proof: Literal["recomputed", "claim"]
 
     @property
-    def status(self) -> str:
-        """Whether nothing is cheaper: "optimal" or "bounded"."""
-        return "optimal" if self.upper == self.lower else "bounded"
+    def status(self) -> Literal["optimal", "claimed", "bounded"]:
+        """ "optimal" where nothing is cheaper by the kernel's bound, "claimed" where CP-SAT alone says so, else "bounded"."""
+        if self.upper > self.lower:
+            return "bounded"
+        return "optimal" if self.proof == "recomputed" else "claimed"
 
 
 def solve_mixed_cost(
@@ -79,7 +81,7 @@ def solve_mixed_cost(
         With as many slots on every GPU, all alive.
     cost : StepCost
     time_limit : float, default 60
-        Wall seconds of the solver, which looks for what is no dearer than the map of
+        Wall seconds of the solver, which starts from the map of
         :func:`eplb_gap.heuristics.dispatch.mixed_cost.plan_for_cost`.
     workers : int, default 1
         Threads of the solver.
@@ -114,7 +116,6 @@ def solve_mixed_cost(
         return MixedPlan(phy2log, gpus, upper, lower, "recomputed")
     found, claim = _solve(counts, deployment, cost, (phy2log, gpus), time_limit, workers, seed)
     if found is not None and (value := _value(found[1], counts, found[0], deployment, cost)) < upper:
-        check(Placement(found[0][None], deployment.num_experts), deployment)
         (phy2log, gpus), upper = found, value
     if claim > upper:
         raise ContradictionError(f"bound {claim} of CP-SAT exceeds {upper}, which a map has")
@@ -127,6 +128,8 @@ Found = tuple[np.ndarray, np.ndarray]
 
 
 def _value(gpus: np.ndarray, counts: np.ndarray, phy2log: np.ndarray, deployment: Deployment, cost: StepCost) -> int:
+    """Return what all steps pay, after checking that the map is legal."""
+    check(Placement(phy2log[None], deployment.num_experts), deployment)
     return int(step_costs(gpus, counts, phy2log, deployment, cost).sum())
 
 
@@ -150,7 +153,8 @@ def _solve(
     for g in gpus:
         problem.add(sum(held[e, g] for e in experts) <= deployment.slots_per_gpu)
     # GPUs, and nodes, can be exchanged: the expert with most tokens is on the first.
-    problem.add(held[int(counts.sum(axis=0).argmax()), 0] == 1)
+    first = int(counts.sum(axis=0).argmax())
+    problem.add(held[first, 0] == 1)
     if deployment.policy == "hierarchical":
         _keep_groups_together(problem, held, deployment)
     read = {(t, e, g): problem.new_bool_var(f"z_{t}_{e}_{g}") for t, e in np.argwhere(counts > 0).tolist() for g in gpus}
@@ -163,6 +167,14 @@ def _solve(
         for g in gpus:
             problem.add(sum(int(row[e]) * read[t, e, g] for e in active) <= paid[t])
     problem.minimize(sum(paid))
+    on = start[0].reshape(deployment.num_gpus, -1)
+    order = _with_first(int(np.flatnonzero((on == first).any(axis=1))[0]), deployment)
+    for (e, g), variable in held.items():
+        problem.add_hint(variable, bool((on[order[g]] == e).any()))
+    for (t, e, g), variable in read.items():
+        problem.add_hint(variable, bool(start[1][t, e] == order[g]))
+    for variable, value in zip(paid, upper.tolist(), strict=True):
+        problem.add_hint(variable, value)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = workers
     solver.parameters.random_seed = seed
@@ -183,6 +195,15 @@ def _solve(
             chosen[t, e] = g
     claim = round_bound(solver.best_objective_bound, Fraction(1), 1)
     return (_filled(on_gpu, deployment), chosen), int(claim)
+
+
+def _with_first(gpu: int, deployment: Deployment) -> np.ndarray:
+    """Return the GPUs in an order that begins with one: its node and the first change places, and so do GPUs within nodes."""
+    order = np.arange(deployment.num_gpus).reshape(deployment.num_nodes, -1)
+    node, place = divmod(gpu, deployment.gpus_per_node)
+    order[[0, node]] = order[[node, 0]]
+    order[:, [0, place]] = order[:, [place, 0]]
+    return order.ravel()
 
 
 def _keep_groups_together(problem: Any, held: dict[tuple[int, int], Any], deployment: Deployment) -> None:
