@@ -220,7 +220,9 @@ def known(measured: Rows, certificates: Path, dates: Mapping[str, str]) -> list[
 def _windows(
     row: Row, module: str, instance: Callable[..., Any], arguments: dict[str, Any], found: dict[str, Known]
 ) -> Iterator[str]:
-    """Yield the digest of every window that a row is of; those that a solve bounded become instances."""
+    """Yield the digest of every window that a row is of, if it has makespans; those that a solve bounded become instances."""
+    if "upper" not in row and not isinstance(row.get("lower"), list):
+        return
     loads, deployment = instance(**arguments)
     loads = loads.reshape(-1, *loads.shape[-2:])
     bounded = isinstance(row.get("lower"), list)

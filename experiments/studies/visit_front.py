@@ -44,8 +44,8 @@ SECONDS = 1.0
 BALANCE, FRONT = "fast", "front"
 
 
-def instance(policy: str, **_: object) -> Instance:
-    """Return the loads of the tokens planned on and the deployment."""
+def instance(policy: str = "global", **_: object) -> Instance:
+    """Return the loads of the tokens planned on and the deployment; a front's cell knows its policy itself."""
     return parts()[PLANNED].loads(), DEPLOYMENTS[policy]
 
 
