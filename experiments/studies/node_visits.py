@@ -171,7 +171,7 @@ def _levels(measured: Rows, shape: Slots) -> list[list[str]]:
         body.append(
             [
                 text,
-                f"within {percent(ASKED_APART, 0)} %, mean over layers of |difference|, worst phase",
+                f"within {percent(ASKED_APART, 0)} %, mean over layers of the absolute difference, worst phase",
                 said,
                 yes_or_no(worst <= ASKED_APART),
             ]
