@@ -44,8 +44,8 @@ SECONDS = 1.0
 BALANCE, FRONT = "fast", "front"
 
 
-def instance(policy: str = "global", **_: object) -> Instance:
-    """Return the loads of the tokens planned on and the deployment; a front's cell knows its policy itself."""
+def instance(policy: str, **_: object) -> Instance:
+    """Return the loads of the tokens planned on and the deployment."""
     return parts()[PLANNED].loads(), DEPLOYMENTS[policy]
 
 
@@ -57,25 +57,25 @@ def balanced_cell(policy: str, profiles: str) -> Fields:
     return _row(policy, [[(BALANCE, phy2log)] for phy2log in placement.phy2log], time.process_time() - started, profiles)
 
 
-def global_cell(profiles: str) -> Fields:
+def global_cell(policy: str, profiles: str) -> Fields:
     """Plan maps with few visits at every limit on the loads and say what they cost."""
-    _, deployment = instance("global")
+    _, deployment = instance(policy)
     started = time.process_time()
     maps = visit_front(parts()[PLANNED], deployment, EPS, seconds=SECONDS)
     seconds = (time.process_time() - started) / len(EPS)
     named = [[(f"eps {eps:g}", of.phy2log[layer]) for eps, of in zip(EPS, maps, strict=True)] for layer in range(LAYERS)]
-    return _row("global", named, seconds, profiles)
+    return _row(policy, named, seconds, profiles)
 
 
-def hierarchical_cell(profiles: str) -> Fields:
+def hierarchical_cell(policy: str, profiles: str) -> Fields:
     """Go through all ways to put groups on nodes, nodes planned for balance, and say what those cost that no other beats."""
-    _, deployment = instance("hierarchical")
+    _, deployment = instance(policy)
     started = time.process_time()
     fronts = [hierarchical_front(parts()[PLANNED], deployment, layer, "planner") for layer in range(LAYERS)]
     seconds = time.process_time() - started
     maps = [[(" ".join("".join(map(str, node)) for node in p.partition), p.placement.phy2log[0]) for p in of] for of in fronts]
     above = max(float(point.upper / point.lower - 1) for of in fronts for point in of)
-    return {**_row("hierarchical", maps, seconds, profiles), "above_proven": above}
+    return {**_row(policy, maps, seconds, profiles), "above_proven": above}
 
 
 def _row(policy: str, maps: list[list[tuple[str, np.ndarray]]], seconds: float, profiles: str) -> Fields:
@@ -120,9 +120,9 @@ def name_of(policy: str) -> str:
 def cells() -> list[Cell]:
     """Return the cells: the front and a map for balance, of both policies."""
     known = {"profiles": profiles()}
+    fronts = {"global": global_cell, "hierarchical": hierarchical_cell}
     return [
-        Cell(SUITE, name_of("global"), FRONT, global_cell, known),
-        Cell(SUITE, name_of("hierarchical"), FRONT, hierarchical_cell, known),
+        *(Cell(SUITE, name_of(policy), FRONT, cell, {"policy": policy, **known}) for policy, cell in fronts.items()),
         *(Cell(SUITE, name_of(policy), BALANCE, balanced_cell, {"policy": policy, **known}) for policy in DEPLOYMENTS),
     ]
 
