@@ -23,6 +23,7 @@ from eplb_gap.heuristics.config import FastConfig
 from eplb_gap.heuristics.config_file import write
 from eplb_gap.problem import PRESETS, Deployment, LoadTrace
 from eplb_gap.problem.formats.containers.record_files import Call, call_path, write_call
+from eplb_gap.problem.routing.trace import RoutingTrace
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs")
@@ -37,7 +38,15 @@ LINES = [
 SMALL = "deepseek-readme"
 LONG = {"bench", "calibrate", "record", "reproduce"}
 """Commands that take minutes, or need a corpus: only their help is asked for, once for every command."""
-FILLED = {"FILE": "loads.npz", "FOLDER": "calls", "NAME": SMALL, "FILE|METHOD": "fast-lpt", "STEPS": "2", "100": "1"}
+FILLED = {
+    "FILE": "loads.npz",
+    "FOLDER": "calls",
+    "NAME": SMALL,
+    "FILE|METHOD": "fast-lpt",
+    "STEPS": "2",
+    "100": "1",
+    "ROUTING": "routing.npz",
+}
 """What stands for the words of the README that a reader fills in."""
 CHEAP = {"solve": ["--time-limit", "5"], "replay": ["--controller", "periodic:interval=1"], "watch": ["--once"]}
 """What keeps commands short that nothing is compiled for."""
@@ -93,6 +102,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     (packages / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     loads = np.random.default_rng(0).integers(1, 900, (4, 1, 12))
     in_use = np.arange(16)[None] % 12
+    chosen = np.random.default_rng(1).permuted(np.tile(np.arange(12), (256, 1, 1)), axis=2)[:, :, :2]
+    RoutingTrace(chosen, 12, step=np.arange(256) // 64).save(folder / "routing.npz")
     LoadTrace(loads).save(folder / "steps.npz")
     LoadTrace(loads[:2]).save(folder / "loads.npz")
     calls = folder / "calls" / "eplb_gap_model_1x12"
