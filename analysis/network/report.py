@@ -47,7 +47,7 @@ def table_rows(counted: Counted) -> list[list[str]]:
     return [[name, *(f"{shown(plan)} / {shown(serve)}" for plan, serve in totals)] for name, shown in rows]
 
 
-LAYER_COLUMNS = ("layer", "nodes a token", "GPUs a token", "gap of visits", "into the busiest node", "GPU load", "even shares")
+LAYER_COLUMNS = ("layer", "nodes a token", "GPUs a token", "gap", "into the busiest node", "GPU load", "even shares")
 
 
 def layer_rows(one: MapTraffic, layer_ids: list[int]) -> list[list[str]]:

