@@ -46,6 +46,6 @@ def fewest_visits(routing: RoutingTrace, deployment: Deployment, eps: float = 0.
     layers = []
     for layer in range(routing.num_layers):
         front = hierarchical_front(routing, deployment, layer, method="planner")
-        limit = min(point.upper for point in front) * (1 + Fraction(eps))
+        limit = front[-1].upper * (1 + Fraction(eps))  # makespans fall along the front
         layers.append(next(point for point in front if point.upper <= limit).placement.phy2log[0])
     return Placement(np.stack(layers), routing.num_experts)

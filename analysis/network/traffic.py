@@ -190,17 +190,12 @@ def visit_bounds(
         ]
         if by_group:
             known.append(VisitBound(Fraction(room_bound(groups, deployment.groups_per_node)), "room for groups"))
-        if prove is not None and can_prove(routing, slots, deployment.num_experts):
+        if prove is not None and slots == deployment.num_experts and routing.topk <= MOST_TOPK:
             prove(f"layer {layer + 1} of {routing.num_layers}")
             found = visit_bound(*routing.bundles(layer), deployment.num_experts, parts)
             known.append(VisitBound(found.value, "prices"))
         bounds.append(max(known, key=lambda bound: bound.visits))
     return bounds
-
-
-def can_prove(routing: RoutingTrace, slots: int, num_experts: int) -> bool:
-    """Whether prices can bound the visits: without replicas, of tokens with few experts."""
-    return slots == num_experts and routing.topk <= MOST_TOPK
 
 
 def network_traffic(
