@@ -156,9 +156,9 @@ class _Layer:
         """Return the best of the map found, that of a narrower limit and the initial one; int64 [slots]."""
         first = self.dispatched(self.start)
         distinct = self.deployment.duplicates == "forbidden"
-        limits = [math.floor(bound * (1 + Fraction(eps))) for bound in self.bounds]
+        limits = [_limit(bound, Fraction(eps)) for bound in self.bounds]
         rules = Rules(limits[0], limits[1], distinct, self.start, first.on_gpu.copy(), self.most_moves)
-        nodes_alone = rules._replace(gpu_limit=NO_LIMIT, node_limit=math.floor(self.bounds[1] * (1 + ROOM * Fraction(eps))))
+        nodes_alone = rules._replace(gpu_limit=NO_LIMIT, node_limit=_limit(self.bounds[1], ROOM * Fraction(eps)))
         found = self.searched(first, rules, nodes_alone, seconds, seed)
         candidates = [self.start, found] if narrower is None else [self.start, narrower, found]
         return min(candidates, key=lambda slots: self.rank(slots, rules))
@@ -198,6 +198,11 @@ class _Layer:
         """Return a map with GPUs and nodes named so that few replicas move from the initial one."""
         new, old = (Placement(one[None], self.deployment.num_experts) for one in (slots, self.start))
         return np.asarray(relabel(new, old, self.deployment, whole_nodes=True).phy2log[0])
+
+
+def _limit(bound: Fraction, eps: Fraction) -> int:
+    """Return the most tokens within ``1 + eps`` times a bound, as a number that compiled code can hold."""
+    return min(NO_LIMIT, math.floor(bound * (1 + eps)))
 
 
 def _checked_start(routing: RoutingTrace, deployment: Deployment, initial: Placement | None) -> Placement:

@@ -88,6 +88,12 @@ def test_eight_experts_on_two_and_four_nodes_end_at_the_fewest_visits() -> None:
     assert reached == 6
 
 
+def test_limits_beyond_all_tokens_are_as_good_as_none() -> None:
+    routing, deployment = routed(4, 8, 40), Deployment(8, 8, 4, num_nodes=2)
+    found = [plan_visits(routing, deployment, eps=eps, seconds=0.01).phy2log.tolist() for eps in (1e6, 1e30, 1e308)]
+    assert found[0] == found[1] == found[2]
+
+
 def test_experts_that_are_asked_together_end_on_one_node() -> None:
     rng = np.random.default_rng(2)
     together = rng.permutation(32).reshape(4, 8)
