@@ -36,7 +36,8 @@ def star_bound(co_activation: np.ndarray, topk: int, num_slots: int, num_nodes: 
     Raises
     ------
     InputError
-        If the counts are not symmetric, rows do not sum to ``topk`` times their diagonal, or slots do not divide over nodes.
+        If counts are not symmetric or too large to add up, rows do not sum to ``topk`` times their diagonal, or slots do not
+        divide over nodes.
 
     Examples
     --------
@@ -109,6 +110,10 @@ def _checked(co_activation: np.ndarray, topk: int) -> np.ndarray:
     counts = np.asarray(co_activation)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise InputError(f"co_activation is {counts.dtype} of shape {counts.shape}; integers [experts, experts] >= 0 are needed")
+    # A row's sum, and topk times a load, are to be what int64 holds.
+    most = np.iinfo(np.int64).max // max(len(counts), topk, 1)
+    if counts.size and int(counts.max()) > most:
+        raise InputError(f"co_activation has a count of {counts.max()}; at most {most} can be summed over {len(counts)} experts")
     counts = counts.astype(np.int64)
     if (counts != counts.T).any():
         raise InputError("co_activation is not symmetric; every pair of experts has one count")

@@ -15,8 +15,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from eplb_gap.problem.errors import InputError
+from eplb_gap.problem.errors import InputError, shown
 from eplb_gap.problem.instance import Instance
+
+MOST_BITS = 900
+"""Of a cost's numerator and denominator, also over the common denominator: sums over replicas stay within a float's range."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class TileCost:
     Raises
     ------
     InputError
-        If a cost is negative or a tile has no rows.
+        If a cost is negative, no fraction, or one of more than 900 bits, or a tile has no rows.
     """
 
     read: Fraction | int
@@ -44,10 +47,18 @@ class TileCost:
 
     def __post_init__(self) -> None:
         for name in ("read", "tile"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; a cost of at least 0 is needed")
-        if not isinstance(self.rows, int) or self.rows < 1:
-            raise InputError(f"rows is {self.rows!r}; a whole number of at least 1 is needed")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | Fraction):
+                raise InputError(f"{name} is {shown(value)}; a Fraction or an int is needed")
+            bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+            if bits > MOST_BITS:
+                raise InputError(f"{name} has a numerator or denominator of {bits} bits; at most {MOST_BITS} are allowed")
+            if value < 0:
+                raise InputError(f"{name} is {value}; a cost of at least 0 is needed")
+        if isinstance(self.rows, bool) or not isinstance(self.rows, int):
+            raise InputError(f"rows is {shown(self.rows)}; a whole number of at least 1 is needed")
+        if self.rows < 1:
+            raise InputError("rows is less than 1; a whole number of at least 1 is needed")
 
     def of(self, load: int, count: int) -> Fraction | int:
         """Return the cost of one of ``count`` replicas of an expert."""
@@ -75,6 +86,11 @@ def tile_cost_bound(instance: Instance, cost: TileCost) -> Fraction:
     Returns
     -------
     Fraction
+
+    Raises
+    ------
+    InputError
+        If a cost has more than 900 bits over the common denominator of both.
 
     Examples
     --------

@@ -96,6 +96,15 @@ def test_counts_of_no_routing_are_refused(change: object, says: str) -> None:
         star_bound(change(pairs), 2, 4, 2)  # type: ignore[operator]
 
 
+def test_counts_that_64_bits_cannot_add_up_are_refused_and_the_largest_are_exact() -> None:
+    pair = np.ones((2, 2), dtype=np.int64)
+    with pytest.raises(InputError, match="a count of 4611686018427387904; at most 4611686018427387903"):
+        star_bound(pair << 62, 2, 2, 2)
+    with pytest.raises(InputError, match="a count of 9223372036854775808"):
+        star_bound(pair.astype(np.uint64) << np.uint64(63), 2, 2, 2)
+    assert star_bound(pair * ((1 << 62) - 1), 2, 2, 2) == 2 * ((1 << 62) - 1)
+
+
 def test_slots_that_do_not_fit_are_refused() -> None:
     pairs = RoutingTrace([[[0, 1]]], 4).co_activation(0)
     for slots, nodes in product((3, 5), (2,)):

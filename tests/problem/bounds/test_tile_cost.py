@@ -82,10 +82,28 @@ def test_an_expert_that_cannot_be_split_enough_counts() -> None:
     assert tile_cost_bound(Instance((90, 1), 3, 3, "forbidden"), TileCost(Fraction(0), Fraction(1), 10)) == 5
 
 
-@pytest.mark.parametrize("wrong", [(Fraction(-1), Fraction(1), 1), (Fraction(1), Fraction(-1), 1), (Fraction(1), Fraction(1), 0)])
+ODD = [(1.5, 1, 4), (float("nan"), 1, 4), (1, True, 4), (1, 1, 2.0), (1, 1, True)]
+"""What is no exact number."""
+
+
+@pytest.mark.parametrize(
+    "wrong", [(Fraction(-1), Fraction(1), 1), (Fraction(1), Fraction(-1), 1), (Fraction(1), Fraction(1), 0), *ODD]
+)
 def test_impossible_costs_are_refused(wrong: tuple[Fraction, Fraction, int]) -> None:
     with pytest.raises(InputError, match=r"(read|tile|rows) is "):
         TileCost(*wrong)
+
+
+def test_costs_of_any_allowed_size_are_bounded_and_larger_ones_refused() -> None:
+    for large in (10**400, 10**5000, Fraction(1, 10**400)):
+        with pytest.raises(InputError, match=r"tile has a numerator or denominator of \d+ bits; at most 900"):
+            TileCost(1, large, 4)
+    most = (1 << 900) - 1
+    instance = Instance((1 << 50, 1), 6, 2)
+    assert tile_cost_bound(instance, TileCost(most, 0, 4)) == 3 * most
+    assert tile_cost_bound(instance, TileCost(0, most, 1)) >= most << 49
+    with pytest.raises(InputError, match=r"read has .* of \d+ bits"):
+        tile_cost_bound(instance, TileCost(Fraction(most, most - 1), Fraction(most, most - 2), 1))
 
 
 def test_a_layer_of_256_experts_is_bounded_in_a_moment() -> None:
