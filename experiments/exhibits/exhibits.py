@@ -1,4 +1,4 @@
-"""Everything that is drawn from the published rows: files, the README's tables and figures, with the suites each draws from."""
+"""Everything that is drawn from the published rows: files, the pages' tables, figures, with the suites each draws from."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ TEXTS = {
     },
 }
 """Files by their path in the project."""
-README_BLOCKS = {
+BLOCKS = {
     title: Text(catalogue.script(module), drawn.suites, drawn.render)
     for module, study in STUDIES.items()
-    for title, drawn in study.readme.items()
+    for title, drawn in study.blocks.items()
 }
-"""Parts of the README between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
+"""Parts of the README and of the pages of docs/ between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""

@@ -1,9 +1,10 @@
-"""Parts of a README between ``<!-- NAME -->`` and ``<!-- /NAME -->``: read and filled."""
+"""Parts of pages between ``<!-- NAME -->`` and ``<!-- /NAME -->``: found, read and filled."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from eplb_gap.problem.errors import InputError
 
@@ -18,8 +19,19 @@ def read(text: str, name: str) -> str:
     return found[2] if found else ""
 
 
+def pages(root: Path) -> dict[str, str]:
+    """Return the pages that may hold blocks, the README and those of docs/, by their path in the project."""
+    paths = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return {path.relative_to(root).as_posix(): path.read_text() for path in paths if path.exists()}
+
+
+def places(texts: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the path of the page that holds each block; a block that no page holds is missed in the README."""
+    return {name: next((path for path, text in texts.items() if _marked(name).search(text)), "README.md") for name in names}
+
+
 def fill(text: str, blocks: Mapping[str, str]) -> str:
-    """Return a README with other text in its blocks.
+    """Return a page with other text in its blocks.
 
     Raises
     ------
@@ -29,7 +41,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     for name, block in blocks.items():
         before, *parts = _marked(name).split(text)
         if len(parts) != 4:
-            raise InputError(f"the README has {len(parts) // 4} blocks named {name}; one is needed")
+            raise InputError(f"the page has {len(parts) // 4} blocks named {name}; one is needed")
         opening, _, closing, after = parts
         text = f"{before}{opening}{block}{closing}{after}"
     return text

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS, Figure, Text
+from eplb_gap.experiments.exhibits.exhibits import BLOCKS, FIGURES, TEXTS, Figure, Text
 from eplb_gap.experiments.loads.traces import gap_cases
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
@@ -117,7 +117,7 @@ def check_suites(published: Published) -> list[str]:
     """Every suite that a figure or a table draws from has rows."""
     present = {row["suite"] for row in published.rows}
     exhibits: dict[str, Text | Figure] = {**TEXTS, **{f"figure {figure.name}": figure for figure in FIGURES}}
-    exhibits |= {f"README.md, {title}": text for title, text in README_BLOCKS.items()}
+    exhibits |= {f"block {title}": text for title, text in BLOCKS.items()}
     return [
         f"{name}: {exhibit.script} draws from suite {suite}, which has no rows"
         for name, exhibit in exhibits.items()
@@ -131,10 +131,10 @@ def check_tables(published: Published) -> list[str]:
     root, found = published.results.parent, []
     for path, text in TEXTS.items():
         found += _compared(path, partial(text.render, published.rows.of(text.suites)), _text(root / path))
-    readme = _text(root / "README.md")
-    for title, text in README_BLOCKS.items():
-        draw = partial(text.render, published.rows.of(text.suites))
-        found += _compared(f"README.md, {title}", draw, blocks.read(readme, title))
+    pages = blocks.pages(root)
+    for title, path in blocks.places(pages, BLOCKS).items():
+        draw = partial(BLOCKS[title].render, published.rows.of(BLOCKS[title].suites))
+        found += _compared(f"{path}, {title}", draw, blocks.read(pages.get(path, ""), title))
     said = _text(published.results / "README.md")
     for title, drawn in described.blocks().items():
         found += _compared(f"results/README.md, {title}", partial(str, drawn), blocks.read(said, title))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
+from eplb_gap.experiments.exhibits.exhibits import BLOCKS, FIGURES, TEXTS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.published import best_known
-from eplb_gap.experiments.published.blocks import fill
+from eplb_gap.experiments.published.blocks import fill, pages, places
 from eplb_gap.experiments.published.described import blocks
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER, write_manifest
 from eplb_gap.problem.errors import InputError
 
-README = rows.ROOT / "README.md"
 
-
-def readme_blocks(published: Rows) -> dict[str, str]:
-    """Return the tables of the README by the name of their block."""
-    return {name: text.render(published) for name, text in README_BLOCKS.items()}
+def fill_pages(root: Path, published: Rows) -> None:
+    """Fill the measured parts of the README and of docs/."""
+    texts = pages(root)
+    where = places(texts, BLOCKS)
+    for path, text in texts.items():
+        found = {name: block.render(published) for name, block in BLOCKS.items() if where[name] == path}
+        (root / path).write_text(fill(text, found))
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def main() -> None:
     for path, text in TEXTS.items():
         (rows.ROOT / path).parent.mkdir(exist_ok=True)
         (rows.ROOT / path).write_text(text.render(published))
-    README.write_text(fill(README.read_text(), readme_blocks(published)))
+    fill_pages(rows.ROOT, published)
     described = rows.RESULTS / "README.md"
     described.write_text(fill(described.read_text(), blocks()))
     drawn = [file for figure in FIGURES for file in figure.draw(published, rows.ROOT / FIGURE_FOLDER)]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
+from eplb_gap.experiments.exhibits.exhibits import BLOCKS, FIGURES, TEXTS
 from eplb_gap.experiments.exhibits.paper_numbers import NUMBERS
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
@@ -46,7 +46,7 @@ def manifest(results: Path, published: Rows) -> dict[str, Any]:
     -------
     dict
         ``files``: sha256 by path in ``results``. ``suites``: number of rows and their revisions. ``figures`` and ``tables``:
-        script, suites and sha256 by path in the project; the README's tables have their names behind its path. ``numbers``: those
+        script, suites and sha256 by path in the project; blocks of pages have their names behind the page's path. ``numbers``: those
         of the paper, with value, script, the rows they come from (number, sha256 of their digests) and these rows' revisions.
     """
     root = results.parent
@@ -90,10 +90,10 @@ def _figures(root: Path) -> dict[str, Any]:
 
 def _tables(root: Path) -> dict[str, Any]:
     contents = {path: (root / path).read_bytes() for path in TEXTS if (root / path).exists()}
-    readme = root / "README.md"
-    parts = {f"README.md, {title}": title for title in README_BLOCKS} if readme.exists() else {}
-    contents |= {path: blocks.read(readme.read_text(), title).encode() for path, title in parts.items()}
-    texts = {path: README_BLOCKS[parts[path]] if path in parts else TEXTS[path] for path in contents}
+    pages = blocks.pages(root)
+    parts = {f"{path}, {title}": (path, title) for title, path in blocks.places(pages, BLOCKS).items() if path in pages}
+    contents |= {part: blocks.read(pages[path], title).encode() for part, (path, title) in parts.items()}
+    texts = {path: BLOCKS[parts[path][1]] if path in parts else TEXTS[path] for path in contents}
     return {
         path: {"script": texts[path].script, "suites": list(texts[path].suites), "sha256": _sha256(content)}
         for path, content in contents.items()

@@ -340,5 +340,5 @@ STUDY = Study(
     levels=levels,
     figures=("control_timeline", "control_front"),
     numbers=_numbers(),
-    readme={"control advice": Drawn((SUITE,), advice)},
+    blocks={"control advice": Drawn((SUITE,), advice)},
 )

@@ -143,5 +143,5 @@ STUDY = Study(
         "unchecked-gap": _unchecked(fmean),
         "unchecked-worst": _unchecked(max),
     },
-    readme={"gap table": Drawn((SUITE,), readme_table)},
+    blocks={"gap table": Drawn((SUITE,), readme_table)},
 )

@@ -223,5 +223,5 @@ STUDY = Study(
         "serving-gain": _gains("fast-split", "serving"),
         "survival-zero": Number(_patterns(SETTINGS, "fast-split", BASE), _without_gain),
     },
-    readme={"head to head": Drawn((SUITE, SECONDS_SUITE), readme_table)},
+    blocks={"head to head": Drawn((SUITE, SECONDS_SUITE), readme_table)},
 )

@@ -297,5 +297,5 @@ STUDY = Study(
         "held-recorded-planning": _recorded("planning"),
         "held-recorded-serving": _recorded("serving"),
     },
-    readme={"regimes": Drawn((regimes.SUITE, redundancy.SUITE, SUITE), readme)},
+    blocks={"regimes": Drawn((regimes.SUITE, redundancy.SUITE, SUITE), readme)},
 )

@@ -52,4 +52,4 @@ def loss_rows(measured: Rows) -> str:
     return markdown(header, body)
 
 
-STUDY = Study(SUITE, job="reproduce", table=table, readme={"loss table": Drawn((SUITE,), loss_rows)})
+STUDY = Study(SUITE, job="reproduce", table=table, blocks={"loss table": Drawn((SUITE,), loss_rows)})

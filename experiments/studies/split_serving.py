@@ -189,5 +189,5 @@ STUDY = Study(
         "closed-ring": _closed("ring"),
         "closed-past": Number(tuple((SUITE, f"{name} {policy}", "*") for name, policy in SETTINGS), _past_closed),
     },
-    readme={"serving advice": Drawn((history_serving.SUITE, SUITE), advice)},
+    blocks={"serving advice": Drawn((history_serving.SUITE, SUITE), advice)},
 )

@@ -60,8 +60,8 @@ class Study:
         Modules of :mod:`eplb_gap.experiments.exhibits.figures`.
     numbers : mapping
         Numbers of the paper by name.
-    readme : mapping
-        Parts of the README by the name of their block.
+    blocks : mapping
+        Parts of the README and of docs/ by the name of their block.
     timed : bool, default False
         Its cells measure times: they run one at a time, and on this machine.
     appendix : bool, default False
@@ -80,6 +80,6 @@ class Study:
     levels: Callable[[Rows], list[list[str]]] | None = None
     figures: tuple[str, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
-    readme: Mapping[str, Drawn] = field(default_factory=dict)
+    blocks: Mapping[str, Drawn] = field(default_factory=dict)
     timed: bool = False
     appendix: bool = False

@@ -78,4 +78,4 @@ def table(measured: Rows) -> str:
     return f"## Three answers\n\n{answers(measured)}\n"
 
 
-STUDY = Study(visit_front.SUITE, job="network", table=table, readme={"time answers": Drawn(SUITES, answers)})
+STUDY = Study(visit_front.SUITE, job="network", table=table, blocks={"time answers": Drawn(SUITES, answers)})

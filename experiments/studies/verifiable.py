@@ -152,4 +152,4 @@ def section(measured: Rows) -> str:
     )
 
 
-STUDY = Study(levels.SUITE, job="solvers", readme={"verifiable": Drawn(SUITES, table)})
+STUDY = Study(levels.SUITE, job="solvers", blocks={"verifiable": Drawn(SUITES, table)})

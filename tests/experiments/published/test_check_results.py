@@ -28,8 +28,8 @@ def published():
 
 @pytest.fixture
 def copy(tmp_path):
-    """Copy results, paper and README."""
-    for folder in ("results", "paper"):
+    """Copy results, paper and the pages."""
+    for folder in ("results", "paper", "docs"):
         shutil.copytree(rows.ROOT / folder, tmp_path / folder)
     shutil.copy(rows.ROOT / "README.md", tmp_path / "README.md")
     return tmp_path / "results"
@@ -127,7 +127,7 @@ def test_a_changed_manifest_is_named(copy):
 
 def draw_only(monkeypatch, texts, blocks):
     """Let the check of tables draw these alone: all of them take seconds."""
-    for whole, kept in (("TEXTS", texts), ("README_BLOCKS", blocks)):
+    for whole, kept in (("TEXTS", texts), ("BLOCKS", blocks)):
         monkeypatch.setattr(check_results, whole, {title: getattr(check_results, whole)[title] for title in kept})
 
 

@@ -57,7 +57,7 @@ def test_no_two_studies_name_a_number_a_figure_or_a_block_alike():
     for names in (
         [name for study in STUDIES.values() for name in study.numbers],
         [name for study in STUDIES.values() for name in study.figures],
-        [name for study in STUDIES.values() for name in study.readme],
+        [name for study in STUDIES.values() for name in study.blocks],
     ):
         assert max(Counter(names).values()) == 1
 
@@ -69,9 +69,9 @@ def test_a_study_is_drawn_from_its_own_suite():
 
 def test_what_is_drawn_is_what_the_studies_declare():
     assert {figure.name for figure in exhibits.FIGURES} == {name for study in STUDIES.values() for name in study.figures}
-    assert set(exhibits.README_BLOCKS) == {name for study in STUDIES.values() for name in study.readme}
+    assert set(exhibits.BLOCKS) == {name for study in STUDIES.values() for name in study.blocks}
     assert all((rows.ROOT / figure.script).is_file() for figure in exhibits.FIGURES)
-    assert all((rows.ROOT / text.script).is_file() for text in (*exhibits.TEXTS.values(), *exhibits.README_BLOCKS.values()))
+    assert all((rows.ROOT / text.script).is_file() for text in (*exhibits.TEXTS.values(), *exhibits.BLOCKS.values()))
 
 
 def test_every_suite_of_the_rows_is_in_the_schema_once():
