@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
+from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.exhibits import best_known, figures, paper_numbers, paper_tables
 from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies import catalogue, verifiable
@@ -96,9 +97,23 @@ TEXTS = {
     },
 }
 """Files by their path in the project."""
+
+
+def _replicating(_: Rows) -> str:
+    """Return for every figure the command that measures its rows anew."""
+    commands = {name: f"eplb-gap {job.command}" for name, job in JOBS.items()}
+    figures_of = [(figure.name, commands[figure.job]) for figure in FIGURES]
+    return markdown(
+        ["figure of `paper/figures`", "rows measured by"], [[f"`{name}`", f"`{command}`"] for name, command in figures_of]
+    )
+
+
 BLOCKS = {
-    title: Text(catalogue.script(module), drawn.suites, drawn.render)
-    for module, study in STUDIES.items()
-    for title, drawn in study.blocks.items()
+    "replicating": Text("experiments/exhibits/exhibits.py", (), _replicating),
+    **{
+        title: Text(catalogue.script(module), drawn.suites, drawn.render)
+        for module, study in STUDIES.items()
+        for title, drawn in study.blocks.items()
+    },
 }
 """Parts of the README and of the pages of docs/ between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""

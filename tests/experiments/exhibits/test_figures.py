@@ -24,8 +24,8 @@ def test_every_font_is_embedded(figure):
     assert all(re.search(rb"/FontFile[23]", part) for part in described)
 
 
-def test_png_are_those_of_the_readme():
-    shown = set(re.findall(rf"{FIGURE_FOLDER}/(\w+)\.png", (rows.ROOT / "README.md").read_text()))
+def test_png_are_those_of_the_pages():
+    shown = {name for text in pages(rows.ROOT).values() for name in re.findall(rf"{FIGURE_FOLDER}/(\w+)\.png", text)}
     assert shown == {path.stem for path in FOLDER.glob("*.png")}
 
 
