@@ -223,7 +223,7 @@ def _means(method: str) -> Callable[[list[Row]], str]:
 
 
 def _worst(method: str) -> Callable[[list[Row]], str]:
-    return lambda found: percent(max(max(gaps(row, method)) for row in found), 1)
+    return lambda found: percent(max(max(gaps(row, method)) for row in found), 0)
 
 
 OLMOE, *OTHERS = DEPLOYMENTS

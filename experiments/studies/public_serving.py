@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import permutations
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,7 @@ from eplb_gap.experiments.measuring.row_schema import CELL, NUMBERS, WINDOWS_BOU
 from eplb_gap.experiments.measuring.rows import Fields, Row, Rows
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row, proof_fields
 from eplb_gap.experiments.measuring.statistics import Interval
-from eplb_gap.experiments.studies.numbers import Number, interval_text
+from eplb_gap.experiments.studies.numbers import Number, interval_text, span
 from eplb_gap.experiments.studies.public_gaps import BASE, DEPLOYMENTS, SWAPS
 from eplb_gap.experiments.studies.public_levels import NOT_GIVEN
 from eplb_gap.experiments.studies.study import Drawn, Study
@@ -336,18 +336,41 @@ def table(measured: Rows) -> str:
     )
 
 
-def _number(compute: Callable[[Rows], str], shape: Deployment, *methods: str) -> Number:
-    """A number from rows of decode traffic; it says where they were not measured."""
-    patterns = tuple((SUITE, _named(DECODED, shape), method) for method in methods)
+def _number(at: list[tuple[str, Deployment, str]], compute: Callable[[Rows], str]) -> Number:
+    """A number from rows of a model, a deployment and a method each; it says where they were not measured."""
+    patterns = tuple((SUITE, _named(model, shape), method) for model, shape, method in at)
     return Number(patterns, lambda found: compute(found) if given(found) else NOT_GIVEN)
 
 
-def _over_base(shape: Deployment, method: str, side: str) -> Number:
+def _over_base(shape: Deployment, side: str) -> Number:
+    """What `fast` gains over DeepSeek's algorithm on decode traffic, in points, with its interval over pairs of windows."""
+
     def compute(found: Rows) -> str:
-        ours, base = (from_first(find(found, DECODED, shape, name), side) for name in (method, BASE))
+        ours, base = (from_first(find(found, DECODED, shape, name), side) for name in ("fast", BASE))
         return interval_text(gain(ours, base), 1, sign=True)
 
-    return _number(compute, shape, method, BASE)
+    return _number([(DECODED, shape, name) for name in ("fast", BASE)], compute)
+
+
+def _over_all_pairs(shape: Deployment) -> Number:
+    """The same over all pairs, without an interval: neighbouring differences of the first windows are much alike."""
+
+    def compute(found: Rows) -> str:
+        ours, base = (fmean(find(found, DECODED, shape, name)["serving"]) for name in ("fast", BASE))
+        return span([100 * (ours - base)], 1, sign=True)
+
+    return _number([(DECODED, shape, name) for name in ("fast", BASE)], compute)
+
+
+def _over_domains(compute: Callable[[Row, Row], Iterable[float]], digits: int, sign: bool) -> Number:
+    """Least and largest of what the rows of DeepSeek's algorithm and of `fast` say, over OLMoE's deployments with replicas."""
+    model, shapes = "OLMoE-1B-7B", tuple(DEPLOYMENTS["OLMoE-1B-7B"].values())
+
+    def over(found: Rows) -> str:
+        pairs = ((find(found, model, shape, BASE), find(found, model, shape, "fast")) for shape in shapes)
+        return span((value for base, fast in pairs for value in compute(base, fast)), digits, sign)
+
+    return _number([(model, shape, name) for shape in shapes for name in (BASE, "fast")], over)
 
 
 STUDY = Study(
@@ -363,9 +386,16 @@ STUDY = Study(
     ),
     table=table,
     numbers={
-        "public-serve-gain": _over_base(DEPLOYMENTS[DECODED][3], "fast", "serving"),
-        "public-plan-gain": _over_base(DEPLOYMENTS[DECODED][3], "fast", "planning"),
-        "public-serve-none": _over_base(MORE_SLOTS[0], "fast", "serving"),
+        "public-serve-gain": _over_base(DEPLOYMENTS[DECODED][3], "serving"),
+        "public-plan-gain": _over_base(DEPLOYMENTS[DECODED][3], "planning"),
+        "public-serve-all": _over_all_pairs(DEPLOYMENTS[DECODED][3]),
+        "public-serve-none": _over_base(MORE_SLOTS[0], "serving"),
+        "public-domain-loss": _over_domains(
+            lambda base, fast: (100 * (fmean(row["own"]) - fmean(row["others"])) for row in (base, fast)), 0, sign=False
+        ),
+        "public-domain-gain": _over_domains(
+            lambda base, fast: [100 * (fmean(fast["others"]) - fmean(base["others"]))], 1, sign=True
+        ),
     },
     readme={"public losses": Drawn((SUITE,), loss_table)},
 )
