@@ -64,7 +64,8 @@ def families(model: str, folder: Path) -> np.ndarray:
         return counts_by_domain(model, folder)
     path = folder / DECODED
     with npz.open_archive(path) as archive:
-        return as_loads(npz.read_entry(archive, "counts", path), f"{path}, counts", 3).sum(axis=0, keepdims=True)
+        by_data_set = as_loads(npz.read_entry(archive, "counts", path), f"{path}, counts", 3)
+    return np.asarray(by_data_set.sum(axis=0, keepdims=True))
 
 
 def public_cell(model: str, slots: int, folder: str | None) -> Fields:

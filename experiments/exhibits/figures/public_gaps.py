@@ -10,7 +10,8 @@ from pathlib import Path
 
 from eplb_gap.analysis.figures.style import boxes, figure, save
 from eplb_gap.experiments.measuring.rows import Rows
-from eplb_gap.experiments.studies.public_gaps import BASE, DEPLOYMENTS, NOT_GIVEN, SLOTS, SUITE, SWAPS, find, gaps, given
+from eplb_gap.experiments.studies.public_gaps import BASE, DEPLOYMENTS, SLOTS, SUITE, SWAPS, find, gaps, given
+from eplb_gap.experiments.studies.public_levels import NOT_GIVEN
 
 SUITES = (SUITE,)
 LABELS = {BASE: "DeepSeek EPLB", SWAPS: "with two best swaps", "fast": "fast"}
