@@ -17,8 +17,10 @@ OF_MANY_INSTANCES = {
     "agreement",
     "counts",
     "public_control",
+    "public_gaps",
     "public_levels",
     "public_routing",
+    "public_serving",
     "sample_average_gaps",
     "timed_maps",
 }
