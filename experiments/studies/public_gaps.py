@@ -258,5 +258,5 @@ STUDY = Study(
         "public-gap-fast": _number(tuple(DEPLOYMENTS), (5, 3), _means("fast")),
         "public-gap-fast-two": _number(tuple(DEPLOYMENTS), (2,), _means("fast")),
     },
-    readme={"public gaps": Drawn((SUITE,), readme_table)},
+    blocks={"public gaps": Drawn((SUITE,), readme_table)},
 )

@@ -397,5 +397,5 @@ STUDY = Study(
             lambda base, fast: [100 * (fmean(fast["others"]) - fmean(base["others"]))], 1, sign=True
         ),
     },
-    readme={"public losses": Drawn((SUITE,), loss_table)},
+    blocks={"public losses": Drawn((SUITE,), loss_table)},
 )
