@@ -2,13 +2,16 @@
 
 All makespans are on the loads that are *served*; the excess of a makespan is ``makespan / mean - 1``. Between two neighbours of
 
-    mean <= global optimum <= hierarchical optimum, method replanned, planned counts reassigned, map planned on the history and
-    shared by split, planned map shared by split, planned map
+    mean <= global optimum <= hierarchical optimum, method replanned, planned counts reassigned, map planned on the history with
+    the best division of tokens, planned map with the best division, planned map
 
-lies one reason. A map is *shared by split* when tokens are divided over the replicas of an expert as the served loads would have
-it, a dispatcher's limit; elsewhere every replica gets the same share. The *history* map is the sample-average one. Where an
-optimum is known as an interval only, the upper value is used. Steps can be negative: a map planned on other loads may by chance
-serve better than the method's own plan. Sums are exact: everything is a fraction.
+lies one reason. The order is from what no map can help over what a plan can to what a dispatcher can: every step undoes one
+more decision of those that come before it in time. The *best division* of tokens over the replicas of an expert is the one that
+the served loads would have, a dispatcher's limit; elsewhere every replica gets the same share, so that the step to the
+history's map changes the map and the shares at once, and what the assignment costs with even shares throughout is the sum of
+the last three. The *history* map is the sample-average one. Where an optimum is known as an interval only, the upper value is
+used. Steps can be negative: a map planned on other loads may by chance serve better than the method's own plan. Sums are exact:
+everything is a fraction.
 """
 
 from __future__ import annotations
@@ -63,12 +66,13 @@ STEPS = (
     Step("packing", "hierarchical", "replanned", "packing gap of the method"),
     Step("counts", "replanned", "reassigned", "replica counts out of date"),
     Step("assignment", "reassigned", "history", "assignment out of date"),
-    Step("history", "history", "split", "history"),
-    Step("sharing", "split", "planned", "shared by split"),
+    Step("history", "history", "split", "older windows not used"),
+    Step("sharing", "split", "planned", "even shares, not the best division"),
 )
 """The steps of the chain in order.
 
-The last two are what the planned map loses by not using the history, negative where history misleads, and by sharing evenly.
+The last two are what the planned map loses by not using windows before the last, negative where those mislead, and by dividing
+the tokens of an expert evenly over its replicas.
 """
 
 

@@ -59,9 +59,10 @@ def _method(policy: str) -> str:
     chain = "mean, global optimum, " + ("hierarchical optimum, " if policy == "hierarchical" else "")
     return (
         f"All makespans are on the serving window: {chain}the method replanned on the serving window, the planned replica counts "
-        "with the best assignment for the serving window, the map planned on the history and the planned map, both with the best "
-        "token split, the planned map. Optima are intervals; the upper value is used in the "
-        "steps. Sums are exact in fractions; shown are two digits. Layers weigh by their mean load."
+        "with the best assignment for the serving window, the map planned on all windows of the history and the planned map, "
+        "both with the best division of tokens over replicas, the planned map. The order is from what no map can help over what "
+        "a plan can to what a dispatcher can. Optima are intervals; the upper value is used in the steps. Sums are exact in "
+        "fractions; shown are two digits. Layers weigh by their mean load."
     )
 
 
@@ -70,7 +71,7 @@ def _steps_table(result: Explanation) -> str:
     steps = result.steps()
     for level, step in zip(result.levels[1:], STEPS, strict=True):
         low, high = result.total(level.lower), result.total(level.upper)
-        known = points(high) if low == high else f"{points(low)} to {points(high)}"
+        known = points(high) if points(low) == points(high) else f"{points(low)} to {points(high)}"
         rows.append([step.label, f"{100 * float(steps[step.key]):+.2f}", known])
     return table(["step", "points", "excess reached, %"], rows)
 

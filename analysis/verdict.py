@@ -42,9 +42,10 @@ def verdict(result: Explanation) -> Verdict:
         f"{points(excess)} % more than the mean: balancedness {float(1 / (1 + excess)):.4f}."
     ]
     if excess < NOTHING:
-        return Verdict([*said, "Nothing is left to win here."])
+        return Verdict(["Keep this map: nothing is left to win here.", *said])
     said.append(_largest(result))
     helpful = sorted((a for a in result.alternatives if recommended(a)), key=lambda a: -a.mean_gain)
+    said.insert(0, _headline(result, next((a for a in helpful if not a.is_limit), None)))
     pairs = len(result.alternatives[0].gains)
     what = f"mean over {pairs} pairs of windows" if pairs > 1 else "on this one pair of windows, which says little"
     if helpful:
@@ -62,6 +63,16 @@ def verdict(result: Explanation) -> Verdict:
         said.append(f"None of the alternatives that were measured helps ({what}).")
     items = [_item(alternative) for alternative in sorted(result.alternatives, key=lambda a: -a.mean_gain)]
     return Verdict(said, [*items, *(f"{left.name}: left out; {left.what}: {left.why}" for left in result.left_out)])
+
+
+def _headline(result: Explanation, reachable: Alternative | None) -> str:
+    """Return what to do, and the largest reason."""
+    steps = result.steps()
+    largest = max(STEPS, key=lambda step: steps[step.key])
+    reason = f"the largest loss is {points(steps[largest.key])} points: {largest.label}."
+    if reachable is None:
+        return f"Keep this map: no other plan that was measured helps; {reason}"
+    return f"Change to {reachable.name}: {_gain(reachable)} points of the {points(result.excess())} that this map loses; {reason}"
 
 
 def recommended(alternative: Alternative) -> bool:

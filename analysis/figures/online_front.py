@@ -55,7 +55,8 @@ def draw(result: OnlineCalibration) -> Figure:
     axis.set_xscale("symlog", linthresh=LINEAR * per_move, linscale=0.5)
     axis.set_xlim(left=-LINEAR * per_move / 3, right=1.6 * max(LINEAR * per_move, *(x for x, _ in at)))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel("replicas moved per step and layer" if result.price is None else "MB moved per step, all layers and GPUs")
+    what = "replicas moved per step and layer" if result.price is None else "MB moved per step, all layers and GPUs"
+    axis.set_xlabel(f"{what} (symlog axis: linear below {LINEAR * per_move:g})")
     net = ", net of costs" if result.price is not None else ""
     axis.set_ylabel(f"served balancedness{net}, 95 % interval")
     shape = result.deployment

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from eplb_gap.analysis.text import markdown
-from eplb_gap.experiments.exhibits import best_known, figures, paper_numbers, paper_tables
+from eplb_gap.experiments.exhibits import best_known, figures, paper_numbers, paper_tables, search_claims
 from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.studies import catalogue, verifiable
 from eplb_gap.experiments.studies.catalogue import STUDIES
@@ -84,11 +84,21 @@ def _solver_tables(rows: Rows) -> str:
     return f"{JOBS['solvers'].tables(rows)}\n{verifiable.section(rows)}\n\n{best_known.table(rows)}\n"
 
 
+def _heuristic_tables(rows: Rows) -> str:
+    """Return the tables of heuristics and, behind them, what the published search said and what rows say."""
+    return f"{JOBS['heuristics'].tables(rows)}\n{search_claims.table(rows)}"
+
+
 FIGURES = tuple(Figure(name, study.job) for study in STUDIES.values() for name in study.figures)
 TEXTS = {
     **{f"results/{job.text}": Text("experiments/studies/jobs.py", job.suites, job.tables) for job in JOBS.values()},
     f"results/{JOBS['solvers'].text}": Text(
         "experiments/exhibits/exhibits.py", tuple(dict.fromkeys((*JOBS["solvers"].suites, *best_known.SUITES))), _solver_tables
+    ),
+    f"results/{JOBS['heuristics'].text}": Text(
+        "experiments/exhibits/exhibits.py",
+        tuple(dict.fromkeys((*JOBS["heuristics"].suites, *search_claims.SUITES))),
+        _heuristic_tables,
     ),
     "paper/numbers.json": Text("experiments/exhibits/paper_numbers.py", paper_numbers.SUITES, paper_numbers.render),
     **{

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from statistics import fmean, median, stdev
 
 from eplb_gap.analysis.explain import STEPS
+from eplb_gap.experiments.exhibits import search_claims
 from eplb_gap.experiments.loads import traces
 from eplb_gap.experiments.loads.traces import TRACES
 from eplb_gap.experiments.measuring.proven import closed
@@ -33,7 +34,7 @@ Table = list[list[str]]
 MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 """A hyphen that is a sign."""
 
-SHOWN_HISTORIES = (("recorded", 4), ("calibrated", 4), ("mix", 8), ("alternating", 4), ("mix of six", 8), ("stationary", 8))
+SHOWN_HISTORIES = (("recorded", 4), ("calibrated", 4), ("mix", 8), ("alternating", 8), ("mix of six", 8), ("stationary", 8))
 PAIRED_FAMILIES = ("ln.6", "ln1.0", "zipf.8", *TRACES)
 
 
@@ -53,7 +54,7 @@ def by_regime(measured: Rows) -> Table:
         cells = []
         for name in regimes.REGIMES:
             instances = found[name].get(method)
-            cells.append(interval_text(regimes.mean_percent(instances), 2) if instances else "-")
+            cells.append(regimes.mean_and_median(instances) if instances else "-")
         lines.setdefault(tuple(cells), []).append(method)
     header = [f"{name} ({len(found[name][regimes.SOLVER])})" for name in regimes.REGIMES]
     return [["method", *header], *([", ".join(names), *cells] for cells, names in lines.items())]
@@ -61,7 +62,7 @@ def by_regime(measured: Rows) -> Table:
 
 def held(measured: Rows) -> Table:
     """Held-out calibrated traces: gap, gains over DeepSeek's algorithm with intervals and effects, and what survives."""
-    body = [["policy, method", "gap, %", "planning gain", "effect", "serving gain", "effect", "survives, %"]]
+    body = [["policy, method", "gap, %", "planning gain", "its effect", "serving gain", "effect, serving", "survives, %"]]
     for policy, methods_of in held_out.ONE_WINDOW.items():
         for method in (name for name in (*methods_of, *held_out.ON_HISTORY) if name != BASE):
             sides = [held_out.over_seeds(measured, policy, method, side) for side in ("planning", "serving")]
@@ -106,7 +107,7 @@ SAME_AS_VLLM = "sglang-deepseek"
 
 def methods(measured: Rows) -> Table:
     """Planners on the flagship: time, gap on both traces, balancedness on the window served."""
-    body = [["policy", "method", "ms", "recorded", "calibrated", "recorded", "calibrated"]]
+    body = [["policy", "method", "ms", "recorded", "calibrated", "served, recorded", "served, calibrated"]]
     for policy in traces.POLICIES:
         timed = head_to_head.seconds(measured, policy)
         for method in sorted(timed.keys() - {SAME_AS_VLLM}, key=lambda name: timed[name]["median_seconds"]):
@@ -136,15 +137,23 @@ def paired(measured: Rows) -> Table:
 def survival(measured: Rows) -> Table:
     """What a map within a hundredth of a percent of optimal gains where it was planned, and where it serves."""
     body = [
-        ["trace, policy", "planned by DeepSeek", "by fast-split", "gain, points", "serving", "serving", "gain, points [95 %]"]
+        [
+            "trace, policy",
+            "DeepSeek",
+            "fast-split",
+            "gain, points",
+            "DeepSeek, served",
+            "fast-split, served",
+            "gain served [95 %]",
+        ]
     ]
     for name, policy in SETTINGS:
         cells = []
         for side in ("planning", "serving"):
             pair = [head_to_head.find(measured, name, policy, method)[side] for method in (BASE, "fast-split")]
-            mean, low, high = gain(measured, name, policy, "fast-split", side)
-            interval = f" [{low:+.2f}, {high:+.2f}]" if side == "serving" else ""
-            cells += [*(f"{fmean(values):.4f}" for values in pair), f"{mean:+.2f}{interval}"]
+            found = gain(measured, name, policy, "fast-split", side)
+            said = interval_text(found, 2, sign=True) if side == "serving" else f"{found.mean:+.2f}"
+            cells += [*(f"{fmean(values):.4f}" for values in pair), said]
         body.append([f"{name}, {policy}", *cells])
     return body
 
@@ -161,14 +170,15 @@ def steps(measured: Rows) -> Table:
 
 def histories(measured: Rows) -> Table:
     """Sample-average placement on several kinds of traffic."""
-    body = [["traffic, policy, windows", "pairs", "last", "sum", "sample average", "against last", "against sum"]]
+    header = ["last", "sum", "forecast", "sample average", "against last", "against sum", "against forecast"]
+    body = [["traffic, policy, windows", "pairs", *header]]
     for name, windows in SHOWN_HISTORIES:
         for policy in traces.POLICIES:
             row = history_serving.find(measured, name, policy, windows)
-            means = [f"{fmean(row['served'][plan]):.4f}" for plan in ("last", "sum", "sample-average")]
+            means = [f"{fmean(row['served'][plan]):.4f}" for plan in ("last", "sum", "forecast", "sample-average")]
             gains = [
-                "{:+.1f} [{:+.1f}, {:+.1f}]".format(*history_serving.gain(row, "sample-average", base))
-                for base in ("last", "sum")
+                interval_text(history_serving.gain(row, "sample-average", base), 1, sign=True)
+                for base in ("last", "sum", "forecast")
             ]
             body.append([f"{name}, {policy}, {windows}", str(len(row["served"]["last"])), *means, *gains])
     return body
@@ -197,6 +207,12 @@ def metric(measured: Rows) -> Table:
     return body
 
 
+def search(measured: Rows) -> Table:
+    """What the published search said and what rows say."""
+    body = [["the search said", "what we find", "evidence", "verdict"]]
+    return body + [[claim.said, claim.found, claim.evidence, claim.verdict] for claim in search_claims.claims(measured)]
+
+
 SEEN = (("planning", "expert"), ("planning", "gpu"), ("serving", "gpu"))
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], Table]]] = {
@@ -210,6 +226,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], Table]]] = {
     "histories": (("history",), histories),
     "shares": (("token_split",), shares),
     "metric": (("protocol", "gap"), metric),
+    "search": (search_claims.SUITES, search),
 }
 """The suites that a table draws from, and how, by its name."""
 

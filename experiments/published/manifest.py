@@ -47,7 +47,7 @@ def manifest(results: Path, published: Rows) -> dict[str, Any]:
     dict
         ``files``: sha256 by path in ``results``. ``suites``: number of rows and their revisions. ``figures`` and ``tables``:
         script, suites and sha256 by path in the project; blocks of pages have their names behind the page's path. ``numbers``:
-        those of the paper, with value, script, the rows they come from (number, sha256 of their digests) and these rows' revisions.
+        those of the paper, with value, script, the rows they come from (number, sha256 of their digests) and their revisions.
     """
     root = results.parent
     suites = sorted({row["suite"] for row in published})

@@ -100,6 +100,16 @@ def _step(name: str, policy: str, key: str, of: Callable[[list[float]], float] =
     return Number(_patterns(name, policy), lambda rows: f"{of(steps(rows, name, policy, METHODS[0])[key]):.1f}")
 
 
+def _even_throughout(name: str, policy: str) -> Number:
+    """What an assignment that is out of date costs where shares are even before and after: the last three steps."""
+
+    def compute(rows: Rows) -> str:
+        found = steps(rows, name, policy, METHODS[0])
+        return f"{sum(fmean(found[key]) for key in ('assignment', 'history', 'sharing')):.1f}"
+
+    return Number(_patterns(name, policy), compute)
+
+
 def _excess(name: str, policy: str) -> Number:
     """DeepSeek's excess itself: all steps."""
 
@@ -144,6 +154,7 @@ STUDY = Study(
         "step-hierarchy": _step("calibrated", "hierarchical", "hierarchy"),
         "step-packing": _step("calibrated", "hierarchical", "packing"),
         "step-assignment": _step("calibrated", "hierarchical", "assignment"),
+        "step-assignment-even": _even_throughout("calibrated", "hierarchical"),
         "step-assignment-sd": _step("calibrated", "hierarchical", "assignment", stdev),
         "step-misled": _step("calibrated", "hierarchical", "history", lambda values: abs(fmean(values))),
     },

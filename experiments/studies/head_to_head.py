@@ -117,7 +117,7 @@ def table(measured: Rows) -> str:
         argsort = next(iter(timed.values()))["argsort_seconds"]
         header = ["method", "median ms", "spread ms", f"to `{BASE}`"]
         for name in TRACES:
-            header += [f"{name}: gap mean / worst", "planning", "serving", "duplicates"]
+            header += [f"{name}: gap mean / worst", *(f"{name}: {what}" for what in ("planning", "serving", "duplicates"))]
         sections.append(
             f"### {policy}\n\n58 layers, 256 experts, 288 slots, 32 GPUs. `numpy.argsort` of the same 58 x 256 float32 array: "
             f"{1000 * argsort:.3f} ms.\n\n" + markdown([*header, "maps"], body)

@@ -221,11 +221,11 @@ def table(measured: Rows) -> str:
         "planning",
         "serving",
         "planning gain, points",
-        "effect",
-        "wins / ties / losses",
+        "effect, planning",
+        "wins / ties / losses, planning",
         "serving gain, points",
-        "effect",
-        "wins / ties / losses",
+        "effect, serving",
+        "wins / ties / losses, serving",
     ]
     lines = [(policy, method) for policy in ONE_WINDOW for method in _methods(policy)]
     seeds = [[*_line(measured, "calibrated", *at, over_seeds), survives(measured, *at)] for at in lines]

@@ -15,7 +15,7 @@ from eplb_gap.experiments.measuring.row_schema import SERVED, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.measuring.statistics import Interval, paired
 from eplb_gap.experiments.studies import sample_average_gaps
-from eplb_gap.experiments.studies.numbers import Number, span
+from eplb_gap.experiments.studies.numbers import Number, interval_text, span
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.heuristics.serving.forecast import choose
 from eplb_gap.problem.loads import LoadTrace
@@ -147,7 +147,7 @@ def table(measured: Rows) -> str:
             for windows in MERGED:
                 row = find(measured, name, policy, windows)
                 means = [f"{fmean(row['served'][plan]):.4f}" if row["served"][plan] else "-" for plan in PLANS]
-                gains = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*gain(row, "sample-average", base)) for base in ("sum", "last")]
+                gains = [interval_text(gain(row, "sample-average", base), 1, sign=True) for base in ("sum", "last")]
                 unbeaten = f"{row['unbeaten']} of {len(row['forecasts'])}" if row["forecasts"] else "-"
                 body.append([f"{name}, {policy}, {windows}", str(len(row["served"]["last"])), *means, *gains, unbeaten])
     kinds = "; ".join(f"{name}: {title}" for name, title in TRAFFIC.items())

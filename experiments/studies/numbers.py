@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -70,6 +71,8 @@ def _rounded(value: float, digits: int, sign: bool) -> str:
 
 
 def interval_text(found: Interval, digits: int, sign: bool = False) -> str:
-    """Return a mean with its interval in brackets; only the mean where both ends print alike."""
+    """Return a mean with its interval in brackets; only the mean where both ends print alike or there is no interval."""
+    if math.isnan(found.low):
+        return _rounded(found.mean, digits, sign)
     mean, low, high = (_rounded(value, digits, sign) for value in found)
     return mean if low == high else f"{mean} [{low}, {high}]"

@@ -113,17 +113,21 @@ def served_price(measured: Rows, trace_name: str, policy: str, gpus: int, redund
 
 
 def advice(measured: Rows) -> str:
-    """Return what fewer redundant slots cost, as a Markdown list item."""
-    at = "calibrated", "global", FLAGSHIP.num_gpus
-    parts = [
-        "{} instead of {}: {:z.1f} to {:z.1f} % on the window planned on, {:z.1f} [{:z.1f}, {:z.1f}] % on the next".format(
-            redundant, MOST, *price(measured, *at, redundant), *served_price(measured, *at, redundant)
-        )
-        for redundant in (0, MOST // 2)
-    ]
+    """Return what fewer redundant slots cost on both traces, as a Markdown list item."""
+    said = []
+    for name in TRACES:
+        at = name, "global", FLAGSHIP.num_gpus
+        parts = [
+            f"{redundant} instead of {MOST}: {span(price(measured, *at, redundant), 1)} % on the window planned on, "
+            f"{interval_text(served_price(measured, *at, redundant), 1, sign=True)} % on the next"
+            for redundant in (0, MOST // 2)
+        ]
+        said.append(f"{name} ({TRACE_TITLES[name]}): {', '.join(parts)}")
     return (
-        f"* *Redundant slots* ({EXPERTS} experts, {at[2]} GPUs, global, calibrated synthetic trace): makespan with fewer, on the "
-        f"window planned on of the optimum (proven bounds), on the next of the solver's maps (95 % interval): {'; '.join(parts)}."
+        f"* *Redundant slots* ({EXPERTS} experts, {FLAGSHIP.num_gpus} GPUs, global): makespan with fewer, on the window "
+        "planned on of the optimum (proven bounds), on the next of the solver's maps (95 % interval over pairs of windows, which "
+        "overlap): "
+        f"{'; '.join(said)}."
     )
 
 
@@ -166,7 +170,7 @@ def _line(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: in
         *cells,
         f"{fmean(optimum['serving']):.4f}",
         "{:+.2f} to {:+.2f}".format(*price(measured, *at)),
-        "{:+.2f} [{:+.2f}, {:+.2f}]".format(*served_price(measured, *at)),
+        interval_text(served_price(measured, *at), 2, sign=True),
     ]
 
 
@@ -174,16 +178,16 @@ def _patterns(trace_name: str, policy: str, gpus: int, redundant: int, method: s
     return tuple((SUITE, instance(trace_name, policy, gpus, count), method) for count in (redundant, MOST))
 
 
-def _planning(gpus: int, redundant: int) -> Number:
+def _planning(gpus: int, redundant: int, trace_name: str = "calibrated") -> Number:
     """What fewer than 64 redundant slots cost on the window planned on, as an interval of proven bounds."""
-    at = "calibrated", "global", gpus, redundant
+    at = trace_name, "global", gpus, redundant
     return Number(_patterns(*at, "*"), lambda rows: span(price(rows, *at), 1))
 
 
-def _serving(gpus: int, redundant: int) -> Number:
+def _serving(gpus: int, redundant: int, trace_name: str = "calibrated") -> Number:
     """What they cost on the next window."""
-    at = "calibrated", "global", gpus, redundant
-    return Number(_patterns(*at, "auto"), lambda rows: interval_text(served_price(rows, *at), 1))
+    at = trace_name, "global", gpus, redundant
+    return Number(_patterns(*at, "auto"), lambda rows: interval_text(served_price(rows, *at), 1, sign=True))
 
 
 STUDY = Study(
@@ -201,6 +205,8 @@ STUDY = Study(
         "slots-planning-wide": _planning(64, 0),
         "slots-planning-narrow": _planning(8, 0),
         "slots-serving": _serving(32, 0),
+        "slots-serving-recorded": _serving(32, 0, "recorded"),
+        "slots-planning-recorded": _planning(32, 0, "recorded"),
         "slots-serving-half": _serving(32, 32),
         "slots-serving-wide": _serving(64, 0),
     },

@@ -184,19 +184,70 @@ def mean_percent(instances: dict[str, list[float]]) -> Interval:
 
 def table(measured: Rows) -> str:
     """Gaps by regime and method, paired comparisons, how far the solver gets, and the price of forbidding duplicates."""
-    return "\n\n".join([_gap_table(measured), _paired_table(measured), _certified_table(measured)])
+    return "\n\n".join([_gap_table(measured), _family_table(measured), _paired_table(measured), _certified_table(measured)])
 
 
 def readme_table(measured: Rows) -> str:
-    """Return the mean gaps of some methods by regime, with intervals over instances, as Markdown."""
+    """Return mean and median gaps of some methods by regime, and the family that moves DeepSeek's mean most, as Markdown."""
     found, body = gaps(measured), []
     for method in README_METHODS:
         cells = []
         for name in REGIMES:
             instances = found[name].get(method)
-            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*mean_percent(instances)) if instances else "-")
+            cells.append(mean_and_median(instances) if instances else "-")
         body.append([f"`{method}`", *cells])
-    return markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
+    driven = [_driver(measured, name) for name in REGIMES]
+    lines = [
+        f"{name}: {family} {inside:.2f}, the others {rest:.2f}"
+        for name, (family, inside, rest) in zip(REGIMES, driven, strict=True)
+    ]
+    return (
+        "Mean over instances (median) [descriptive 95 % interval of the mean over these instances, which are no sample of a "
+        "population].\n\n"
+        + markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
+        + f"\n\nThe family of loads with the largest mean of `{BASE}`: {'; '.join(lines[1:])}."
+    )
+
+
+def mean_and_median(instances: dict[str, list[float]]) -> str:
+    """Return mean, median and, in brackets, the descriptive interval of the mean over instances, in %."""
+    middle = median(100 * fmean(layers) for layers in instances.values())
+    mean, bracket, interval = interval_text(mean_percent(instances), 2).partition(" [")
+    return f"{mean} ({middle:.2f}){bracket}{interval}"
+
+
+def family_means(measured: Rows, name: str, method: str) -> dict[str, float]:
+    """Return the mean gap over the instances of every family of loads in a regime, in %; synthetic ones before traces."""
+    of_family = {row["instance"]: row["family"] for row in _of(measured).where(method=SOLVER)}
+    found: dict[str, list[float]] = {}
+    for instance_name, layers in gaps(measured)[name].get(method, {}).items():
+        found.setdefault(of_family[instance_name], []).append(100 * fmean(layers))
+    return {family: fmean(found[family]) for family in (*GRADED, DRIFTING, *TRACES) if family in found}
+
+
+def _driver(measured: Rows, name: str) -> tuple[str, float, float]:
+    """Return the family on which DeepSeek's algorithm is worst in a regime, its mean gap there and over all other instances."""
+    means = family_means(measured, name, BASE)
+    worst = max(means, key=lambda family: means[family])
+    of_family = {row["instance"]: row["family"] for row in _of(measured).where(method=SOLVER)}
+    rest = [100 * fmean(of) for key, of in gaps(measured)[name][BASE].items() if of_family[key] != worst]
+    return f"`{worst}`", means[worst], fmean(rest)
+
+
+def _family_table(measured: Rows) -> str:
+    methods_shown = (BASE, "fast", "fast-split")
+    names = (*GRADED, DRIFTING, *TRACES)
+    body = [
+        [f"{regime_name}, `{method}`", *(f"{means[family]:.2f}" if family in means else "-" for family in names)]
+        for regime_name in REGIMES
+        for method in methods_shown
+        if (means := family_means(measured, regime_name, method))
+    ]
+    return (
+        "### Family by family\n\nMean gap in % over the instances of one family of loads each; all but the two traces are "
+        "synthetic, the calibrated trace too. A pooled mean above depends on how many instances of each family were asked.\n\n"
+        + markdown(["regime, method", *names], body)
+    )
 
 
 def _of(measured: Rows) -> Rows:
@@ -215,8 +266,8 @@ def _gap_table(measured: Rows) -> str:
     return (
         "## Regimes\n\nGap to the solver's bound in %: median / mean [95 % interval of the mean] / worst, and layers proven "
         "optimal, those where that rests on a claim apart. Median, worst and optimal are over layers; the mean is over "
-        "instances, of their layers' mean, and its interval "
-        f"a bootstrap over instances. Deployments: {', '.join(f'`{name}`' for name in presets)}, and "
+        "instances, of their layers' mean, and its interval a descriptive bootstrap over these instances, no sample of a "
+        f"population. Deployments: {', '.join(f'`{name}`' for name in presets)}, and "
         f"experts/slots/GPUs {', '.join(shapes)}. Synthetic loads of {LAYERS} layers, seeds 0 to {LAYERS - 1}: "
         f"{', '.join(GRADED)}, {DRIFTING}; above {LARGE} slots only {', '.join(FEW)}. With 256 experts also the last planning "
         f"window of both traces, at most {MOST_LAYERS} layers. `{SOLVER}` has {SECONDS_PER_LAYER:g} s a layer and says how much "
@@ -239,9 +290,9 @@ def _gap_entry(instances: dict[str, list[float]] | None, kinds: dict[str, list[s
     if not instances:
         return "-"
     layers = [100 * gap for of in instances.values() for gap in of]
-    mean, low, high = mean_percent(instances)
+    mean = interval_text(mean_percent(instances), 3)
     met = (pair for name, of in instances.items() for pair in zip(kinds[name], (gap == 0 for gap in of), strict=True))
-    return f"{median(layers):.3f} / {mean:.3f} [{low:.3f}, {high:.3f}] / {max(layers):.2f}; {count(met)}"
+    return f"{median(layers):.3f} / {mean} / {max(layers):.2f}; {count(met)}"
 
 
 def _paired_table(measured: Rows) -> str:
@@ -262,9 +313,9 @@ def _paired_entry(found: dict[str, dict[str, list[float]]], method: str) -> str:
     if not both:
         return "-"
     compared = paired(*([100 * fmean(of[instance]) for instance in both] for of in (ours, base)))
-    mean, low, high = compared.difference
+    difference = interval_text(compared.difference, 3, sign=True)
     counts = f"{compared.losses} / {compared.ties} / {compared.wins}"
-    return f"{mean:+z.3f} [{low:+z.3f}, {high:+z.3f}]; {compared.effect:+z.2f}; {counts}"
+    return f"{difference}; {compared.effect:+z.2f}; {counts}"
 
 
 def _illegal(measured: Rows) -> str:
@@ -330,7 +381,24 @@ def _total(row: Row, side: str) -> float:
 def _number(name: str, method: str) -> Number:
     """The mean gap in a regime with its interval over instances."""
     patterns = ((SUITE, "*", method), (SUITE, "*", SOLVER))
-    return Number(patterns, lambda rows: interval_text(mean_percent(gaps(rows)[name][method]), 2))
+    return Number(patterns, lambda rows: f"{mean_percent(gaps(rows)[name][method]).mean:.2f}")
+
+
+def _median(name: str) -> Number:
+    """The median over instances of the mean gap of DeepSeek's algorithm."""
+    patterns = ((SUITE, "*", BASE), (SUITE, "*", SOLVER))
+    return Number(patterns, lambda rows: f"{median(100 * fmean(of) for of in gaps(rows)[name][BASE].values()):.2f}")
+
+
+def _driven(name: str, of: int) -> Number:
+    """The family on which DeepSeek's algorithm is worst in a regime (0), its mean there (1) and over the others (2)."""
+    patterns = ((SUITE, "*", BASE), (SUITE, "*", SOLVER))
+
+    def compute(rows: Rows) -> str:
+        value = _driver(rows, name)[of]
+        return value.strip("`") if isinstance(value, str) else f"{value:.2f}"
+
+    return Number(patterns, compute)
 
 
 def _proven(rows: Rows) -> str:
@@ -365,6 +433,8 @@ STUDY = Study(
     numbers={
         **{f"regime-{short}": _number(name, BASE) for short, name in SHORT.items()},
         **{f"regime-{short}-split": _number(name, "fast-split") for short, name in SHORT.items()},
+        **{f"regime-{short}-median": _median(name) for short, name in SHORT.items()},
+        **{f"regime-driver-{part}": _driven(HIERARCHICAL, of) for of, part in enumerate(("family", "inside", "rest"))},
         "regime-few-certified": _number(THREE_OR_FOUR, SOLVER),
         "regime-two-certified": _number(TWO, SOLVER),
         "regime-two-hamilton": _number(TWO, "proportional_quota_replication"),

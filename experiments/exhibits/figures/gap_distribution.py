@@ -30,7 +30,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         axis.set_xscale("symlog", linthresh=0.1, linscale=0.4)
         axis.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
         axis.set_xlim(left=0)
-        axis.set_xlabel("gap to certified hierarchical bound, %")
+        axis.set_xlabel("gap to certified hierarchical bound, %\n(symlog axis: linear below .1)")
         axis.set_title(f"{name} trace\n({TRACE_TITLES[name]})", fontsize=8)
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)

@@ -5,6 +5,7 @@ Message: the project's planner reaches smaller gaps in less time than the other 
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from statistics import fmean
@@ -66,11 +67,31 @@ def _label(axis: Any, points: list[tuple[float, float, str]]) -> None:
     others = sorted((p for p in points if p[2] not in FAST), key=lambda p: (p[1], p[0]))
     column = max(p[0] for p in points) * 4
     low, high = (math.log(value) for value in (0.4 * others[0][1], 1.6 * others[-1][1]))
-    heights = np.exp(np.linspace(low, high, len(others)))
+    heights = _uncrossed(
+        [(math.log(x), math.log(y)) for x, y, _ in others], math.log(column), np.linspace(low, high, len(others))
+    )
     for x, y, method in points:
         if method in FAST:
             offset = (5, -9) if method == "fast-lpt" else (7, 0)  # to its right there are others
             axis.annotate(method, (x, y), offset, textcoords="offset points", fontsize=7, va="center")
     for (x, y, method), height in zip(others, heights, strict=True):
         line = {"arrowstyle": "-", "color": "0.8", "linewidth": 0.5, "relpos": (0, 0.5), "shrinkB": 3}
-        axis.annotate(SHOWN.get(method, method), (x, y), (column, height), fontsize=7, va="center", arrowprops=line)
+        axis.annotate(SHOWN.get(method, method), (x, y), (column, math.exp(height)), fontsize=7, va="center", arrowprops=line)
+
+
+def _uncrossed(points: list[tuple[float, float]], column: float, heights: np.ndarray) -> list[float]:
+    """Return a height for every point so that no two lines from points to a column cross; a swap of two that do shortens both."""
+    found = list(map(float, heights))
+    crossing = True
+    while crossing:
+        crossing = False
+        for one, other in itertools.combinations(range(len(points)), 2):
+            (x, y), (u, v) = points[one], points[other]
+            start = max(x, u)
+            before, after = (
+                at + (end - at) * (start - left) / (column - left) for left, at, end in ((x, y, found[one]), (u, v, found[other]))
+            )
+            if (before - after) * (found[one] - found[other]) < 0:
+                found[one], found[other] = found[other], found[one]
+                crossing = True
+    return found

@@ -51,6 +51,6 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     slots = [shape[1] for shape in SHAPES]
     right.set_xticks(slots, [str(s) for s in slots])
     right.set_xlabel("slots")
-    right.set_ylabel(f"gap to its own bound after {SECONDS:.0f} s, %")
+    right.set_ylabel(f"gap to its own bound after {SECONDS:.0f} s, %\n(symlog axis: linear below {SMALLEST_PERCENT:g})")
     right.grid(color="0.92", which="major")
     return save(fig, folder, "performance_profile", png=True)

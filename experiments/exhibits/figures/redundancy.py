@@ -43,7 +43,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     axes[0, 0].set_yticks(TICKS, [str(tick) for tick in TICKS])
     axes[0, 0].set_ylim(-LINEAR_TO, 70)
     axes[0, 0].minorticks_off()
-    axes[0, 0].set_ylabel("window planned on")
+    axes[0, 0].set_ylabel(f"window planned on\n(symlog, linear to {LINEAR_TO:g})")
     axes[1, 0].set_ylabel("next window")
     fig.supylabel(f"makespan above that with {MOST} redundant slots, %", fontsize=9)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)

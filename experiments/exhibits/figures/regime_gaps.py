@@ -35,7 +35,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0].invert_yaxis()
-    fig.supxlabel("gap to the solver's bound, %, of every layer", fontsize=9)
+    fig.supxlabel(f"gap to the solver's bound, %, of every layer (symlog axis: linear below {SMALLEST:g})", fontsize=9)
     return save(fig, folder, "regime_gaps", png=True)
 
 

@@ -11,6 +11,7 @@ from eplb_gap.experiments.exhibits.exhibits import FIGURES
 from eplb_gap.experiments.exhibits.figures import scaling
 from eplb_gap.experiments.exhibits.figures.before_after import by_load
 from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.published.blocks import pages
 from eplb_gap.experiments.published.manifest import FIGURE_FOLDER
 
 FOLDER = rows.ROOT / FIGURE_FOLDER
