@@ -26,6 +26,7 @@ MODULES = (
     "shapes",
     "scaling",
     "recommendations",
+    "recommendations_seeds",
     "relabelling",
     "serving_times",
     "history_serving",
