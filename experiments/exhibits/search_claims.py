@@ -197,6 +197,6 @@ def table(measured: Rows) -> str:
     return (
         "## What the search said, what we find\n\nEvery statement of the published search: its ten programs, what it found "
         "successful, ineffective and worth implementing, its analysis of performance, its recommendations. Scores are slot "
-        f"balancedness; ours are on the calibrated trace (synthetic, seed 0), {ALL_PAIRS} windows, hierarchical, and so are gaps, "
-        "to the certified bound.\n\n" + markdown(["the search said", "what we find", "evidence", "verdict"], body) + "\n"
+        f"balancedness; ours are on the calibrated trace (synthetic, seed 0), {ALL_PAIRS} windows, hierarchical, and so are "
+        "gaps, to the certified bound.\n\n" + markdown(["the search said", "what we find", "evidence", "verdict"], body) + "\n"
     )

@@ -272,6 +272,12 @@ def _survives(policy: str, method: str) -> Number:
     return Number(_patterns("calibrated", policy, method), lambda rows: interval_text(survival(rows, policy, method), 0))
 
 
+def _survives_at_all() -> Number:
+    """The same of `fast` over both policies, without intervals, for an abstract."""
+    patterns = tuple(pattern for policy in POLICIES for pattern in _patterns("calibrated", policy, "fast"))
+    return Number(patterns, lambda rows: span(survival(rows, policy, "fast").mean for policy in POLICIES))
+
+
 def _recorded(side: str) -> Number:
     """Least and largest gain on the second recorded trace, over both policies."""
     patterns = tuple(pattern for policy in POLICIES for pattern in _patterns(RECORDED, policy, "fast-split"))
@@ -293,6 +299,7 @@ STUDY = Study(
         **{f"held-{side}-{policy}": _gain(policy, "fast-split", side) for side in ("planning", "serving") for policy in POLICIES},
         "held-serving-spread": _gain("global", "spread-replica", "serving"),
         **{f"held-survives-{policy}": _survives(policy, "fast-split") for policy in POLICIES},
+        "held-survives-fast-mean": _survives_at_all(),
         **{f"held-survives-fast-{policy}": _survives(policy, "fast") for policy in POLICIES},
         "held-recorded-planning": _recorded("planning"),
         "held-recorded-serving": _recorded("serving"),

@@ -40,7 +40,8 @@ def table(measured: Rows) -> str:
     rounds = timed["initial_program"]["parameters"]["rounds"]
     return (
         "## Runtime\n\nOne window of the calibrated trace (58 layers, hierarchical), one thread per program, "
-        f"{rounds} interleaved rounds after a warm-up. Only the ratios carry over to other machines.\n\n"
+        f"{rounds} interleaved rounds after a warm-up. Only ratios carry over to other machines, and they too moved by up to "
+        "two fifths between two of them.\n\n"
         + markdown(["program", "median ms", "spread ms", "ratio to `initial_program`"], body)
     )
 

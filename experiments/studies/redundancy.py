@@ -5,13 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 from statistics import fmean
 
+import numpy as np
+
 from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.loads.traces import FLAGSHIP, TRACE_TITLES, TRACES, WINDOWS, trace
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import WINDOWS_BOUNDED, WINDOWS_PLANNED
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Row, Rows
 from eplb_gap.experiments.measuring.solve_cells import bounded_row, planned_row
-from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
+from eplb_gap.experiments.measuring.statistics import Interval, ratio_interval
 from eplb_gap.experiments.studies.numbers import Number, Pattern, interval_text, span
 from eplb_gap.experiments.studies.study import Study
 from eplb_gap.problem.deployment import Deployment
@@ -103,13 +105,15 @@ def find(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int
 
 
 def served_price(measured: Rows, trace_name: str, policy: str, gpus: int, redundant: int) -> Interval:
-    """Return the summed makespan on the serving window above that with 64 redundant slots, in %, for the solver's maps.
+    """Return the makespan on serving windows, summed as :func:`price` sums it, above that with 64 redundant slots, in %.
 
-    Mean over the pairs of windows, with a bootstrap interval over them.
+    Of the solver's maps, with a bootstrap interval over the pairs of windows.
     """
-    few, most = (find(measured, trace_name, policy, gpus, count, "auto") for count in (redundant, MOST))
-    # The mean load of a window is the same for both, so that makespans are as the inverse of balancedness.
-    return mean_interval([100 * (b / a - 1) for a, b in zip(few["serving"], most["serving"], strict=True)])
+    few, most = (find(measured, trace_name, policy, gpus, count, "auto")["serving"] for count in (redundant, MOST))
+    # A window's makespans are its mean GPU loads over balancedness; the number of GPUs cancels.
+    tokens = trace(trace_name).loads[1:].sum(axis=(1, 2)).astype(float)
+    found = ratio_interval(tokens / np.array(few), tokens / np.array(most))
+    return Interval(*(100 * (end - 1) for end in found))
 
 
 def advice(measured: Rows) -> str:
@@ -152,8 +156,8 @@ def table(measured: Rows) -> str:
         f"{FLAGSHIP.num_groups} groups. GPU balancedness, mean over {WINDOWS - 1} pairs of windows; *optimum*: between the best "
         f"of the three maps and the proven limit of any map (target gap {TARGET_GAP:g}, at most {SECONDS:g} s a window). "
         f"*Price*: the optimum's makespan, summed over layers and windows, above that with {MOST} redundant slots (interval of "
-        "the proven bounds), and the same of the solver's maps on the serving window (mean over the pairs, 95 % bootstrap "
-        "interval over pairs, which share windows).\n\n" + "\n\n".join(sections) + "\n"
+        "the proven bounds), and the same ratio of the solver's maps on the serving windows (95 % bootstrap interval over pairs, "
+        "which share windows).\n\n" + "\n\n".join(sections) + "\n"
     )
 
 
