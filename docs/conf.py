@@ -10,13 +10,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # the checkout that the pages are 
 
 import generate  # noqa: E402
 
-import eplb_gap  # noqa: E402
-
 generate.write(HERE / "_generated")
 
-project, author, copyright = "eplb-gap", "the authors of eplb-gap", "the authors of eplb-gap, MIT licence"  # noqa: A001
+project, author, copyright = "eplb-gap", "the authors of eplb-gap", "the authors of eplb-gap, MIT licence"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
-exclude_patterns = ["_build", "_generated/parts"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "eplb-gap"
 html_theme_options = {"navigation_with_keys": True}
@@ -24,7 +22,7 @@ html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_sphinx = False
-myst_enable_extensions = ["colon_fence", "smartquotes"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's sections say them

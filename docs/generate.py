@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 from eplb_gap.cli.main import app
@@ -17,7 +18,7 @@ from eplb_gap.experiments.studies.jobs import JOBS
 def write(folder: Path) -> None:
     """Write all pages; one that has not changed is left alone, so that only what did is built again."""
     pages = {"commands.md": commands(), "exhibits.md": exhibits()}
-    pages |= {f"results/{job.text}": (ROOT / "results" / job.text).read_text() for job in JOBS.values()}
+    pages |= {f"results/{job.text}": published((ROOT / "results" / job.text).read_text()) for job in JOBS.values()}
     for name, text in pages.items():
         page = folder / name
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -25,36 +26,27 @@ def write(folder: Path) -> None:
             page.write_text(text)
 
 
+def published(text: str) -> str:
+    """Return published tables as a page: files that the site does not have are named, not linked."""
+    return re.sub(r"\[([^\]]+)\]\((?!http)[^)]+\.json\)", r"`\1`", text)
+
+
 def commands() -> str:
     """Return the reference of the command line."""
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     parts = ["# Commands", "From the help texts: `eplb-gap COMMAND --help` says the same."]
-    with click.Context(group, info_name="eplb-gap") as above:
-        for name, command in group.commands.items():  # type: ignore[attr-defined]
-            with click.Context(command, info_name=name, parent=above) as context:
-                parts += [f"## {name}", _prose(command.help), _prose(command.epilog), table(_options(command, context))]
+    above = typer.Context(group, info_name="eplb-gap")
+    for name, command in group.commands.items():
+        context = typer.Context(command, info_name=name, parent=above)
+        said = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
+        rows = [("option", "what"), *((f"`{option}`".replace("|", "\\|"), _prose(text)) for option, text in said)]
+        parts += [f"## {name}", _prose(command.help), _prose(command.epilog), table(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _prose(text: str | None) -> str:
-    return _escaped(" ".join((text or "").replace("\b", "").split()))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[").replace("*", "\\*")
-
-
-def _options(command: click.Command, context: click.Context) -> Iterator[tuple[str, ...]]:
-    yield "option", "takes", "what"
-    for parameter in command.get_params(context):
-        flag = bool(getattr(parameter, "is_flag", False))
-        takes = "" if flag else parameter.make_metavar(context).replace("|", " | ").strip("[]<>.")
-        default = parameter.get_default(context)
-        shown = default not in (None, (), [], False, "") and not callable(default)
-        said = _prose(getattr(parameter, "help", ""))
-        value = getattr(default, "value", default)
-        named = [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, click.Option) else [parameter.human_readable_name]
-        yield " ".join(f"`{one}`" for one in named), _escaped(takes), f"{said} Default: `{value}`." if shown else said
+    """Return a help text on one line, with nothing in it that Markdown reads."""
+    return re.sub(r"([|<\[\]*_`])", r"\\\1", " ".join((text or "").replace("\b", "").split()))
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:

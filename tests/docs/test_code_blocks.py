@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from in_process import run
 
 import eplb_gap
 from eplb_gap.cli import options
-from in_process import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -127,7 +127,10 @@ def test_every_page_is_in_a_list_of_contents() -> None:
 
 def test_little_is_shown_that_does_not_run() -> None:
     found = [block.language for page in PAGES for block in blocks(page.read_text())]
-    assert len([language for language in found if language in SHOWN]) < len([one for one in found if one in ("python", "console")]) / 2
+    assert (
+        len([language for language in found if language in SHOWN])
+        < len([one for one in found if one in ("python", "console")]) / 2
+    )
 
 
 def test_the_interface_lists_every_public_name() -> None:
