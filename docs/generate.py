@@ -60,9 +60,11 @@ def exhibits() -> str:
     drawn = [(f"`paper/figures/{figure.name}`", figure.suites) for figure in FIGURES]
     drawn += [(f"`{path}`", text.suites) for path, text in TEXTS.items() if not path.startswith("paper/numbers")]
     drawn += [(f"README, {title}", text.suites) for title, text in README_BLOCKS.items()]
-    jobs = {suite: f"`eplb-gap {job.command}`" for job in JOBS.values() for suite in job.suites}
-    rows = [("exhibit", "rows", "measured by")]
+    commands_of = {suite: job.command for job in JOBS.values() for suite in job.suites}
+    rows = [("exhibit", "measured by")]
     for name, suites in drawn:
-        whole = list(dict.fromkeys(jobs[suite] for suite in suites))
-        rows.append((name, ", ".join(suites), "<br>".join(whole)))
-    return "# Figures and tables\n\n" + table(rows) + "\n"
+        by_command: dict[str, list[str]] = {}
+        for suite in suites:
+            by_command.setdefault(commands_of[suite], []).append(suite.replace("_", "\\_"))
+        rows.append((name, "<br>".join(f"`eplb-gap {command}`: {', '.join(named)}" for command, named in by_command.items())))
+    return "# Figures and tables\n\nBehind a command stand the suites of rows that are drawn.\n\n" + table(rows) + "\n"
