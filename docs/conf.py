@@ -21,6 +21,7 @@ html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 html_copy_source = False
+smartquotes = False  # quotes in types and defaults are code's
 html_show_sphinx = False
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
