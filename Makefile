@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS := .venv/.docs-installed
 
-.PHONY: setup reproduce reproduce-all test test-hosts lint bench figures paper publish check-results fuzz
+.PHONY: setup reproduce reproduce-all test test-hosts lint bench figures paper publish check-results fuzz docs
 
 setup: $(STAMP)
 
@@ -60,3 +61,11 @@ check-results: setup
 fuzz: setup
 	$(BIN)/python -m eplb_gap.experiments.fuzzing.fuzz
 	$(BIN)/python -m eplb_gap.experiments.fuzzing.controller_sweep
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS)
+
+# The site, docs/_build/index.html: pages of docs/, the interface from docstrings, the commands from their help texts.
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -q -W --keep-going -d docs/_build/.doctrees docs docs/_build

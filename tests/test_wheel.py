@@ -1,4 +1,4 @@
-"""A wheel, installed without the checkout: what is in it, and every command of the README run with it elsewhere.
+"""A wheel, installed without the checkout: what is in it, and every command of the README and the site run with it elsewhere.
 
 The installed copy compiles its kernels anew. One command is run so; the others interpret them, which small loads allow.
 """
@@ -27,11 +27,11 @@ from eplb_gap.problem.routing.trace import RoutingTrace
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs")
-README = (ROOT / "README.md").read_text()
+PAGES = "\n".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
 # Every other piece between fences is code.
 LINES = [
     line.partition("  #")[0].strip()
-    for block in README.split("```")[1::2]
+    for block in PAGES.split("```")[1::2]
     for line in block.splitlines()
     if line.startswith("eplb-gap ")
 ]

@@ -1,4 +1,4 @@
-"""What the README shows of a host exists in the host's released versions: options, keys of JSON, variables, addresses."""
+"""What the site shows of a host exists in the host's released versions: options, keys of JSON, variables, addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import eplb_gap.heuristics.plugins as plugins
 from eplb_gap.experiments.hosts.packages import SGLANG, VLLM, VLLM_ASCEND, Release
 from eplb_gap.heuristics.plugins import recording
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "inside-the-server.md"
 OURS = re.compile(r"EPLB_GAP_[A-Z_]+")
 OF_PLUGINS = {word for text in (plugins.__doc__, recording.__doc__) for word in OURS.findall(text or "")}
 PLACEHOLDERS = {"MODEL", "FOLDER", "FILE", "NAME", "SERVER", "STEPS", "IN", "OUT"}
@@ -23,7 +24,7 @@ PLACEHOLDERS = {"MODEL", "FOLDER", "FILE", "NAME", "SERVER", "STEPS", "IN", "OUT
 
 @dataclass(frozen=True)
 class Host:
-    """A section of the README, which begins with the host's name in bold.
+    """A section of the page, which begins with the host's name in bold.
 
     Parameters
     ----------
@@ -59,9 +60,9 @@ BELOW = {"vLLM-Ascend": VLLM[0]}
 
 
 def section(text: str, host: str) -> str:
-    """Return what the README says of a host: from its name in bold at the start of a line to the end of the code that follows."""
+    """Return what the page says of a host: from its name in bold at the start of a line to the end of the code that follows."""
     found = re.search(rf"^\*\*{re.escape(host)}\*\*.*?^```.*?^```$", text, flags=re.M | re.S)
-    assert found, f"README.md has no section that begins with **{host}** and shows commands"
+    assert found, f"the page has no section that begins with **{host}** and shows commands"
     return found.group()
 
 
@@ -109,16 +110,16 @@ def missing(words: set[str], host: Host, release: Release) -> set[str]:
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
-def test_what_the_readme_shows_of_a_host_is_in_its_releases(host):
-    words = shown(section(README.read_text(), host.name))
-    assert words, f"README.md shows no option of {host.name}"
+def test_what_the_page_shows_of_a_host_is_in_its_releases(host):
+    words = shown(section(PAGE.read_text(), host.name))
+    assert words, f"the page shows no option of {host.name}"
     for release in host.releases:
         print(f"{release}: {', '.join(sorted(words))}")
         assert not missing(words, host, release), f"{release} has no {', '.join(sorted(missing(words, host, release)))}"
 
 
-def test_variables_of_ours_that_the_readme_shows_are_those_of_the_plug_ins():
-    found = set(OURS.findall(README.read_text()))
+def test_variables_of_ours_that_the_pages_show_are_those_of_the_plug_ins():
+    found = set(OURS.findall(README.read_text() + PAGE.read_text()))
     known = OF_PLUGINS | {"EPLB_GAP_HOSTS", "EPLB_GAP_PUBLIC_LOADS"}
     assert {word for word in found if word in OF_PLUGINS}
     assert not found - known
