@@ -322,8 +322,10 @@ def explain(
             found["time"] = times.as_dict()
         print(json.dumps(found if counted is None else {**found, "traffic": traffic_summary(counted, identifiers)}))
         return
+    first, *lines = verdict(result).lines()
+    out.print(first, markup=False, highlight=False, soft_wrap=True)
     out.print(_chain(result))
-    for line in verdict(result).lines():
+    for line in lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     if times is not None:
         print_chain_times(times, clock.notes(asked, counted))

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from eplb_gap.cli.main import app
-from eplb_gap.experiments.exhibits.exhibits import FIGURES, README_BLOCKS, TEXTS
+from eplb_gap.experiments.exhibits.exhibits import BLOCKS, FIGURES, TEXTS
 from eplb_gap.experiments.measuring.rows import ROOT
 from eplb_gap.experiments.studies.jobs import JOBS
 
@@ -56,10 +56,10 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def exhibits() -> str:
-    """Return which command measures what a figure, a table or a part of the README is drawn from."""
+    """Return which command measures what a figure, a table or a part of a page is drawn from."""
     drawn = [(f"`paper/figures/{figure.name}`", figure.suites) for figure in FIGURES]
     drawn += [(f"`{path}`", text.suites) for path, text in TEXTS.items() if not path.startswith("paper/numbers")]
-    drawn += [(f"README, {title}", text.suites) for title, text in README_BLOCKS.items()]
+    drawn += [(f"block *{title}*", text.suites) for title, text in BLOCKS.items()]
     commands_of = {suite: job.command for job in JOBS.values() for suite in job.suites}
     rows = [("exhibit", "measured by")]
     for name, suites in drawn:

@@ -9,6 +9,7 @@ instances somebody chose describes them and no population.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -147,14 +148,19 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
         return Interval(estimate, estimate, estimate)
     if len(data[0]) < FEWEST:
         return Interval(estimate, math.nan, math.nan)
-    found = stats.bootstrap(
-        data,
-        statistic,
-        n_resamples=RESAMPLES,
-        paired=len(data) > 1,
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="BCa",
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return Interval(estimate, float(found.low), float(found.high))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            data,
+            statistic,
+            n_resamples=RESAMPLES,
+            paired=len(data) > 1,
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="BCa",
+            rng=np.random.default_rng(SEED),
+        )
+    low, high = found.confidence_interval
+    if math.isnan(low) or math.isnan(high):  # leaving a unit out never changes the statistic: there is nothing to correct
+        low, high = np.quantile(found.bootstrap_distribution, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Interval(estimate, float(low), float(high))

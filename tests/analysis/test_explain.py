@@ -58,8 +58,8 @@ def test_the_verdict_names_the_largest_gain_with_its_number(explained):
     _, _, result = explained
     lines = verdict(result).lines()
     best = max((a for a in result.alternatives if recommended(a)), key=lambda a: a.mean_gain)
-    assert f"What would help most: {best.name}" in lines[2]
-    assert f"{100 * float(best.mean_gain):+.2f} points" in lines[2]
+    assert f"What would help most: {best.name}" in lines[3]
+    assert f"{100 * float(best.mean_gain):+.2f} points" in lines[3]
     assert points(result.excess()) in lines[0]
     for alternative in result.alternatives:
         [line] = [line for line in lines if line.startswith(f"- {alternative.name}")]
@@ -94,7 +94,7 @@ def test_a_perfect_map_leaves_nothing_to_win():
     deployment = Deployment(4, 4, 2)
     windows = Windows.of(LoadTrace(np.ones((2, 1, 4), np.int64)))
     result = explain_map(windows, deployment, Placement([[0, 1, 2, 3]], 4), "own map", "fast")
-    assert verdict(result).lines()[-1] == "Nothing is left to win here."
+    assert verdict(result).lines()[0] == "Keep this map: nothing is left to win here."
 
 
 def test_an_illegal_map_is_refused():
@@ -140,7 +140,7 @@ def test_an_alternative_deployment_that_cannot_be_is_left_out_and_said():
 def test_what_is_left_out_is_said_in_words_and_on_the_page():
     deployment = Deployment(3, 6, 2, duplicates="forbidden")
     result = explain(LoadTrace([[[9, 5, 3]], [[5, 9, 3]]]), deployment)
-    assert verdict(result).lines()[-1] == "Nothing is left to win here."
+    assert verdict(result).lines()[0] == "Keep this map: nothing is left to win here."
     result = replace(result, levels=[*result.levels[:-1], replace(result.levels[-1], upper=[Fraction(12)], lower=[Fraction(12)])])
     said = verdict(result)
     assert said.items[-1].startswith("more slots: left out; ")

@@ -97,12 +97,6 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page: Path, folder: Pat
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_ten_lines_of_the_readme_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Ten lines\n")[2].partition("\n## ")[0]
-    assert [block.language for block in blocks(section)] == ["python"]
-    assert not check(section, {}, folder, monkeypatch)
-
-
 WRONG = {
     "a result": "```python\n>>> 1 + 1\n3\n\n```\n",
     "a name of another page": "```python\n>>> deployment\n```\n",

@@ -111,7 +111,7 @@ def missing(words: set[str], host: Host, release: Release) -> set[str]:
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_what_the_page_shows_of_a_host_is_in_its_releases(host):
-    words = shown(section(PAGE.read_text(), host.name))
+    words = shown(section(PAGE.read_text(), host.name)) | shown(section(README.read_text(), host.name))
     assert words, f"the page shows no option of {host.name}"
     for release in host.releases:
         print(f"{release}: {', '.join(sorted(words))}")
