@@ -93,7 +93,9 @@ FIGURES = tuple(Figure(name, study.job) for study in STUDIES.values() for name i
 TEXTS = {
     **{f"results/{job.text}": Text("experiments/studies/jobs.py", job.suites, job.tables) for job in JOBS.values()},
     f"results/{JOBS['solvers'].text}": Text(
-        "experiments/exhibits/exhibits.py", tuple(dict.fromkeys((*JOBS["solvers"].suites, *best_known.SUITES))), _solver_tables
+        "experiments/exhibits/exhibits.py",
+        tuple(dict.fromkeys((*JOBS["solvers"].suites, *best_known.SUITES, *verifiable.SUITES))),
+        _solver_tables,
     ),
     f"results/{JOBS['heuristics'].text}": Text(
         "experiments/exhibits/exhibits.py",

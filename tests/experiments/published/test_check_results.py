@@ -165,13 +165,18 @@ def test_added_files_and_changed_figures_are_named(copy):
 def test_a_changed_digit_in_a_table_is_named_even_if_the_manifest_is_written_anew(copy, monkeypatch):
     draw_only(monkeypatch, ["results/tables.md", "paper/tables/metric.csv"], ["gap table", "loss table"])
     edit(copy / "tables.md", "0.", "1.")
-    edit(copy.parent / "README.md", "<!-- gap table -->\n| program", "<!-- gap table -->\n| method")
+    edit(copy.parent / "docs" / "measured.md", "<!-- gap table -->\n| program", "<!-- gap table -->\n| method")
     found = problems(copy, "files")
-    assert {"file tables.md: changed", "table results/tables.md: changed", "table README.md, gap table: changed"} <= set(found)
+    assert {"file tables.md: changed", "table results/tables.md: changed", "table docs/measured.md, gap table: changed"} <= set(
+        found
+    )
     write_manifest(copy)
     assert problems(copy, "files") == []
     found = problems(copy, "tables")
-    assert [line.partition(":")[0].partition(" line")[0] for line in found] == ["results/tables.md,", "README.md, gap table,"]
+    assert [line.partition(":")[0].partition(" line")[0] for line in found] == [
+        "results/tables.md,",
+        "docs/measured.md, gap table,",
+    ]
 
 
 def judge_only(monkeypatch, *cases):

@@ -45,7 +45,7 @@ def without(monkeypatch):
 
 
 def texts(found):
-    return [STUDY.table(found), STUDY.readme["public gaps"].render(found), *(n.compute(found) for n in STUDY.numbers.values())]
+    return [STUDY.table(found), STUDY.blocks["public gaps"].render(found), *(n.compute(found) for n in STUDY.numbers.values())]
 
 
 def test_without_a_folder_every_text_says_so_and_nothing_fails(monkeypatch, tmp_path):
@@ -85,7 +85,7 @@ def test_texts_are_of_the_rows_that_they_name(monkeypatch, measured):
         "public-gap-worst": "6",
         "public-gap-others": f"{means[3]:.1f} to {means[8]:.1f}",
     }
-    assert "| OLMoE-1B-7B 64/96/32 | 3 | 2.1 / 4.0 |" in STUDY.readme["public gaps"].render(found)
+    assert "| OLMoE-1B-7B 64/96/32 | 3 | 2.1 / 4.0 |" in STUDY.blocks["public gaps"].render(found)
     line = next(line for line in STUDY.table(found).splitlines() if line.startswith(f"| OLMoE-1B-7B 64/80/16, `{BASE}`"))
     assert line.split(" | ")[1:6] == ["15", "1.07", "1.00", "2.00", "1.3 / 1.0 / 1.0 / 1.0 / 1.0"]
 

@@ -44,7 +44,7 @@ def cells(monkeypatch):
 
 
 def texts(found):
-    return [STUDY.table(found), STUDY.readme["public losses"].render(found), *(n.compute(found) for n in STUDY.numbers.values())]
+    return [STUDY.table(found), STUDY.blocks["public losses"].render(found), *(n.compute(found) for n in STUDY.numbers.values())]
 
 
 def test_without_a_folder_every_text_says_so_and_nothing_fails(monkeypatch):

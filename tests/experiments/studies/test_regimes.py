@@ -103,6 +103,7 @@ def _row(instance, method, upper, lower=None, **more):
         "method": method,
         "kind": "heuristic" if lower is None else "solver",
         "policy": "global",
+        "family": "flat",
         "deployment": {"num_slots": 8, "num_gpus": 4},
         "status": "legal" if upper else "illegal: a slot is empty",
         "upper": upper,
