@@ -6,7 +6,7 @@ import json
 
 from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.studies import baseline_profile
-from eplb_gap.experiments.studies.baseline_profile import METHODS, STUDY, SUITE, cells, share_within, table
+from eplb_gap.experiments.studies.baseline_profile import METHODS, STUDY, SUITE, bounds_within, cells, share_within, table
 
 
 def made(method: str, trajectory: list[tuple[float, float]]) -> Row:
@@ -33,6 +33,15 @@ def test_a_gap_counts_from_the_moment_it_was_proven() -> None:
     assert share_within(rows, 3.0, 1e-3) == "1 of 2"
     assert share_within(rows, 1.0, 2e-2) == "1 of 2"
     assert "| `milp` |" in table(rows)
+
+
+def test_bounds_are_held_against_the_best_map_of_all_methods() -> None:
+    # The MILP's own map is twice its bound; another method's map meets that bound.
+    own = Row({**made("milp", [(0.5, 1.0)]), "lower": ["1/1"], "upper": ["2/1"]})
+    other = Row({**made("auto", [(0.5, 0.0)]), "lower": ["1/2"], "upper": ["1/1"]})
+    rows = Rows([own, other])
+    assert bounds_within(rows, "milp", 1e-3) == "1 of 1"
+    assert bounds_within(rows, "auto", 1e-3) == "0 of 1"
 
 
 def test_a_row_of_the_baseline_is_verified_and_its_proof_a_claim_or_closed_form() -> None:
