@@ -16,6 +16,7 @@ MODULES = (
     "public_gaps",
     "pcmax",
     "method_profile",
+    "baseline_profile",
     "agreement",
     "prices",
     "two_slots",
