@@ -115,30 +115,6 @@ def find(measured: Rows, traffic_name: str, policy: str, windows: int) -> Row:
     return measured.one(suite=SUITE, trace=traffic_name, policy=policy, method=f"{windows} windows")
 
 
-ADVICE = (
-    ("drifting", "calibrated", 4, "plan on the last window"),
-    ("alternating", "mix", 8, 'plan with `method="sample-average"` on at least as many windows as there are kinds of traffic'),
-    ("stationary", "stationary", 8, "plan on a history: `sample-average`, or the sum"),
-)
-"""Kind of traffic, the traffic it was measured on, windows of history, what to do."""
-
-
-def advice(measured: Rows) -> str:
-    """Return what to do on each kind of traffic, with its measured gain, as Markdown list items."""
-    lines = []
-    for kind, name, windows, what in ADVICE:
-        gains = []
-        for policy in POLICIES:
-            row = find(measured, name, policy, windows)
-            against = [
-                f"{gain(row, 'sample-average', base)[0]:+.1f} against the {where}"
-                for base, where in (("last", "last window"), ("sum", f"sum of {windows}"))
-            ]
-            gains.append(f"{policy} {', '.join(against)}")
-        lines.append(f"* *{kind}* ({TRAFFIC[name]}): {what}; `sample-average` there, points: {'; '.join(gains)}.")
-    return "\n".join(lines)
-
-
 def table(measured: Rows) -> str:
     """Return serving balancedness and gains as Markdown."""
     body = []

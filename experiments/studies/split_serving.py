@@ -12,7 +12,7 @@ from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.row_schema import SERVED, finding
 from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
-from eplb_gap.experiments.studies import history_serving, serving_times
+from eplb_gap.experiments.studies import history_seeds, serving_times
 from eplb_gap.experiments.studies.numbers import Number, percent, span
 from eplb_gap.experiments.studies.study import Drawn, Study
 from eplb_gap.heuristics.serving import split_placement
@@ -153,7 +153,7 @@ def advice(measured: Rows) -> str:
     }
     part = {planner: f"{min(values):.0f} to {max(values):.0f} %" for planner, values in found.items()}
     return (
-        history_serving.advice(measured)
+        history_seeds.advice(measured)
         + "\n* *any* (both traces): tokens divided over replicas by the loads that are served (`eplb_gap.optimal_split`) close "
         + f"{part['fast']} of the distance to a map planned on those very loads, with maps made for it "
         + f"(`eplb_gap.plan_for_split`) {part['ring']}; shares planned on the past at most {_past_closed(measured)} %."
@@ -188,5 +188,5 @@ STUDY = Study(
         "closed-ring": _closed("ring"),
         "closed-past": Number(tuple((SUITE, f"{name} {policy}", "*") for name, policy in SETTINGS), _past_closed),
     },
-    blocks={"serving advice": Drawn((history_serving.SUITE, SUITE), advice)},
+    blocks={"serving advice": Drawn((history_seeds.SUITE, SUITE), advice)},
 )
