@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from eplb_gap.cli import calibrating, converting, judging, measuring, recording, replaying, sizing, solving, watching
+from eplb_gap.cli import calibrating, converting, judging, measuring, public, recording, replaying, sizing, solving, watching
 from eplb_gap.cli.options import INTERRUPTED, log
 from eplb_gap.cli.words import Command, ConvertCommand, LoadsCommand
 from eplb_gap.problem import InputError, PlacementError
@@ -31,6 +31,7 @@ for command, kind in (
     (recording.record, Command),
     (converting.convert, ConvertCommand),
     (solving.verify, Command),
+    (public.public_loads, Command),
     (measuring.reproduce, Command),
     (measuring.status, Command),
 ):

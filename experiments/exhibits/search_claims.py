@@ -7,6 +7,7 @@ from functools import cached_property
 from statistics import fmean
 
 from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.traces import TRACES
 from eplb_gap.experiments.measuring.rows import Rows, layer_gaps
 from eplb_gap.experiments.studies import program_times, protocol, recommendations
 from eplb_gap.experiments.studies.protocol import ALL_PAIRS, OPTIMUM, PUBLISHED, SEED_PAIRS, on_windows
@@ -46,11 +47,15 @@ class Seen:
     measured: Rows
 
     def _at(self, program: int) -> Rows:
-        return on_windows(self.measured, TRACE, PROGRAMS[program])[:ALL_PAIRS]
+        return Rows(on_windows(self.measured, TRACE, PROGRAMS[program])[:ALL_PAIRS])
 
     def mean(self, program: int, metric: str, side: str = "planning", pairs: int = ALL_PAIRS) -> str:
         """Return a mean balancedness."""
         return f"{fmean(row[side][metric] for row in self._at(program)[:pairs]):.4f}"
+
+    def expert(self, program: int) -> str:
+        """Return the mean slot balancedness where planned: the score."""
+        return self.mean(program, "expert")
 
     def gap(self, program: int) -> str:
         """Return the mean gap over layers and windows, in %."""
@@ -80,7 +85,7 @@ class Seen:
         names = [name for name, recommendation in RECOMMENDATIONS.items() if recommendation.number == number]
         first = [
             found
-            for trace in protocol.TRACES
+            for trace in TRACES
             for found in recommendations.comparisons(self.measured, trace)
             if found.method in names and found.base == RECOMMENDATIONS[found.method].bases[0]
         ]
@@ -98,7 +103,7 @@ def claims(measured: Rows) -> list[Claim]:
     """Return every statement of the search: programs, insights, what did not work, performance, recommendations."""
     seen = Seen(measured)
     same = protocol.classes_text(measured)
-    expert, gap = (lambda program: seen.mean(program, "expert")), seen.gap
+    expert, gap = seen.expert, seen.gap
     table, times, theorem = "protocol", "runtime", "theorem: slot balancedness sees counts only"
     program = {number: f"Program {number} scores {PUBLISHED[name][0]}" for number, name in enumerate(PROGRAMS)}
     return [

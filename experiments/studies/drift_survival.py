@@ -83,7 +83,7 @@ def table(measured: Rows) -> str:
             body.append([f"{policy}, {step:g}", *both, interval_text(survival(measured, step, policy), 0)])
     return (
         "## What survives, by the size of the drift\n\nCalibrated generator (synthetic) with one step size of the log loads from "
-        f"window to window, traces of seeds {SEEDS[0]} to {SEEDS[-1]}, which nothing else has seen, {PAIRS} pairs of windows each: "
+        f"window to window, traces of seeds {SEEDS[0]} to {SEEDS[-1]}, which nothing else has seen, {PAIRS} pairs each: "
         f"gains of `{BETTER}` over DeepSeek's algorithm in points of GPU balancedness where planned and on the next window, and "
         f"the second over the first; 95 % intervals over traces. The fitted trace steps by {FITTED[0]:g} to {FITTED[-1]:g}.\n\n"
         + markdown(["policy, step size", "planned on", "next window", "survives, %"], body)

@@ -1,4 +1,4 @@
-"""What planning on past windows is worth on the next, over eight drawings of every kind of traffic (part of ``bench serving``)."""
+"""What planning on past windows is worth on the next, over eight drawings of every kind of traffic (``bench serving``)."""
 
 from __future__ import annotations
 
