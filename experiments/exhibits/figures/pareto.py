@@ -67,9 +67,7 @@ def _label(axis: Any, points: list[tuple[float, float, str]]) -> None:
     others = sorted((p for p in points if p[2] not in FAST), key=lambda p: (p[1], p[0]))
     column = max(p[0] for p in points) * 4
     low, high = (math.log(value) for value in (0.4 * others[0][1], 1.6 * others[-1][1]))
-    heights = _uncrossed(
-        [(math.log(x), math.log(y)) for x, y, _ in others], math.log(column), np.linspace(low, high, len(others))
-    )
+    heights = uncrossed([(math.log(x), math.log(y)) for x, y, _ in others], math.log(column), np.linspace(low, high, len(others)))
     for x, y, method in points:
         if method in FAST:
             offset = (5, -9) if method == "fast-lpt" else (7, 0)  # to its right there are others
@@ -79,7 +77,7 @@ def _label(axis: Any, points: list[tuple[float, float, str]]) -> None:
         axis.annotate(SHOWN.get(method, method), (x, y), (column, math.exp(height)), fontsize=7, va="center", arrowprops=line)
 
 
-def _uncrossed(points: list[tuple[float, float]], column: float, heights: np.ndarray) -> list[float]:
+def uncrossed(points: list[tuple[float, float]], column: float, heights: np.ndarray) -> list[float]:
     """Return a height for every point so that no two lines from points to a column cross; a swap of two that do shortens both."""
     found = list(map(float, heights))
     crossing = True

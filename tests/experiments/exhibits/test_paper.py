@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import re
 from functools import cache
@@ -54,6 +55,12 @@ def published() -> Rows:
 
 def test_every_table_that_lies_there_is_drawn():
     assert {path.stem for path in (paper.FOLDER / "tables").iterdir()} == set(paper_tables.TABLES)
+
+
+def test_no_two_columns_of_a_table_have_one_name():
+    for path in (paper.FOLDER / "tables").glob("*.csv"):
+        (header, *_) = csv.reader(path.read_text().splitlines())
+        assert len(set(header)) == len(header), path.name
 
 
 def test_every_number_and_table_of_the_text_exists_and_is_used():
