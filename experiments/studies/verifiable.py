@@ -9,6 +9,7 @@ from eplb_gap.analysis.text import markdown
 from eplb_gap.experiments.measuring.proven import NOT_KEPT, makespans, met, proofs, witnessed
 from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.studies import (
+    baseline_profile,
     decomposition,
     gaps,
     head_to_head,
@@ -38,6 +39,7 @@ PLAIN = (
     public_gaps.SUITE,
     public_serving.SUITE,
     method_profile.SUITE,
+    baseline_profile.SUITE,
     prices.SUITE,
     head_to_head.SUITE,
     shapes.SUITE,
@@ -47,7 +49,7 @@ PLAIN = (
 )
 SUITES = (*PLAIN, regimes.SUITE, decomposition.SUITE)
 """Every suite whose cells call `solve` and whose rows say what they were bounded by."""
-TEXTBOOK = frozenset(method_profile.METHODS) - {"auto"}
+TEXTBOOK = frozenset((*method_profile.METHODS, *baseline_profile.METHODS)) - {"auto"}
 """Methods left out: compact models give nothing but claims."""
 REPLAYED = "replayed search"
 
