@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 
 class Refused(Exception):
@@ -140,17 +141,16 @@ def pairing_dual(flat, witness):
 
 
 def narrowed(least, most, S):
+    """Counts that the slots leave; None if nothing."""
     while True:
         spare, missing = S - sum(least), sum(most) - S
         if spare < 0 or missing < 0 or any(a > b for a, b in zip(least, most, strict=True)):
             return None
-        new = (
-            [max(a, b - missing) for a, b in zip(least, most, strict=True)],
-            [min(b, a + spare) for a, b in zip(least, most, strict=False)],
-        )
-        if new == (least, most):
-            return new
-        least, most = new
+        lifted = [max(a, b - missing) for a, b in zip(least, most, strict=True)]
+        lowered = [min(b, a + spare) for a, b in zip(least, most, strict=True)]
+        if (lifted, lowered) == (least, most):
+            return least, most
+        least, most = lifted, lowered
 
 
 def dearest(items, T, k):
@@ -271,7 +271,7 @@ def judge_nodes(layer, w, shape, slots, forbidden, lower):
 
 def judge(path):
     """Return how many layers were judged, and the kinds that were left out; raise Refused where something does not hold."""
-    document = json.load(open(path))
+    document = json.loads(Path(path).read_text())
     shape, maps = document["deployment"], document["phy2log"]
     E, S, G = shape["num_experts"], shape["num_slots"], shape["num_gpus"]
     active = shape.get("active") or [True] * G
