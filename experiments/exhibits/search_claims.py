@@ -104,7 +104,7 @@ def claims(measured: Rows) -> list[Claim]:
     seen = Seen(measured)
     same = protocol.classes_text(measured)
     expert, gap = seen.expert, seen.gap
-    table, times, theorem = "protocol", "runtime", "theorem: slot balancedness sees counts only"
+    table, times, theorem = "protocol", "runtime", "theorem (slots)"
     program = {number: f"Program {number} scores {PUBLISHED[name][0]}" for number, name in enumerate(PROGRAMS)}
     return [
         Claim(

@@ -38,7 +38,7 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
         axis.set_axisbelow(True)
     left.set_ylabel("gain on the next window, points")
     right.set_ylabel("of the planning gain, %")
-    right.annotate("steps of the fitted trace", (first + 0.05, 0.93), xycoords=("data", "axes fraction"), fontsize=7.5)
+    right.annotate("steps of the fitted trace", (first + 0.05, 0.04), xycoords=("data", "axes fraction"), fontsize=7.5)
     left.legend(fontsize=8)
     left.set_title(f"synthetic, {len(SEEDS)} traces, 95 % intervals over traces", fontsize=8)
     return save(fig, folder, "drift_survival", png=True)
