@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from eplb_gap.experiments.loads.public_counts import COUNTS, DECODED, counts_by_domain
+from eplb_gap.experiments.loads import expert_fingerprints
+from eplb_gap.experiments.loads.public_counts import COUNTS, DECODED, VARIABLE, counts_by_domain
 from eplb_gap.experiments.loads.public_routing import ROUTED
 from eplb_gap.experiments.loads.public_series import DECODE_SERIES
 from eplb_gap.problem.atomic import write_atomically
@@ -23,6 +26,8 @@ from eplb_gap.problem.formats.containers import npz
 DOMAINS = ("arxiv", "book", "c4", "github", "wikipedia")
 MOST_BYTES = 1 << 20
 """Of an original file of counts; the real ones have a few thousand."""
+REFUSED = "refused: "
+"""What the state of a file with another content begins with."""
 _INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
 
 
@@ -61,12 +66,18 @@ class Source:
         if not (folder / self.file).exists():
             return "missing"
         try:
-            found = self.read(folder)
+            self.check(self.read(folder), f"file {folder / self.file}: {self.key}")
         except InputError as error:
-            return f"refused: {error}"
-        if array_sha256(found) != self.sha256:
-            return f"refused: {self.key} hashes to {array_sha256(found)[:16]}, not to {self.sha256[:16]}"
+            return f"{REFUSED}{error}"
         return "there"
+
+    def check(self, found: np.ndarray, what: str) -> None:
+        """Raise an InputError if an array, which ``what`` names, is another one."""
+        if found.dtype.kind not in "iu" or found.shape != self.shape:
+            raise InputError(f"{what} has shape {found.shape} of {found.dtype}; integers of shape {self.shape} are needed")
+        digest = array_sha256(found)
+        if digest != self.sha256:
+            raise InputError(f"{what} hashes to {digest[:16]}, not to {self.sha256[:16]}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is known of it, for JSON."""
@@ -83,7 +94,12 @@ def _array(file: str, key: str) -> Callable[[Path], np.ndarray]:
 
 
 _OLMOE = ("allenai/OLMoE", "357454f4f647385839c0ff6b99a688dc7cd9c13f")
-_GPTOSS = ("AmanPriyanshu/GPT-OSS-MoE-ExpertFingerprinting", "72b368f", "data/*/*/..._examples.json, router_data", "Apache-2.0")
+_GPTOSS = (
+    "AmanPriyanshu/GPT-OSS-MoE-ExpertFingerprinting",
+    "72b368f60045221f21eeb65debb27d58de92e565",
+    "data/*/*/*_examples.json, router_data",
+    "Apache-2.0",
+)
 SOURCES = (
     Source(
         "OLMoE-1B-7B",
@@ -113,6 +129,7 @@ SOURCES = (
             (DECODED, "counts", (11, 24, 32), "50789ac1802a7190d58075489320293684b4448af0fd378e65e4d7884a33a301"),
             (DECODE_SERIES, "counts", (32, 24, 32), "d2992af40a3de39e0ac7518358c31a462bb2500824e3823595e8332c68dbc674"),
             (ROUTED, "routed_experts", (21577, 24, 4), "5a8bd1366130b6aab113146f644dcf4e3cd54f7f2f9bd1eff5f893c400139a9c"),
+            (ROUTED, "offsets", (61,), "f545db6c915927390ebb775291af466b8876f7ab8062724f97dcdca74fc543a1"),
         )
     ),
 )
@@ -160,41 +177,76 @@ def read_counter_pickle(path: Path, experts: int) -> np.ndarray:
     return found
 
 
+def refuse_other_content() -> None:
+    """Raise an InputError if the folder that the environment names holds other arrays than rows are published for."""
+    folder = os.environ.get(VARIABLE)
+    for state in [source.state(Path(folder)) for source in SOURCES] if folder else []:
+        if state.startswith(REFUSED):
+            raise InputError(
+                f"{VARIABLE} is {folder}, of another content than rows are published for: {state.removeprefix(REFUSED)}"
+            )
+
+
 def convert(originals: Path, folder: Path) -> list[Path]:
     """Write the files that studies read from a user's copy of the originals, and return them.
 
-    Counts of OLMoE and Mixtral are converted from the files of their repository, which lie anywhere below ``originals`` under
-    ``olmoe/expert_counts`` and ``mistral/expert_counts``. Those of GPT-OSS are a selection that cannot be made again from the
-    originals alone: their ready-made files are taken, by name, where they hold what rows were measured on.
+    Copies of the repositories, or of what is named in them as ``original``, lie anywhere below ``originals``. Instead of the
+    requests of GPT-OSS their ready-made files are taken, by name.
 
     Raises
     ------
     InputError
-        If an array is another one than rows were measured on, or nothing is found; nothing is written then.
+        If a file is no such original, an array is another one than rows were measured on, or nothing is found; nothing is
+        written then.
     """
-    ready: dict[str, bytes] = {}
+    ready = _counters(originals) | (_requests(originals) or _ready_made(originals))
+    if not ready:
+        raise InputError(
+            f"{originals} holds neither expert_counts of OLMoE and Mixtral nor data/*/*/*{expert_fingerprints.ENDING} of "
+            f"GPT-OSS, nor {Path(DECODED).name} or its siblings"
+        )
+    for file, content in ready.items():
+        write_atomically(folder / file, content)
+    return [folder / file for file in ready]
+
+
+def _counters(originals: Path) -> dict[str, bytes]:
     found: dict[str, np.ndarray] = {}
     for source, name in zip(SOURCES, ("olmoe", "mistral"), strict=False):
         places = sorted({path.parent for path in originals.rglob(f"{name}/expert_counts/*.pkl")})
         if places:
             found[source.key] = np.stack([read_counter_pickle(places[0] / f"{d}.pkl", source.shape[2]) for d in DOMAINS])
-            if array_sha256(found[source.key]) != source.sha256:
-                raise InputError(f"{places[0]}: counts of {source.model} are not those of {source.repository}")
-    if len(found) == 2:
-        told = {"source": f"{SOURCES[0].repository} at {SOURCES[0].revision}", "domains": list(DOMAINS)}
-        ready[COUNTS] = json.dumps(told | {key: counts.tolist() for key, counts in found.items()}).encode()
-    elif found:
+            source.check(found[source.key], f"{places[0]}: array of {source.model}")
+    if len(found) == 1:
         raise InputError(f"{originals}: counts of one model alone; olmoe/expert_counts and mistral/expert_counts are needed")
-    for source in SOURCES[2:]:
-        for path in itertools.islice(sorted(originals.rglob(Path(source.file).name)), 1):
-            with npz.open_archive(path) as archive:
-                array = npz.read_entry(archive, source.key, path)
-            if array_sha256(array) != source.sha256:
-                raise InputError(f"file {path}: {source.key} hashes to {array_sha256(array)[:16]}, not to {source.sha256[:16]}")
-            ready[source.file] = path.read_bytes()
-    if not ready:
-        raise InputError(f"{originals} holds no expert_counts of OLMoE and Mixtral, and no {Path(DECODED).name} or its siblings")
-    for file, content in ready.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / file, content)
-    return [folder / file for file in ready]
+    told = {"source": f"{SOURCES[0].repository} at {SOURCES[0].revision}", "domains": list(DOMAINS)}
+    document = told | {key: counts.tolist() for key, counts in found.items()}
+    return {COUNTS: json.dumps(document).encode()} if found else {}
+
+
+def _requests(originals: Path) -> dict[str, bytes]:
+    data = expert_fingerprints.data_folder(originals)
+    if data is None:
+        return {}
+    read = [expert_fingerprints.read_request(path) for path in expert_fingerprints.selected_files(data)]
+    ready = {}
+    for file, named in expert_fingerprints.arrays(read).items():
+        for source in SOURCES:
+            if source.file == file:
+                source.check(named[source.key], f"{data}: {source.key} of {Path(file).name}")
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **named)
+        ready[file] = content.getvalue()
+    return ready
+
+
+def _ready_made(originals: Path) -> dict[str, bytes]:
+    ready = {}
+    for file in dict.fromkeys(source.file for source in SOURCES[2:]):
+        for path in itertools.islice(sorted(originals.rglob(Path(file).name)), 1):
+            for source in SOURCES:
+                if source.file == file:
+                    with npz.open_archive(path) as archive:
+                        source.check(npz.read_entry(archive, source.key, path), f"file {path}: {source.key}")
+            ready[file] = path.read_bytes()
+    return ready
