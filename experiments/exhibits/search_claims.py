@@ -136,7 +136,7 @@ def claims(measured: Rows) -> list[Claim]:
     same = protocol.classes_text(measured)
     expert, gap = seen.expert, seen.gap
     table, times, theorem = "protocol", "runtime", "theorem (slots)"
-    evidence = f"{recommendations.SUITE}(_seeds)"
+    evidence = f"{recommendations.SUITE}, also of seeds"
     program = {number: f"Program {number} scores {PUBLISHED[name][0]}" for number, name in enumerate(PROGRAMS)}
     return [
         Claim(
@@ -216,7 +216,7 @@ def claims(measured: Rows) -> list[Claim]:
         Claim("Vectorised counts outperform", "they are program 0's counts; ours of both are one text", table, NOTHING),
         Claim(
             "Tensor operations on the CPU give uniform top speed",
-            f"vLLM's text of program 0 without them is {seen.rewritten()} times as fast",
+            f"program 0 rewritten without them, as vLLM does, is {seen.rewritten()} times as fast",
             "heuristic_seconds",
             REFUTED,
         ),
@@ -247,7 +247,7 @@ def claims(measured: Rows) -> list[Claim]:
         Claim(
             "All recommendations together",
             f"on program 7 {seen.next_window('all together')} points: the finding of the tie-breaker alone, once more",
-            recommendations_seeds.SUITE,
+            f"{recommendations.SUITE} of seeds",
             NOTHING,
         ),
     ]
