@@ -63,12 +63,12 @@ def over_seeds(measured: Rows) -> str:
     for row, optimum in zip(base, solved, strict=True):
         serving, replanned, best = (fmean(of) for of in (row["serving"][:-1], row["planning"][1:], optimum["planning"][1:]))
         parts.append((100 * held_out.mean_gap(row, optimum), serving, 1 - best, best - replanned, replanned - serving))
-    gap, serving, *lost = (mean_interval(values) for values in zip(*parts, strict=True))
+    gap, served, *lost = (mean_interval(values) for values in zip(*parts, strict=True))
     points = [interval_text(part.scaled(100), 2) for part in lost]
     pairs = len(base[0]["serving"]) - 1
     return (
         f"Over {len(parts)} other calibrated traces (held out; hierarchical, {pairs} pairs each, 95 % intervals over traces): "
-        f"planning gap {interval_text(gap, 2)} %, serving balancedness {interval_text(serving, 4)}; lost to hierarchy and "
+        f"planning gap {interval_text(gap, 2)} %, serving balancedness {interval_text(served, 4)}; lost to hierarchy and "
         f"integrality {points[0]} points, to the heuristic {points[1]}, to forecasting {points[2]}."
     )
 
