@@ -49,6 +49,7 @@ def reproduce(
                     "equal": comparison.equal,
                     "intersecting": comparison.intersecting,
                     "new": comparison.new,
+                    "left_out": comparison.left_out,
                     "problems": comparison.problems,
                 }
             )
@@ -60,6 +61,12 @@ def reproduce(
             f"rows: {comparison.equal} equal to the published ones, {comparison.intersecting} solver intervals meet them, "
             f"{comparison.new} new; {written}"
         )
+        if comparison.left_out:
+            from eplb_gap.experiments.loads.public_counts import VARIABLE
+
+            print(
+                f"left out: {comparison.left_out} rows on public loads, as {VARIABLE} names no folder (see eplb-gap public-loads)"
+            )
     for problem in comparison.problems:
         log.print(f"differs from the published row: {problem}", markup=False)
     if comparison.problems:

@@ -28,7 +28,7 @@ def public_loads(
     from rich.table import Column, Table
 
     from eplb_gap.experiments.loads.public_counts import VARIABLE
-    from eplb_gap.experiments.loads.public_sources import REFUSED, SOURCES, convert
+    from eplb_gap.experiments.loads.public_sources import REFUSED, SOURCES, THERE, convert
 
     if originals is not None and not originals.is_dir():
         raise InputError(f"--from is {originals}, which is no folder")
@@ -49,7 +49,7 @@ def public_loads(
         for path in written:
             out.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
         told = [f"{s.model}: {s.repository} at {s.revision}, {s.original} ({s.licence})" for s in SOURCES]
-        if "there" in states:
+        if set(states) == {THERE}:
             told.append(f"{VARIABLE}={folder} eplb-gap reproduce --all measures on them.")
         else:
             told.append(HOW)

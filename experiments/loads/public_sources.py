@@ -26,8 +26,8 @@ from eplb_gap.problem.formats.containers import npz
 DOMAINS = ("arxiv", "book", "c4", "github", "wikipedia")
 MOST_BYTES = 1 << 20
 """Of an original file of counts; the real ones have a few thousand."""
-REFUSED = "refused: "
-"""What the state of a file with another content begins with."""
+THERE, MISSING, REFUSED = "there", "missing", "refused: "
+"""States of a file; what is refused says why behind it."""
 _INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
 
 
@@ -62,14 +62,14 @@ class Source:
     read: Callable[[Path], np.ndarray]
 
     def state(self, folder: Path) -> str:
-        """Return "there", "missing", or what the file holds instead."""
+        """Return :data:`THERE`, :data:`MISSING`, or :data:`REFUSED` and what the file holds instead."""
         if not (folder / self.file).exists():
-            return "missing"
+            return MISSING
         try:
             self.check(self.read(folder), f"file {folder / self.file}: {self.key}")
         except InputError as error:
             return f"{REFUSED}{error}"
-        return "there"
+        return THERE
 
     def check(self, found: np.ndarray, what: str) -> None:
         """Raise an InputError if an array, which ``what`` names, is another one."""
@@ -177,14 +177,14 @@ def read_counter_pickle(path: Path, experts: int) -> np.ndarray:
     return found
 
 
-def refuse_other_content() -> None:
-    """Raise an InputError if the folder that the environment names holds other arrays than rows are published for."""
+def check_given() -> None:
+    """Raise an InputError if the environment names a folder that does not hold the very arrays that rows are published for."""
     folder = os.environ.get(VARIABLE)
-    for state in [source.state(Path(folder)) for source in SOURCES] if folder else []:
-        if state.startswith(REFUSED):
-            raise InputError(
-                f"{VARIABLE} is {folder}, of another content than rows are published for: {state.removeprefix(REFUSED)}"
-            )
+    for source in SOURCES if folder is not None else ():
+        state = source.state(Path(folder or ""))
+        if state != THERE:
+            found = f"{source.key} of {source.file} is missing" if state == MISSING else state.removeprefix(REFUSED)
+            raise InputError(f"{VARIABLE} is {folder!r}: {found}; see eplb-gap public-loads")
 
 
 def convert(originals: Path, folder: Path) -> list[Path]:

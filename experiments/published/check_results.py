@@ -234,6 +234,8 @@ def check(results: Path, sample: int, seed: int, workers: int, console: Console)
     again = f"rerun of {sample} rows, seed {seed}"
 
     def run(published: Published) -> list[str]:
+        if without := rerun.left_out(published.sound):
+            console.print(f"not run again: {without}", soft_wrap=True)
         return rerun.rerun(rerun.draw(published.sound, sample, seed), workers, console)
 
     for title, function in {**CHECKS, **({again: run} if sample else {})}.items():

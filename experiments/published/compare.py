@@ -10,6 +10,7 @@ from typing import Any
 
 from eplb_gap.experiments.measuring.row_schema import MEASURED
 from eplb_gap.experiments.measuring.rows import Row, Rows
+from eplb_gap.experiments.studies.public_levels import NOT_GIVEN
 from eplb_gap.experiments.studies.schema import shape_of
 
 FLOAT_TOLERANCE = 1e-12  # sums of the same numbers on another processor may differ in the last bits
@@ -27,6 +28,8 @@ class Comparison:
         Rows that repeat a deterministic result, and rows of time-limited solves whose intervals meet the published ones.
     new : int
         Rows that are not published.
+    left_out : int
+        Rows that are published on public loads, which this run was not given.
     problems : list of str
         One line per difference.
     """
@@ -34,13 +37,14 @@ class Comparison:
     equal: int
     intersecting: int
     new: int
+    left_out: int
     problems: list[str]
 
 
 def compare(fresh: Rows, published: Rows) -> Comparison:
     """Compare rows by key; rows that hold times are left to their tables. A row that failed differs."""
     known = {row.key: row for row in published}
-    equal = intersecting = new = 0
+    equal = intersecting = new = left_out = 0
     problems: list[str] = []
     for row in fresh:
         if row["kind"] in TIMED:
@@ -50,6 +54,8 @@ def compare(fresh: Rows, published: Rows) -> Comparison:
             problems.append(f"{row.key}: {row['status']}")
         elif other is None:
             new += 1
+        elif row.get("status") == NOT_GIVEN != other.get("status"):
+            left_out += 1
         elif found := differences(row, other):
             problems += [f"{row.key}: {text}" for text in found]
         else:
@@ -57,7 +63,7 @@ def compare(fresh: Rows, published: Rows) -> Comparison:
             searched = shape is not None and bool(shape.searched)
             intersecting += searched
             equal += not searched
-    return Comparison(equal, intersecting, new, problems)
+    return Comparison(equal, intersecting, new, left_out, problems)
 
 
 def differences(fresh: Row, published: Row) -> list[str]:

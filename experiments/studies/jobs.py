@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from eplb_gap.analysis.text import markdown
+from eplb_gap.experiments.loads.public_sources import check_given
 from eplb_gap.experiments.measuring.cell import Cell
 from eplb_gap.experiments.measuring.rows import Key, Rows
 from eplb_gap.experiments.measuring.runner import run_cells
@@ -115,7 +116,13 @@ class Job:
             Address of a Dask scheduler whose workers run what is not timed.
         only : Selection, optional
             Rows that are asked for; all by default.
+
+        Raises
+        ------
+        InputError
+            If the folder of public loads that the environment names holds other ones than rows are published for.
         """
+        check_given()
         wanted = only or Selection()
         timings = (timing for timing in self.timings() if all(map(wanted.has, timing.keys)))
         found = Rows(row for timing in timings for row in timing.run(folder, console))

@@ -8,10 +8,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from eplb_gap.cli.main import app
+from eplb_gap.experiments.loads.public_counts import VARIABLE
 from eplb_gap.experiments.loads.public_sources import DOMAINS, SOURCES, convert, read_counter_pickle
+from eplb_gap.experiments.studies.jobs import JOBS
 from eplb_gap.problem import InputError
 
 
@@ -74,3 +77,23 @@ def test_a_folder_with_another_content_is_named(tmp_path):
     done = run(str(tmp_path))
     assert isinstance(done.exception, InputError)
     assert "olmoe_1b_7b_64 hashes to" in str(done.exception)
+
+
+def test_a_run_refuses_a_folder_that_lacks_an_array_or_holds_another_one(tmp_path, monkeypatch):
+    job = JOBS["control"]
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match=r"olmoe_1b_7b_64 of real_counts\.json is missing; see eplb-gap public-loads"):
+        job.run(tmp_path / "runs", 1, Console())
+    counts = {source.key: np.ones(source.shape, int).tolist() for source in SOURCES[:2]}
+    (tmp_path / "real_counts.json").write_text(json.dumps(counts))
+    with pytest.raises(InputError, match="olmoe_1b_7b_64 hashes to"):
+        job.run(tmp_path / "runs", 1, Console())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_array_of_another_shape_is_refused_whatever_it_hashes_to(tmp_path):
+    source = SOURCES[0]
+    with pytest.raises(InputError, match=r"has shape \(960,\) of int64; integers of shape \(5, 3, 64\) are needed"):
+        source.check(np.zeros(960, int), "it")
+    with pytest.raises(InputError, match="of float64"):
+        source.check(np.zeros(source.shape), "it")

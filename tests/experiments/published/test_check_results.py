@@ -9,13 +9,16 @@ import pytest
 from rich.console import Console
 
 from eplb_gap.experiments.loads import traces
+from eplb_gap.experiments.loads.public_counts import VARIABLE
 from eplb_gap.experiments.measuring import rows
 from eplb_gap.experiments.measuring.rows import Row, Rows
 from eplb_gap.experiments.published import certificates, check_results, rerun, row_proofs
-from eplb_gap.experiments.published.compare import TIMED, differences
+from eplb_gap.experiments.published.compare import TIMED, compare, differences
 from eplb_gap.experiments.published.manifest import MANIFEST, ROW_DIGESTS, name, write_manifest
 from eplb_gap.experiments.studies import schema
 from eplb_gap.experiments.studies.catalogue import STUDIES
+from eplb_gap.experiments.studies.public_levels import NOT_GIVEN
+from eplb_gap.problem import InputError
 from eplb_gap.problem.proofs import TRUSTS
 
 CONSOLE = Console(quiet=True)
@@ -318,12 +321,39 @@ def test_a_cheap_row_is_run_again(published, tmp_path):
     assert line.startswith(f"{name(chosen[0])}: duplicates is ")
 
 
-def test_the_sample_is_of_quick_cells_and_follows_its_seed(published):
+def test_the_sample_is_of_quick_cells_and_follows_its_seed(published, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
     one = rerun.draw(published, 9, 1)
     assert one == rerun.draw(published, 9, 1) != rerun.draw(published, 9, 2)
     assert len(one) == 9
     assert all(row["cell_wall_seconds"] < rerun.MOST_SECONDS and row["kind"] not in TIMED for row in one)
     assert len(rerun.draw(published, 10**6, 0)) < len(published)
+
+
+def test_rows_on_public_loads_are_drawn_where_their_folder_is_given_and_counted_where_not(published, monkeypatch, tmp_path):
+    def public(found):
+        return [row for row in found if row["suite"] in ("public_gaps", "public_serving", "public_control", "public_routing")]
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert public(rerun.draw(published, 10**6, 0)) == []
+    count = len(public(published)) + len(published.where(suite="public_levels"))
+    assert rerun.left_out(published) == f"{count} rows on public loads, as {VARIABLE} names no folder"
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    drawn = rerun.draw(published, 9, 1)
+    assert len(public(drawn)) == rerun.MOST_PUBLIC and len(drawn) == 9 + rerun.MOST_PUBLIC
+    assert rerun.left_out(published) == ""
+    with pytest.raises(InputError, match=r"olmoe_1b_7b_64 of real_counts\.json is missing; see eplb-gap public-loads"):
+        rerun.rerun(drawn, 1, CONSOLE)
+
+
+def test_what_a_run_was_not_given_is_left_out_of_the_comparison_and_nothing_else(published):
+    row = published.where(suite="public_control")[0]
+    without = copied(row)
+    without["status"] = NOT_GIVEN
+    outcome = compare(Rows([without]), published)
+    assert (outcome.left_out, outcome.equal, outcome.problems) == (1, 0, [])
+    assert compare(Rows([row]), Rows([without])).problems  # measured now, published as not given: not the same
+    assert compare(Rows([without]), Rows([without])).equal == 1
 
 
 def test_reruns_must_repeat_all_but_times_and_meet_the_intervals_of_solves(published):
