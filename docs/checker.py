@@ -6,9 +6,12 @@ hierarchical. A pairing tree and a replayed search are long case distinctions: i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
+import re
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +25,21 @@ class LeftOut(Exception):
     """The kind of a bound that is not judged here."""
 
 
+WITNESS = {
+    "mean": "",
+    "capacity": "",
+    "apportionment": "counts?",
+    "slot counting": "refuted above",
+    "forced counts": "threshold?",
+    "pairing dual": "threshold multipliers",
+    "pairing tree": "threshold nodes tree",
+    "pattern dual": "threshold proof next?",
+    "replayed search": "threshold nodes log",
+    "hierarchical": "nodes",
+}
+"""The keys of a witness by its kind; those with a question mark may be left out."""
+
+
 def need(holds: bool, what: str) -> None:
     if not holds:
         raise Refused(what)
@@ -29,6 +47,39 @@ def need(holds: bool, what: str) -> None:
 
 def up(value: Fraction) -> int:
     return -(-value.numerator // value.denominator)
+
+
+def fields(said, names: str):
+    """An object with these keys, those with a question mark if they are there, and no others."""
+    known = names.split()
+    need(isinstance(said, dict), f"an object with {names} is needed")
+    need(said.keys() <= {name.strip("?") for name in known}, f"a key that is not among {names}")
+    need(all(name in said for name in known if not name.endswith("?")), f"a key of {names} is missing")
+    return said
+
+
+def exact(text) -> Fraction:
+    found = re.fullmatch(r"(0|[1-9][0-9]*)(?:/([1-9][0-9]*))?", text) if isinstance(text, str) and len(text) <= 2000 else None
+    need(found is not None, f"no fraction: {text!r}")
+    value = Fraction(int(found[1]), int(found[2] or 1))
+    need(value.denominator == int(found[2] or 1), f"not in lowest terms: {text}")
+    return value
+
+
+def integers(said, count, end) -> list[int]:
+    need(isinstance(said, list) and len(said) == count, f"a list of {count} integers is needed")
+    need(all(type(value) is int and 0 <= value < end for value in said), f"integers from 0 to {end - 1} are needed")
+    return said
+
+
+def pairs(said) -> list:
+    need(isinstance(said, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in said), "pairs are needed")
+    return said
+
+
+def once(items):
+    need(len(dict(items)) == len(items), "a key twice")
+    return dict(items)
 
 
 class Flat:
@@ -86,14 +137,14 @@ def capacity(flat, _):
 
 
 def slot_counting(flat, witness):
-    low, high = Fraction(witness["refuted"]), Fraction(witness["above"])
+    low, high = exact(witness["refuted"]), exact(witness["above"])
     found = flat.limits(high)
     need(flat.limits(low) is None and found is not None, "slot counting: refuted is not refuted, or above is")
     return max(low, min(high, flat.apportionment() + found[2]))
 
 
 def forced(flat, witness):
-    T = Fraction(witness["threshold"]) if "threshold" in witness else None
+    T = exact(witness["threshold"]) if "threshold" in witness else None
     found = flat.limits(T)
     need(found is not None and found[0] == found[1] and len(set(flat.k)) == 1, "forced counts: counts are not forced")
     sizes = sorted((Fraction(w, c) for w, c in zip(flat.w, found[0], strict=True) for _ in range(c)), reverse=True)
@@ -109,10 +160,10 @@ def forced(flat, witness):
 
 
 def pairing_dual(flat, witness):
-    T = Fraction(witness["threshold"])
-    steps = [(Fraction(b), Fraction(f)) for b, f in witness["multipliers"]]
+    T = exact(witness["threshold"])
+    steps = [(exact(b), exact(f)) for b, f in pairs(witness["multipliers"])]
     need(set(flat.k) == {2}, "pairing dual: two slots per GPU are needed")
-    need(all(b > T / 2 and f >= 0 for b, f in steps), "pairing dual: a breakpoint or a multiplier")
+    need(all(b > T / 2 for b, _ in steps), "pairing dual: a breakpoint")
     need(all(a > b and f >= g for (a, f), (b, g) in itertools.pairwise(steps)), "pairing dual: order")
 
     def price(x):
@@ -166,8 +217,7 @@ def dearest(items, T, k):
 
 
 def pattern_dual(flat, witness):
-    T = Fraction(witness["threshold"])
-    k = flat.k[0]
+    T, k = exact(witness["threshold"]), flat.k[0]
     need(set(flat.k) <= {3} or set(flat.k) <= {4}, "pattern dual: three or four slots per GPU are needed")
 
     def refuted(proof, ranges):
@@ -175,11 +225,12 @@ def pattern_dual(flat, witness):
             return True
         least, most = ranges
         if isinstance(proof, dict):
-            e, c = proof["expert"], proof["count"]
+            fields(proof, "expert count below above")
+            e, c = integers([proof["expert"]], 1, flat.E)[0], integers([proof["count"]], 1, 1 << 63)[0]
             below = narrowed(least, [min(b, c) if i == e else b for i, b in enumerate(most)], flat.S)
             above = narrowed([max(a, c + 1) if i == e else a for i, a in enumerate(least)], most, flat.S)
             return refuted(proof["below"], below) and refuted(proof["above"], above)
-        steps = [(Fraction(v), p) for v, p in proof]
+        steps = [(exact(v), p) for v, p in pairs(proof)]
         need(all(v < u and p <= q for (v, p), (u, q) in itertools.pairwise(steps)), "pattern dual: prices fall")
         need(all(type(p) is int and p >= 0 for _, p in steps), "pattern dual: a price")
 
@@ -205,7 +256,8 @@ def pattern_dual(flat, witness):
     need(refuted(witness["proof"], ranges(T)), "pattern dual: the threshold is not refuted")
     if "next" not in witness:
         return T
-    value = Fraction(witness["next"])
+    value = exact(witness["next"])
+    need(value > T, "pattern dual: next is not above the threshold")
     found = ranges(value)
     if found is not None:  # no k replicas weigh more than T and less than the value
         loads = sorted({Fraction(w, c) for w, a, b in zip(flat.w, *found, strict=True) for c in range(a, b + 1)})
@@ -215,10 +267,19 @@ def pattern_dual(flat, witness):
     return value
 
 
+def apportionment(flat, witness):
+    value = flat.apportionment()
+    if "counts" in witness:
+        counts = integers(witness["counts"], flat.E, flat.m + 1)
+        need(min(counts) >= 1 and sum(counts) == flat.S, "apportionment: counts")
+        need(max(Fraction(w, c) for w, c in zip(flat.w, counts, strict=True)) == value, "apportionment: counts are not the best")
+    return value
+
+
 KINDS = {
     "mean": lambda flat, _: Fraction(flat.W, flat.G),
     "capacity": capacity,
-    "apportionment": lambda flat, _: flat.apportionment(),
+    "apportionment": apportionment,
     "slot counting": slot_counting,
     "forced counts": forced,
     "pairing dual": pairing_dual,
@@ -228,14 +289,17 @@ KINDS = {
 
 def rounded(flat, value, lower):
     """Whether a bound may be rounded up to another: no makespan lies from the one to below the other."""
-    found = flat.limits(lower)
-    most = found[1] if found else [flat.m] * flat.E
-    unit = math.lcm(*(c for high in set(most) for c in range(1, high + 1)))
-    step = math.gcd(*(w * unit // c for w, high in zip(flat.w, most, strict=True) for c in range(1, high + 1)))
-    return step > 0 and lower <= Fraction(-(-(value * unit).numerator // ((value * unit).denominator * step)) * step, unit)
+    least, most, _ = flat.limits(lower) or ([1] * flat.E, [flat.m] * flat.E, 0)
+    counts = [range(low, high + 1) for low, high in zip(least, most, strict=True)]
+    unit = math.lcm(*(c for some in set(counts) for c in some))
+    step = math.gcd(*(w * unit // c for w, some in zip(flat.w, counts, strict=True) for c in some))
+    return step > 0 and lower <= Fraction(up(value * unit / step) * step, unit)
 
 
 def judge_flat(flat, kind, witness, lower):
+    need(isinstance(kind, str), "a kind")
+    if kind in WITNESS:
+        fields(witness, WITNESS[kind])
     if kind not in KINDS:
         raise LeftOut(kind)
     proven = KINDS[kind](flat, witness)
@@ -247,11 +311,17 @@ def judge_nodes(layer, w, shape, slots, forbidden, lower):
     size, each = E // groups, groups // nodes
     parts = [w[g * size : (g + 1) * size] for g in range(groups)]
     strong = set()
-    for node in layer["witness"]["nodes"]:
-        need(Fraction(node["value"]) >= lower, "hierarchical: a node below the bound")
-        flat = Flat([v for g in node["groups"] for v in parts[g]], slots, forbidden)
-        judge_flat(flat, node["kind"], node["witness"], Fraction(node["value"]))
-        strong.add(tuple(node["groups"]))
+    said = fields(layer["witness"], WITNESS["hierarchical"])["nodes"]
+    need(isinstance(said, list), "hierarchical: a list of nodes is needed")
+    for node in said:
+        chosen = tuple(integers(fields(node, "groups value kind witness")["groups"], each, groups))
+        need(chosen not in strong and sorted(set(chosen)) == list(chosen), "hierarchical: groups ascend, and are listed once")
+        need(exact(node["value"]) >= lower, "hierarchical: a node below the bound")
+        need(node["kind"] != "hierarchical", "hierarchical: nodes have none")
+        judge_flat(
+            Flat([v for g in chosen for v in parts[g]], slots, forbidden), node["kind"], node["witness"], exact(node["value"])
+        )
+        strong.add(chosen)
     weak = set()
     for chosen in itertools.combinations(range(groups), each):
         flat = Flat([v for g in chosen for v in parts[g]], slots, forbidden)
@@ -269,17 +339,47 @@ def judge_nodes(layer, w, shape, slots, forbidden, lower):
     need(lower == 0 or not covers(frozenset(range(groups))), "hierarchical: a partition has all its nodes below the bound")
 
 
+def shaped(said):
+    """Return the numbers of a deployment, the slots of every GPU and which of them are alive."""
+    shape = fields(said, "num_experts num_slots num_gpus num_nodes num_groups duplicates slots_per_gpu? active?")
+    E, S, G, N, groups = (shape[f"num_{what}"] for what in ("experts", "slots", "gpus", "nodes", "groups"))
+    need(all(type(value) is int and value >= 1 for value in (E, S, G, N, groups)), "deployment: positive integers are needed")
+    need(shape["duplicates"] in ("allowed", "forbidden") and E % groups == 0 and G % N == 0, "deployment")
+    need(("slots_per_gpu" in shape) == ("active" in shape), "deployment: slots_per_gpu and active are given together")
+    if "active" not in shape:
+        need(S % G == 0, "deployment: GPUs have equally many slots")
+        return shape, [S // G] * G, [True] * G
+    active = shape["active"]
+    of_gpu = integers(shape["slots_per_gpu"], G, S + 1)
+    need(isinstance(active, list) and len(active) == G and all(type(alive) is bool for alive in active), "deployment: active")
+    need(sum(of_gpu) == S and min(of_gpu) >= 1 and any(active), "deployment: slots")
+    need(len(set(of_gpu)) > 1 or not all(active), "deployment: the GPUs are alike and alive")
+    return shape, of_gpu, active
+
+
 def judge(path):
     """Return how many layers were judged, and the kinds that were left out; raise Refused where something does not hold."""
-    document = json.loads(Path(path).read_text())
-    shape, maps = document["deployment"], document["phy2log"]
-    E, S, G = shape["num_experts"], shape["num_slots"], shape["num_gpus"]
-    active = shape.get("active") or [True] * G
-    of_gpu = shape.get("slots_per_gpu") or [S // G] * G
-    forbidden = shape["duplicates"] == "forbidden"
-    over_nodes = shape["num_nodes"] > 1 and shape["num_groups"] % shape["num_nodes"] == 0
+    try:
+        document = json.loads(Path(path).read_bytes().decode(), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise Refused("no JSON") from error
+    fields(document, "schema deployment loads loads_sha256 phy2log layers")
+    need(document["schema"] == "eplb-gap certificate 1", "schema")
+    shape, of_gpu, active = shaped(document["deployment"])
+    E, S, G, nodes = shape["num_experts"], shape["num_slots"], shape["num_gpus"], shape["num_nodes"]
+    loads, maps, layers = document["loads"], document["phy2log"], document["layers"]
+    need(all(isinstance(rows, list) and rows for rows in (loads, maps, layers)), "lists of layers are needed")
+    need(len(loads) == len(maps) == len(layers), "loads, maps and bounds of the same layers are needed")
+    digest = hashlib.sha256()
+    for row in loads:
+        digest.update(struct.pack(f"<{E}q", *integers(row, E, 1 << 63)))
+    need(document["loads_sha256"] == digest.hexdigest(), "loads_sha256")
+    forbidden, over_nodes = shape["duplicates"] == "forbidden", nodes > 1 and shape["num_groups"] % nodes == 0
+    need(not over_nodes or S % nodes == 0, "deployment: nodes have equally many slots")
     judged, left = 0, []
-    for w, slots, layer in zip(document["loads"], maps, document["layers"], strict=True):
+    for w, slots, layer in zip(loads, maps, layers, strict=True):
+        fields(layer, "upper lower proof witness")
+        integers(slots, S, E)
         counts, gpus, at = [0] * E, [], 0
         for width, alive in zip(of_gpu, active, strict=True):
             gpus.append(slots[at : at + width] if alive else [])
@@ -290,16 +390,19 @@ def judge(path):
                 counts[e] += 1
         need(min(counts) >= 1, "an expert without a replica")
         if over_nodes:
-            per, size = G // shape["num_nodes"], E // shape["num_groups"]
+            per, size = G // nodes, E // shape["num_groups"]
             home = [{g // per for g, held in enumerate(gpus) if e in held} for e in range(E)]
             groups = [set().union(*home[i : i + size]) for i in range(0, E, size)]
             need(all(len(of) == 1 for of in groups), "a group on two nodes")
-        upper, lower = Fraction(layer["upper"]), Fraction(layer["lower"])
+            hosts = [min(of) for of in groups]
+            need(all(hosts.count(node) == len(groups) // nodes for node in range(nodes)), "a node hosts too many groups")
+        upper, lower = exact(layer["upper"]), exact(layer["lower"])
         need(max(sum(Fraction(w[e], counts[e]) for e in held) for held in gpus) == upper, "upper is not the makespan")
         need(lower <= upper, "lower is above upper")
         try:
             if layer["proof"] == "hierarchical":
-                node = [S // shape["num_nodes"] // (G // shape["num_nodes"])] * (G // shape["num_nodes"])
+                need(over_nodes, "hierarchical: the deployment has no nodes that hold groups")
+                node = [S // G] * (G // nodes)
                 judge_nodes(layer, w, shape, node, forbidden, lower)
             else:
                 flat = Flat(w, [width for width, alive in zip(of_gpu, active, strict=True) if alive], forbidden)
