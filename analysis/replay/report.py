@@ -62,7 +62,7 @@ def lines(result: Replay) -> list[list[str]]:
         cells = _line(run, result.costs is not None)
         if result.limit is not None:
             regret = result.regret(run)
-            cells.append("-" if regret is None else f"{100 * regret[0]:.2f} to {100 * regret[1]:.2f}")
+            cells.append("-" if regret is None else _between(100 * regret[0], 100 * regret[1]))
         found.append(cells)
     return found
 
@@ -95,6 +95,12 @@ def remarks(result: Replay) -> list[str]:
     return notes
 
 
+def _between(low: float, high: float) -> str:
+    """Return a certified interval to two digits; one number where both ends print alike."""
+    least, most = f"{low:.2f}", f"{high:.2f}"
+    return most if least == most else f"{least} to {most}"
+
+
 def chain(limit: Limit) -> list[str]:
     """Return the certified chain from the mean to the best maps of the intervals, in words."""
     mean = limit.mean
@@ -103,7 +109,7 @@ def chain(limit: Limit) -> list[str]:
 
     def excess(lower: Fraction, upper: Fraction) -> str:
         low, high = (100 * float(value / mean - 1) for value in (lower, upper))
-        return f"{low:.2f} to {high:.2f} points"
+        return f"{_between(low, high)} points"
 
     least, most = limit.balancedness
     return [

@@ -14,6 +14,7 @@ from eplb_gap.analysis.replay.chain import PARTS, chain_as_dict, chain_lines, ch
 from eplb_gap.analysis.replay.costs import Costs
 from eplb_gap.analysis.replay.limits import certified_limit
 from eplb_gap.analysis.replay.replay import LIMIT
+from eplb_gap.analysis.replay.report import report
 from eplb_gap.experiments.fuzzing import controller_sweep
 from eplb_gap.experiments.fuzzing.map_sequences import least_served
 from eplb_gap.problem.fractions import parse
@@ -75,6 +76,13 @@ def test_the_parts_of_a_chain_add_up_exactly() -> None:
     assert len(lines) == 4
     assert "the moves" in lines[0]
     assert "the moves" not in lines[1]
+
+
+def test_a_certified_interval_whose_ends_print_alike_is_one_number() -> None:
+    # Two GPUs of two slots, the same loads in all steps: 18 and 2 of the first map, 10 and 10 of the best.
+    told = report(replay(LoadTrace([[[9, 9, 1, 1]]] * 4), Deployment(4, 4, 2), [Controller("none")], limit=2))
+    assert "| 80.00 |" in told
+    assert "excess over the mean: 0.00 points with" in told
 
 
 def test_waiting_is_no_share_of_the_chain_unless_the_profile_says_how_fast_a_gpu_serves() -> None:
