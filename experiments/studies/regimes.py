@@ -196,16 +196,16 @@ def readme_table(measured: Rows) -> str:
             instances = found[name].get(method)
             cells.append(mean_and_median(instances) if instances else "-")
         body.append([f"`{method}`", *cells])
-    driven = [_driver(measured, name) for name in REGIMES]
-    lines = [
-        f"{name}: {family} {inside:.2f}, the others {rest:.2f}"
-        for name, (family, inside, rest) in zip(REGIMES, driven, strict=True)
-    ]
+    family = _families_by_instance(measured)
+    lines = []
+    for name in REGIMES[1:]:
+        worst, inside, rest = _driver(found[name][BASE], family)
+        lines.append(f"{name}: `{worst}` {inside:.2f}, the others {rest:.2f}")
     return (
         "Mean over instances (median) [descriptive 95 % interval of the mean over these instances, which are no sample of a "
         "population].\n\n"
         + markdown(["method", *(f"{name} ({len(found[name][SOLVER])} instances)" for name in REGIMES)], body)
-        + f"\n\nThe family of loads with the largest mean of `{BASE}`: {'; '.join(lines[1:])}."
+        + f"\n\nThe family of loads with the largest mean of `{BASE}`: {'; '.join(lines)}."
     )
 
 
@@ -216,32 +216,34 @@ def mean_and_median(instances: dict[str, list[float]]) -> str:
     return f"{mean} ({middle:.2f}){bracket}{interval}"
 
 
-def family_means(measured: Rows, name: str, method: str) -> dict[str, float]:
-    """Return the mean gap over the instances of every family of loads in a regime, in %; synthetic ones before traces."""
-    of_family = {row["instance"]: row["family"] for row in _of(measured).where(method=SOLVER)}
-    found: dict[str, list[float]] = {}
-    for instance_name, layers in gaps(measured)[name].get(method, {}).items():
-        found.setdefault(of_family[instance_name], []).append(100 * fmean(layers))
-    return {family: fmean(found[family]) for family in (*GRADED, DRIFTING, *TRACES) if family in found}
+def of_families(instances: dict[str, list[float]], family: dict[str, str]) -> dict[str, list[float]]:
+    """Return the instances' mean gaps in % by the family of their loads; synthetic ones before traces."""
+    found: dict[str, list[float]] = {name: [] for name in (*GRADED, DRIFTING, *TRACES)}
+    for instance_name, layers in instances.items():
+        found[family[instance_name]].append(100 * fmean(layers))
+    return {name: values for name, values in found.items() if values}
 
 
-def _driver(measured: Rows, name: str) -> tuple[str, float, float]:
-    """Return the family on which DeepSeek's algorithm is worst in a regime, its mean gap there and over all other instances."""
-    means = family_means(measured, name, BASE)
-    worst = max(means, key=lambda family: means[family])
-    of_family = {row["instance"]: row["family"] for row in _of(measured).where(method=SOLVER)}
-    rest = [100 * fmean(of) for key, of in gaps(measured)[name][BASE].items() if of_family[key] != worst]
-    return f"`{worst}`", means[worst], fmean(rest)
+def _families_by_instance(measured: Rows) -> dict[str, str]:
+    return {row["instance"]: row["family"] for row in _of(measured).where(method=SOLVER)}
+
+
+def _driver(instances: dict[str, list[float]], family: dict[str, str]) -> tuple[str, float, float]:
+    """Return the family with the largest mean gap, that mean, and the mean over all other instances, in %."""
+    found = of_families(instances, family)
+    worst = max(found, key=lambda name: fmean(found[name]))
+    rest = [value for name, values in found.items() if name != worst for value in values]
+    return worst, fmean(found[worst]), fmean(rest)
 
 
 def _family_table(measured: Rows) -> str:
-    methods_shown = (BASE, "fast", "fast-split")
+    found, family = gaps(measured), _families_by_instance(measured)
     names = (*GRADED, DRIFTING, *TRACES)
     body = [
-        [f"{regime_name}, `{method}`", *(f"{means[family]:.2f}" if family in means else "-" for family in names)]
+        [f"{regime_name}, `{method}`", *(f"{fmean(values[name]):.2f}" if name in values else "-" for name in names)]
         for regime_name in REGIMES
-        for method in methods_shown
-        if (means := family_means(measured, regime_name, method))
+        for method in (BASE, "fast", "fast-split")
+        if (values := of_families(found[regime_name].get(method, {}), family))
     ]
     return (
         "### Family by family\n\nMean gap in % over the instances of one family of loads each; all but the two traces are "
@@ -395,8 +397,8 @@ def _driven(name: str, of: int) -> Number:
     patterns = ((SUITE, "*", BASE), (SUITE, "*", SOLVER))
 
     def compute(rows: Rows) -> str:
-        value = _driver(rows, name)[of]
-        return value.strip("`") if isinstance(value, str) else f"{value:.2f}"
+        value = _driver(gaps(rows)[name][BASE], _families_by_instance(rows))[of]
+        return value if isinstance(value, str) else f"{value:.2f}"
 
     return Number(patterns, compute)
 
