@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
 from statistics import fmean
 
-from eplb_gap import heuristics
 from eplb_gap.analysis.text import markdown
-from eplb_gap.experiments.loads.synthetic import calibrated_trace
 from eplb_gap.experiments.loads.traces import POLICIES
-from eplb_gap.experiments.loads.traffic_mix import STATIONARY_STEPS, WINDOW_STEPS, mixed_trace, stationary_trace
-from eplb_gap.experiments.measuring import rows
+from eplb_gap.experiments.loads.traffic_mix import STATIONARY_STEPS, WINDOW_STEPS
 from eplb_gap.experiments.measuring.cell import Cell
-from eplb_gap.experiments.measuring.row_schema import SERVED, finding
-from eplb_gap.experiments.measuring.rows import Fields, Instance, Rows
+from eplb_gap.experiments.measuring.rows import Rows
 from eplb_gap.experiments.measuring.statistics import Interval, mean_interval
+from eplb_gap.experiments.studies import history_serving
 from eplb_gap.experiments.studies.numbers import Number, interval_text, span
 from eplb_gap.experiments.studies.study import Study
-from eplb_gap.heuristics.serving.forecast import choose
-from eplb_gap.problem.loads import LoadTrace
-from eplb_gap.problem.metrics import balancedness_gpu
-from eplb_gap.problem.validation import verify
 
 SUITE = "history_seeds"
 SEEDS = tuple(range(9401, 9409))
 """Of traces and of drawings that nothing else has seen."""
-SIX = ("c_headers", "dictionary", "english", "french", "german", "python")
 LENGTHS = {"calibrated": 4, "mix": 8, "alternating": 8, "mix of six": 8, "stationary": 8}
 """Past windows that are planned on: eight, and four of the twelve windows that drift."""
 TITLES = {
@@ -39,46 +30,6 @@ HOW_DRAWN = (
     "Steps of a mix (2048 tokens each) are drawn at random, without replacement, from all that were recorded of the window's "
     "domain: windows of one domain differ by chance alone."
 )
-PLANS = ("last", "sum", "sample-average", "forecast")
-
-
-@cache
-def traffic(name: str, seed: int) -> LoadTrace:
-    """Return the windows of a kind of traffic, drawn with a seed."""
-    if name == "calibrated":
-        return calibrated_trace(seed)
-    if name == "stationary":
-        return stationary_trace(seed)
-    return mixed_trace(seed, SIX) if name == "mix of six" else mixed_trace(seed, alternating=name == "alternating")
-
-
-def instance(traffic_name: str, policy: str, seed: int, **_: object) -> Instance:
-    """Return the windows of a drawing under a policy."""
-    return traffic(traffic_name, seed).loads, POLICIES[policy]
-
-
-def history_cell(traffic_name: str, policy: str, windows: int, seed: int) -> Fields:
-    """Plan on the last window, on the sum of several, on their sample average and on the chosen forecast; serve the next."""
-    loads, deployment = instance(traffic_name, policy, seed)
-    served: dict[str, list[float]] = {name: [] for name in PLANS}
-    for serve in range(windows, len(loads)):
-        history = loads[serve - windows : serve]
-        plans = {
-            "last": heuristics.rebalance(history[-1], deployment),
-            "sum": heuristics.rebalance(history, deployment),
-            "sample-average": heuristics.rebalance(history, deployment, "sample-average"),
-            "forecast": heuristics.rebalance(choose(history, deployment).loads, deployment),
-        }
-        for name, placement in plans.items():
-            verify(placement, loads[serve], deployment)
-            served[name].append(balancedness_gpu(placement, loads[serve], deployment.num_gpus))
-    return {
-        "kind": "finding",
-        "hash": rows.instance_hash(loads, deployment),
-        "parameters": {"windows": windows},
-        "status": "legal",
-        "served": served,
-    }
 
 
 def cells() -> list[Cell]:
@@ -88,7 +39,7 @@ def cells() -> list[Cell]:
             SUITE,
             f"{name} {policy}",
             f"{windows} windows",
-            history_cell,
+            history_serving.history_cell,
             {"traffic_name": name, "policy": policy, "windows": windows, "seed": seed},
             seed,
         )
@@ -126,8 +77,8 @@ def advice(measured: Rows) -> str:
         for policy in POLICIES:
             found = find(measured, name, policy)
             last, both = gain(found, "sample-average", "last"), gain(found, "forecast", "sample-average")
-            said = [f"{interval_text(last, 1, sign=True)} against the last window"]
-            gains.append(f"{policy} {said[0]}, the forecast {interval_text(both, 1, sign=True)} against it")
+            said = f"{interval_text(last, 1, sign=True)} against the last window"
+            gains.append(f"{policy} {said}, the forecast {interval_text(both, 1, sign=True)} against it")
         lines.append(
             f"* *{kind}* ({TITLES[name]}): {what}; `sample-average` of {LENGTHS[name]} windows, points: {'; '.join(gains)}."
         )
@@ -140,7 +91,7 @@ def table(measured: Rows) -> str:
     for name, windows in LENGTHS.items():
         for policy in POLICIES:
             found = find(measured, name, policy)
-            served = [f"{fmean(fmean(row['served'][plan]) for row in found):.4f}" for plan in PLANS]
+            served = [f"{fmean(fmean(row['served'][plan]) for row in found):.4f}" for plan in history_serving.PLANS]
             against = [interval_text(gain(found, "sample-average", base), 1, sign=True) for base in ("last", "sum", "forecast")]
             body.append([f"{name}, {policy}, {windows}", *served, *against])
     kinds = "; ".join(f"{name}: {title}" for name, title in TITLES.items())
@@ -148,7 +99,10 @@ def table(measured: Rows) -> str:
         f"## Planning on a history, over {len(SEEDS)} seeds\n\nAs above, over drawings of seeds {SEEDS[0]} to {SEEDS[-1]}, which "
         f"nothing else has seen: GPU balancedness on the window after the history, and gains of `sample-average` in points, with "
         f"95 % intervals over seeds. {RULE}; four of the twelve drifting windows. {HOW_DRAWN} Traffic: {kinds}.\n\n"
-        + markdown(["traffic, policy, windows", *PLANS, *(f"against {base}" for base in ("last", "sum", "forecast"))], body)
+        + markdown(
+            ["traffic, policy, windows", *history_serving.PLANS, *(f"against {base}" for base in ("last", "sum", "forecast"))],
+            body,
+        )
         + "\n"
     )
 
@@ -166,8 +120,8 @@ STUDY = Study(
     job="serving",
     about="sample-average placement, sums, the last window and forecasts on eight drawings of five kinds of traffic",
     cells=cells,
-    shapes=(finding({"served": SERVED}),),
-    instance=instance,
+    shapes=history_serving.STUDY.shapes,
+    instance=history_serving.instance,
     table=table,
     numbers={
         "seeds-mix-last": _gains("mix", "sample-average", "last"),

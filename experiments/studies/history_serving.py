@@ -7,6 +7,7 @@ from statistics import fmean
 
 from eplb_gap import heuristics
 from eplb_gap.analysis.text import markdown, yes_or_no
+from eplb_gap.experiments.loads.synthetic import calibrated_trace
 from eplb_gap.experiments.loads.traces import POLICIES, trace
 from eplb_gap.experiments.loads.traffic_mix import mixed_trace, stationary_trace
 from eplb_gap.experiments.measuring import rows
@@ -41,23 +42,25 @@ ALTERNATING_POINTS, DRIFTING_POINTS = 10.0, -1.5
 
 
 @cache
-def traffic(name: str) -> LoadTrace:
-    """Return the windows of a kind of traffic."""
-    if name in ("recorded", "calibrated"):
+def traffic(name: str, seed: int = 0) -> LoadTrace:
+    """Return the windows of a kind of traffic; the recorded trace is one, the others are drawn with the seed."""
+    if name == "recorded":
         return trace(name)
+    if name == "calibrated":
+        return calibrated_trace(seed)
     if name == "stationary":
-        return stationary_trace(0)
-    return mixed_trace(0, SIX) if name == "mix of six" else mixed_trace(0, alternating=name == "alternating")
+        return stationary_trace(seed)
+    return mixed_trace(seed, SIX) if name == "mix of six" else mixed_trace(seed, alternating=name == "alternating")
 
 
-def instance(traffic_name: str, policy: str, **_: object) -> Instance:
+def instance(traffic_name: str, policy: str, seed: int = 0, **_: object) -> Instance:
     """Return the windows of a kind of traffic under a policy."""
-    return traffic(traffic_name).loads, POLICIES[policy]
+    return traffic(traffic_name, seed).loads, POLICIES[policy]
 
 
-def history_cell(traffic_name: str, policy: str, windows: int) -> Fields:
+def history_cell(traffic_name: str, policy: str, windows: int, seed: int = 0) -> Fields:
     """Plan on the last window, on the sum of several, on their sample average and on the chosen forecast; serve the next."""
-    loads, deployment = instance(traffic_name, policy)
+    loads, deployment = instance(traffic_name, policy, seed)
     served: dict[str, list[float]] = {name: [] for name in PLANS}
     chosen, unbeaten = [], 0
     for serve in range(windows, len(loads)):
