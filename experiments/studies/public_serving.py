@@ -342,22 +342,16 @@ def _number(at: list[tuple[str, Deployment, str]], compute: Callable[[Rows], str
     return Number(patterns, lambda found: compute(found) if given(found) else NOT_GIVEN)
 
 
-def _over_base(shape: Deployment, side: str) -> Number:
+def _signed(found: Interval) -> str:
+    return interval_text(found, 1, sign=True)
+
+
+def _over_base(shape: Deployment, side: str, text: Callable[[Interval], str] = _signed) -> Number:
     """What `fast` gains over DeepSeek's algorithm on decode traffic, in points, with its interval over pairs of windows."""
 
     def compute(found: Rows) -> str:
         ours, base = (from_first(find(found, DECODED, shape, name), side) for name in ("fast", BASE))
-        return interval_text(gain(ours, base), 1, sign=True)
-
-    return _number([(DECODED, shape, name) for name in ("fast", BASE)], compute)
-
-
-def _mean_over_base(shape: Deployment, side: str) -> Number:
-    """The same without its interval, for an abstract."""
-
-    def compute(found: Rows) -> str:
-        ours, base = (from_first(find(found, DECODED, shape, name), side) for name in ("fast", BASE))
-        return f"{gain(ours, base).mean:.1f}"
+        return text(gain(ours, base))
 
     return _number([(DECODED, shape, name) for name in ("fast", BASE)], compute)
 
@@ -397,7 +391,7 @@ STUDY = Study(
     table=table,
     numbers={
         "public-serve-gain": _over_base(DEPLOYMENTS[DECODED][3], "serving"),
-        "public-serve-points": _mean_over_base(DEPLOYMENTS[DECODED][3], "serving"),
+        "public-serve-points": _over_base(DEPLOYMENTS[DECODED][3], "serving", lambda found: f"{found.mean:.1f}"),
         "public-plan-gain": _over_base(DEPLOYMENTS[DECODED][3], "planning"),
         "public-serve-all": _over_all_pairs(DEPLOYMENTS[DECODED][3]),
         "public-serve-none": _over_base(MORE_SLOTS[0], "serving"),
